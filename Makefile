@@ -1,0 +1,62 @@
+# A thin front: CMake builds, tools/ does the rest. `make help` lists the targets.
+BUILD ?= build
+PREFIX ?= /usr/local
+LUAJIT ?= luajit
+CMAKE ?= cmake
+CMAKE_FLAGS ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+MAKEFLAGS += --no-print-directory
+
+configure = $(CMAKE) -S . -B $(1) -DCHALK_WERROR=$(if $(CI),ON,OFF) $(2) $(CMAKE_FLAGS)
+compile = $(CMAKE) --build $(1) --parallel $(JOBS)
+lua = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
+      LUA_CPATH="$(abspath $(BUILD))/?.so;;" $(LUAJIT)
+
+all: ## build libchalk.so and the C tests into build/
+	@$(call configure,$(BUILD))
+	@$(call compile,$(BUILD))
+
+install: all ## install below PREFIX (/usr/local); DESTDIR is respected
+	$(CMAKE) --install $(BUILD) --prefix $(PREFIX)
+	-@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" != 0 ] || ldconfig
+
+test: setup ## install what is missing, build, run every test
+	@$(MAKE) all
+	@BUILD=$(BUILD) tools/test all
+
+demo: ## install what is missing, build, run the example service under load
+	@tools/setup demo
+	@$(call configure,$(BUILD)) >/dev/null
+	@$(call compile,$(BUILD)) --target chalk
+	@$(lua) examples/demo.lua
+
+bench: all ## time the record and export paths
+	@$(lua) bench/run.lua
+
+bench-gate: all ## fail when a record path is too slow
+	@$(lua) bench/run.lua --gate
+
+lint: setup ## luacheck, clang-format, warnings of gcc and clang as errors
+	@tools/lint
+
+asan: setup ## every test with the address and undefined behaviour sanitizers
+	@$(call configure,build-asan,-DCHALK_SANITIZE=address,undefined)
+	@$(call compile,build-asan)
+	@BUILD=build-asan tools/test all
+
+tsan: setup ## the C tests with the thread sanitizer
+	@$(call configure,build-tsan,-DCHALK_SANITIZE=thread)
+	@$(call compile,build-tsan)
+	@BUILD=build-tsan tools/test c
+
+setup: ## install what building and testing need
+	@tools/setup
+
+clean: ## remove what was built
+	rm -rf build build-asan build-tsan build.luarocks
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
+	  while IFS='|' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
+
+.PHONY: all install test demo bench bench-gate lint asan tsan setup clean help

@@ -1,0 +1,429 @@
+-- Definitions -> accessors. For each metric Lua source is written and loaded: a lookup that walks nested tables keyed
+-- by the tag values, which are interned strings, so that a hit is some pointer comparisons. What a table does not have
+-- goes to `miss`, which checks the values, asks the core, and remembers the series if it may. Checks are made there
+-- only: a hit has passed them.
+--
+-- A metric without tags is its own series: its verbs are generated onto it.
+
+local core = require "chalk.core"
+local series = require "chalk.series"
+local suggest = require("chalk.schema").suggest
+local clear = require "table.clear"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+-- Stands for an optional tag that is absent, in the nested tables.
+local ABSENT = setmetatable({}, { __tostring = function() return "absent" end })
+
+local KEYWORDS = {}
+for word in
+  ("and break do else elseif end false for function goto if in local nil not or repeat return then true until while")
+    :gmatch "%a+"
+do
+  KEYWORDS[word] = true
+end
+
+local function field(tag) return KEYWORDS[tag.key] and ("tags[%q]"):format(tag.key) or "tags." .. tag.key end
+
+local function each_tag(tags, format)
+  local out = {}
+  for i, tag in ipairs(tags) do
+    out[i] = format(i, tag)
+  end
+  return out
+end
+
+local function optional_lines(tags)
+  local out = {}
+  for i, tag in ipairs(tags) do
+    if tag.optional then out[#out + 1] = ("  if t%d == nil then t%d = absent end"):format(i, i) end
+  end
+  return out
+end
+
+-- The walk through the tables: cache[t1][t2] ...
+local function walk_lines(tags)
+  local out = {}
+  local n = #tags
+  for i = 1, n do
+    local from = i == 1 and "cache" or "n" .. i - 1
+    local to = i == n and "series" or "n" .. i
+    local indent = ("  "):rep(i)
+    out[#out + 1] = ("%slocal %s = %s[t%d]"):format(indent, to, from, i)
+    out[#out + 1] = i == n and ("%sif series then return series end"):format(indent)
+      or ("%sif %s then"):format(indent, to)
+  end
+  for i = n - 1, 1, -1 do
+    out[#out + 1] = ("  "):rep(i) .. "end"
+  end
+  return out
+end
+
+local function tagged_source(definition, strict)
+  local tags = definition.tags
+  local names = table.concat(each_tag(tags, function(i) return "t" .. i end), ", ")
+  local fields = table.concat(each_tag(tags, function(_, tag) return field(tag) end), ", ")
+  local lines = { "local cache, absent, miss, refuse, check = ..." }
+  local function add(list)
+    for _, line in ipairs(list) do
+      lines[#lines + 1] = line
+    end
+  end
+  add {
+    "",
+    "local function call(metric, tags)",
+    '  if type(tags) ~= "table" then return refuse(tags) end',
+    strict and "  if not check(tags) then return refuse(tags) end" or nil,
+  }
+  add { ("  local %s = %s"):format(names, fields) }
+  add(optional_lines(tags))
+  add(walk_lines(tags))
+  add { ("  return miss(tags, %s)"):format(names), "end", "" }
+  add { ("local function with(metric, %s, extra)"):format(names) }
+  add { "  if extra ~= nil then return refuse(extra, true) end" }
+  add(optional_lines(tags))
+  add(walk_lines(tags))
+  add { ("  return miss(nil, %s)"):format(names), "end", "", "return call, with" }
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function untagged_source(definition)
+  local lines = { "local series = ...", "local verbs = {}" }
+  for _, verb in ipairs(series.verbs[definition.type]) do
+    local parameters = verb == "start" and "" or verb == "time" and "f, ..." or "v"
+    lines[#lines + 1] = ("function verbs.%s(metric%s) return series:%s(%s) end"):format(
+      verb,
+      parameters == "" and "" or ", " .. parameters,
+      verb,
+      parameters
+    )
+  end
+  lines[#lines + 1] = "return verbs"
+  return table.concat(lines, "\n") .. "\n"
+end
+
+--- The Lua source of a definition's accessor, as it is loaded.
+---@param definition table
+---@param strict? boolean
+---@return string
+function M.source(definition, strict)
+  local head = ("-- %s: %s\n"):format(definition.id_name, definition.type)
+  return head .. (#definition.tags > 0 and tagged_source(definition, strict) or untagged_source(definition))
+end
+
+-- Checking, on a miss
+
+local function shown(value)
+  if type(value) == "string" then return ("%q"):format(#value > 40 and value:sub(1, 40) .. "..." or value) end
+  return tostring(value)
+end
+
+local function keys_of(definition)
+  return each_tag(definition.tags, function(_, tag) return tag.key end)
+end
+
+local function whole(n)
+  if n % 1 ~= 0 or n - n ~= 0 then return nil end
+  if n > -2 ^ 53 and n < 2 ^ 53 then return ("%d"):format(n) end
+  return ("%.0f"):format(n)
+end
+
+-- A tag value as text; nil and a message when it is none.
+local function text_of(tag, value)
+  if value == nil or value == ABSENT then
+    if tag.optional then return "" end
+    return nil, ("missing tag %q"):format(tag.key)
+  end
+  local kind, text = type(value), nil
+  if kind == "string" then
+    text = value
+  elseif kind == "number" then
+    text = whole(value)
+  elseif kind == "boolean" then
+    text = tostring(value)
+  end
+  if not text then
+    return nil, ("tag %q takes a string, a whole number or a boolean, not %s"):format(tag.key, shown(value))
+  end
+  return text
+end
+
+local function check_enum(tag, text)
+  if tag.kind ~= "enum" or (text == "" and tag.optional) then return nil end
+  for _, allowed in ipairs(tag.values) do
+    if allowed == text then return nil end
+  end
+  local hint = suggest(text, tag.values)
+  return ("tag %q is one of %s, not %s%s"):format(
+    tag.key,
+    table.concat(tag.values, ", "),
+    shown(text),
+    hint and ", " .. hint or ""
+  )
+end
+
+local function unknown_tag(definition, tags)
+  local keys = keys_of(definition)
+  for key in pairs(tags) do
+    local found = false
+    for _, known in ipairs(keys) do
+      found = found or known == key
+    end
+    if not found then
+      local hint = type(key) == "string" and suggest(key, keys)
+      return ("unknown tag %s%s; its tags are %s"):format(
+        shown(key),
+        hint and ", " .. hint or "",
+        table.concat(keys, ", ")
+      )
+    end
+  end
+  return nil
+end
+
+---@class chalk.Metric
+---@field package definition table
+
+-- The texts of all values, or nil and a message.
+local function texts_of(definition, tags, ...)
+  local out = {}
+  local message = tags and unknown_tag(definition, tags)
+  if message then return nil, message end
+  for i, tag in ipairs(definition.tags) do
+    local text, problem = text_of(tag, (select(i, ...)))
+    problem = problem or check_enum(tag, text)
+    if problem then return nil, problem end
+    out[i] = text
+  end
+  return out
+end
+
+local function missing(definition)
+  return ("its tags are to be given: %s{ %s }"):format(
+    definition.id_name,
+    table.concat(each_tag(definition.tags, function(_, tag) return tag.key .. " = ..." end), ", ")
+  )
+end
+
+-- Raises at the caller of the accessor, whose own frame the tail calls have replaced.
+local function refused(state, kind, message)
+  message = state.definition.id_name .. ": " .. message
+  if state.client:report(kind, message) then return state.null end
+  error(message, 2)
+end
+
+local values = ffi.new("const char *[?]", C.CHALK_TAGS)
+local sizes = ffi.new("size_t[?]", C.CHALK_TAGS)
+
+local function put(texts)
+  for i, text in ipairs(texts) do
+    values[i - 1] = text
+    sizes[i - 1] = #text
+  end
+end
+
+-- A raw value is remembered only if it is stored as it is: else endlessly many of them could lead to one series.
+local function is_normal(scratch, texts)
+  local size = 0
+  for _, text in ipairs(texts) do
+    size = size + 2 + #text
+  end
+  if scratch.key_size ~= size then return false end
+  local at = scratch.key
+  for _, text in ipairs(texts) do
+    if ffi.string(at + 2, #text) ~= text then return false end
+    at = at + 2 + #text
+  end
+  return true
+end
+
+local function remember(cache, found, n, ...)
+  local node = cache
+  for i = 1, n - 1 do
+    local value = (select(i, ...))
+    local next = node[value]
+    if not next then
+      next = {}
+      node[value] = next
+    end
+    node = next
+  end
+  node[(select(n, ...))] = found
+end
+
+-- Asks the core for the series of these texts; the handle, and whether it may be remembered.
+local function bind(state, texts)
+  local client = state.client
+  client:on_stale()
+  put(texts)
+  local code = C.chalk_bind(client.writer, state.number, values, sizes)
+  if code == C.CHALK_EGONE then
+    client:define(state)
+    put(texts)
+    code = C.chalk_bind(client.writer, state.number, values, sizes)
+  end
+  if code == C.CHALK_FOLDED then client:count_overflow(state) end
+  if code < 0 then client:count_error "memory" end
+  local scratch = C.chalk_scratch(client.writer)
+  return series.copy(scratch, client.number), code == C.CHALK_OK and is_normal(scratch, texts)
+end
+
+local function new_miss(state)
+  local definition, cache = state.definition, state.cache
+  local n = #definition.tags
+  return function(tags, ...)
+    local texts, message = texts_of(definition, tags, ...)
+    if not texts then return refused(state, "tag", message) end
+    local found, keep = bind(state, texts)
+    if keep then remember(cache, found, n, ...) end
+    return found
+  end
+end
+
+local function new_refuse(state)
+  local definition = state.definition
+  return function(given, extra)
+    local message
+    if extra then
+      message = ("with takes %d values: %s"):format(#definition.tags, table.concat(keys_of(definition), ", "))
+    elseif type(given) == "table" then
+      message = unknown_tag(definition, given)
+    else
+      message = missing(definition)
+    end
+    return refused(state, "tag", message)
+  end
+end
+
+local function new_check(definition)
+  return function(tags) return not unknown_tag(definition, tags) end
+end
+
+-- Verbs on a metric that has tags, and tags for one that has none.
+
+local function add_refusals(state, methods)
+  local definition = state.definition
+  for _, verbs in pairs(series.verbs) do
+    for _, verb in ipairs(verbs) do
+      if not methods[verb] then
+        local message = #definition.tags > 0 and missing(definition)
+          or ("a %s has no %s; its verbs are %s"):format(
+            definition.type,
+            verb,
+            table.concat(series.verbs[definition.type], ", ")
+          )
+        methods[verb] = function() return refused(state, "verb", message) end
+      end
+    end
+  end
+end
+
+local function load_source(state)
+  local chunk = M.source(state.definition, state.client.strict)
+  return assert(loadstring(chunk, "=chalk:" .. state.definition.id_name))
+end
+
+local function add_tagged(state, meta, methods)
+  local call, with = load_source(state)(state.cache, ABSENT, new_miss(state), new_refuse(state), new_check(state.definition))
+  meta.__call = call
+  methods.with = with
+  methods.value = nil
+end
+
+local function add_untagged(state, meta, methods)
+  local found = bind(state, {})
+  for verb, f in pairs(load_source(state)(found)) do
+    methods[verb] = f
+  end
+  function methods.value() return found:value() end
+  function methods.with(_, extra)
+    if extra ~= nil then return refused(state, "tag", "it has no tags") end
+    return found
+  end
+  function meta.__call(_, tags)
+    if type(tags) ~= "table" or next(tags) ~= nil then return refused(state, "tag", "it has no tags") end
+    return found
+  end
+end
+
+local function add_disabled(state, meta, methods)
+  local null = state.null
+  for verb in pairs { inc = 1, dec = 1, set = 1, record = 1, time = 1, start = 1, value = 1 } do
+    methods[verb] = null[verb]
+  end
+  local function found() return null end
+  meta.__call, methods.with = found, found
+end
+
+--- Drops the series with these tags; true if there was one.
+local function remove(state, tags)
+  if not state.number then return false end
+  local list = {}
+  for i, tag in ipairs(state.definition.tags) do
+    list[i] = (tags or {})[tag.key]
+  end
+  local texts, message = texts_of(state.definition, tags or {}, unpack(list, 1, #state.definition.tags))
+  if not texts then return refused(state, "tag", message) end
+  put(texts)
+  local dropped = C.chalk_remove(state.client.writer, state.number, values, sizes) == 1
+  state.client:on_stale()
+  return dropped
+end
+
+local function drop_all(state)
+  if not state.number then return 0 end
+  local dropped = C.chalk_clear(state.client.writer, state.number)
+  state.client:on_stale()
+  return dropped
+end
+
+--- Writes the functions of a metric, anew where options changed.
+---@param state table
+function M.fill(state)
+  local meta, methods = state.meta, state.methods
+  clear(methods)
+  function methods.remove(_, tags) return remove(state, tags) end
+  function methods.clear() return drop_all(state) end
+  if not state.client.enabled then return add_disabled(state, meta, methods) end
+  if #state.definition.tags > 0 then
+    add_tagged(state, meta, methods)
+  else
+    add_untagged(state, meta, methods)
+  end
+  add_refusals(state, methods)
+end
+
+---@param metric chalk.Metric
+---@return table?
+function M.state_of(metric)
+  local meta = type(metric) == "table" and getmetatable(metric)
+  return meta and meta.__chalk or nil
+end
+
+--- An accessor for a definition, which the client is told of first.
+---@param client table
+---@param definition table
+---@return chalk.Metric
+function M.new(client, definition)
+  local methods = {}
+  local meta = { __index = methods, __name = "chalk.metric" }
+  function meta.__tostring() return ("chalk.metric: %s (%s)"):format(definition.id_name, definition.type) end
+  local state = {
+    client = client,
+    definition = definition,
+    cache = {},
+    meta = meta,
+    methods = methods,
+    null = series.null(definition.type),
+  }
+  local metric = setmetatable({}, meta)
+  meta.__chalk = state
+  function state.forget() clear(state.cache) end
+  if client.enabled then client:define(state) end
+  M.fill(state)
+  return metric
+end
+
+return M

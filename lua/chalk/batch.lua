@@ -1,0 +1,181 @@
+-- What an exporter is given at a flush: the metrics of one view, with what came since this exporter's last success.
+
+local core = require "chalk.core"
+local sketch = require "chalk.sketch"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+local KEY = 64 * 1024
+local key = ffi.new("char[?]", KEY)
+local bounds = ffi.new("double[?]", C.CHALK_LES + 1)
+local counts = ffi.new("uint64_t[?]", C.CHALK_LES + 1)
+
+---@class chalk.BatchMetric
+---@field name string
+---@field namespace string[]
+---@field type "count"|"gauge"|"histogram"
+---@field description string
+---@field unit string?
+---@field tags string[][] pairs of name and value in declared order; absent ones are left out
+---@field total integer? a count's, all time
+---@field delta integer? a count's, since this exporter's last success
+---@field value number? a gauge's
+---@field sketch chalk.Sketch? a histogram's, all time
+---@field delta_sketch chalk.Sketch? since this exporter's last success
+---@field les fun(): number?, integer? a histogram's bounds and cumulative counts, +Inf last
+---@field own boolean? one of chalk's own metrics
+
+-- Fields that are worked out when first read.
+local lazy = {}
+
+function lazy.tags(m)
+  local batch, definition = m.batch, m.definition
+  local tags, at, n = {}, 0, 0
+  local size = tonumber(C.chalk_snapshot_key(batch.snapshot, m.entry, key, KEY))
+  local tag, i = definition.tags, 0
+  while at + 2 <= size do
+    i = i + 1
+    local length = bit.band(key[at], 255) + bit.band(key[at + 1], 255) * 256
+    if length > 0 then
+      n = n + 1
+      tags[n] = { tag[i].key, ffi.string(key + at + 2, length) }
+    end
+    at = at + 2 + length
+  end
+  return tags
+end
+
+function lazy.delta(m)
+  if m.definition.type ~= "count" then return nil end
+  local batch = m.batch
+  if not batch.cursor then return m.total end
+  return tonumber(C.chalk_cursor_delta(batch.cursor, batch.snapshot, m.entry))
+end
+
+function lazy.total(m)
+  if m.definition.type ~= "count" then return nil end
+  return tonumber(m.batch.entries[m.entry].total)
+end
+
+function lazy.value(m)
+  if m.definition.type ~= "gauge" then return nil end
+  return m.batch.entries[m.entry].value
+end
+
+function lazy.sketch(m)
+  if m.definition.type ~= "histogram" then return nil end
+  -- The snapshot owns it; a merged copy is the exporter's to keep.
+  local own = C.chalk_snapshot_sketch(m.batch.snapshot, m.entry)
+  if own == nil then return nil end
+  local copy = sketch.new { initial_error = 0.0001 }
+  C.chalk_sketch_merge(copy, own)
+  return copy
+end
+
+function lazy.delta_sketch(m)
+  if m.definition.type ~= "histogram" then return nil end
+  local batch = m.batch
+  if not batch.cursor then return m.sketch end
+  return sketch.own(C.chalk_cursor_delta_sketch(batch.cursor, batch.snapshot, m.entry))
+end
+
+function lazy.les(m)
+  if m.definition.type ~= "histogram" then return nil end
+  local n = tonumber(C.chalk_snapshot_les(m.batch.snapshot, m.entry, bounds, counts))
+  local list = {}
+  for i = 1, n do
+    list[i] = { bounds[i - 1], tonumber(counts[i - 1]) }
+  end
+  local i = 0
+  return function()
+    i = i + 1
+    local le = list[i]
+    if le then return le[1], le[2] end
+  end
+end
+
+local Metric = {
+  __index = function(m, name)
+    local work = lazy[name]
+    if not work then return m.definition[name] end
+    local value = work(m)
+    if value ~= nil then rawset(m, name, value) end
+    return value
+  end,
+}
+
+---@class chalk.Batch
+local Batch = {}
+Batch.__index = Batch
+
+-- A dropped series is there for the differences only: one that has nothing left to send is not shown.
+local function is_shown(batch, i)
+  if batch.entries[i].dropped == 0 then return true end
+  return batch.cursor ~= nil and C.chalk_cursor_delta(batch.cursor, batch.snapshot, i) > 0
+end
+
+--- Every metric of the batch, a family at a time.
+---@return fun(): chalk.BatchMetric?
+function Batch:each()
+  local ranges, r, i = self.ranges, 0, 0
+  local range = { first = 0, last = 0 }
+  return function()
+    while true do
+      while i >= range.last do
+        r = r + 1
+        range = ranges[r]
+        if not range then
+          range = { first = 0, last = 0 }
+          return nil
+        end
+        i = range.first
+      end
+      local entry = i
+      i = i + 1
+      if is_shown(self, entry) then
+        local definition = range.definition
+        return setmetatable({
+          batch = self,
+          entry = entry,
+          definition = definition,
+          name = definition.name,
+          namespace = definition.namespace,
+          type = definition.type,
+        }, Metric)
+      end
+    end
+  end
+end
+
+--- Marks one metric as sent, whatever becomes of the rest.
+---@param m chalk.BatchMetric
+function Batch:commit(m)
+  if self.cursor then
+    C.chalk_cursor_commit(self.cursor, self.snapshot, m.entry, m.entry + 1, self.now())
+  end
+end
+
+--- Marks everything as sent.
+function Batch:commit_all()
+  if self.cursor then C.chalk_cursor_commit(self.cursor, self.snapshot, 0, self.count, self.now()) end
+end
+
+---@param v chalk.View
+---@param cursor ffi.cdata*? nil: the exporter needs no differences
+---@param now fun(): number
+---@return chalk.Batch
+function M.new(v, cursor, now)
+  return setmetatable({
+    view = v,
+    snapshot = v.snapshot,
+    entries = v.entries,
+    count = v.count,
+    ranges = v.ranges,
+    cursor = cursor,
+    now = now,
+  }, Batch)
+end
+
+return M

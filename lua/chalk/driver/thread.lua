@@ -1,0 +1,130 @@
+-- The thread driver: a VM of its own on an OS thread of the C core's, beside the application. This file makes and
+-- ends it; chalk.driver.worker is what runs there.
+
+local core = require "chalk.core"
+local exporters = require "chalk.exporters"
+local log = require "chalk.log"
+local serial = require "chalk.serial"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+local START_TIMEOUT, LAST_FLUSH = 10, 5
+
+-- Of the Lua API, which the FFI finds in the process.
+local function declare_lua()
+  if pcall(function() return ffi.C.luaL_newstate end) then return end
+  ffi.cdef [[
+    void *luaL_newstate(void);
+    void luaL_openlibs(void *state);
+    int luaL_loadbuffer(void *state, const char *text, size_t size, const char *name);
+    void lua_pushlstring(void *state, const char *text, size_t size);
+    const char *lua_tolstring(void *state, int index, size_t *size);
+    int lua_pcall(void *state, int arguments, int results, int handler);
+    void lua_close(void *state);
+  ]]
+end
+
+local BOOT = [[
+local path, cpath, library, config = ...
+package.path, package.cpath = path, cpath
+package.preload["chalk.library"] = function() return library end
+return require("chalk.driver.worker").run(config)
+]]
+
+---@class chalk.ThreadDriver
+local Driver = {}
+Driver.__index = Driver
+
+local function push(state, text) ffi.C.lua_pushlstring(state, text, #text) end
+
+local function start_vm(text)
+  declare_lua()
+  local state = ffi.C.luaL_newstate()
+  if state == nil then error("no memory for the flush thread's VM", 0) end
+  ffi.C.luaL_openlibs(state)
+  if ffi.C.luaL_loadbuffer(state, BOOT, #BOOT, "=chalk") ~= 0 then
+    ffi.C.lua_close(state)
+    error("the flush thread's VM does not load", 0)
+  end
+  push(state, package.path)
+  push(state, package.cpath)
+  push(state, core.path)
+  push(state, text)
+  return C.chalk_thread_start(
+    state,
+    4,
+    ffi.cast("int (*)(void *, int, int, int)", ffi.C.lua_pcall),
+    ffi.cast("void (*)(void *)", ffi.C.lua_close),
+    ffi.cast("const char *(*)(void *, int, size_t *)", ffi.C.lua_tolstring),
+    core.message
+  )
+end
+
+local function address_of(pointer) return tonumber(ffi.cast("uintptr_t", pointer)) end
+
+local function launch(self)
+  local config = {}
+  for name, value in pairs(self.config) do
+    config[name] = value
+  end
+  config.segment, config.client = address_of(self.client.segment), self.client.name
+  config.listener = exporters.listener(self.client)
+  local ok, text = pcall(serial.write, config)
+  if not ok then error(text .. " (with the thread driver exporters live in a VM of their own)", 0) end
+  local thread = start_vm(text)
+  if thread == nil then error(core.said(), 0) end
+  if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0 then
+    local message = core.said()
+    if C.chalk_thread_wait(thread, 1) == 1 then C.chalk_thread_free(thread) end
+    error(message, 0)
+  end
+  self.thread = thread
+end
+
+--- Starts the flush thread. Raises what keeps it from starting.
+---@param client chalk.Client
+---@param config table
+---@return chalk.ThreadDriver
+function M.start(client, config)
+  local self = setmetatable({ client = client, config = config }, Driver)
+  config.clock = nil
+  launch(self)
+  return self
+end
+
+--- Asks whoever holds the flusher's role, in this process or another, for a flush, and waits.
+---@return boolean?, string?
+function Driver:flush(timeout)
+  self.client:on_stale()
+  local segment = self.client.segment
+  local ticket = C.chalk_flush_request(segment)
+  if self.thread then C.chalk_thread_wake(self.thread) end
+  if C.chalk_flush_wait(segment, ticket, timeout) == 0 then return true end
+  return nil, "the flush did not end in time"
+end
+
+--- A child has no thread: it starts one, to be there when the parent is gone.
+function Driver:forked()
+  self.thread = nil
+  local ok, message = pcall(launch, self)
+  if not ok then log.write("error", "no flush thread in a forked process: " .. tostring(message)) end
+end
+
+--- Flushes a last time and ends the thread.
+---@return boolean?, string?
+function Driver:close(timeout)
+  local thread = self.thread
+  if not thread then return true end
+  self.thread = nil
+  C.chalk_thread_stop(thread)
+  if C.chalk_thread_wait(thread, timeout or LAST_FLUSH) == 0 then return nil, "the last flush did not end in time" end
+  C.chalk_thread_free(thread)
+  for _, spec in ipairs(self.config.exporters) do
+    if spec.listen then C.chalk_unlisten(exporters.listener(self.client), spec.listen) end
+  end
+  return true
+end
+
+return M

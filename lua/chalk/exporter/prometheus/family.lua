@@ -1,0 +1,167 @@
+--- One metric as a family of the exposition: its header, and the names the C core renders its sample lines with.
+--
+--     # HELP http_requests_total Requests answered.          text 0.0.4
+--     # TYPE http_requests_total counter
+--     http_requests_total{env="prod",status="200"} 7
+--
+--     # TYPE http_requests counter                           OpenMetrics 1.0
+--     # HELP http_requests Requests answered.
+--     http_requests_total{env="prod",status="200"} 7
+--
+-- Sample lines are the same in both, so that a series keeps its identity whatever a scraper asks for. The one
+-- exception is OpenMetrics' own rule: a histogram with negative bounds has no sum and no count there.
+
+local core = require("chalk.core")
+local naming = require("chalk.naming")
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+local TYPES = { count = "counter", gauge = "gauge", histogram = "histogram" }
+local LABEL_ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
+
+local digits = ffi.new("char[32]")
+
+---@class chalk.prometheus.Constant a label that stands on every line
+---@field label string
+---@field text string e.g. `env="prod"`
+
+---@class chalk.prometheus.Bound a bound that is shown
+---@field value number
+---@field index integer its place among those the metric counts, from 0
+
+---@class chalk.prometheus.Family
+---@field header string
+---@field names ffi.cdata* the chalk_family
+---@field anchors table what its pointers point to
+
+--- The shortest text of a number that reads back to the same.
+---@param value number
+---@return string
+function M.number(value)
+  return ffi.string(digits, C.chalk_text_double(digits, value))
+end
+
+local function bound_text(value)
+  return ffi.string(digits, C.chalk_text_bound(digits, value))
+end
+
+--- The family name of a metric, below the exporter's namespace unless it is one of chalk's own.
+---@param def chalk.Definition
+---@param namespace? string
+---@return string
+function M.name(def, namespace)
+  return naming.family(def.namespace, def.name, def.type, def.unit, not def.own and namespace or nil)
+end
+
+local function constant_value(value)
+  return type(value) == "number" and M.number(value) or tostring(value)
+end
+
+--- Global tags as constant labels, sorted by label.
+---@param tags? table<string, string|number|boolean>
+---@return chalk.prometheus.Constant[]
+function M.constants(tags)
+  local constants = {}
+  for name, value in pairs(tags or {}) do
+    local label, text = naming.label(name), constant_value(value)
+    if text ~= "" then
+      text = ('%s="%s"'):format(label, (text:gsub('[\\"\n]', LABEL_ESCAPES)))
+      constants[#constants + 1] = { label = label, text = text }
+    end
+  end
+  table.sort(constants, function(a, b)
+    return a.label < b.label
+  end)
+  return constants
+end
+
+local function help_text(text, format)
+  return (text:gsub(format == "openmetrics" and '[\\"\n]' or "[\\\n]", LABEL_ESCAPES))
+end
+
+local function header_of(def, name, format)
+  local open = format == "openmetrics"
+  if not open and def.type == "count" then
+    name = name .. "_total"
+  end
+  local help = def.description ~= "" and ("# HELP %s %s\n"):format(name, help_text(def.description, format)) or ""
+  local kind = ("# TYPE %s %s\n"):format(name, TYPES[def.type])
+  if not open then
+    return help .. kind
+  end
+  local unit = def.unit and def.unit ~= "" and ("# UNIT %s %s\n"):format(name, def.unit) or ""
+  return kind .. unit .. help
+end
+
+-- A metric's own tag wins over a constant label of the same name.
+local function constant_text(constants, labels)
+  local own, texts = {}, {}
+  for _, label in ipairs(labels) do
+    own[label] = true
+  end
+  for _, constant in ipairs(constants) do
+    if not own[constant.label] then
+      texts[#texts + 1] = constant.text
+    end
+  end
+  return table.concat(texts, ",")
+end
+
+local function strings(list)
+  local pointers = ffi.new("const char *[?]", math.max(#list, 1))
+  for i, text in ipairs(list) do
+    pointers[i - 1] = text
+  end
+  return pointers
+end
+
+local function labels_of(def)
+  local labels = {}
+  for i, tag in ipairs(def.tags) do
+    labels[i] = naming.label(tag.key)
+  end
+  return labels
+end
+
+local function set_samples(names, def, samples, sums)
+  if def.type ~= "histogram" then
+    names.sample = samples[1]
+    return
+  end
+  names.bucket = samples[1]
+  if sums then
+    names.sum, names.count = samples[2], samples[3]
+  end
+end
+
+local function set_bounds(names, bounds, anchors)
+  local texts, places = {}, ffi.new("uint32_t[?]", math.max(#bounds, 1))
+  for i, bound in ipairs(bounds) do
+    texts[i], places[i - 1] = bound_text(bound.value), bound.index
+  end
+  anchors.le_texts, anchors.le, anchors.places = texts, strings(texts), places
+  names.le, names.le_index, names.n_le = anchors.le, places, #bounds
+end
+
+--- The family of a metric in one format.
+---@param def chalk.Definition
+---@param name string as name() gives it
+---@param bounds chalk.prometheus.Bound[] those shown of a histogram
+---@param constants chalk.prometheus.Constant[]
+---@param format chalk.prometheus.Format
+---@return chalk.prometheus.Family
+function M.new(def, name, bounds, constants, format)
+  local names = ffi.new("chalk_family")
+  local labels, samples = labels_of(def), naming.samples(name, def.type)
+  local anchors = { labels = labels, samples = samples, pointers = strings(labels) }
+  anchors.constant = constant_text(constants, labels)
+  names.constant, names.labels, names.n_labels = anchors.constant, anchors.pointers, #labels
+  local negative = bounds[1] and bounds[1].value < 0
+  set_samples(names, def, samples, not (negative and format == "openmetrics"))
+  set_bounds(names, bounds, anchors)
+  return { header = header_of(def, name, format), names = names, anchors = anchors }
+end
+
+return M

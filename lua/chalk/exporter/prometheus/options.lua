@@ -1,0 +1,114 @@
+--- The options of the Prometheus exporter, checked.
+
+local json = require("chalk.json")
+local naming = require("chalk.naming")
+local shape = require("chalk.schema.shape")
+local definition = require("chalk.schema.definition")
+
+local M = {}
+
+local FIELDS = {
+  { "namespace", "string" },
+  { "listen", "string" },
+  { "path", "string" },
+  { "buckets", "list" },
+  { "name", "string" },
+  { "global_tags", "object" },
+}
+
+local SCALARS = { string = true, number = true, boolean = true }
+
+local function check_namespace(report, path, namespace)
+  if not namespace:find("^[a-zA-Z_:][a-zA-Z0-9_:]*$") then
+    report:add(path, "bad namespace %s: letters, digits, _ and : only, not starting with a digit",
+      shape.quote(namespace))
+  end
+end
+
+local function is_address(address)
+  local host, port = address:match("^(.+):(%d+)$")
+  if not host or #port > 5 or tonumber(port) > 65535 then
+    return false
+  end
+  return host:find("^%[[^%[%]]+%]$") ~= nil or not host:find("[%s:%[%]/]")
+end
+
+local function check_listen(report, path, address)
+  if not (address:find("^unix:///.") or is_address(address)) then
+    report:add(path, 'bad address %s: expected "host:port", "[host]:port" or "unix:///path"', shape.quote(address))
+  end
+end
+
+local function check_path(report, path, value)
+  if not value:find("^/[!-~]*$") or value:find("[?#]") then
+    report:add(path, 'bad path %s: expected one that starts with "/", without blanks, "?" or "#"', shape.quote(value))
+  end
+end
+
+local function check_bound(report, path, bound, before)
+  if not shape.check(report, path, bound, "number") then
+    return
+  elseif bound ~= bound or math.abs(bound) == math.huge then
+    report:add(path, "expected a finite number, got %.14g", bound)
+  elseif type(before) == "number" and bound <= before then
+    report:add(path, "expected bounds that increase: %.14g is not greater than %.14g", bound, before)
+  end
+end
+
+local function check_buckets(report, path, buckets)
+  if #buckets == 0 or #buckets > definition.MAX_BUCKETS then
+    report:add(path, "expected 1 to %d bounds, got %d", definition.MAX_BUCKETS, #buckets)
+    return
+  end
+  for i, bound in ipairs(buckets) do
+    check_bound(report, shape.at(path, i), bound, buckets[i - 1])
+  end
+end
+
+local function check_tag(report, path, name, value)
+  local label = naming.label(name)
+  if definition.is_reserved(label) then
+    report:add(path, "label name %s is reserved by Prometheus", shape.quote(label))
+  elseif not SCALARS[type(value)] then
+    report:add(path, "expected a string, a number or a boolean, got %s", shape.describe(value))
+  elseif type(value) == "string" and (json.invalid_utf8(value) or value:find("\0", 1, true)) then
+    report:add(path, "expected valid UTF-8 without NUL")
+  end
+end
+
+local function check_global_tags(report, path, tags)
+  local names = {}
+  for _, name in ipairs(shape.names(tags)) do
+    local label = naming.label(name)
+    if names[label] then
+      report:add(shape.at(path, name), "exported as %s, like %s", shape.quote(label), shape.quote(names[label]))
+    end
+    names[label] = name
+    check_tag(report, shape.at(path, name), name, tags[name])
+  end
+end
+
+local CHECKS = {
+  { "namespace", check_namespace },
+  { "listen", check_listen },
+  { "path", check_path },
+  { "buckets", check_buckets },
+  { "global_tags", check_global_tags },
+}
+
+--- What is wrong with the options.
+---@param options any
+---@return string? message nil when nothing is
+function M.check(options)
+  local report = shape.report("prometheus")
+  local read = shape.object(report, "", options, FIELDS)
+  for _, check in ipairs(read and CHECKS or {}) do
+    local name, run = check[1], check[2]
+    if read[name] then
+      run(report, name, read[name])
+    end
+  end
+  return report.errors[1] and table.concat(report.errors, "; ") or nil
+end
+
+return M

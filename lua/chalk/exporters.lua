@@ -1,0 +1,161 @@
+-- What users write into the `exporters` option, and what becomes of it. A *spec* names a module and its options, so
+-- that it can be sent to the flush thread's VM; with the other drivers a table with an `export` method serves too.
+
+local core = require "chalk.core"
+local option = require "chalk.options"
+
+local C = core.C
+
+local M = {}
+
+local MOST_LES = 64
+local SPEC = {}
+
+local function spec(module, options, built_in)
+  return setmetatable({ module = module, options = options, built_in = built_in }, SPEC)
+end
+
+--- `chalk.exporter`: a constructor for each module chalk.exporter.NAME, and `custom`.
+M.constructors = setmetatable({
+  ---@param module string the name to require
+  ---@param options table?
+  custom = function(module, options)
+    if type(module) ~= "string" then
+      error("chalk: exporter.custom takes the name of a module: the exporter lives in the flush thread's VM", 2)
+    end
+    return spec(module, options or {})
+  end,
+}, {
+  __index = function(constructors, name)
+    local module = "chalk.exporter." .. tostring(name)
+    local ok, message = pcall(require, module)
+    if not ok then
+      local absent = tostring(message):find("module '" .. module .. "' not found", 1, true)
+      error(absent and ("chalk: there is no exporter %q"):format(tostring(name)) or message, 2)
+    end
+    local function construct(options) return spec(module, options or {}, true) end
+    rawset(constructors, name, construct)
+    return construct
+  end,
+})
+
+local function where(i) return ("exporters[%d]"):format(i) end
+
+local function check_one(i, e, driver)
+  if getmetatable(e) ~= SPEC then
+    if type(e) ~= "table" or type(e.export) ~= "function" then
+      return where(i) .. " is not an exporter: use chalk.exporter.NAME{ ... }, or a table with an export method"
+    end
+    if driver == "thread" then
+      return where(i)
+        .. ": with the thread driver an exporter lives in the flush thread's VM and is named by its module, "
+        .. "chalk.exporter.custom(module, options)"
+    end
+    return nil
+  end
+  if type(e.options) ~= "table" then return where(i) .. ": options are a table" end
+  if not e.built_in then return nil end
+  local problem = require(e.module).check(e.options)
+  return problem and ("%s (%s): %s"):format(where(i), e.module:match "[^.]+$", problem) or nil
+end
+
+local function name_of(e)
+  if getmetatable(e) ~= SPEC then return e.name or "table" end
+  local o = e.options
+  if type(o.name) == "string" then return o.name end
+  local address = o.address or o.listen
+  return e.module .. (type(address) == "string" and " " .. address or "")
+end
+
+--- What is wrong with the exporters of these options; nil when nothing is.
+---@return string?
+function M.check(options)
+  local names = {}
+  for i, e in ipairs(options.exporters or {}) do
+    local problem = check_one(i, e, options.driver or "thread")
+    if problem then return problem end
+    local name = name_of(e)
+    if names[name] then
+      return ("%s and %s are both named %q: give one of them a name"):format(where(names[name]), where(i), name)
+    end
+    names[name] = i
+  end
+  return nil
+end
+
+--- Every bound that histograms without their own have to count: the client's, and what its exporters show.
+---@return number[]?, string? message
+function M.buckets(options, default)
+  local seen, all = {}, {}
+  local function add(list)
+    for _, bound in ipairs(list) do
+      if not seen[bound] then
+        seen[bound] = true
+        all[#all + 1] = bound
+      end
+    end
+  end
+  local shown = false
+  for _, e in ipairs(options.exporters or {}) do
+    local list = getmetatable(e) == SPEC and e.options.buckets
+    if option.is_buckets(list) then
+      add(list)
+      shown = true
+    end
+  end
+  if options.buckets or not shown then add(options.buckets or default) end
+  table.sort(all)
+  if #all > MOST_LES then return nil, ("buckets of all exporters together are %d, more than %d"):format(#all, MOST_LES) end
+  return all
+end
+
+--- Seconds for counts, gauges and histograms; 0: never.
+function M.idle(timeout)
+  if type(timeout) == "number" then return { timeout, timeout, timeout } end
+  timeout = timeout or {}
+  return { timeout.count or 0, timeout.gauge or 0, timeout.histogram or 0 }
+end
+
+--- What a driver starts: name, module or table, options, the address to listen at. Opens listening sockets, so that a
+--- taken port is an error here and now.
+---@param client table
+---@param list table
+---@return table[]
+function M.specs(client, list)
+  local specs = {}
+  for i, e in ipairs(list) do
+    local is_spec = getmetatable(e) == SPEC
+    local listen = is_spec and e.options.listen or nil
+    if listen and C.chalk_listen(M.listener(client), listen, core.message) < 0 then
+      error(("%s: %s"):format(where(i), core.said()), 0)
+    end
+    specs[i] = {
+      name = name_of(e),
+      module = is_spec and e.module or nil,
+      exporter = not is_spec and e or nil,
+      options = is_spec and e.options or {},
+      listen = listen,
+    }
+  end
+  return specs
+end
+
+--- Under which name a client's sockets are remembered.
+function M.listener(client)
+  return client.listener_name or client.name or ("private " .. tostring(core.ffi.cast("uintptr_t", client.segment)))
+end
+
+--- The exporter behind chalk.text(): configured as the first Prometheus exporter is.
+function M.prometheus(options)
+  local module = require "chalk.exporter.prometheus"
+  local given = {}
+  for _, e in ipairs(options.exporters or {}) do
+    if getmetatable(e) == SPEC and e.module == "chalk.exporter.prometheus" then
+      given = e.options
+      break
+    end
+  end
+  return module.new { namespace = given.namespace, buckets = given.buckets, global_tags = options.global_tags or {} }
+end
+
+return M

@@ -1,0 +1,259 @@
+-- The flush loop's work, without the loop: taking and keeping the flusher's role, running exporters, sweeping. A
+-- driver calls `turn` now and then, from a luv timer or by hand.
+--
+-- Each exporter's `export` runs in a coroutine of its own and may yield, so a slow one does not hold up the others;
+-- flushes of one exporter never overlap. Sweeping frees what batches still read, so it waits until no export is under
+-- way, or until those that are have taken longer than anybody can be waiting for.
+
+local batches = require "chalk.batch"
+local core = require "chalk.core"
+local exporters = require "chalk.exporters"
+local http = require "chalk.http"
+local log = require "chalk.log"
+local view = require "chalk.view"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+local ABANDONED = 60
+
+---@class chalk.Flusher
+local Flusher = {}
+Flusher.__index = Flusher
+
+local function new_exporter(spec, global_tags)
+  local exporter = spec.exporter
+  if not exporter then
+    local ok, module = pcall(require, spec.module)
+    if not ok then return nil, module end
+    if type(module) ~= "table" or type(module.new) ~= "function" then
+      return nil, ("module %s has no function new"):format(spec.module)
+    end
+    local options = {}
+    for name, value in pairs(spec.options) do
+      options[name] = value
+    end
+    if options.global_tags == nil then options.global_tags = global_tags end
+    ok, exporter = pcall(module.new, options)
+    if not ok then return nil, exporter end
+  end
+  if type(exporter) ~= "table" or type(exporter.export) ~= "function" then
+    return nil, "an exporter has a method export"
+  end
+  return exporter
+end
+
+--- A flusher for a client of this VM. Raises what is wrong with an exporter.
+---@param client chalk.Client
+---@param config table exporters (specs), interval, idle, global_tags, generation, clock
+---@return chalk.Flusher
+function M.new(client, config)
+  local self = setmetatable({
+    client = client,
+    segment = client.segment,
+    jobs = {},
+    interval = config.interval,
+    idle = ffi.new("double[3]", config.idle),
+    generation = config.generation,
+    clock = config.clock or C.chalk_now,
+    holding = false,
+    last_sweep = 0,
+    deltas = false,
+  }, Flusher)
+  self.next = self.clock() + self.interval
+  for i, spec in ipairs(config.exporters) do
+    local exporter, message = new_exporter(spec, config.global_tags)
+    if not exporter then error(("exporter %s: %s"):format(spec.name, tostring(message)), 0) end
+    self.jobs[i] = { name = spec.name, listen = spec.listen, exporter = exporter }
+    self.deltas = self.deltas or exporter.deltas ~= false
+  end
+  return self
+end
+
+function Flusher:complain(job, message)
+  self.client.own.export_errors:with(job.name):inc()
+  message = ("exporter %s: %s"):format(job.name, tostring(message))
+  if message ~= job.said then log.write("error", message) end
+  job.said = message
+end
+
+-- The role
+
+local function open_cursors(self)
+  local fresh = C.chalk_cursors_ever(self.segment) == 0 and 1 or 0
+  for _, job in ipairs(self.jobs) do
+    if job.exporter.deltas ~= false and not job.cursor then
+      local cursor = C.chalk_cursor_open(self.segment, job.name, fresh, self.clock(), core.message)
+      if cursor == nil then
+        self:complain(job, core.said())
+      else
+        job.cursor = ffi.gc(cursor, C.chalk_cursor_close)
+      end
+    end
+  end
+end
+
+local function open_server(self, job)
+  local listener = exporters.listener(self.client)
+  if C.chalk_listen(listener, job.listen, core.message) ~= 0 then return nil, core.said() end
+  return http.serve {
+    fd = C.chalk_accept_fd(listener, job.listen),
+    log = log.write,
+    handler = job.exporter:handler(function()
+      self.client:note_state()
+      return assert(view.take(self.segment))
+    end),
+  }
+end
+
+local function serve(self, job)
+  if not job.listen or job.server or not job.exporter.handler then return end
+  local server, message = open_server(self, job)
+  job.server = server
+  if not server then self:complain(job, message) end
+end
+
+--- Takes the role if it is free. True while this flusher has it.
+---@return boolean
+function Flusher:hold()
+  if not self.holding and C.chalk_hold(self.segment, self.generation) == 1 then
+    self.holding = true
+    open_cursors(self)
+  end
+  return self.holding
+end
+
+--- Opens what the exporters listen at; again and again while a port is not to be had.
+function Flusher:listen()
+  for _, job in ipairs(self.jobs) do
+    serve(self, job)
+  end
+end
+
+--- Gives the role back.
+function Flusher:release()
+  if not self.holding then return end
+  for _, job in ipairs(self.jobs) do
+    if job.server then job.server:close() end
+    job.server, job.cursor = nil, nil
+  end
+  self.holding = false
+  C.chalk_release(self.segment)
+end
+
+-- Exporting
+
+local function finish(self, job, run, ok, sent, message)
+  if job.running ~= run then return end
+  job.running = nil
+  if not ok then
+    self:complain(job, sent)
+  elseif sent == true then
+    run.batch:commit_all()
+    job.said = nil
+  else
+    self:complain(job, message or "export did not return true")
+  end
+  if run.done then run.done() end
+end
+
+local function start(self, job, v, done)
+  local run = { batch = batches.new(v, job.cursor, self.clock), since = self.clock(), done = done }
+  job.running = run
+  local thread = coroutine.create(function()
+    finish(self, job, run, pcall(job.exporter.export, job.exporter, run.batch))
+  end)
+  local ok, message = coroutine.resume(thread)
+  if not ok then finish(self, job, run, false, message) end
+end
+
+--- Whether an export is under way that may still read what a sweep would free.
+---@return boolean
+function Flusher:busy()
+  local now = self.clock()
+  for _, job in ipairs(self.jobs) do
+    if job.running and now - job.running.since < ABANDONED then return true end
+  end
+  return false
+end
+
+local function warn_of_overflow(self, v)
+  for _, range in ipairs(v.ranges) do
+    local n = tonumber(C.chalk_metric_folded(self.segment, range.metric))
+    if n > 0 then
+      log.write(
+        "warning",
+        ("%s: a limit sent %d lookups to its overflow series"):format(range.definition.id_name, n)
+      )
+    end
+  end
+end
+
+--- Flushes once; `done` is called when every exporter has returned. Only while holding.
+---@param done fun()?
+function Flusher:flush(done)
+  local started, ticket = C.chalk_now(), C.chalk_flush_request(self.segment)
+  self.client:note_state()
+  local v, message = view.take(self.segment, self.deltas)
+  if not v then
+    log.write("error", "flush: " .. tostring(message))
+    return
+  end
+  warn_of_overflow(self, v)
+  local waiting = 1
+  local function one_done()
+    waiting = waiting - 1
+    if waiting > 0 then return end
+    self.client.own.flush:record(C.chalk_now() - started)
+    C.chalk_flush_done(self.segment, ticket)
+    if done then done() end
+  end
+  for _, job in ipairs(self.jobs) do
+    local abandoned = job.running and self.clock() - job.running.since >= ABANDONED
+    if not job.running or abandoned then
+      waiting = waiting + 1
+      start(self, job, v, one_done)
+    end
+  end
+  one_done()
+  if not self:busy() then self:sweep() end
+end
+
+--- Drops idle series and makes dropped ones reusable.
+function Flusher:sweep()
+  local v = view.take(self.segment)
+  if v then C.chalk_sweep(v.snapshot, self.clock(), self.idle) end
+  C.chalk_writer_tick(self.client.writer)
+end
+
+-- Turning
+
+local info = ffi.new "chalk_info"
+
+--- One turn: keeps the role, and flushes when it is time or somebody asked.
+function Flusher:turn()
+  if self.holding and C.chalk_generation(self.segment, 0) > self.generation then self:release() end
+  if not self:hold() then return end
+  C.chalk_heartbeat(self.segment)
+  self:listen()
+  C.chalk_segment_info(self.segment, info)
+  local now = self.clock()
+  if info.requested > info.done and not self:busy() or now >= self.next then
+    self.next = now + self.interval
+    self:flush()
+  end
+end
+
+--- The end: exporters are told, the role goes to whoever is next.
+function Flusher:close()
+  for _, job in ipairs(self.jobs) do
+    if job.exporter.shutdown then
+      local ok, message = pcall(job.exporter.shutdown, job.exporter)
+      if not ok then self:complain(job, message) end
+    end
+  end
+  self:release()
+end
+
+return M

@@ -1,0 +1,491 @@
+--- A small HTTP/1.1 server on luv, for serving metrics from the loop of a flush thread.
+--
+-- A server polls its listening socket and accepts a few connections a loop turn. A connection is always in one state,
+-- and each state has its time limit:
+--
+--     head    its first byte, or since the accept its first request, is awaited to become a whole head
+--     idle    kept alive, nothing of a next request is there
+--     answer  a response is being written; nothing is read meanwhile, so pipelined requests wait in the kernel
+--     linger  the last response is written; what still comes is discarded, or closing would reset the
+--             connection under the response (RFC 9112, section 9.6)
+--
+-- A body made by a function is asked for its next piece when the piece before is written, at most one a turn: a slow
+-- reader holds one piece, and no response keeps the others waiting. One timer sweeps all connections for those past
+-- their limit. When the server is full the connection that has waited longest goes, never one being answered. So a
+-- peer that is slow, silent or hostile can cost no more than one of the places.
+
+local uv = require("luv")
+local parser = require("chalk.http_parser")
+local socket = require("chalk.http_socket")
+local wire = require("chalk.http_response")
+
+local M = {}
+
+local ACCEPTS_PER_TURN = 16
+local ACCEPT_PAUSE = 100 -- milliseconds
+
+-- Errors of accept() that concern one connection, or none: the next turn simply tries again.
+local PASSING = { EAGAIN = true, EINTR = true, ECONNABORTED = true, EPROTO = true }
+
+---@class chalk.http.Limits
+---@field header_size integer|nil bytes of a request's head, 8192
+---@field connections integer|nil open at once, 256
+---@field header_timeout number|nil seconds from the first byte, or the accept, to a complete head, 5
+---@field idle_timeout number|nil seconds between the requests of a connection, 60
+---@field request_timeout number|nil seconds for writing a response, 30
+---@field linger_timeout number|nil seconds for which a peer may still send after the last response, 1
+local DEFAULTS = {
+  header_size = 8192, connections = 256,
+  header_timeout = 5, idle_timeout = 60, request_timeout = 30, linger_timeout = 1,
+}
+
+local TIMEOUTS = {
+  head = "header_timeout", idle = "idle_timeout", answer = "request_timeout", linger = "linger_timeout",
+}
+
+M.text = wire.text
+
+-- Also for handles that luv closed itself, when the loop or the VM ended.
+local function close_handle(handle)
+  pcall(function()
+    if not handle:is_closing() then
+      handle:close()
+    end
+  end)
+end
+
+---@class chalk.http.Server
+---@field port integer|nil of a TCP socket
+local Server = {}
+Server.__index = Server
+
+local Connection = {}
+Connection.__index = Connection
+
+function Connection.new(server, handle)
+  local self = setmetatable({ server = server, handle = handle, buffer = "", scanned = 1, reading = false }, Connection)
+  self.on_read = server:guard(self, self.received)
+  self.on_written = server:guard(self, self.written)
+  self:enter("head")
+  self:queue()
+  return self
+end
+
+function Connection:enter(state)
+  uv.update_time() -- a handler may have taken long
+  self.state, self.since = state, uv.now()
+end
+
+-- Takes the last place in the order in which waiting connections are evicted; milliseconds would not order them.
+function Connection:queue()
+  self.server.waits = self.server.waits + 1
+  self.place = self.server.waits
+end
+
+function Connection:read(enabled)
+  if enabled == self.reading then
+    return
+  end
+  self.reading = enabled
+  local ok
+  if enabled then
+    ok = self.handle:read_start(self.on_read)
+  else
+    ok = self.handle:read_stop()
+  end
+  if not ok then
+    self:close()
+  end
+end
+
+-- The end of the peer's stream is seen only between responses, so it ends nothing that was asked for.
+function Connection:received(err, data)
+  if err or not data then
+    return self:close()
+  elseif self.state == "linger" then
+    return
+  elseif self.state == "idle" then
+    self:enter("head")
+  end
+  self.buffer = self.buffer .. data
+  self:next_request()
+end
+
+function Connection:next_request()
+  local limit = self.server.limits.header_size
+  local request, position, message = parser.take(self.buffer, limit, self.scanned)
+  if request then
+    self.buffer, self.scanned = self.buffer:sub(position), 1
+    self:send(request, self.server:respond(request))
+  elseif request == false then
+    self.buffer = ""
+    self:send({ method = "GET", version = "1.1", headers = {} }, wire.text(position, message, nil), false)
+  else
+    self.scanned = math.max(1, #self.buffer - 1) -- the end of a head takes up to three bytes
+    self:read(true)
+  end
+end
+
+function Connection:send(request, response, keep_alive)
+  local frame = self.server:frame(request, response, keep_alive)
+  if self.closed then -- by the handler, through the server
+    return self.server:release(frame, false)
+  end
+  self.frame = frame
+  self:read(false)
+  self:enter("answer")
+  self:write(frame.body and { frame.head, frame.body } or frame.head)
+  frame.head, frame.body = nil, nil
+end
+
+function Connection:write(data)
+  if not self.closed and not self.handle:write(data, self.on_written) then
+    self:close()
+  end
+end
+
+function Connection:written(err)
+  if err or self.closed then
+    return self:close()
+  end
+  self:advance()
+end
+
+-- libuv calls back about a write in a later turn, even when the kernel took it at once: one piece a turn.
+function Connection:advance()
+  local pull = self.frame.pull
+  local piece = pull and pull()
+  if self.closed then
+    return
+  elseif not piece then
+    self:finish()
+  elseif piece == "" then
+    self.server:defer(self)
+  else
+    self:write(piece)
+  end
+end
+
+function Connection:finish()
+  local frame = self.frame
+  self.frame = nil
+  self.server:release(frame, true)
+  if self.closed then
+    return
+  elseif frame.keep_alive then
+    self:enter(self.buffer == "" and "idle" or "head")
+    self:queue()
+    self:next_request()
+  else
+    self:linger()
+  end
+end
+
+function Connection:linger()
+  self.buffer = ""
+  self:enter("linger")
+  self:queue()
+  if not self.handle:shutdown() then
+    return self:close()
+  end
+  self:read(true)
+end
+
+function Connection:close()
+  if self.closed then
+    return
+  end
+  self.closed, self.buffer = true, ""
+  self.server:forget(self)
+  close_handle(self.handle)
+  local frame = self.frame
+  self.frame = nil
+  if frame then
+    self.server:release(frame, false)
+  end
+end
+
+function Server:report(level, message)
+  if self.log then
+    pcall(self.log, level, message)
+  end
+end
+
+-- An error must not leave a callback: luv would end the process.
+function Server:guard(object, method)
+  return function(...)
+    local ok, message = pcall(method, object, ...)
+    if not ok then
+      self:report("error", "http: " .. tostring(message))
+      if object ~= self then
+        pcall(object.close, object)
+      end
+    end
+  end
+end
+
+function Server:release(frame, complete)
+  local ok, message = pcall(frame.release, complete)
+  if not ok then
+    self:report("error", "http: " .. tostring(message))
+  end
+end
+
+-- The response to a request, and whether the connection may go on after it.
+function Server:respond(request)
+  if request.method ~= "GET" and request.method ~= "HEAD" then
+    return wire.text(405, "only GET and HEAD are served"), request.keep_alive and not request.has_body
+  elseif request.has_body then
+    return wire.text(400, "a request with a body is not served"), false
+  end
+  local ok, response = pcall(self.handler, request)
+  if ok and type(response) == "table" then
+    return response, request.keep_alive
+  end
+  local problem = ok and "the handler returned no response" or tostring(response)
+  self:report("error", "http: " .. request.path:sub(1, 100) .. ": " .. problem)
+  return wire.text(500, "internal server error"), false
+end
+
+function Server:frame(request, response, keep_alive)
+  local ok, frame = pcall(wire.frame, request, response, keep_alive)
+  if ok then
+    return frame
+  end
+  self:report("error", "http: malformed response: " .. tostring(frame))
+  if type(response.done) == "function" then
+    pcall(response.done, false)
+  end
+  return wire.frame(request, wire.text(500, "internal server error"), false)
+end
+
+function Server:accept()
+  for _ = 1, ACCEPTS_PER_TURN do
+    local fd, name, message = socket.accept(self.fd)
+    if not fd then
+      return self:accept_failed(name, message)
+    end
+    self.troubled = false
+    self:admit(fd)
+  end
+end
+
+-- Descriptors run out for a while: whoever has waited longest gives one back, and the listener rests, for it would be
+-- ready in every turn.
+function Server:accept_failed(name, message)
+  if PASSING[name] then
+    return
+  end
+  if not self.troubled then
+    self.troubled = true
+    self:report("warn", "http: cannot accept: " .. message)
+  end
+  self:evict()
+  self.poll:stop()
+  self.pause:start(ACCEPT_PAUSE, 0, self:guard(self, self.poll_start))
+end
+
+function Server:poll_start()
+  if not self.closed then
+    self.poll:start("r", self.on_acceptable)
+  end
+end
+
+function Server:admit(fd)
+  if self.count >= self.limits.connections and not self:evict() then
+    socket.close(fd)
+    return
+  end
+  local handle = self.unix and uv.new_pipe(false) or uv.new_tcp()
+  if not handle:open(fd) then
+    socket.close(fd)
+    return close_handle(handle)
+  end
+  if not self.unix then
+    handle:nodelay(true)
+  end
+  if self.unreferenced then
+    handle:unref()
+  end
+  local connection = Connection.new(self, handle)
+  self.open[connection] = true
+  self.count = self.count + 1
+  if self.count == 1 then
+    self.sweeper:start(self.sweep_interval, self.sweep_interval, self:guard(self, self.sweep))
+  end
+  connection:read(true)
+end
+
+---Closes the connection that has waited longest without a complete request.
+---@return boolean evicted false when all are being answered
+function Server:evict()
+  local oldest
+  for connection in pairs(self.open) do
+    if connection.state ~= "answer" and (not oldest or connection.place < oldest.place) then
+      oldest = connection
+    end
+  end
+  if oldest then
+    oldest:close()
+  end
+  return oldest ~= nil
+end
+
+function Server:forget(connection)
+  if self.open[connection] then
+    self.open[connection] = nil
+    self.count = self.count - 1
+    if self.count == 0 and not self.sweeper:is_closing() then
+      self.sweeper:stop()
+    end
+  end
+end
+
+function Server:sweep()
+  local now, overdue = uv.now(), {}
+  for connection in pairs(self.open) do
+    if now - connection.since >= self.limits[TIMEOUTS[connection.state]] * 1000 then
+      overdue[#overdue + 1] = connection
+    end
+  end
+  for _, connection in ipairs(overdue) do
+    connection:close()
+  end
+end
+
+-- Lets a connection go on in the next turn.
+function Server:defer(connection)
+  self.deferred[#self.deferred + 1] = connection
+  self.turn:start(self.on_turn)
+end
+
+function Server:next_turn()
+  local deferred = self.deferred
+  self.deferred = {}
+  self.turn:stop()
+  for _, connection in ipairs(deferred) do
+    if not connection.closed then
+      connection.resume = connection.resume or self:guard(connection, connection.advance)
+      connection.resume()
+    end
+  end
+end
+
+---The number of open connections.
+---@return integer
+function Server:connections()
+  return self.count
+end
+
+---Lets the loop end although the server is open.
+function Server:unref()
+  self.unreferenced = true
+  for _, handle in ipairs({ self.poll, self.sweeper, self.pause, self.turn }) do
+    handle:unref()
+  end
+  for connection in pairs(self.open) do
+    connection.handle:unref()
+  end
+end
+
+---Closes the listening socket and all connections at once; may be repeated. libuv lets go of them in the loop's next
+---turn, which a program should still run: luv up to 1.44 crashes in lua_close() while handles are closing.
+function Server:close()
+  if self.closed then
+    return
+  end
+  self.closed = true
+  local open = {}
+  for connection in pairs(self.open) do
+    open[#open + 1] = connection
+  end
+  for _, connection in ipairs(open) do
+    pcall(connection.close, connection)
+  end
+  for _, handle in ipairs({ self.poll, self.sweeper, self.pause, self.turn }) do
+    close_handle(handle)
+  end
+  socket.close(self.fd)
+  if self.bound then
+    close_handle(self.bound)
+  end
+end
+
+local function merge_limits(given)
+  local limits = {}
+  for name, value in pairs(DEFAULTS) do
+    limits[name] = given and given[name] or value
+  end
+  return limits
+end
+
+-- Often enough to be near the shortest limit, at most once a second.
+local function sweep_interval(limits)
+  local shortest = 2
+  for _, name in pairs(TIMEOUTS) do
+    shortest = math.min(shortest, limits[name])
+  end
+  return math.max(10, math.floor(shortest * 500))
+end
+
+---@class chalk.http.Options
+---@field fd integer|nil a bound stream socket, TCP or unix; unless serve() fails it is then the server's to close
+---@field address string|nil bound when there is no fd: "127.0.0.1:9464", "[::1]:0", "unix:///run/metrics.sock"
+---@field handler fun(request: chalk.http.Request): chalk.http.Response called for GET and HEAD
+---@field log (fun(level: "warn"|"error", message: string))|nil
+---@field limits chalk.http.Limits|nil
+
+-- Listens and polls; the fields of a server that concern its socket.
+local function open_socket(fd, bound)
+  local unix, port = socket.listen(fd)
+  if unix == nil then
+    return nil, port
+  end
+  local poll, message = uv.new_poll(fd)
+  if not poll then
+    return nil, message
+  end
+  return { fd = fd, bound = bound, unix = unix, port = port, poll = poll }
+end
+
+local function start(server, options)
+  server.handler, server.log = options.handler, options.log
+  server.limits = merge_limits(options.limits)
+  server.sweep_interval = sweep_interval(server.limits)
+  server.open, server.count, server.waits, server.deferred = {}, 0, 0, {}
+  server.sweeper, server.pause, server.turn = uv.new_timer(), uv.new_timer(), uv.new_idle()
+  server.on_acceptable = server:guard(server, server.accept)
+  server.on_turn = server:guard(server, server.next_turn)
+  server:poll_start()
+  socket.survive_sigpipe()
+  return server
+end
+
+---Serves HTTP from this VM's luv loop until close().
+---@param options chalk.http.Options
+---@return chalk.http.Server|nil server
+---@return string|nil message
+function M.serve(options)
+  if type(options) ~= "table" or type(options.handler) ~= "function" then
+    error("http.serve needs a handler", 2)
+  elseif not options.fd and type(options.address) ~= "string" then
+    error("http.serve needs an fd or an address", 2)
+  end
+  local fd, bound = options.fd, nil
+  if not fd then
+    fd, bound = socket.bind(options.address)
+    if not fd then
+      return nil, ("cannot listen on %s: %s"):format(options.address, bound)
+    end
+  end
+  local server, message = open_socket(fd, bound)
+  if server then
+    return start(setmetatable(server, Server), options)
+  elseif bound then
+    socket.close(fd)
+    bound:close()
+  end
+  return nil, ("cannot listen on %s: %s"):format(bound and options.address or "fd " .. fd, message)
+end
+
+return M

@@ -1,0 +1,104 @@
+--- JSON documents that people write: lua-cjson, with the line and column of what is wrong.
+--
+-- cjson is lenient where a document meant for several programs should not be (NaN, hexadecimal numbers, bytes
+-- that are no UTF-8, text after a NUL), so those are errors here.
+
+local cjson = require("cjson").new()
+cjson.decode_invalid_numbers(false)
+
+local M = {}
+
+--- What a JSON null decodes to.
+M.null = cjson.null
+
+local TOKENS = {
+  T_OBJ_BEGIN = '"{"',
+  T_OBJ_END = '"}"',
+  T_ARR_BEGIN = '"["',
+  T_ARR_END = '"]"',
+  T_STRING = "a string",
+  T_NUMBER = "a number",
+  T_BOOLEAN = "true or false",
+  T_NULL = "null",
+  T_COLON = '":"',
+  T_COMMA = '","',
+  T_END = "the end of the text",
+}
+
+-- The well-formed sequences of two to four bytes: Unicode 15, table 3-7.
+local SEQUENCES = {
+  "^[\194-\223][\128-\191]()",
+  "^\224[\160-\191][\128-\191]()",
+  "^[\225-\236\238\239][\128-\191][\128-\191]()",
+  "^\237[\128-\159][\128-\191]()",
+  "^\240[\144-\191][\128-\191][\128-\191]()",
+  "^[\241-\243][\128-\191][\128-\191][\128-\191]()",
+  "^\244[\128-\143][\128-\191][\128-\191]()",
+}
+
+local function after_sequence(text, at)
+  for _, pattern in ipairs(SEQUENCES) do
+    local after = text:match(pattern, at)
+    if after then
+      return after
+    end
+  end
+end
+
+--- Where a text stops being UTF-8.
+---@param text string
+---@return integer? position of the first bad byte, nil when there is none
+function M.invalid_utf8(text)
+  local at = text:find("[\128-\255]")
+  while at do
+    local after = after_sequence(text, at)
+    if not after then
+      return at
+    end
+    at = text:find("[\128-\255]", after)
+  end
+end
+
+-- Columns count characters, as editors do: continuation bytes are left out.
+local function line_and_column(text, position)
+  local before = text:sub(1, position - 1)
+  local _, newlines = before:gsub("\n", "")
+  local last = before:match("[^\n]*$")
+  local _, continuations = last:gsub("[\128-\191]", "")
+  return newlines + 1, #last - continuations + 1
+end
+
+local function failed(text, position, message)
+  return nil, message, line_and_column(text, position)
+end
+
+local function readable(message)
+  message = message:gsub("T_[A-Z_]+", TOKENS):gsub("found invalid", "found an invalid")
+  return message:sub(1, 1):lower() .. message:sub(2)
+end
+
+--- Decodes a JSON text.
+---@param text string a leading byte order mark is skipped
+---@return any value nil when the text is not JSON
+---@return string? message
+---@return integer? line counts from 1
+---@return integer? column counts characters from 1
+function M.decode(text)
+  text = text:gsub("^\239\187\191", "")
+  local bad = text:find("\0", 1, true)
+  if bad then
+    return failed(text, bad, "NUL byte: JSON is UTF-8 text")
+  end
+  bad = M.invalid_utf8(text)
+  if bad then
+    return failed(text, bad, "not valid UTF-8")
+  end
+  local ok, value = pcall(cjson.decode, text)
+  if ok then
+    return value
+  end
+  local message, position = tostring(value):match("^(.-) at character (%d+)$")
+  return failed(text, tonumber(position) or 1, readable(message or tostring(value)))
+end
+
+return M

@@ -1,0 +1,108 @@
+--- The names under which a metric is seen from outside.
+--
+-- A metric has one *family* in Prometheus and, depending on its type, one or several *sample* names below it:
+--
+--     count      http.request_count        family http_request_count    http_request_count_total
+--     gauge      uptime                    family uptime                uptime
+--     histogram  http.request_latency      family http_request_latency  ..._bucket, ..._sum, ..._count
+--
+-- The family of a count is the one of OpenMetrics, without `_total`; the text format 0.0.4 writes the sample's name
+-- in its HELP and TYPE lines. Everything here is a pure function of a definition, so the schema can refuse two
+-- metrics that would meet under one name before either is exported.
+
+local M = {}
+
+local SAMPLES = {
+  count = { "_total" },
+  gauge = { "" },
+  histogram = { "_bucket", "_sum", "_count" },
+}
+
+-- OpenMetrics also keeps `_created` of these types for itself: a parser refuses another family of that name.
+local HELD = {
+  count = { "", "_total", "_created" },
+  gauge = { "" },
+  histogram = { "", "_bucket", "_sum", "_count", "_created" },
+}
+
+local function with_suffixes(family, suffixes)
+  local names = {}
+  for i, suffix in ipairs(suffixes) do
+    names[i] = family .. suffix
+  end
+  return names
+end
+
+local function sanitised(name, outside)
+  name = name:gsub(outside, "_")
+  if name == "" or name:find("^%d") then
+    name = "_" .. name
+  end
+  return name
+end
+
+local function ends_with(name, suffix)
+  return #name > #suffix and name:sub(-#suffix) == suffix
+end
+
+--- The family name of a metric, e.g. `myapp_http_request_latency_seconds`.
+--
+-- The unit is looked for in the name without the prefix: whether it is appended must not depend on the exporter.
+---@param namespace string[] the segments, outermost first
+---@param name string
+---@param type "count"|"gauge"|"histogram"
+---@param unit? string appended as `_<unit>` unless the name ends in it
+---@param prefix? string the exporter's `namespace`
+---@return string
+function M.family(namespace, name, type, unit, prefix)
+  local family = table.concat(namespace, "_")
+  family = family == "" and name or family .. "_" .. name
+  if type == "count" and ends_with(family, "_total") then
+    family = family:sub(1, -#"_total" - 1)
+  end
+  if unit and unit ~= "" and not ends_with(family, "_" .. unit) then
+    family = family .. "_" .. unit
+  end
+  if prefix and prefix ~= "" then
+    family = prefix .. "_" .. family
+  end
+  return sanitised(family, "[^a-zA-Z0-9_:]")
+end
+
+--- The names of the samples of a family, in the order of an exposition.
+---@param family string
+---@param type "count"|"gauge"|"histogram"
+---@return string[]
+function M.samples(family, type)
+  return with_suffixes(family, SAMPLES[type])
+end
+
+--- Every name that a family keeps others from using: its own, its samples', and those its type reserves.
+---@param family string
+---@param type "count"|"gauge"|"histogram"
+---@return string[]
+function M.held(family, type)
+  return with_suffixes(family, HELD[type])
+end
+
+--- A tag's key as a Prometheus label name.
+---@param name string
+---@return string
+function M.label(name)
+  return sanitised(name, "[^a-zA-Z0-9_]")
+end
+
+--- The flat CamelCase name, e.g. `HttpAuthLoginLatency` for http.auth.login_latency.
+---@param namespace string[]
+---@param name string
+---@return string
+function M.flat(namespace, name)
+  local words = {}
+  local joined = table.concat(namespace, "_") .. (#namespace > 0 and "_" or "") .. name
+  for word in joined:gmatch("[^_]+") do
+    words[#words + 1] = word:sub(1, 1):upper() .. word:sub(2)
+  end
+  return #words > 0 and table.concat(words) or joined
+end
+
+return M

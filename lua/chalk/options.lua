@@ -1,0 +1,115 @@
+-- The options of chalk.init: what each one may be. Everything wrong is said at once.
+
+local suggest = require("chalk.schema").suggest
+
+local M = {}
+
+local MOST_LES = 64
+
+local function whole_from(least)
+  return function(v) return type(v) == "number" and v >= least and v % 1 == 0, "a whole number from " .. least end
+end
+
+local function number_between(low, high)
+  return function(v)
+    return type(v) == "number" and v >= low and v <= high, ("a number from %g to %g"):format(low, high)
+  end
+end
+
+local function of_type(name, words)
+  return function(v) return type(v) == name, words end
+end
+
+local function one_of(...)
+  local allowed = { ... }
+  return function(v)
+    for _, a in ipairs(allowed) do
+      if v == a then return true end
+    end
+    return false, "one of " .. table.concat(allowed, ", ")
+  end
+end
+
+--- Whether v is a list of `le` bounds.
+---@return boolean, string words
+function M.is_buckets(v)
+  local words = ("a list of 1 to %d finite numbers, each above the one before"):format(MOST_LES)
+  if type(v) ~= "table" or #v == 0 or #v > MOST_LES then return false, words end
+  for i, bound in ipairs(v) do
+    if type(bound) ~= "number" or bound - bound ~= 0 or (i > 1 and v[i - 1] >= bound) then return false, words end
+  end
+  return true, words
+end
+
+local IDLE = { count = true, gauge = true, histogram = true }
+
+local function is_idle(v)
+  local words = "a number of seconds above 0, or a table of them by count, gauge, histogram"
+  if type(v) == "number" then return v > 0, words end
+  if type(v) ~= "table" then return false, words end
+  for kind, seconds in pairs(v) do
+    if not IDLE[kind] or type(seconds) ~= "number" or not (seconds > 0) then return false, words end
+  end
+  return true, words
+end
+
+--- Whether v can be the tags of everything.
+---@return boolean, string words
+function M.is_tags(v)
+  local words = "a table from names to strings, numbers or booleans"
+  if type(v) ~= "table" then return false, words end
+  for name, value in pairs(v) do
+    local kind = type(value)
+    local named = type(name) == "string" and name:match "^[%a_][%w_]*$"
+    if not named or (kind ~= "string" and kind ~= "number" and kind ~= "boolean") then return false, words end
+  end
+  return true, words
+end
+
+local CHECKS = {
+  exporters = of_type("table", "a list of exporters"),
+  flush_interval = number_between(0.01, 86400),
+  driver = one_of("thread", "loop", "manual"),
+  max_buckets = function(v) return type(v) == "number" and v >= 8 and v <= 8192 and v % 1 == 0, "from 8 to 8192" end,
+  initial_error = number_between(0.0001, 0.5),
+  buckets = M.is_buckets,
+  global_tags = M.is_tags,
+  idle_timeout = is_idle,
+  max_series = function(v)
+    return type(v) == "number" and v >= 1 and v <= 8000000 and v % 1 == 0, "a whole number from 1 to 8000000"
+  end,
+  strict = of_type("boolean", "true or false"),
+  enabled = of_type("boolean", "true or false"),
+  on_error = of_type("function", "a function"),
+  memory_limit = whole_from(4 * 1024 * 1024),
+  segment_path = of_type("string", "a path"),
+  clock = of_type("function", "a function"),
+}
+
+M.names = {}
+for name in pairs(CHECKS) do
+  M.names[#M.names + 1] = name
+end
+table.sort(M.names)
+
+--- What is wrong with these options; nil when nothing is.
+---@param options table
+---@return string?
+function M.check(options)
+  if type(options) ~= "table" then return "options are a table" end
+  local problems = {}
+  for name, value in pairs(options) do
+    local check = CHECKS[name]
+    if not check then
+      local hint = type(name) == "string" and suggest(name, M.names)
+      problems[#problems + 1] = ("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or "")
+    else
+      local ok, words = check(value)
+      if not ok then problems[#problems + 1] = ("%s must be %s"):format(name, words) end
+    end
+  end
+  table.sort(problems)
+  return problems[1] and table.concat(problems, "; ") or nil
+end
+
+return M

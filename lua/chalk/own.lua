@@ -1,0 +1,40 @@
+-- chalk's own metrics: what it says of itself. They are ordinary metrics of the client, exempt from its limits, and
+-- exporters give them no prefix.
+
+local M = {}
+
+local ERROR = { value_type = "string", export_name = "kind" }
+local EXPORTER = { value_type = "string", export_name = "exporter" }
+
+M.source = {
+  tags = { kind = ERROR, exporter = EXPORTER },
+  namespaces = {
+    chalk = {
+      metrics = {
+        { name = "series", type = "gauge", description = "Series in the segment, overflow series left out" },
+        {
+          name = "errors",
+          type = "count",
+          tags = { { tag = "kind" } },
+          description = "Records that were refused or lost, by kind: tag, verb, value, not_finite, memory",
+        },
+        { name = "overflow", type = "count", description = "Lookups that a limit sent to an overflow series" },
+        { name = "flush", type = "histogram", unit = "seconds", description = "Duration of flushes" },
+        {
+          name = "flush_age",
+          type = "gauge",
+          unit = "seconds",
+          description = "Time since the flush loop last turned",
+        },
+        {
+          name = "export_errors",
+          type = "count",
+          tags = { { tag = "exporter" } },
+          description = "Exports that failed, by exporter",
+        },
+      },
+    },
+  },
+}
+
+return M

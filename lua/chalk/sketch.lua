@@ -1,0 +1,73 @@
+-- Sketches as Lua sees them: methods on the core's chalk_sketch pointers.
+
+local core = require "chalk.core"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+---@class chalk.Sketch
+local Sketch = {}
+
+--- How many values it holds.
+---@return integer
+function Sketch:count() return tonumber(C.chalk_sketch_count(self)) end
+
+---@return number
+function Sketch:sum() return C.chalk_sketch_sum(self) end
+
+--- NaN when it is empty, as for max.
+---@return number
+function Sketch:min() return C.chalk_sketch_min(self) end
+
+---@return number
+function Sketch:max() return C.chalk_sketch_max(self) end
+
+--- The value of rank floor(q * (count - 1)), off by at most error() of itself; NaN when the sketch is empty.
+---@param q number from 0 to 1
+---@return number
+function Sketch:quantile(q)
+  if type(q) ~= "number" or not (q >= 0 and q <= 1) then error("a quantile is a number from 0 to 1", 2) end
+  return C.chalk_sketch_quantile(self, q)
+end
+
+--- The relative error that its quantiles keep to.
+---@return number
+function Sketch:error() return C.chalk_sketch_error(self) end
+
+--- The scale of its buckets: they double 2^scale times from one power of two to the next.
+---@return integer
+function Sketch:scale() return C.chalk_sketch_scale(self) end
+
+--- The non-empty buckets in increasing order.
+---@return fun(): number?, number?, integer? lower, upper, count
+function Sketch:buckets()
+  local bucket = ffi.new "chalk_bucket"
+  local i = 0
+  return function()
+    if C.chalk_sketch_bucket(self, i, bucket) == 0 then return nil end
+    i = i + 1
+    return bucket.lower, bucket.upper, tonumber(bucket.count)
+  end
+end
+
+local known, metatype = pcall(ffi.metatype, "chalk_sketch", { __index = Sketch })
+M.metatype = known and metatype or nil
+
+--- Takes charge of a sketch that the core made for us.
+---@param pointer ffi.cdata*
+---@return chalk.Sketch?
+function M.own(pointer)
+  if pointer == nil then return nil end
+  return ffi.gc(pointer, C.chalk_sketch_free)
+end
+
+--- An empty sketch.
+---@param options? { initial_error: number?, max_buckets: integer? }
+---@return chalk.Sketch
+function M.new(options)
+  options = options or {}
+  return M.own(C.chalk_sketch_new(options.initial_error or 0.001, options.max_buckets or 512))
+end
+
+return M

@@ -1,0 +1,87 @@
+-- A snapshot with its definitions: what exporters see. The definitions come out of shared memory, where whichever VM
+-- defined a metric left them, so a view shows the metrics of all processes.
+
+local core = require "chalk.core"
+local schema = require "chalk.schema"
+
+local ffi, C = core.ffi, core.C
+
+---@class chalk.Range entries first to last - 1 of a view are the series of one metric
+---@field definition table
+---@field metric integer
+---@field first integer
+---@field last integer
+---@field les number[]? a histogram's bounds, as counted
+
+---@class chalk.View
+---@field snapshot ffi.cdata*
+---@field entries ffi.cdata*
+---@field count integer
+---@field ranges chalk.Range[]
+
+local M = {}
+
+local size = ffi.new "size_t[1]"
+local count = ffi.new "uint32_t[1]"
+local bounds = ffi.new("double[?]", C.CHALK_LES)
+
+-- Decoded definitions by their bytes, so that one metric is one table from scrape to scrape.
+local decoded = setmetatable({}, { __mode = "v" })
+
+---@return table? definition
+local function definition_of(segment, metric)
+  local blob = C.chalk_metric_blob(segment, metric, size)
+  if blob == nil then return nil end
+  local bytes = ffi.string(blob, size[0])
+  local definition = decoded[bytes]
+  if not definition then
+    definition = schema.decode(bytes)
+    decoded[bytes] = definition
+  end
+  return definition
+end
+
+local function les_of(segment, metric)
+  local les = {}
+  for i = 1, C.chalk_metric_les(segment, metric, bounds) do
+    les[i] = bounds[i - 1]
+  end
+  return les
+end
+
+local function ranges_of(segment, entries, n)
+  local ranges, at = {}, 0
+  for metric = 0, C.chalk_metric_top(segment) - 1 do
+    local first = at
+    while at < n and entries[at].metric == metric do
+      at = at + 1
+    end
+    local definition = (at > first or C.chalk_metric_shown(segment, metric) ~= 0) and definition_of(segment, metric)
+    if definition then
+      ranges[#ranges + 1] = {
+        definition = definition,
+        metric = metric,
+        first = first,
+        last = at,
+        les = definition.type == "histogram" and les_of(segment, metric) or nil,
+      }
+    end
+  end
+  return ranges
+end
+
+--- Takes a view of all series as they stand now.
+---@param segment ffi.cdata*
+---@param dropped? boolean also series dropped but perhaps not sent
+---@return chalk.View?
+---@return string? message
+function M.take(segment, dropped)
+  local snapshot = C.chalk_snapshot_take(segment, dropped and 1 or 0, core.message)
+  if snapshot == nil then return nil, core.said() end
+  ffi.gc(snapshot, C.chalk_snapshot_free)
+  local entries = C.chalk_snapshot_entries(snapshot, count)
+  local n = tonumber(count[0])
+  return { snapshot = snapshot, entries = entries, count = n, ranges = ranges_of(segment, entries, n) }
+end
+
+return M

@@ -1,0 +1,58 @@
+-- Installs chalk into clean trees, the ways users do, and loads it from there with nothing of the checkout in reach.
+
+-- Of the test run's environment only what finds programs is kept: no paths of the checkout, no preloaded runtime.
+local CLEAN = "env -u LD_PRELOAD -u CHALK_LIBRARY -u LUA_PATH -u LUA_CPATH -u BUILD -u MAKEFLAGS -u MAKELEVEL "
+local LUAJIT = os.getenv("LUAJIT") or "luajit"
+
+local function run(command)
+  local pipe = assert(io.popen("(" .. command .. ") 2>&1; echo \"exit:$?\""))
+  local output = pipe:read("*a")
+  pipe:close()
+  local text, code = output:match("^(.-)exit:(%d+)%s*$")
+  assert(code == "0", command .. "\n" .. output)
+  return text
+end
+
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+describe("an installation", function()
+  local tree, checkout
+
+  before_each(function()
+    tree = run("mktemp -d"):match("%S+")
+    checkout = tree .. "/checkout"
+    run("mkdir " .. checkout .. " && cp -R CMakeLists.txt Makefile chalk-scm-1.rockspec src lua tools " .. checkout)
+  end)
+
+  after_each(function() run("rm -rf " .. tree) end)
+
+  local function load_from(prefix)
+    local path = ("%s/share/lua/5.1/?.lua;%s/share/lua/5.1/?/init.lua;;"):format(prefix, prefix)
+    local program = [[assert(require("chalk").load) io.write(package.searchpath("chalk", package.path))]]
+    local command = "cd / && %s LUA_PATH='%s' LUA_CPATH='%s/lib/lua/5.1/?.so;;' %s -e '%s'"
+    return run(command:format(CLEAN, path, prefix, LUAJIT, program))
+  end
+
+  it("by luarocks make can be required", function()
+    local prefix = tree .. "/rock"
+    run(("cd %s && %s luarocks make --lua-version=5.1 --deps-mode none --tree %s"):format(checkout, CLEAN, prefix))
+    assert.equal(prefix .. "/share/lua/5.1/chalk/init.lua", load_from(prefix))
+    assert.is_true(exists(prefix .. "/lib/lua/5.1/libchalk.so"))
+  end)
+
+  it("by make install can be required, and a C host compiles against it", function()
+    local prefix = tree .. "/usr"
+    run(("cd %s && %s make install CMAKE_FLAGS=-DCHALK_TESTS=OFF PREFIX=%s"):format(checkout, CLEAN, prefix))
+    assert.equal(prefix .. "/share/lua/5.1/chalk/init.lua", load_from(prefix))
+
+    local host = assert(io.open(tree .. "/host.c", "w"))
+    host:write("#include <chalk.h>\nint main(void) { return chalk_abi() < 0; }\n")
+    host:close()
+    run(("cd %s && export PKG_CONFIG_PATH=%s/lib/pkgconfig && %s cc host.c $(pkg-config --cflags --libs chalk) -o host"
+      .. " && LD_LIBRARY_PATH=%s/lib ./host"):format(tree, prefix, CLEAN, prefix))
+  end)
+end)

@@ -1,0 +1,317 @@
+/*
+ * chalk: metrics for LuaJIT programs, the C core.
+ *
+ * A *segment* is shared memory that holds metric definitions, series and their values. A *writer* is one VM's (or one
+ * C thread's) slot in it. A *series* is a metric with one combination of tag values; a chalk_series is a writer's
+ * handle on it, through which it records.
+ *
+ * The part between the two marker lines is what Lua's ffi.cdef loads, verbatim but for one thing: an array written
+ * [/ * ? * /] (without blanks) is variable-length there.
+ *
+ * A C host records like this:
+ *
+ *     char message[CHALK_MESSAGE];
+ *     chalk_segment *segment = chalk_segment_open("chalk", NULL, message);   // the one the Lua side uses
+ *     chalk_writer *writer = chalk_writer_open(segment, message);
+ *     int metric = chalk_define(writer, &definition, message);
+ *     chalk_series *s = chalk_series_new(writer, metric, values, lengths);
+ *     chalk_add(s, 1);
+ *
+ * Unless said otherwise functions return 0 (or a pointer) on success, a negative code (or NULL) on failure, and write
+ * a sentence of at most CHALK_MESSAGE bytes to `message` where they take one. None of them aborts.
+ */
+#ifndef CHALK_H
+#define CHALK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CHALK_ABI 1
+#pragma GCC visibility push(default)
+
+/* ffi: begin */
+
+enum {
+  CHALK_MESSAGE = 256, /* room for an error message */
+  CHALK_TAGS = 32,     /* most tags of a metric */
+  CHALK_LES = 64,      /* most `le` bounds of a histogram */
+  CHALK_NONE = -1,     /* as max_series */
+  CHALK_VALUE = 512    /* longest tag value in bytes; what is longer is cut and gets a hash appended */
+};
+enum { CHALK_COUNT = 1, CHALK_GAUGE = 2, CHALK_HISTOGRAM = 3 };
+enum { CHALK_LAST = 0, CHALK_SUM = 1, CHALK_MIN = 2, CHALK_MAX = 3 }; /* how processes combine in a gauge */
+
+/* Codes that functions return. */
+enum {
+  CHALK_OK = 0,
+  CHALK_FOLDED = 1,    /* bound to the overflow series: a limit was reached */
+  CHALK_EMEMORY = -1,  /* the segment is full, or its file system */
+  CHALK_ENUMBER = -2,  /* not a number this kind of metric takes; nothing was recorded */
+  CHALK_EGONE = -3,    /* the metric's definition has left: define it again */
+  CHALK_EINVALID = -4, /* an argument out of its range */
+  CHALK_ECLOSED = -5   /* the writer was closed */
+};
+
+typedef struct chalk_segment chalk_segment;
+typedef struct chalk_writer chalk_writer;
+typedef struct chalk_snapshot chalk_snapshot;
+typedef struct chalk_sketch chalk_sketch;
+typedef struct chalk_cursor chalk_cursor;
+typedef struct chalk_thread chalk_thread;
+
+/*
+ * A handle on a series. To add n to a count without a call, do what the Lua accessors do, in this order: read `epoch`,
+ * then the pointers; if *shared + *own equals the epoch read, `*cell += n` (a plain aligned double), else call
+ * chalk_add. For a gauge with `direct` set: cell[0] = v, cell[1] = 1.
+ */
+typedef struct chalk_series {
+  double epoch;         /* *shared + *own when it was bound; NaN: always call */
+  const double *shared; /* the segment's epoch: moves when series were dropped */
+  const double *own;    /* this process's part: moves at a fork */
+  double *cell;         /* where to record; a count's cell, a gauge's value and its mark */
+  chalk_writer *writer;
+  void *histogram;
+  uint32_t kind;   /* CHALK_COUNT ... */
+  uint32_t client; /* free for the host: Lua keeps its client's number here */
+  uint32_t metric;
+  uint32_t series;
+  uint32_t generation;
+  uint32_t key_size;
+  char key[/*?*/]; /* the normalised tag values, two bytes of length before each */
+} chalk_series;
+
+typedef struct chalk_options {
+  const char *path;      /* a file to share between unrelated processes; NULL: anonymous memory */
+  uint64_t memory_limit; /* bytes the segment may ever take; 0: 1 GiB */
+  uint32_t max_series;   /* most series; 0: 100,000 */
+  uint32_t max_buckets;  /* of a sketch, 8 to 8192; 0: 512 */
+  double initial_error;  /* of a sketch, 0.0001 to 0.5; 0: 0.001 */
+} chalk_options;
+
+typedef struct chalk_definition {
+  const char *name;  /* what identifies the metric, such as "http.request_count" */
+  const char *shape; /* what its series depend on, such as the tags' names: if that changes, so does the metric */
+  const char *blob;  /* the whole definition in a form of the host's own; may change while the metric stays */
+  size_t name_size, shape_size, blob_size;
+  const double *le; /* strictly increasing, finite */
+  uint32_t kind;
+  uint32_t across;
+  uint32_t tags;
+  uint32_t les;
+  uint32_t max_series; /* 0: only the segment's limit; CHALK_NONE: none at all, and not counted against it */
+} chalk_definition;
+
+typedef struct chalk_info {
+  double epoch;
+  double heartbeat; /* chalk_now() when the holder's loop last turned; 0: never */
+  double flushed;   /* chalk_now() at the end of the last flush; 0: never */
+  uint64_t memory;  /* bytes made real */
+  uint64_t memory_limit;
+  uint64_t requested; /* flushes asked for and done, as tickets */
+  uint64_t done;
+  uint64_t folded;      /* lookups that ended in an overflow series */
+  uint32_t series;      /* live ones, overflow series left out */
+  uint32_t quarantined; /* dropped, their cells not yet reusable */
+  uint32_t max_series;
+  uint32_t capacity;
+  uint32_t metrics;
+  uint32_t writers;    /* slots in use */
+  uint32_t generation; /* of the configuration: how often init ran */
+  uint32_t holder;     /* process id of the flusher; 0: none */
+} chalk_info;
+
+/* The library and time. */
+int chalk_abi(void);
+double chalk_now(void);       /* monotonic seconds, the same clock in all processes */
+double chalk_wall(void);      /* seconds since 1970 */
+uint32_t chalk_process(void); /* this process's id */
+
+/*
+ * Segments. `name` finds the segment this process opened before under that name (a new VM continues the counts);
+ * NULL makes a private one. Options matter only to the one that creates it.
+ */
+chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message);
+void chalk_segment_close(chalk_segment *segment);
+void chalk_segment_info(chalk_segment *segment, chalk_info *info);
+/* Changes limits of a segment in use; existing sketches keep their scale. Zero leaves a limit as it is. */
+int chalk_segment_configure(chalk_segment *segment, const chalk_options *options, char *message);
+
+/* Writers: one for each VM or thread; never used by two at a time. A child of fork() takes its own by itself. */
+chalk_writer *chalk_writer_open(chalk_segment *segment, char *message);
+void chalk_writer_close(chalk_writer *writer);
+/* Says that no record is under way in this VM, so that cells of dropped series may be reused. */
+void chalk_writer_tick(chalk_writer *writer);
+/* The slot's number; 0 is the one that several VMs share. */
+uint32_t chalk_writer_slot(const chalk_writer *writer);
+
+/*
+ * Makes a metric known, or finds it: name, kind, shape and bounds the same. A newer definition of a name supersedes the
+ * older, which leaves when no live writer has it. Returns the metric's number, or a negative code.
+ */
+int chalk_define(chalk_writer *writer, const chalk_definition *definition, char *message);
+/* The writer no longer has this metric. */
+void chalk_undefine(chalk_writer *writer, uint32_t metric);
+/* The blob of a metric; NULL if there is none of that number. */
+const char *chalk_metric_blob(chalk_segment *segment, uint32_t metric, size_t *size);
+/* The `le` bounds of a metric, to `bounds` (room for CHALK_LES); how many. */
+uint32_t chalk_metric_les(chalk_segment *segment, uint32_t metric, double *bounds);
+/* How many metric numbers were ever in use. */
+uint32_t chalk_metric_top(chalk_segment *segment);
+/* Whether its series are shown: not while a newer definition of its name is of another kind. */
+int chalk_metric_shown(chalk_segment *segment, uint32_t metric);
+/* Lookups that were folded since the last call of this function (for one warning a flush). */
+uint64_t chalk_metric_folded(chalk_segment *segment, uint32_t metric);
+
+/*
+ * Finds or creates the series with these tag values (a length of 0: absent) and binds the writer's scratch series to
+ * it, which the caller copies: offsetof(chalk_series, key) + key_size bytes. CHALK_OK, CHALK_FOLDED or a code.
+ */
+int chalk_bind(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
+chalk_series *chalk_scratch(chalk_writer *writer);
+/* The same for C hosts, into memory of its own (free with free()). */
+chalk_series *chalk_series_new(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
+
+/* Recording, in whatever state the handle is: it is bound anew where needed. */
+int chalk_add(chalk_series *series, double n);    /* count: a whole number from 0 to 2^53; gauge: any */
+int chalk_set(chalk_series *series, double v);    /* gauge */
+int chalk_record(chalk_series *series, double v); /* histogram: finite */
+int chalk_rebind(chalk_series *series);
+
+/* Reading back one series over all writers. */
+double chalk_value(chalk_series *series);
+chalk_sketch *chalk_series_sketch(chalk_series *series);
+
+/* Drops one series, or all of a metric; their handles bind anew, to successors, when next used. */
+int chalk_remove(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
+int chalk_clear(chalk_writer *writer, uint32_t metric);
+
+/* Sketches: private copies, freed by the caller. Quantiles are NaN when the sketch is empty. */
+typedef struct chalk_bucket {
+  double lower, upper; /* (lower, upper]; below zero [lower, upper) */
+  uint64_t count;
+} chalk_bucket;
+chalk_sketch *chalk_sketch_new(double initial_error, uint32_t max_buckets);
+void chalk_sketch_free(chalk_sketch *sketch);
+int chalk_sketch_add(chalk_sketch *sketch, double v, uint64_t count);
+int chalk_sketch_merge(chalk_sketch *into, const chalk_sketch *from);
+uint64_t chalk_sketch_count(const chalk_sketch *sketch);
+double chalk_sketch_sum(const chalk_sketch *sketch);
+double chalk_sketch_min(const chalk_sketch *sketch);
+double chalk_sketch_max(const chalk_sketch *sketch);
+double chalk_sketch_error(const chalk_sketch *sketch);
+int chalk_sketch_scale(const chalk_sketch *sketch);
+/* The value of rank floor(q * (count - 1)), 0 <= q <= 1, within chalk_sketch_error of the true one. */
+double chalk_sketch_quantile(const chalk_sketch *sketch, double q);
+/* The i-th non-empty bucket in increasing order; 0 when there is none. */
+int chalk_sketch_bucket(const chalk_sketch *sketch, uint32_t i, chalk_bucket *bucket);
+
+/*
+ * Snapshots: what all series stood at, a family at a time, in the order of their creation.
+ * With `dropped` also those dropped series that a cursor may not have sent yet.
+ */
+typedef struct chalk_entry {
+  uint32_t series;
+  uint32_t generation;
+  uint32_t metric;
+  uint32_t dropped;
+  union {
+    int64_t total; /* count; histogram: the number of values recorded */
+    double value;  /* gauge */
+  };
+} chalk_entry;
+chalk_snapshot *chalk_snapshot_take(chalk_segment *segment, int dropped, char *message);
+void chalk_snapshot_free(chalk_snapshot *snapshot);
+const chalk_entry *chalk_snapshot_entries(const chalk_snapshot *snapshot, uint32_t *count);
+/* The entry's tag values: encoded as in chalk_series, copied to `out` (room for `size`); the length, 0 if it is gone. */
+size_t chalk_snapshot_key(chalk_snapshot *snapshot, uint32_t i, char *out, size_t size);
+/* The sketch of a histogram entry, all time. Belongs to the snapshot. NULL: out of memory. */
+const chalk_sketch *chalk_snapshot_sketch(chalk_snapshot *snapshot, uint32_t i);
+/* The cumulative counts of the entry's `le` bounds, +Inf last; returns how many, at most CHALK_LES + 1. */
+uint32_t chalk_snapshot_les(chalk_snapshot *snapshot, uint32_t i, double *bounds, uint64_t *counts);
+
+/*
+ * Renders the sample lines of one metric's entries, from entry *next on, into `out` until the next entry might not fit
+ * or `last` is reached; advances *next; returns the bytes written. 0 with *next before `last`: one entry alone needs
+ * more room. The caller gives every name.
+ */
+typedef struct chalk_family {
+  const char *sample; /* of a count or gauge */
+  const char *bucket; /* of a histogram: three names */
+  const char *sum;    /* NULL: leave out both sum and count */
+  const char *count;
+  const char *constant;      /* labels on every line, formatted: env="prod" */
+  const char *const *labels; /* a name for each tag */
+  const char *const *le;     /* texts of the bounds to show, without +Inf */
+  const uint32_t *le_index;  /* and their places among the metric's own */
+  uint32_t n_labels;
+  uint32_t n_le;
+} chalk_family;
+size_t chalk_snapshot_render(chalk_snapshot *snapshot, const chalk_family *family, uint32_t *next, uint32_t last,
+                             char *out, size_t size);
+
+/* Text of numbers, at most 32 bytes, not terminated: shortest that reads back; canonical `le`. Returns the length. */
+size_t chalk_text_double(char *out, double v);
+size_t chalk_text_bound(char *out, double v);
+
+/* Flushing: exactly one holder of a segment flushes. */
+int chalk_hold(chalk_segment *segment, uint32_t generation); /* 1: holds now; 0: another does */
+void chalk_release(chalk_segment *segment);
+void chalk_heartbeat(chalk_segment *segment);
+uint32_t chalk_generation(chalk_segment *segment, int raise);
+uint64_t chalk_flush_request(chalk_segment *segment);           /* a ticket */
+void chalk_flush_done(chalk_segment *segment, uint64_t ticket); /* all flushes up to it */
+int chalk_flush_wait(chalk_segment *segment, uint64_t ticket, double timeout);
+/*
+ * Drops what was idle (seconds for counts, gauges and histograms; 0: never), lets definitions leave and makes cells
+ * of dropped series reusable. Only the holder, between flushes, with a snapshot just taken. Returns the drops.
+ */
+int chalk_sweep(chalk_snapshot *snapshot, double now, const double *idle);
+
+/* Cursors: what an exporter has sent. Only the holder. `fresh`: starts at zero, else a new one at the totals now. */
+chalk_cursor *chalk_cursor_open(chalk_segment *segment, const char *name, int fresh, double now, char *message);
+void chalk_cursor_close(chalk_cursor *cursor);
+int chalk_cursors_ever(chalk_segment *segment);
+/* What came since: of a count entry; of a histogram entry as a sketch that the caller frees. */
+int64_t chalk_cursor_delta(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t i);
+chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t i);
+/* Marks entries first to last - 1 as sent. */
+int chalk_cursor_commit(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t first, uint32_t last, double now);
+
+/*
+ * The flush thread. `state` is a lua_State with a chunk and its arguments on the stack; `call` and `close` are
+ * lua_pcall and lua_close. The chunk may return a message (a string is taken with `tostring`, lua_tolstring).
+ */
+chalk_thread *chalk_thread_start(void *state, int arguments, int (*call)(void *, int, int, int), void (*close)(void *),
+                                 const char *(*tostring)(void *, int, size_t *), char *message);
+chalk_thread *chalk_thread_self(void); /* in a flush thread: itself; else NULL */
+int chalk_thread_fd(const chalk_thread *thread); /* readable when asked for something */
+void chalk_thread_wake(chalk_thread *thread);
+void chalk_thread_stop(chalk_thread *thread); /* asks for a last flush and the end */
+int chalk_thread_stopping(const chalk_thread *thread);
+void chalk_thread_drain(chalk_thread *thread);                      /* from the thread: takes what made fd readable */
+void chalk_thread_ready(chalk_thread *thread, const char *message); /* from the thread: started, or why not */
+int chalk_thread_wait_ready(chalk_thread *thread, double timeout, char *message);
+int chalk_thread_wait(chalk_thread *thread, double timeout); /* 1: has ended */
+void chalk_thread_free(chalk_thread *thread);                /* once it has ended */
+
+/*
+ * Opens a listening stream socket at "127.0.0.1:9464", "[::1]:9464", "localhost:0" or "unix:///path", and remembers it
+ * for this client and address until chalk_unlisten. chalk_accept_fd gives a copy of its descriptor, for the caller to
+ * close; a negative code if there is none, as in a forked child.
+ */
+int chalk_listen(const char *client, const char *address, char *message);
+int chalk_accept_fd(const char *client, const char *address);
+void chalk_unlisten(const char *client, const char *address);
+
+/* ffi: end */
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,164 @@
+/*
+ * Cursors: for each exporter that sends differences, what it has sent of each series. A cursor is found by the
+ * exporter's name and survives it. Baselines are rows beside the series, checked by generation: a baseline of another
+ * generation counts as nothing sent. Only the holder touches them.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "heap.h"
+#include "process.h"
+#include "snapshot.h"
+#include "stored.h"
+
+enum { DAY = 86400 };
+
+struct chalk_cursor {
+  chalk_segment *segment;
+  uint32_t number;
+};
+
+static cursor_head *head_of(const chalk_cursor *c) { return &c->segment->cursors[c->number]; }
+
+static bool is_real(const chalk_cursor *c, uint32_t id) {
+  return segment_chunk_real(c->segment, head_of(c)->chunks, id);
+}
+
+static void forget(chalk_segment *g, uint32_t number) {
+  cursor_head *h = &g->cursors[number];
+  atomic_store(&h->state, 0);
+  for (uint32_t id = 0, top = atomic_load(&g->head->ids_top); id < top; id++) {
+    if (!segment_chunk_real(g, h->chunks, id)) continue;
+    baseline *b = segment_baseline(g, number, id);
+    uint64_t total = atomic_exchange(&b->total, 0);
+    bool own = atomic_load(&b->generation) == atomic_load(&g->series[id].generation);
+    atomic_store(&b->generation, 0);
+    if (own && g->metrics[g->series[id].metric].kind == CHALK_HISTOGRAM) stored_give(g, total);
+  }
+}
+
+static uint32_t find(chalk_segment *g, const char *name, size_t size, double now, bool *known) {
+  uint32_t free_one = NONE;
+  for (uint32_t i = 0; i < CURSORS; i++) {
+    cursor_head *h = &g->cursors[i];
+    if (!atomic_load(&h->state)) {
+      if (free_one == NONE) free_one = i;
+    } else if (h->name_size == size && memcmp(h->name, name, size) == 0) {
+      *known = true;
+      return i;
+    }
+  }
+  *known = false;
+  for (uint32_t i = 0; i < CURSORS && free_one == NONE; i++) {
+    if (now - g->cursors[i].used > DAY) forget(g, i), free_one = i;
+  }
+  return free_one;
+}
+
+/* A new cursor that is not the first starts at what all series stand at. */
+static int start_at_totals(chalk_cursor *c, double now, char *message) {
+  chalk_snapshot *s = chalk_snapshot_take(c->segment, 1, message);
+  if (!s) return CHALK_EMEMORY;
+  int e = chalk_cursor_commit(c, s, 0, s->n, now);
+  if (e != CHALK_OK) process_say(message, "no room for an exporter's cursor");
+  chalk_snapshot_free(s);
+  return e;
+}
+
+chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, double now, char *message) {
+  size_t size = strlen(name);
+  bool known = false;
+  uint32_t number = size < sizeof g->cursors[0].name ? find(g, name, size, now, &known) : NONE;
+  chalk_cursor *c = number == NONE ? NULL : malloc(sizeof *c);
+  if (!c) {
+    process_say(message,
+                number == NONE ? "no cursor for %s: at most %d exporters, names below 240 bytes" : "out of memory",
+                name, CURSORS);
+    return NULL;
+  }
+  *c = (chalk_cursor){g, number};
+  cursor_head *h = head_of(c);
+  if (!known && !fresh && start_at_totals(c, now, message) != CHALK_OK) {
+    free(c);
+    return NULL;
+  }
+  if (!known) {
+    h->name_size = (uint32_t)size;
+    memcpy(h->name, name, size);
+  }
+  h->used = now;
+  atomic_store(&g->head->cursors_ever, 1);
+  atomic_store_explicit(&h->state, 1, memory_order_release);
+  return c;
+}
+
+void chalk_cursor_close(chalk_cursor *c) { free(c); }
+int chalk_cursors_ever(chalk_segment *g) { return (int)atomic_load(&g->head->cursors_ever); }
+
+/* The total or block that was sent of this entry; 0 when nothing was. */
+static uint64_t sent_of(const chalk_cursor *c, const chalk_entry *e) {
+  if (!is_real(c, e->series)) return 0;
+  baseline *b = segment_baseline(c->segment, c->number, e->series);
+  return atomic_load(&b->generation) == e->generation ? atomic_load(&b->total) : 0;
+}
+
+static uint32_t kind_of(const chalk_cursor *c, const chalk_entry *e) { return c->segment->metrics[e->metric].kind; }
+
+int64_t chalk_cursor_delta(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  const chalk_entry *e = &s->entries[i];
+  int64_t d = e->total - stored_total(c->segment, sent_of(c, e), kind_of(c, e));
+  return d > 0 ? d : 0;
+}
+
+chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  const snapshot_detail *d = snapshot_detail_of(s, i);
+  chalk_sketch *before = d ? chalk_sketch_new(0.0001, d->sketch->max_buckets) : NULL;
+  if (!before) return NULL;
+  before->scale = d->sketch->scale;
+  uint64_t sent = sent_of(c, &s->entries[i]);
+  chalk_sketch *delta = NULL;
+  if (!sent || stored_load(c->segment, sent, NULL, before) == CHALK_OK) {
+    delta = sketch_difference(d->sketch, before);
+  }
+  chalk_sketch_free(before);
+  return delta;
+}
+
+/* What to store as sent of an entry. */
+static int total_of(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *total) {
+  const chalk_entry *e = &s->entries[i];
+  *total = (uint64_t)e->total;
+  if (kind_of(c, e) != CHALK_HISTOGRAM) return CHALK_OK;
+  const snapshot_detail *d = snapshot_detail_of(s, i);
+  *total = d ? stored_write(c->segment, &d->sum, d->sketch) : 0;
+  return *total ? CHALK_OK : CHALK_EMEMORY;
+}
+
+static int commit_one(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  const chalk_entry *e = &s->entries[i];
+  chalk_segment *g = c->segment;
+  uint32_t kind = kind_of(c, e);
+  if (kind == CHALK_GAUGE) return CHALK_OK;
+  uint64_t row = (uint64_t)((char *)segment_baseline(g, c->number, 0) - g->base);
+  if (segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series) != CHALK_OK) return CHALK_EMEMORY;
+  baseline *b = segment_baseline(g, c->number, e->series);
+  bool same = atomic_load(&b->generation) == e->generation;
+  uint64_t old = same ? atomic_load(&b->total) : 0, total;
+  if (same && stored_total(g, old, kind) == e->total && (kind == CHALK_COUNT || old)) return CHALK_OK;
+  int code = total_of(c, s, i, &total);
+  if (code != CHALK_OK) return code;
+  atomic_store(&b->total, total);
+  atomic_store(&b->generation, e->generation);
+  if (kind == CHALK_HISTOGRAM) stored_give(g, old);
+  return CHALK_OK;
+}
+
+int chalk_cursor_commit(chalk_cursor *c, chalk_snapshot *s, uint32_t first, uint32_t last, double now) {
+  int e = CHALK_OK;
+  for (uint32_t i = first; i < last && i < s->n; i++) {
+    int code = commit_one(c, s, i);
+    if (code != CHALK_OK) e = code;
+  }
+  head_of(c)->used = now;
+  return e;
+}

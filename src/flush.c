@@ -1,0 +1,136 @@
+/*
+ * Who flushes, and when. Of all processes and VMs on a segment one holds the flusher's role: the owner of a robust
+ * mutex, which the kernel hands on when it dies. Flushes are asked for with tickets. The holder also sweeps: it drops
+ * idle series and makes those reusable whose drop everybody has seen.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "metric.h"
+#include "process.h"
+#include "series.h"
+#include "snapshot.h"
+#include "stored.h"
+
+/* Seconds without a heartbeat after which an older configuration may flush. */
+#define STUCK 3.0
+
+int chalk_hold(chalk_segment *g, uint32_t generation) {
+  header *h = g->head;
+  bool orphaned, newer = atomic_load(&h->generation) > generation;
+  if (newer && chalk_now() - load_double(&h->heartbeat) < STUCK) return 0;
+  if (!segment_lock_try(&h->holder, &orphaned)) return 0;
+  process_own(&h->flusher);
+  chalk_heartbeat(g);
+  return 1;
+}
+
+void chalk_release(chalk_segment *g) {
+  atomic_store(&g->head->flusher.pid, 0);
+  segment_lock_give(&g->head->holder);
+}
+
+void chalk_heartbeat(chalk_segment *g) { store_double(&g->head->heartbeat, chalk_now()); }
+
+uint32_t chalk_generation(chalk_segment *g, int raise) {
+  return raise ? atomic_fetch_add(&g->head->generation, 1) + 1 : atomic_load(&g->head->generation);
+}
+
+/* Tickets */
+
+uint64_t chalk_flush_request(chalk_segment *g) { return atomic_fetch_add(&g->head->requested, 1) + 1; }
+
+void chalk_flush_done(chalk_segment *g, uint64_t ticket) {
+  header *h = g->head;
+  uint64_t done = atomic_load(&h->done);
+  while (done < ticket && !atomic_compare_exchange_weak(&h->done, &done, ticket)) {
+  }
+  store_double(&h->flushed, chalk_now());
+  atomic_fetch_add(&h->done_word, 1);
+  syscall(SYS_futex, &h->done_word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+int chalk_flush_wait(chalk_segment *g, uint64_t ticket, double timeout) {
+  header *h = g->head;
+  double end = chalk_now() + timeout;
+  for (;;) {
+    uint32_t word = atomic_load(&h->done_word);
+    if (atomic_load(&h->done) >= ticket) return CHALK_OK;
+    double left = end - chalk_now();
+    if (left <= 0) return 1;
+    if (left > 0.1) left = 0.1;
+    struct timespec t = {0, (long)(left * 1e9)};
+    syscall(SYS_futex, &h->done_word, FUTEX_WAIT, word, &t, NULL, 0);
+  }
+}
+
+/* Sweeping */
+
+/* Whether every cursor has sent what the series stands at. */
+static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint32_t kind) {
+  const series *s = &g->series[id];
+  if (kind == CHALK_GAUGE || total == 0) return true;
+  for (uint32_t c = 0; c < CURSORS; c++) {
+    cursor_head *h = &g->cursors[c];
+    if (!atomic_load(&h->state)) continue;
+    if (!segment_chunk_real(g, h->chunks, id)) return false;
+    baseline *b = segment_baseline(g, c, id);
+    if (atomic_load(&b->generation) != atomic_load((shared_u32 *)&s->generation) ||
+        stored_total(g, atomic_load(&b->total), kind) < (int64_t)total) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/* Notes whether something was recorded; whether the series is to leave. */
+static bool is_idle(chalk_segment *g, const chalk_entry *e, double now, const double *idle) {
+  series *s = &g->series[e->series];
+  const metric *m = &g->metrics[e->metric];
+  bool recorded = m->kind == CHALK_GAUGE ? series_gauge_touched(g, e->series) : (uint64_t)e->total != s->seen_total;
+  if (recorded) {
+    s->active = 1;
+    if (m->kind != CHALK_GAUGE) s->seen_total = (uint64_t)e->total;
+  }
+  if (recorded || s->seen_time == 0) s->seen_time = now;
+  double limit = idle[m->kind - 1], age = now - s->seen_time;
+  if (!s->active || limit <= 0 || age <= limit || m->max_series == NONE) return false;
+  return age > 2 * limit || is_sent(g, e->series, s->seen_total, m->kind);
+}
+
+/* A dropped series waits for exporters that are away for as long as an idle one would, or this. */
+enum { QUARANTINE = 300, STAMPED = 2 };
+
+static void reclaim(chalk_segment *g, double now, const double *idle) {
+  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
+    series *s = &g->series[id];
+    if (atomic_load(&s->state) != SERIES_DROPPED) continue;
+    uint32_t kind = g->metrics[s->metric].kind;
+    if (s->active != STAMPED) s->active = STAMPED, s->seen_time = now;
+    double limit = idle[kind - 1] > 0 ? idle[kind - 1] : QUARANTINE;
+    uint64_t at_drop = atomic_load(&s->at_drop);
+    if (now - s->seen_time > limit || is_sent(g, id, (uint64_t)stored_total(g, at_drop, kind), kind)) {
+      series_reclaim(g, id);
+    }
+  }
+}
+
+int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {
+  chalk_segment *g = s->segment;
+  uint32_t *ids = malloc(((size_t)s->n + 1) * sizeof *ids), n = 0;
+  if (!ids) return CHALK_EMEMORY;
+  for (uint32_t i = 0; i < s->n; i++) {
+    const chalk_entry *e = &s->entries[i];
+    if (!e->dropped && e->series >= METRICS && is_idle(g, e, now, idle)) ids[n++] = e->series;
+  }
+  int dropped = (int)series_drop(g, ids, n, true);
+  free(ids);
+  metric_sweep(g);
+  if (atomic_load(&g->head->quarantined)) reclaim(g, now, idle);
+  return dropped;
+}

@@ -1,0 +1,65 @@
+#include "heap.h"
+
+#include <string.h>
+
+enum { SMALLEST = 16, STEP = 64 * 1024 };
+
+/* Class k of doubling d holds 16 * 2^d * (1 + k/4) bytes. */
+static uint32_t class_of(uint64_t size, uint64_t *rounded) {
+  if (size < SMALLEST) size = SMALLEST;
+  uint32_t doubling = 63 - (uint32_t)__builtin_clzll(size) - 4;
+  uint64_t base = (uint64_t)SMALLEST << doubling, step = base / 4;
+  uint32_t quarter = (uint32_t)((size - base + step - 1) / step);
+  *rounded = (base + quarter * step + 7) & ~(uint64_t)7;
+  return doubling * 4 + quarter;
+}
+
+uint64_t heap_rounded(uint64_t size) {
+  uint64_t rounded;
+  class_of(size, &rounded);
+  return rounded;
+}
+
+static uint64_t take_new(chalk_segment *g, uint64_t size) {
+  header *h = g->head;
+  uint64_t offset = h->heap_top, end = offset + size;
+  if (end > h->size) return 0;
+  if (end > h->heap_real) {
+    uint64_t real = (end + STEP - 1) / STEP * STEP;
+    if (real > h->size) real = h->size;
+    if (segment_make_real(g, h->heap_real, real - h->heap_real) != CHALK_OK) return 0;
+    h->heap_real = real;
+  }
+  h->heap_top = end;
+  return offset;
+}
+
+uint64_t heap_take(chalk_segment *g, uint64_t size) {
+  uint64_t rounded;
+  uint32_t class = class_of(size, &rounded);
+  if (class >= HEAP_CLASSES) return 0;
+  header *h = g->head;
+  segment_lock_take(&h->heap_lock);
+  uint64_t offset = h->heap_free[class];
+  bool used = offset != 0;
+  if (used) {
+    h->heap_free[class] = *(uint64_t *)segment_at(g, offset);
+  } else {
+    offset = take_new(g, rounded);
+  }
+  segment_lock_give(&h->heap_lock);
+  if (used) memset(segment_at(g, offset), 0, rounded);
+  return offset;
+}
+
+void heap_give(chalk_segment *g, uint64_t offset, uint64_t size) {
+  if (offset == 0) return;
+  uint64_t rounded;
+  uint32_t class = class_of(size, &rounded);
+  header *h = g->head;
+  segment_lock_take(&h->heap_lock);
+  *(uint64_t *)segment_at(g, offset) = h->heap_free[class];
+  atomic_signal_fence(memory_order_release);
+  h->heap_free[class] = offset;
+  segment_lock_give(&h->heap_lock);
+}

@@ -1,0 +1,25 @@
+/*
+ * A series' key: its tag values in declared order, each normalised, with two bytes of length (little-endian) before
+ * it. An absent value has length 0, which is the same as "". Normalised means: valid UTF-8 without NUL (what is not
+ * becomes U+FFFD), at most CHALK_VALUE bytes (what is longer is cut, and "~" and a hash of the whole appended), so
+ * that two series never differ in what exporters cannot show.
+ */
+#ifndef KEY_H
+#define KEY_H
+
+#include "segment.h"
+
+enum { KEY_MOST = CHALK_TAGS * (2 + CHALK_VALUE) };
+
+/* The value that every tag of an overflow series has. */
+#define KEY_OVERFLOW "__overflow__"
+
+/* Writes the key of n values; `out` has room for KEY_MOST. Returns its size. */
+uint32_t key_encode(char *out, const char *const *values, const size_t *sizes, uint32_t n);
+/* The key of the overflow series. */
+uint32_t key_overflow(char *out, uint32_t n);
+uint64_t key_hash(uint32_t metric, const char *key, uint32_t size);
+/* The next value of a key: advances *at; false at the end or where the key is damaged. */
+bool key_next(const char *key, uint32_t size, uint32_t *at, const char **value, uint32_t *value_size);
+
+#endif

@@ -1,0 +1,255 @@
+#include "metric.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "heap.h"
+#include "histogram.h"
+#include "process.h"
+#include "series.h"
+#include "text.h"
+
+static uint32_t top_of(const chalk_segment *g) { return atomic_load(&g->head->metric_top); }
+static uint32_t state_of(const chalk_segment *g, uint32_t number) {
+  return atomic_load_explicit(&g->metrics[number].state, memory_order_acquire);
+}
+
+static bool bytes_are(const chalk_segment *g, uint64_t at, uint64_t size, const char *bytes, size_t n) {
+  return size == n && memcmp(segment_at(g, at), bytes, n) == 0;
+}
+
+static bool is_named(const chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
+  const metric *m = &g->metrics[number];
+  return state_of(g, number) != METRIC_FREE && m->hash == hash &&
+         bytes_are(g, m->name, m->name_size, d->name, d->name_size);
+}
+
+/* Publishes `number` as the definition of its name; NONE only hides the others. */
+static void make_newest(chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    if (i != number && is_named(g, i, d, hash)) atomic_store(&g->metrics[i].state, METRIC_SUPERSEDED);
+  }
+  metric *m = &g->metrics[number];
+  atomic_store(&m->generation, atomic_load(&g->head->generation));
+  atomic_store_explicit(&m->state, METRIC_LIVE, memory_order_release);
+}
+
+/* A free struct, made real; NONE when there is none. */
+static uint32_t struct_take(chalk_segment *g) {
+  enum { BATCH = 32 };
+  header *h = g->head;
+  uint32_t top = top_of(g);
+  for (uint32_t i = 0; i < top; i++) {
+    if (state_of(g, i) == METRIC_FREE) return i;
+  }
+  if (top == METRICS) return NONE;
+  if (top >= atomic_load(&h->metrics_real)) {
+    if (segment_make_real(g, h->metrics + top * sizeof(metric), BATCH * sizeof(metric)) != CHALK_OK ||
+        segment_make_real(g, h->series + top * sizeof(series), BATCH * sizeof(series)) != CHALK_OK) {
+      return NONE;
+    }
+    atomic_store(&h->metrics_real, top + BATCH);
+  }
+  return top;
+}
+
+static void give_blob(chalk_segment *g, uint64_t blob) {
+  if (blob) heap_give(g, blob, 8 + *(uint64_t *)segment_at(g, blob));
+}
+
+static void struct_free(chalk_segment *g, uint32_t number) {
+  metric *m = &g->metrics[number];
+  uint64_t name = m->name, shape = m->shape, le = m->le, blob = atomic_exchange(&m->blob, 0);
+  m->name = m->shape = m->le = 0;
+  heap_give(g, name, m->name_size);
+  heap_give(g, shape, m->shape_size);
+  heap_give(g, le, m->les * sizeof(double));
+  give_blob(g, blob);
+}
+
+static uint64_t copy(chalk_segment *g, const void *bytes, size_t size) {
+  uint64_t at = heap_take(g, size);
+  if (at && size) memcpy(segment_at(g, at), bytes, size);
+  return at;
+}
+
+static uint64_t copy_blob(chalk_segment *g, const chalk_definition *d) {
+  uint64_t at = heap_take(g, 8 + d->blob_size);
+  if (!at) return 0;
+  *(uint64_t *)segment_at(g, at) = d->blob_size;
+  memcpy(segment_at(g, at + 8), d->blob, d->blob_size);
+  return at;
+}
+
+static bool is_same(const chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
+  const metric *m = &g->metrics[number];
+  return is_named(g, number, d, hash) && m->kind == d->kind && m->across == d->across && m->tags == d->tags &&
+         m->les == d->les && bytes_are(g, m->shape, m->shape_size, d->shape, d->shape_size) &&
+         (d->les == 0 || memcmp(segment_at(g, m->le), d->le, d->les * sizeof(double)) == 0);
+}
+
+/* Takes over what may change in a metric that stays. Without memory the old text stays. */
+static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d) {
+  metric *m = &g->metrics[number];
+  m->max_series = d->max_series;
+  const uint64_t *old = segment_at(g, atomic_load(&m->blob));
+  if (*old == d->blob_size && memcmp(old + 1, d->blob, d->blob_size) == 0) return;
+  uint64_t new = copy_blob(g, d);
+  /* The old text is not reused: somebody may be reading it, and this happens once a changed reload. */
+  if (new) atomic_store(&m->blob, new);
+}
+
+static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
+  metric *m = &g->metrics[number];
+  m->kind = d->kind, m->across = d->across, m->tags = d->tags, m->les = d->les;
+  m->max_series = d->max_series, m->hash = hash;
+  m->name_size = d->name_size, m->shape_size = d->shape_size;
+  m->folded_told = 0;
+  atomic_store(&m->folded, 0);
+  atomic_store(&m->series, 0);
+  m->name = copy(g, d->name, d->name_size);
+  m->shape = copy(g, d->shape, d->shape_size);
+  atomic_store(&m->blob, copy_blob(g, d));
+  m->le = copy(g, d->le, d->les * sizeof(double));
+  series *overflow = &g->series[number];
+  overflow->metric = number;
+  overflow->key = 0;
+  overflow->key_size = 0;
+  store_double(&overflow->gauge, 0);
+  store_double(&overflow->mark, GAUGE_UNSET);
+  atomic_fetch_add(&overflow->generation, 1);
+  atomic_store(&overflow->state, SERIES_LIVE);
+  if (m->name && m->shape && atomic_load(&m->blob) && m->le) return CHALK_OK;
+  struct_free(g, number);
+  return CHALK_EMEMORY;
+}
+
+static int check(const chalk_definition *d, char *message) {
+  bool ok = d->kind >= CHALK_COUNT && d->kind <= CHALK_HISTOGRAM && d->across <= CHALK_MAX && d->tags <= CHALK_TAGS &&
+            d->les <= CHALK_LES && d->name_size > 0;
+  for (uint32_t i = 0; i < d->les; i++) ok = ok && isfinite(d->le[i]) && (i == 0 || d->le[i - 1] < d->le[i]);
+  if (!ok) process_say(message, "not a valid definition: %.*s", (int)d->name_size, d->name);
+  return ok ? CHALK_OK : CHALK_EINVALID;
+}
+
+int metric_define(chalk_segment *g, const chalk_definition *d, char *message) {
+  int e = check(d, message);
+  if (e != CHALK_OK) return e;
+  uint64_t hash = text_hash(d->name, d->name_size);
+  segment_lock_take(&g->head->registry);
+  uint32_t number = NONE;
+  for (uint32_t i = 0; i < top_of(g) && number == NONE; i++) {
+    if (is_same(g, i, d, hash)) number = i;
+  }
+  if (number != NONE) refresh(g, number, d);
+  if (number == NONE) {
+    number = struct_take(g);
+    if (number == NONE || fill(g, number, d, hash) != CHALK_OK) {
+      process_say(message, "no room for the definition of %.*s", (int)d->name_size, d->name);
+      e = CHALK_EMEMORY;
+    } else if (number == top_of(g)) {
+      atomic_store_explicit(&g->head->metric_top, number + 1, memory_order_release);
+    }
+  }
+  if (e == CHALK_OK) make_newest(g, number, d, hash);
+  segment_lock_give(&g->head->registry);
+  return e == CHALK_OK ? (int)number : e;
+}
+
+bool metric_is_shown(const chalk_segment *g, uint32_t number) {
+  const metric *m = &g->metrics[number];
+  uint32_t state = state_of(g, number);
+  if (state != METRIC_SUPERSEDED) return state == METRIC_LIVE;
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    const metric *n = &g->metrics[i];
+    if (state_of(g, i) == METRIC_LIVE && n->hash == m->hash &&
+        bytes_are(g, n->name, n->name_size, segment_at(g, m->name), m->name_size)) {
+      return n->kind == m->kind;
+    }
+  }
+  return true;
+}
+
+const char *chalk_metric_blob(chalk_segment *g, uint32_t number, size_t *size) {
+  if (number >= top_of(g) || state_of(g, number) == METRIC_FREE) return NULL;
+  uint64_t blob = atomic_load(&g->metrics[number].blob);
+  if (!blob) return NULL;
+  const uint64_t *at = segment_at(g, blob);
+  *size = *at;
+  return (const char *)(at + 1);
+}
+
+uint32_t chalk_metric_les(chalk_segment *g, uint32_t number, double *bounds) {
+  if (number >= top_of(g) || state_of(g, number) == METRIC_FREE) return 0;
+  const metric *m = &g->metrics[number];
+  memcpy(bounds, segment_at(g, m->le), m->les * sizeof *bounds);
+  return m->les;
+}
+
+uint32_t chalk_metric_top(chalk_segment *g) { return top_of(g); }
+int chalk_metric_shown(chalk_segment *g, uint32_t number) { return number < top_of(g) && metric_is_shown(g, number); }
+
+uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
+  metric *m = &g->metrics[number];
+  uint64_t now = atomic_load(&m->folded), told = m->folded_told;
+  m->folded_told = now;
+  return now - told;
+}
+
+/* Leaving */
+
+/* Who shares slot 0 is not known, so once it was used nothing leaves. */
+static bool is_used(const chalk_segment *g, uint32_t number) {
+  if (atomic_load(&g->head->shared_used)) return true;
+  for (uint32_t w = 1; w < atomic_load(&g->head->slot_top); w++) {
+    slot *l = &g->slots[w];
+    bool uses = atomic_load(&l->uses[number / 64]) >> (number % 64) & 1;
+    if (uses && atomic_load(&l->taken) && !process_is_dead(&l->owner)) return true;
+  }
+  return false;
+}
+
+static bool has_series(const chalk_segment *g, uint32_t number) {
+  for (uint32_t id = METRICS; id < series_top(g); id++) {
+    uint32_t state = atomic_load(&g->series[id].state);
+    if ((state == SERIES_LIVE || state == SERIES_DROPPED) && g->series[id].metric == number) return true;
+  }
+  return false;
+}
+
+static void free_overflow(chalk_segment *g, uint32_t number) {
+  const metric *m = &g->metrics[number];
+  atomic_fetch_add(&g->series[number].generation, 1);
+  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) {
+    if (!segment_chunk_real(g, g->slots[w].chunks, number)) continue;
+    uint64_t bits = atomic_exchange(segment_cell(g, w, number), 0);
+    if (bits && m->kind == CHALK_HISTOGRAM) histogram_free(g, bits);
+    if (bits && m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
+  }
+}
+
+/* A metric leaves in two sweeps or more: first its series, then, once they are reclaimed, itself. */
+static void leave(chalk_segment *g, uint32_t number) {
+  if (is_used(g, number)) return;
+  series_drop_metric(g, number);
+  if (has_series(g, number)) return;
+  atomic_store(&g->metrics[number].state, METRIC_FREE);
+  free_overflow(g, number);
+  struct_free(g, number);
+}
+
+/* Left behind: superseded, or not taken up by the configuration that is in force now. */
+static bool is_left_behind(const chalk_segment *g, uint32_t number) {
+  uint32_t state = state_of(g, number);
+  return state == METRIC_SUPERSEDED ||
+         (state == METRIC_LIVE && atomic_load(&g->metrics[number].generation) < atomic_load(&g->head->generation));
+}
+
+void metric_sweep(chalk_segment *g) {
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    if (!is_left_behind(g, i)) continue;
+    segment_lock_take(&g->head->registry);
+    if (is_left_behind(g, i)) leave(g, i);
+    segment_lock_give(&g->head->registry);
+  }
+}

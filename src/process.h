@@ -1,0 +1,27 @@
+/*
+ * What a process knows of itself and of others: identity that survives pid reuse, the lock over the process's own
+ * lists, and what has to happen after fork().
+ */
+#ifndef PROCESS_H
+#define PROCESS_H
+
+#include "segment.h"
+
+/* The lock over the lists of this process; never held while a segment's lock is waited for. */
+void process_lock(void);
+void process_unlock(void);
+
+/* Fills in this process. */
+void process_own(owner *o);
+/* Whether `o` is this process. */
+bool process_is_own(const owner *o);
+/* Whether the process is known to be gone. Alive is the default: proof is needed. */
+bool process_is_dead(const owner *o);
+
+/* A list of what to call in the child of a fork, after the lock was reset. */
+void process_at_fork(void (*child)(void));
+
+/* Writes a sentence to `message` (CHALK_MESSAGE bytes, may be NULL). */
+void process_say(char *message, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

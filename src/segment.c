@@ -1,0 +1,399 @@
+#include "segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "heap.h"
+#include "process.h"
+#include "sketch.h"
+
+#define MAGIC 0x31746e6d67657363ull /* "csegmnt1" */
+
+enum { STRIPE_HEADS = 32 };
+static const uint64_t DEFAULT_LIMIT = 1ull << 30, LEAST_LIMIT = 4ull << 20;
+static const uint32_t DEFAULT_SERIES = 100000, LEAST_CAPACITY = 1u << 17, MOST_CAPACITY = 1u << 24;
+
+static chalk_segment *segments; /* of this process; process lock */
+
+/* Locks */
+
+static void lock_new(segment_lock *lock) {
+  pthread_mutexattr_t a;
+  pthread_mutexattr_init(&a);
+  pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(&lock->mutex, &a);
+  pthread_mutexattr_destroy(&a);
+}
+
+bool segment_lock_take(segment_lock *lock) {
+  bool orphaned = pthread_mutex_lock(&lock->mutex) == EOWNERDEAD;
+  if (orphaned) pthread_mutex_consistent(&lock->mutex);
+  return orphaned;
+}
+
+bool segment_lock_try(segment_lock *lock, bool *orphaned) {
+  int e = pthread_mutex_trylock(&lock->mutex);
+  *orphaned = e == EOWNERDEAD;
+  if (*orphaned) pthread_mutex_consistent(&lock->mutex);
+  return e == 0 || *orphaned;
+}
+
+void segment_lock_give(segment_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
+
+/* The epoch */
+
+double segment_epoch(const chalk_segment *g) {
+  return as_double(atomic_load_explicit(&g->head->epoch, memory_order_acquire));
+}
+
+double segment_epoch_move(chalk_segment *g) {
+  uint64_t old = atomic_load(&g->head->epoch), new;
+  do new = as_bits(as_double(old) + 1);
+  while (!atomic_compare_exchange_weak(&g->head->epoch, &old, new));
+  return as_double(new);
+}
+
+/* Making memory real */
+
+static int allocate_file(int fd, uint64_t offset, uint64_t size) {
+  int e;
+  do e = posix_fallocate(fd, (off_t)offset, (off_t)size);
+  while (e == EINTR);
+  return e == 0 ? CHALK_OK : CHALK_EMEMORY;
+}
+
+int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size) {
+  header *h = g->head;
+  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+  uint64_t first = offset / page * page, last = (offset + size + page - 1) / page * page;
+  if (last > g->size) last = g->size;
+  uint64_t had = atomic_fetch_add(&h->memory, last - first);
+  if (had + (last - first) > atomic_load(&h->memory_limit) || allocate_file(g->fd, first, last - first) != CHALK_OK) {
+    atomic_fetch_sub(&h->memory, last - first);
+    return CHALK_EMEMORY;
+  }
+  return CHALK_OK;
+}
+
+int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id) {
+  if (segment_chunk_real(g, chunks, id)) return CHALK_OK;
+  uint32_t items = segment_chunk_items(g), chunk = id / items;
+  int e = segment_make_real(g, row + (uint64_t)chunk * items * width, (uint64_t)items * width);
+  if (e == CHALK_OK) atomic_fetch_or_explicit(&chunks[chunk / 64], 1ull << (chunk % 64), memory_order_release);
+  return e;
+}
+
+/* Laying out and creating */
+
+static uint64_t rounded_up(uint64_t n) { return (n + 4095) & ~4095ull; }
+
+/* Places every region for this capacity and heap; returns the size of all. */
+static uint64_t lay_out(header *h, uint32_t capacity, uint64_t heap) {
+  uint64_t at = rounded_up(sizeof(header));
+  h->capacity = capacity;
+  h->slots = at, at += rounded_up(sizeof(slot) * WRITERS);
+  h->stripes = at, at += rounded_up(sizeof(stripe) * STRIPES);
+  h->cursors = at, at += rounded_up(sizeof(cursor_head) * CURSORS);
+  h->metrics = at, at += rounded_up(sizeof(metric) * METRICS);
+  h->series = at, at += rounded_up(sizeof(series) * (uint64_t)capacity);
+  h->cells = at, at += (uint64_t)WRITERS * capacity * 8;
+  h->baselines = at, at += (uint64_t)CURSORS * capacity * sizeof(baseline);
+  h->heap = at;
+  return h->size = at + rounded_up(heap);
+}
+
+static uint32_t capacity_for(uint32_t max_series) {
+  uint32_t capacity = LEAST_CAPACITY;
+  while (capacity < MOST_CAPACITY && capacity / 2 < max_series + METRICS) capacity *= 2;
+  return capacity;
+}
+
+static void view(chalk_segment *g) {
+  header *h = g->head;
+  g->slots = segment_at(g, h->slots);
+  g->stripes = segment_at(g, h->stripes);
+  g->cursors = segment_at(g, h->cursors);
+  g->metrics = segment_at(g, h->metrics);
+  g->series = segment_at(g, h->series);
+}
+
+static int file_limit(uint64_t size, char *message) {
+  struct rlimit r;
+  if (getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY && size > r.rlim_cur) {
+    process_say(message, "the file size limit (%llu bytes) is below what a segment reserves",
+                (unsigned long long)r.rlim_cur);
+    return CHALK_EMEMORY;
+  }
+  return CHALK_OK;
+}
+
+/* Reserves and maps; a smaller heap where the address space is limited. Fills in g->base, g->size, plan. */
+static int reserve(chalk_segment *g, const chalk_options *o, header *plan, char *message) {
+  uint64_t limit = o->memory_limit ? o->memory_limit : DEFAULT_LIMIT;
+  uint32_t capacity = capacity_for(o->max_series ? o->max_series : DEFAULT_SERIES);
+  struct rlimit r;
+  bool limited = getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY;
+  for (;; limit /= 2) {
+    uint64_t size = lay_out(plan, capacity, limit);
+    if (limited && size > r.rlim_cur && limit > LEAST_LIMIT) continue;
+    if (file_limit(size, message) != CHALK_OK) return CHALK_EMEMORY;
+    void *base = MAP_FAILED;
+    if (ftruncate(g->fd, (off_t)size) == 0) {
+      base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
+    }
+    if (base != MAP_FAILED) {
+      g->base = base;
+      g->size = size;
+      return CHALK_OK;
+    }
+    if (limit <= LEAST_LIMIT) {
+      process_say(message, "cannot reserve memory for a segment: %s", strerror(errno));
+      return CHALK_EMEMORY;
+    }
+  }
+}
+
+static void set_limits(header *h, const chalk_options *o) {
+  uint32_t most = h->capacity / 2;
+  if (o->max_series) atomic_store(&h->max_series, o->max_series < most ? o->max_series : most);
+  if (o->max_buckets) atomic_store(&h->max_buckets, o->max_buckets);
+  if (o->initial_error > 0) atomic_store(&h->start_scale, (uint32_t)sketch_scale_for(o->initial_error));
+  if (o->memory_limit) atomic_store(&h->memory_limit, o->memory_limit);
+}
+
+static int check_options(const chalk_options *o, char *message) {
+  if (o->max_buckets && (o->max_buckets < 8 || o->max_buckets > 8192)) {
+    process_say(message, "max_buckets must be from 8 to 8192");
+    return CHALK_EINVALID;
+  }
+  if (o->initial_error != 0 && !(o->initial_error >= 0.0001 && o->initial_error <= 0.5)) {
+    process_say(message, "initial_error must be from 0.0001 to 0.5");
+    return CHALK_EINVALID;
+  }
+  if (o->memory_limit && o->memory_limit < LEAST_LIMIT) {
+    process_say(message, "memory_limit must be at least %llu bytes", (unsigned long long)LEAST_LIMIT);
+    return CHALK_EINVALID;
+  }
+  return CHALK_OK;
+}
+
+/* Writes a new segment's header; the file is all zeroes. `ready` is stored last. */
+static int create(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
+  if (allocate_file(g->fd, 0, plan->metrics) != CHALK_OK) {
+    process_say(message, "no memory for a segment: %s", strerror(errno ? errno : ENOSPC));
+    return CHALK_EMEMORY;
+  }
+  header *h = g->head;
+  static const chalk_options defaults = {NULL, 0, 100000, 512, 0.001};
+  h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
+  lay_out(h, plan->capacity, plan->size - plan->heap);
+  atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : DEFAULT_LIMIT);
+  atomic_store(&h->memory, plan->metrics);
+  set_limits(h, &defaults);
+  set_limits(h, o);
+  atomic_store(&h->epoch, as_bits(1));
+  h->heap_top = h->heap_real = h->heap;
+  h->ids_free = NONE;
+  atomic_store(&h->ids_top, METRICS);
+  atomic_store(&h->series_real, 0);
+  atomic_store(&h->slot_top, 1);
+  lock_new(&h->registry), lock_new(&h->ids_lock), lock_new(&h->heap_lock), lock_new(&h->holder);
+  view(g);
+  for (uint32_t i = 0; i < STRIPES; i++) {
+    stripe *s = &g->stripes[i];
+    lock_new(&s->lock);
+    s->size = STRIPE_HEADS;
+    s->heads = heap_take(g, STRIPE_HEADS * sizeof(uint32_t));
+    if (!s->heads) {
+      process_say(message, "no memory for a segment");
+      return CHALK_EMEMORY;
+    }
+    memset(segment_at(g, s->heads), 0xff, STRIPE_HEADS * sizeof(uint32_t));
+  }
+  h->magic = MAGIC;
+  atomic_store_explicit(&h->ready, 1, memory_order_release);
+  return CHALK_OK;
+}
+
+/* Opening: by name, by path, or anonymous */
+
+static int restart_needed(char *message) {
+  process_say(message, "restart needed: the segment was made by another version of chalk");
+  return CHALK_EINVALID;
+}
+
+static bool inside(uint64_t offset, uint64_t size) { return offset >= sizeof(header) && offset <= size; }
+
+/* Maps what another process made at the path. */
+static int attach(chalk_segment *g, uint64_t size, char *message) {
+  header h;
+  if (size < sizeof h || pread(g->fd, &h, sizeof h, 0) != (ssize_t)sizeof h || h.magic != MAGIC) {
+    process_say(message, "the file is not a segment of chalk");
+    return CHALK_EINVALID;
+  }
+  if (h.layout != SEGMENT_LAYOUT || h.abi != CHALK_ABI) return restart_needed(message);
+  header plan = {0};
+  bool sane = h.capacity >= LEAST_CAPACITY && h.capacity <= MOST_CAPACITY && (h.capacity & (h.capacity - 1)) == 0 &&
+              inside(h.heap, h.size) && h.size == size && lay_out(&plan, h.capacity, h.size - h.heap) == h.size &&
+              plan.heap == h.heap;
+  if (!sane || !atomic_load(&h.ready)) {
+    process_say(message, "the file is a damaged segment of chalk");
+    return CHALK_EINVALID;
+  }
+  void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
+  if (base == MAP_FAILED) {
+    process_say(message, "cannot map the segment: %s", strerror(errno));
+    return CHALK_EMEMORY;
+  }
+  g->base = base;
+  g->size = size;
+  view(g);
+  return CHALK_OK;
+}
+
+static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
+  struct stat st;
+  if (fstat(g->fd, &st) != 0) return CHALK_EINVALID;
+  if (o->path && st.st_size > 0) return attach(g, (uint64_t)st.st_size, message);
+  header plan = {0};
+  int e = reserve(g, o, &plan, message);
+  return e == CHALK_OK ? create(g, &plan, o, message) : e;
+}
+
+static int open_file(const chalk_options *o, char *message) {
+  int fd =
+      o->path ? open(o->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : memfd_create("chalk", MFD_CLOEXEC);
+  if (fd < 0) {
+    process_say(message, "cannot open %s: %s", o->path ? o->path : "anonymous memory", strerror(errno));
+    return -1;
+  }
+  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  if (o->path && fcntl(fd, F_OFD_SETLKW, &whole) != 0) {
+    process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
+static void unlock_file(int fd) {
+  struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+  fcntl(fd, F_OFD_SETLK, &whole);
+}
+
+static chalk_segment *open_new(const char *name, const chalk_options *o, char *message) {
+  chalk_segment *g = calloc(1, sizeof *g);
+  if (!g) {
+    process_say(message, "out of memory");
+    return NULL;
+  }
+  g->fd = open_file(o, message);
+  if (g->fd < 0) {
+    free(g);
+    return NULL;
+  }
+  int e = create_or_attach(g, o, message);
+  if (o->path) {
+    /* A half-made file is emptied, so that the next to come makes it anew. */
+    if (e != CHALK_OK && g->base && ftruncate(g->fd, 0) != 0) e = CHALK_EINVALID;
+    unlock_file(g->fd);
+  }
+  if (e != CHALK_OK) {
+    if (g->base) munmap(g->base, g->size);
+    close(g->fd);
+    free(g);
+    return NULL;
+  }
+  madvise(g->base, g->size, MADV_DONTDUMP);
+  g->references = 1;
+  if (name) g->name = strdup(name);
+  return g;
+}
+
+static const chalk_options no_options;
+
+chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message) {
+  const chalk_options *o = options ? options : &no_options;
+  if (check_options(o, message) != CHALK_OK) return NULL;
+  process_lock();
+  chalk_segment *g = NULL;
+  for (chalk_segment *s = segments; s && name && !g; s = s->next) {
+    if (s->name && strcmp(s->name, name) == 0) g = s;
+  }
+  if (g && (g->head->layout != SEGMENT_LAYOUT || g->head->abi != CHALK_ABI)) {
+    restart_needed(message);
+    g = NULL;
+  } else if (g) {
+    g->references++;
+  } else {
+    g = open_new(name, o, message);
+    if (g) g->next = segments, segments = g;
+  }
+  process_unlock();
+  return g;
+}
+
+/*
+ * A named segment stays for the process's life. A private one gives its memory back, but keeps its range of addresses
+ * as private zeroes: a series object that outlived its client may still be stored through.
+ */
+void chalk_segment_close(chalk_segment *g) {
+  process_lock();
+  if (--g->references > 0 || g->name) {
+    process_unlock();
+    return;
+  }
+  for (chalk_segment **p = &segments; *p; p = &(*p)->next) {
+    if (*p == g) {
+      *p = g->next;
+      break;
+    }
+  }
+  process_unlock();
+  mmap(g->base, g->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  close(g->fd);
+  free(g);
+}
+
+int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *message) {
+  int e = check_options(o, message);
+  if (e == CHALK_OK && o->max_series > g->head->capacity / 2) {
+    process_say(message, "max_series can be at most %u in this segment; give it before the first load",
+                g->head->capacity / 2);
+    e = CHALK_EINVALID;
+  }
+  if (e == CHALK_OK) set_limits(g->head, o);
+  return e;
+}
+
+void chalk_segment_info(chalk_segment *g, chalk_info *info) {
+  header *h = g->head;
+  *info = (chalk_info){
+      .epoch = segment_epoch(g),
+      .heartbeat = load_double(&h->heartbeat),
+      .flushed = load_double(&h->flushed),
+      .memory = atomic_load(&h->memory),
+      .memory_limit = atomic_load(&h->memory_limit),
+      .requested = atomic_load(&h->requested),
+      .done = atomic_load(&h->done),
+      .folded = atomic_load(&h->folded),
+      .series = atomic_load(&h->live),
+      .quarantined = atomic_load(&h->quarantined),
+      .max_series = atomic_load(&h->max_series),
+      .capacity = h->capacity,
+      .generation = atomic_load(&h->generation),
+      .holder = atomic_load(&h->flusher.pid),
+  };
+  for (uint32_t i = 0; i < atomic_load(&h->metric_top); i++) {
+    info->metrics += atomic_load(&g->metrics[i].state) != METRIC_FREE;
+  }
+  for (uint32_t i = 1; i < atomic_load(&h->slot_top); i++) info->writers += atomic_load(&g->slots[i].taken);
+}

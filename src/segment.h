@@ -1,0 +1,247 @@
+/*
+ * The segment: one MAP_SHARED mapping with everything that processes share.
+ *
+ *   header | slots | stripes, cursors   made real at creation
+ *   metrics    METRICS structs          made real as definitions come
+ *   series     `capacity` structs       made real as series come; the first METRICS are overflow series
+ *   cells      WRITERS rows of `capacity` doubles, made real chunk by chunk, for each writer as it binds
+ *   baselines  CURSORS rows of `capacity` pairs, the same
+ *   heap       the rest: names, tag values, histograms, sketch tables
+ *
+ * The whole range is reserved at once, sparsely: addresses never move. Offsets inside, never pointers. A page is
+ * fallocate()d before its first use, so that a full disk is an error to handle and never SIGBUS.
+ *
+ * A series' number is also the number of its cells: cells[writer][series]. For a count the cell is the double that the
+ * writer adds to; for a histogram and an `across` gauge it holds the heap offset of the writer's block. A cell whose
+ * bits are not zero was bound by that writer: binding a count stores -0.0.
+ *
+ * Locks are robust and process-shared. Under each, every prefix of the stores leaves what the next owner can use, or
+ * rebuild: what a lock protects is written so that one store publishes it. Order: stripe, then ids, then heap;
+ * registry before stripe.
+ */
+#ifndef SEGMENT_H
+#define SEGMENT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "chalk.h"
+
+enum {
+  SEGMENT_LAYOUT = 1,
+  WRITERS = 128,
+  METRICS = 4096,
+  STRIPES = 64,
+  CURSORS = 16,
+  CHUNKS = 2048,      /* most pieces in which a row of cells or baselines is made real */
+  CHUNK_LEAST = 512,  /* fewest items in a piece: a page of cells */
+  HEAP_CLASSES = 160, /* four a doubling */
+  NONE = 0xffffffffu
+};
+
+typedef _Atomic uint64_t shared_u64;
+typedef _Atomic uint32_t shared_u32;
+
+/* A lock in shared memory, on a cache line of its own. */
+typedef struct segment_lock {
+  _Alignas(64) pthread_mutex_t mutex;
+} segment_lock;
+
+/* Who owns a slot or the flusher's role: enough to prove a death. */
+typedef struct owner {
+  shared_u32 pid;
+  uint32_t spare;
+  shared_u64 start; /* the process's start time, in clock ticks since boot */
+  shared_u64 space; /* its pid namespace */
+} owner;
+
+/* A writer's slot. Written by its owner; taken and given back under the registry lock. */
+typedef struct slot {
+  _Alignas(64) shared_u32 taken; /* 0 free, 1 taken */
+  shared_u32 turn;               /* how often it was taken */
+  owner owner;
+  shared_u64 seen;                /* the epoch its VM has acted on; store-release by the owner */
+  shared_u64 uses[METRICS / 64];  /* metrics its VM has defined; set by the owner, read by the holder */
+  shared_u64 chunks[CHUNKS / 64]; /* pieces of its row of cells that are real; store-release after fallocate */
+} slot;
+
+/* A stripe of the series table: chains of series through series.next. */
+typedef struct stripe {
+  segment_lock lock;
+  uint64_t heads; /* heap offset of `size` uint32 */
+  uint32_t size;
+  uint32_t used;
+} stripe;
+
+enum { METRIC_FREE, METRIC_LIVE, METRIC_SUPERSEDED };
+
+/* A definition. Written under the registry lock, published by `state`; immutable until it leaves. */
+typedef struct metric {
+  shared_u32 state;
+  uint32_t kind;
+  uint32_t across;
+  uint32_t tags;
+  uint32_t les;
+  uint32_t max_series;
+  shared_u32 series;     /* live ones, overflow left out */
+  shared_u32 generation; /* of the configuration that last defined it */
+  uint64_t hash;         /* of the name */
+  uint64_t name, name_size;
+  uint64_t shape, shape_size;
+  shared_u64 blob; /* its size, then its bytes; replaced under the registry lock */
+  uint64_t le; /* heap offset of `les` doubles */
+  shared_u64 folded;
+  uint64_t folded_told; /* the holder's */
+} metric;
+
+enum { SERIES_FREE, SERIES_RESERVED, SERIES_LIVE, SERIES_DROPPED };
+enum { GAUGE_UNSET = 0, GAUGE_TOUCHED = 1, GAUGE_SET = 2 }; /* a gauge's mark, as a double */
+
+/*
+ * A series. Created and dropped under its stripe's lock; `state` is published last. `key` and `metric` stay readable
+ * while it is quarantined, and `generation` moves before they are reused: a reader copies, then looks again.
+ */
+typedef struct series {
+  shared_u32 state; /* SERIES_..., and for RESERVED the stripe in the bits above 8 */
+  shared_u32 generation;
+  uint32_t metric;
+  uint32_t next; /* in its chain, or in the list of free ones */
+  uint64_t hash;
+  uint64_t key;
+  uint32_t key_size;
+  uint32_t active; /* the holder's: something was recorded since creation */
+  shared_u64 drop_epoch;
+  shared_u64 gauge; /* a `last` gauge: value and mark, doubles; written by every VM */
+  shared_u64 mark;
+  uint64_t seen_total; /* the holder's: total when last swept */
+  double seen_time;
+  shared_u64 at_drop; /* what it stood at when dropped: a count's total; a histogram's: a stored sketch */
+} series;
+
+/* A baseline: what a cursor has sent of a series. Written by the holder: total first, then generation. */
+typedef struct baseline {
+  shared_u64 total; /* a count's total as int64; a histogram's: heap offset of a stored sketch */
+  shared_u32 generation;
+  uint32_t spare;
+} baseline;
+
+typedef struct cursor_head {
+  shared_u32 state; /* 0 free, 1 in use; stored last */
+  uint32_t name_size;
+  char name[240];
+  double used;
+  shared_u64 chunks[CHUNKS / 64];
+} cursor_head;
+
+typedef struct header {
+  uint64_t magic;
+  uint32_t layout;
+  uint32_t abi;
+  shared_u32 ready; /* 1 once all else is written */
+  uint32_t capacity;
+  uint64_t size;
+  uint64_t slots, stripes, cursors, metrics, series, cells, baselines, heap;
+  _Alignas(64) shared_u64 epoch; /* a double's bits; moved by whoever drops, by compare-and-swap */
+  _Alignas(64) segment_lock registry;
+  segment_lock ids_lock;
+  segment_lock heap_lock;
+  segment_lock holder;
+  _Alignas(64) shared_u32 max_series, max_buckets;
+  shared_u32 start_scale, ids_top;
+  shared_u32 live, quarantined;
+  shared_u32 metric_top, metrics_real;
+  shared_u32 series_real; /* series structs made real */
+  uint32_t ids_free;      /* head of the free list, ids lock */
+  shared_u32 generation;
+  shared_u32 cursors_ever;
+  shared_u32 shared_used; /* the shared slot has been used */
+  shared_u32 slot_top;    /* slots ever used */
+  shared_u64 folded;
+  shared_u64 heartbeat, flushed; /* doubles' bits */
+  shared_u64 requested, done;
+  shared_u32 done_word; /* moves with `done`; a futex */
+  owner flusher;
+  uint64_t heap_top, heap_real;     /* heap lock */
+  uint64_t heap_free[HEAP_CLASSES]; /* heap lock; a free block's first word is the next */
+  shared_u64 memory, memory_limit;
+} header;
+
+/* The process's own view of a segment. */
+struct chalk_segment {
+  union {
+    char *base;
+    header *head;
+  };
+  size_t size;
+  int fd;
+  uint32_t references; /* process lock */
+  char *name;
+  struct chalk_segment *next;
+  struct slot *slots;
+  struct stripe *stripes;
+  struct cursor_head *cursors;
+  struct metric *metrics;
+  struct series *series;
+};
+
+static inline void *segment_at(const chalk_segment *g, uint64_t offset) { return g->base + offset; }
+
+static inline shared_u64 *segment_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
+  return (shared_u64 *)(g->base + g->head->cells) + (uint64_t)writer * g->head->capacity + id;
+}
+
+static inline baseline *segment_baseline(const chalk_segment *g, uint32_t cursor, uint32_t id) {
+  return (baseline *)(g->base + g->head->baselines) + (uint64_t)cursor * g->head->capacity + id;
+}
+
+/* Items of a row that are made real together. */
+static inline uint32_t segment_chunk_items(const chalk_segment *g) {
+  uint32_t items = g->head->capacity / CHUNKS;
+  return items < CHUNK_LEAST ? CHUNK_LEAST : items;
+}
+
+static inline bool segment_chunk_real(const chalk_segment *g, const shared_u64 *chunks, uint32_t id) {
+  uint32_t chunk = id / segment_chunk_items(g);
+  return atomic_load_explicit((shared_u64 *)&chunks[chunk / 64], memory_order_acquire) >> (chunk % 64) & 1;
+}
+
+/* Makes the piece of a row real that holds item `id`; rows start at `row`, each item takes `width` bytes. */
+int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id);
+
+/* Makes a range real. CHALK_EMEMORY when the file system or the limit does not allow it. */
+int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size);
+
+/* Takes a lock. True: its last owner died in it, and the caller has to put right what it protects. */
+bool segment_lock_take(segment_lock *lock);
+bool segment_lock_try(segment_lock *lock, bool *orphaned);
+void segment_lock_give(segment_lock *lock);
+
+double segment_epoch(const chalk_segment *g);
+/* The epoch, moved on by one; returns the new one. */
+double segment_epoch_move(chalk_segment *g);
+
+static inline double as_double(uint64_t bits) {
+  union {
+    uint64_t u;
+    double d;
+  } v = {bits};
+  return v.d;
+}
+
+static inline uint64_t as_bits(double d) {
+  union {
+    double d;
+    uint64_t u;
+  } v = {d};
+  return v.u;
+}
+
+static inline double load_double(const shared_u64 *p) {
+  return as_double(atomic_load_explicit((shared_u64 *)p, memory_order_relaxed));
+}
+
+static inline void store_double(shared_u64 *p, double d) { atomic_store_explicit(p, as_bits(d), memory_order_relaxed); }
+
+#endif

@@ -1,0 +1,456 @@
+#include "series.h"
+
+#include <string.h>
+
+#include "heap.h"
+#include "histogram.h"
+#include "key.h"
+#include "process.h"
+#include "stored.h"
+
+#define UNKNOWN_EPOCH UINT64_MAX
+
+enum { STATE_BITS = 8 };
+
+static uint32_t state_of(const series *s) {
+  return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & ((1u << STATE_BITS) - 1);
+}
+
+static uint32_t stripe_of(uint64_t hash) { return (uint32_t)(hash >> 58); }
+static uint32_t *heads_of(const chalk_segment *g, const stripe *t) { return segment_at(g, t->heads); }
+static uint32_t *head_of(const chalk_segment *g, const stripe *t, uint64_t hash) {
+  return &heads_of(g, t)[hash & (t->size - 1)];
+}
+
+bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation) {
+  const series *s = &g->series[id];
+  return state_of(s) == SERIES_LIVE &&
+         atomic_load_explicit((shared_u32 *)&s->generation, memory_order_acquire) == generation;
+}
+
+/* Numbers */
+
+/* The list of free numbers, from the states, which are the truth. */
+static void ids_rebuild(chalk_segment *g) {
+  header *h = g->head;
+  h->ids_free = NONE;
+  for (uint32_t id = series_top(g); id-- > METRICS;) {
+    if (state_of(&g->series[id]) != SERIES_FREE) continue;
+    g->series[id].next = h->ids_free;
+    h->ids_free = id;
+  }
+}
+
+static void ids_lock(chalk_segment *g) {
+  if (segment_lock_take(&g->head->ids_lock)) ids_rebuild(g);
+}
+
+/* Makes the structs up to and with `id` real. */
+static int make_structs(chalk_segment *g, uint32_t id) {
+  enum { BATCH = 128 };
+  header *h = g->head;
+  uint32_t real = atomic_load(&h->series_real);
+  if (id < real) return CHALK_OK;
+  uint32_t want = (id / BATCH + 1) * BATCH;
+  if (want > h->capacity) want = h->capacity;
+  int e = segment_make_real(g, h->series + (uint64_t)real * sizeof(series), (uint64_t)(want - real) * sizeof(series));
+  if (e == CHALK_OK) atomic_store(&h->series_real, want);
+  return e;
+}
+
+/* A number in state RESERVED for a stripe; NONE when there is none or no memory. */
+static uint32_t ids_take(chalk_segment *g, uint32_t of_stripe) {
+  header *h = g->head;
+  ids_lock(g);
+  uint32_t id = h->ids_free, top = series_top(g);
+  if (id != NONE) {
+    uint32_t next = g->series[id].next;
+    atomic_store(&g->series[id].state, SERIES_RESERVED | of_stripe << STATE_BITS);
+    h->ids_free = next;
+  } else if (top < h->capacity && make_structs(g, top) == CHALK_OK) {
+    id = top;
+    atomic_store(&g->series[id].state, SERIES_RESERVED | of_stripe << STATE_BITS);
+    atomic_store_explicit(&h->ids_top, top + 1, memory_order_release);
+  }
+  segment_lock_give(&h->ids_lock);
+  return id;
+}
+
+static void ids_give(chalk_segment *g, uint32_t id) {
+  ids_lock(g);
+  g->series[id].next = g->head->ids_free;
+  atomic_store(&g->series[id].state, SERIES_FREE);
+  g->head->ids_free = id;
+  segment_lock_give(&g->head->ids_lock);
+}
+
+/* Stripes */
+
+/* Chains anew from the series. Ends what a dead owner left half done: a reservation, a drop without its epoch. */
+static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) {
+  stripe *t = &g->stripes[number];
+  memset(heads_of(g, t), 0xff, t->size * sizeof(uint32_t));
+  t->used = 0;
+  bool move = false;
+  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
+    series *s = &g->series[id];
+    uint32_t state = state_of(s);
+    if (state == SERIES_RESERVED) {
+      if (after_death && atomic_load(&s->state) >> STATE_BITS == number) ids_give(g, id);
+      continue;
+    }
+    if (state == SERIES_FREE || stripe_of(s->hash) != number) continue;
+    move = move || (state == SERIES_DROPPED && atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH);
+    if (state != SERIES_LIVE) continue;
+    uint32_t *head = head_of(g, t, s->hash);
+    s->next = *head;
+    *head = id;
+    t->used++;
+  }
+  if (!after_death || !move) return;
+  double epoch = segment_epoch_move(g);
+  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
+    series *s = &g->series[id];
+    if (state_of(s) == SERIES_DROPPED && stripe_of(s->hash) == number && atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH) {
+      atomic_store(&s->drop_epoch, (uint64_t)epoch);
+    }
+  }
+}
+
+static stripe *stripe_lock(chalk_segment *g, uint32_t number) {
+  stripe *t = &g->stripes[number];
+  if (segment_lock_take(&t->lock)) stripe_rebuild(g, number, true);
+  return t;
+}
+
+static void stripe_unlock(stripe *t) { segment_lock_give(&t->lock); }
+
+/* Twice the chains, once they have two links on average. Without memory they just stay longer. */
+static void stripe_grow(chalk_segment *g, uint32_t number) {
+  stripe *t = &g->stripes[number];
+  if (t->used < t->size * 2) return;
+  uint64_t old = t->heads, size = t->size * sizeof(uint32_t), new = heap_take(g, 2 * size);
+  if (!new) return;
+  /* An owner that dies here leaves heads that are too long for `size`, and the next one rebuilds. */
+  t->heads = new;
+  t->size *= 2;
+  stripe_rebuild(g, number, false);
+  heap_give(g, old, size);
+}
+
+static uint32_t stripe_search(const chalk_segment *g, const stripe *t, const series_key *key) {
+  for (uint32_t id = *head_of(g, t, key->hash); id != NONE; id = g->series[id].next) {
+    const series *s = &g->series[id];
+    if (s->hash == key->hash && s->metric == key->metric && s->key_size == key->size &&
+        memcmp(segment_at(g, s->key), key->bytes, key->size) == 0) {
+      return id;
+    }
+  }
+  return NONE;
+}
+
+/* Creating */
+
+/* chalk's own metrics have max_series NONE: they neither count against the limits nor obey them. */
+static bool is_full(const chalk_segment *g, const metric *m) {
+  if (m->max_series == NONE) return false;
+  return atomic_load(&g->head->live) >= atomic_load(&g->head->max_series) ||
+         (m->max_series && atomic_load((shared_u32 *)&m->series) >= m->max_series);
+}
+
+static void count_live(chalk_segment *g, metric *m, int by) {
+  if (m->max_series == NONE) return;
+  atomic_fetch_add(&g->head->live, (uint32_t)by);
+  atomic_fetch_add(&m->series, (uint32_t)by);
+}
+
+static int fold(chalk_segment *g, metric *m, uint32_t *id, uint32_t number) {
+  atomic_fetch_add(&m->folded, 1);
+  atomic_fetch_add(&g->head->folded, 1);
+  *id = number;
+  return CHALK_FOLDED;
+}
+
+static bool is_overflow(const metric *m, const series_key *key) {
+  char overflow[CHALK_TAGS * (2 + sizeof KEY_OVERFLOW)];
+  if (key->size != m->tags * (2 + sizeof KEY_OVERFLOW - 1)) return false;
+  return memcmp(key->bytes, overflow, key_overflow(overflow, m->tags)) == 0;
+}
+
+static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *id) {
+  metric *m = &g->metrics[key->metric];
+  if (is_full(g, m)) return fold(g, m, id, key->metric);
+  uint64_t bytes = key->size ? heap_take(g, key->size) : 0;
+  uint32_t new = key->size && !bytes ? NONE : ids_take(g, stripe_of(key->hash));
+  if (new == NONE) {
+    heap_give(g, bytes, key->size);
+    return fold(g, m, id, key->metric);
+  }
+  series *s = &g->series[new];
+  if (key->size) memcpy(segment_at(g, bytes), key->bytes, key->size);
+  s->metric = key->metric;
+  s->hash = key->hash;
+  s->key = bytes;
+  s->key_size = key->size;
+  s->active = 0;
+  s->seen_total = 0;
+  s->seen_time = 0;
+  atomic_store(&s->at_drop, 0);
+  store_double(&s->gauge, 0);
+  store_double(&s->mark, GAUGE_UNSET);
+  atomic_store(&s->drop_epoch, UNKNOWN_EPOCH);
+  uint32_t *head = head_of(g, t, key->hash);
+  s->next = *head;
+  count_live(g, m, 1);
+  atomic_store_explicit(&s->state, SERIES_LIVE, memory_order_release);
+  *head = new;
+  t->used++;
+  *id = new;
+  stripe_grow(g, stripe_of(key->hash));
+  return CHALK_OK;
+}
+
+int series_hold(chalk_segment *g, const series_key *key, uint32_t *id) {
+  const metric *m = &g->metrics[key->metric];
+  stripe *t = stripe_lock(g, stripe_of(key->hash));
+  if (atomic_load(&((metric *)m)->state) == METRIC_FREE) return CHALK_EGONE;
+  /* Without tags the overflow series would look like the series itself, so once in use it is the series. */
+  bool overflow = m->tags ? is_overflow(m, key) : series_bound(g, key->metric);
+  if (overflow) {
+    *id = key->metric;
+    return CHALK_OK;
+  }
+  *id = stripe_search(g, t, key);
+  return *id != NONE ? CHALK_OK : create(g, t, key, id);
+}
+
+void series_let_go(chalk_segment *g, const series_key *key) { stripe_unlock(&g->stripes[stripe_of(key->hash)]); }
+
+int series_find(chalk_segment *g, const series_key *key, uint32_t *id) {
+  int e = series_hold(g, key, id);
+  series_let_go(g, key);
+  return e;
+}
+
+/* Reading the cells */
+
+static uint64_t cell_bits(const chalk_segment *g, uint32_t writer, uint32_t id) {
+  const slot *w = &g->slots[writer];
+  if (!segment_chunk_real(g, w->chunks, id)) return 0;
+  return atomic_load_explicit(segment_cell(g, writer, id), memory_order_relaxed);
+}
+
+static uint32_t slots_top(const chalk_segment *g) { return atomic_load(&g->head->slot_top); }
+
+bool series_bound(const chalk_segment *g, uint32_t id) {
+  for (uint32_t w = 0; w < slots_top(g); w++) {
+    if (cell_bits(g, w, id) != 0) return true;
+  }
+  return false;
+}
+
+int64_t series_total(const chalk_segment *g, uint32_t id) {
+  uint32_t kind = g->metrics[g->series[id].metric].kind;
+  int64_t total = 0;
+  for (uint32_t w = 0; w < slots_top(g); w++) {
+    uint64_t bits = cell_bits(g, w, id);
+    if (bits == 0) continue;
+    total += kind == CHALK_HISTOGRAM ? (int64_t)histogram_count(segment_at(g, bits)) : (int64_t)as_double(bits);
+  }
+  return total;
+}
+
+static double combined(uint32_t across, double a, double b) {
+  if (across == CHALK_SUM) return a + b;
+  return across == CHALK_MIN ? (b < a ? b : a) : (b > a ? b : a);
+}
+
+static bool slot_lives(const slot *w) { return atomic_load((shared_u32 *)&w->taken) && !process_is_dead(&w->owner); }
+
+bool series_gauge(const chalk_segment *g, uint32_t id, double *value) {
+  series *s = &g->series[id];
+  uint32_t across = g->metrics[s->metric].across;
+  if (across == CHALK_LAST) {
+    *value = load_double(&s->gauge);
+    return load_double(&s->mark) != GAUGE_UNSET;
+  }
+  bool any = false;
+  for (uint32_t w = 0; w < slots_top(g); w++) {
+    uint64_t offset = cell_bits(g, w, id);
+    if (offset == 0 || (w > 0 && !slot_lives(&g->slots[w]))) continue;
+    const shared_u64 *block = segment_at(g, offset);
+    if (load_double(&block[1]) == GAUGE_UNSET) continue;
+    *value = any ? combined(across, *value, load_double(&block[0])) : load_double(&block[0]);
+    any = true;
+  }
+  return any;
+}
+
+static bool take_mark(shared_u64 *mark) {
+  uint64_t touched = as_bits(GAUGE_TOUCHED);
+  return atomic_compare_exchange_strong(mark, &touched, as_bits(GAUGE_SET));
+}
+
+bool series_gauge_touched(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  bool touched = take_mark(&s->mark);
+  if (g->metrics[s->metric].across == CHALK_LAST) return touched;
+  for (uint32_t w = 0; w < slots_top(g); w++) {
+    uint64_t offset = cell_bits(g, w, id);
+    if (offset && take_mark((shared_u64 *)segment_at(g, offset) + 1)) touched = true;
+  }
+  return touched;
+}
+
+/* Dropping */
+
+static void unlink_series(chalk_segment *g, stripe *t, uint32_t id) {
+  uint32_t *p = head_of(g, t, g->series[id].hash);
+  while (*p != NONE && *p != id) p = &g->series[*p].next;
+  if (*p == id) *p = g->series[id].next, t->used--;
+}
+
+/* Under the stripe's lock. The epoch is the caller's to move, then to store. */
+static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, bool idle) {
+  series *s = &g->series[id];
+  metric *m = &g->metrics[s->metric];
+  if (m->kind == CHALK_HISTOGRAM) {
+    if (idle && (uint64_t)series_total(g, id) != s->seen_total) return false;
+    uint64_t stored = stored_take(g, id);
+    if (!stored) return false;
+    atomic_store(&s->at_drop, stored);
+  } else if (m->kind == CHALK_COUNT) {
+    uint64_t total = (uint64_t)series_total(g, id);
+    if (idle && total != s->seen_total) return false;
+    atomic_store(&s->at_drop, total);
+  }
+  atomic_store(&s->drop_epoch, UNKNOWN_EPOCH);
+  atomic_store(&s->state, SERIES_DROPPED);
+  unlink_series(g, t, id);
+  count_live(g, m, -1);
+  atomic_fetch_add(&g->head->quarantined, 1);
+  return true;
+}
+
+static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t *ids, uint32_t n, bool idle) {
+  uint32_t dropped = 0;
+  stripe *t = stripe_lock(g, number);
+  for (uint32_t i = 0; i < n; i++) {
+    series *s = &g->series[ids[i]];
+    if (state_of(s) == SERIES_LIVE && stripe_of(s->hash) == number) dropped += drop_one(g, t, ids[i], idle);
+  }
+  if (dropped) {
+    uint64_t epoch = (uint64_t)segment_epoch_move(g);
+    for (uint32_t i = 0; i < n; i++) {
+      series *s = &g->series[ids[i]];
+      if (state_of(s) == SERIES_DROPPED && atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH &&
+          stripe_of(s->hash) == number) {
+        atomic_store(&s->drop_epoch, epoch);
+      }
+    }
+  }
+  stripe_unlock(t);
+  return dropped;
+}
+
+uint32_t series_drop(chalk_segment *g, const uint32_t *ids, uint32_t n, bool idle) {
+  uint32_t dropped = 0;
+  for (uint32_t number = 0; number < STRIPES; number++) {
+    bool any = false;
+    for (uint32_t i = 0; i < n && !any; i++) any = stripe_of(g->series[ids[i]].hash) == number;
+    if (any) dropped += drop_in_stripe(g, number, ids, n, idle);
+  }
+  return dropped;
+}
+
+bool series_drop_key(chalk_segment *g, const series_key *key) {
+  uint32_t number = stripe_of(key->hash);
+  stripe *t = stripe_lock(g, number);
+  uint32_t id = stripe_search(g, t, key);
+  bool dropped = id != NONE && drop_one(g, t, id, false);
+  if (dropped) atomic_store(&g->series[id].drop_epoch, (uint64_t)segment_epoch_move(g));
+  stripe_unlock(t);
+  return dropped;
+}
+
+uint32_t series_drop_metric(chalk_segment *g, uint32_t number) {
+  enum { BATCH = 1024 };
+  uint32_t ids[BATCH], n = 0, dropped = 0;
+  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
+    if (state_of(&g->series[id]) == SERIES_LIVE && g->series[id].metric == number) ids[n++] = id;
+    if (n == BATCH || (id + 1 == top && n > 0)) {
+      dropped += series_drop(g, ids, n, false);
+      n = 0;
+    }
+  }
+  return dropped;
+}
+
+/* Reclaiming */
+
+static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch) {
+  for (uint32_t w = 1; w < slots_top(g); w++) {
+    slot *l = &g->slots[w];
+    if (cell_bits(g, w, id) == 0 || !slot_lives(l)) continue;
+    if (atomic_load_explicit(&l->seen, memory_order_acquire) < epoch) return false;
+  }
+  return true;
+}
+
+static void add_to_count(chalk_segment *g, uint32_t id, double n) {
+  shared_u64 *cell = segment_cell(g, 0, id);
+  uint64_t old = atomic_load(cell);
+  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n))) {
+  }
+}
+
+/* Gives the residue to the series that has the key now, through the shared slot. */
+static void pass_on(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  metric *m = &g->metrics[s->metric];
+  if (m->kind == CHALK_GAUGE || atomic_load(&m->state) == METRIC_FREE) return;
+  int64_t total = series_total(g, id), known = stored_total(g, s->at_drop, m->kind);
+  if (total <= known) return;
+  series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
+  uint32_t to;
+  int e = series_hold(g, &key, &to);
+  if (e == CHALK_OK || e == CHALK_FOLDED) {
+    uint64_t row = g->head->cells;
+    e = segment_chunk_make(g, g->slots[0].chunks, row, 8, to);
+    if (e == CHALK_OK && m->kind == CHALK_COUNT) {
+      atomic_store(&s->at_drop, (uint64_t)total);
+      add_to_count(g, to, (double)(total - known));
+    } else if (e == CHALK_OK) {
+      stored_pass_on(g, id, to);
+    }
+  }
+  series_let_go(g, &key);
+}
+
+static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
+  for (uint32_t w = 0; w < slots_top(g); w++) {
+    uint64_t bits = cell_bits(g, w, id);
+    if (bits == 0) continue;
+    atomic_store(segment_cell(g, w, id), 0);
+    if (m->kind == CHALK_HISTOGRAM) histogram_free(g, bits);
+    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
+  }
+}
+
+bool series_reclaim(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  uint64_t epoch = atomic_load(&s->drop_epoch);
+  if (state_of(s) != SERIES_DROPPED || epoch == UNKNOWN_EPOCH || !all_have_seen(g, id, epoch)) return false;
+  metric *m = &g->metrics[s->metric];
+  pass_on(g, id);
+  atomic_fetch_add_explicit(&s->generation, 1, memory_order_seq_cst);
+  free_cells(g, id, m);
+  stored_forget_baselines(g, id, m->kind);
+  uint64_t at_drop = atomic_exchange(&s->at_drop, 0), key = s->key;
+  if (m->kind == CHALK_HISTOGRAM) stored_give(g, at_drop);
+  s->key = 0;
+  heap_give(g, key, s->key_size);
+  ids_give(g, id);
+  atomic_fetch_sub(&g->head->quarantined, 1);
+  return true;
+}

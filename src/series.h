@@ -1,0 +1,60 @@
+/*
+ * The lock-striped table: (metric, key) -> series, and the life of a series.
+ *
+ *   FREE -> RESERVED -> LIVE -> DROPPED -> FREE
+ *
+ * Creating and dropping happen under the lock of the key's stripe. Whoever finds that lock orphaned rebuilds the
+ * stripe's chains from the series themselves, which are the truth. A dropped series is in quarantine: it cannot be
+ * found, but its number and cells are not used again before every live writer that had bound it has acted on the
+ * drop's epoch, and every cursor has sent what it stood at. What was recorded in between, its residue, then goes to
+ * its successor, the series that now has the same key.
+ */
+#ifndef SERIES_H
+#define SERIES_H
+
+#include "segment.h"
+
+/* What identifies a series. */
+typedef struct series_key {
+  uint32_t metric;
+  uint32_t size;
+  const char *bytes;
+  uint64_t hash;
+} series_key;
+
+/*
+ * Finds or creates; *id is the overflow series when CHALK_FOLDED. For callers that must act on a live series before
+ * anybody can drop it: `series_hold` leaves its stripe locked, to be unlocked with series_let_go.
+ */
+int series_find(chalk_segment *g, const series_key *key, uint32_t *id);
+int series_hold(chalk_segment *g, const series_key *key, uint32_t *id);
+void series_let_go(chalk_segment *g, const series_key *key);
+
+/* Whether the number still is this series, alive. */
+bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation);
+
+/* Drops the live ones among these, moving the epoch once a stripe. With `idle`: only if the total is seen_total. */
+uint32_t series_drop(chalk_segment *g, const uint32_t *ids, uint32_t n, bool idle);
+/* Drops the series of this key, if there is one. */
+bool series_drop_key(chalk_segment *g, const series_key *key);
+/* Drops all of a metric. */
+uint32_t series_drop_metric(chalk_segment *g, uint32_t metric);
+
+/* Makes a dropped series' number reusable if that is safe. Only the holder. */
+bool series_reclaim(chalk_segment *g, uint32_t id);
+
+/* The total of a count over all writers; the number of values of a histogram. */
+int64_t series_total(const chalk_segment *g, uint32_t id);
+/* A gauge as `across` combines it; false when it was never set. */
+bool series_gauge(const chalk_segment *g, uint32_t id, double *value);
+/* Whether it was set since the last call. Only the holder. */
+bool series_gauge_touched(chalk_segment *g, uint32_t id);
+/* Whether any writer has bound it. */
+bool series_bound(const chalk_segment *g, uint32_t id);
+
+/* The one past the highest number in use. */
+static inline uint32_t series_top(const chalk_segment *g) {
+  return atomic_load_explicit(&g->head->ids_top, memory_order_acquire);
+}
+
+#endif

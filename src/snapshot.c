@@ -1,0 +1,211 @@
+#include "snapshot.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "key.h"
+#include "metric.h"
+#include "process.h"
+#include "series.h"
+#include "stored.h"
+#include "writer.h"
+
+/* Which metrics are shown, looked up once. */
+typedef struct plan {
+  chalk_segment *g;
+  bool dropped;
+  uint32_t metrics;
+  bool shown[METRICS];
+  uint32_t first[METRICS + 1]; /* counts, then places */
+} plan;
+
+static bool wanted(const plan *p, uint32_t id, chalk_entry *e) {
+  series *s = &p->g->series[id];
+  e->series = id;
+  e->generation = atomic_load_explicit(&s->generation, memory_order_acquire);
+  uint32_t state = atomic_load_explicit(&s->state, memory_order_acquire) & 255;
+  e->dropped = state == SERIES_DROPPED;
+  if (state != SERIES_LIVE && !(e->dropped && p->dropped)) return false;
+  e->metric = s->metric;
+  e->total = 0;
+  if (e->metric >= p->metrics || !p->shown[e->metric]) return false;
+  const metric *m = &p->g->metrics[e->metric];
+  if (m->kind == CHALK_GAUGE) return !e->dropped && series_gauge(p->g, id, &e->value);
+  return id >= METRICS || series_bound(p->g, id);
+}
+
+/* Adds one writer's cells to the entries of counts. */
+static void add_writer(chalk_snapshot *s, uint32_t w) {
+  chalk_segment *g = s->segment;
+  uint32_t items = segment_chunk_items(g), chunk = NONE;
+  bool real = false;
+  for (uint32_t i = 0; i < s->n; i++) {
+    chalk_entry *e = &s->entries[i];
+    const metric *m = &g->metrics[e->metric];
+    if (m->kind == CHALK_GAUGE) continue;
+    if (e->series / items != chunk) {
+      chunk = e->series / items;
+      real = segment_chunk_real(g, g->slots[w].chunks, e->series);
+    }
+    if (!real) continue;
+    uint64_t bits = atomic_load_explicit(segment_cell(g, w, e->series), memory_order_acquire);
+    if (m->kind == CHALK_COUNT)
+      e->total += (int64_t)as_double(bits);
+    else if (bits)
+      e->total += (int64_t)histogram_count(segment_at(g, bits));
+  }
+}
+
+/* A dropped series stands at what it was dropped with: what came later is its successor's. */
+static void settle(chalk_snapshot *s) {
+  chalk_segment *g = s->segment;
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < s->n; i++) {
+    chalk_entry e = s->entries[i];
+    uint64_t at_drop = atomic_load(&g->series[e.series].at_drop);
+    if (e.dropped) e.total = stored_total(g, at_drop, g->metrics[e.metric].kind);
+    if (snapshot_is_current(s, &e)) s->entries[n++] = e;
+  }
+  s->n = n;
+}
+
+static int collect(chalk_snapshot *s, plan *p) {
+  uint32_t top = series_top(p->g), n = 0;
+  uint32_t low = atomic_load(&p->g->head->metric_top);
+  chalk_entry *found = malloc(((size_t)top + 1) * sizeof *found);
+  if (!found) return CHALK_EMEMORY;
+  for (uint32_t id = 0; id < top; id++) {
+    if (id == low) id = METRICS;
+    if (id < top && wanted(p, id, &found[n])) p->first[found[n++].metric]++;
+  }
+  uint32_t at = 0;
+  for (uint32_t m = 0; m <= p->metrics; m++) {
+    uint32_t count = m < p->metrics ? p->first[m] : 0;
+    p->first[m] = at;
+    at += count;
+  }
+  s->entries = malloc(((size_t)n + 1) * sizeof *s->entries);
+  for (uint32_t i = 0; s->entries && i < n; i++) s->entries[p->first[found[i].metric]++] = found[i];
+  s->n = n;
+  free(found);
+  return s->entries ? CHALK_OK : CHALK_EMEMORY;
+}
+
+chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int dropped, char *message) {
+  chalk_snapshot *s = calloc(1, sizeof *s);
+  plan *p = calloc(1, sizeof *p);
+  int e = s && p ? CHALK_OK : CHALK_EMEMORY;
+  if (e == CHALK_OK) {
+    s->segment = g;
+    p->g = g;
+    p->dropped = dropped;
+    p->metrics = atomic_load(&g->head->metric_top);
+    for (uint32_t m = 0; m < p->metrics; m++) p->shown[m] = metric_is_shown(g, m);
+    e = collect(s, p);
+  }
+  free(p);
+  if (e != CHALK_OK) {
+    process_say(message, "out of memory");
+    chalk_snapshot_free(s);
+    return NULL;
+  }
+  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) add_writer(s, w);
+  settle(s);
+  return s;
+}
+
+void chalk_snapshot_free(chalk_snapshot *s) {
+  if (!s) return;
+  for (uint32_t i = 0; s->details && i < s->n; i++) {
+    if (s->details[i]) chalk_sketch_free(s->details[i]->sketch);
+    free(s->details[i]);
+  }
+  free(s->details);
+  free(s->entries);
+  free(s);
+}
+
+const chalk_entry *chalk_snapshot_entries(const chalk_snapshot *s, uint32_t *count) {
+  *count = s->n;
+  return s->entries;
+}
+
+size_t chalk_snapshot_key(chalk_snapshot *s, uint32_t i, char *out, size_t size) {
+  const chalk_entry *e = &s->entries[i];
+  if (e->series < METRICS) {
+    char key[KEY_MOST];
+    uint32_t n = key_overflow(key, s->segment->metrics[e->metric].tags);
+    if (n <= size) memcpy(out, key, n);
+    return n <= size ? n : 0;
+  }
+  const series *x = &s->segment->series[e->series];
+  uint32_t n = x->key_size;
+  uint64_t at = x->key;
+  if (n > size || at + n > s->segment->size || !snapshot_is_current(s, e)) return 0;
+  memcpy(out, segment_at(s->segment, at), n);
+  return snapshot_is_current(s, e) ? n : 0;
+}
+
+bool snapshot_sum(const chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
+  *sum = (histogram_sum){0};
+  if (e->dropped) {
+    uint64_t at_drop = atomic_load(&s->segment->series[e->series].at_drop);
+    if (at_drop) stored_load(s->segment, at_drop, sum, NULL);
+  } else {
+    stored_read(s->segment, e->series, sum, NULL);
+  }
+  return snapshot_is_current(s, e);
+}
+
+const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
+  if (!s->details) s->details = calloc((size_t)s->n + 1, sizeof *s->details);
+  if (!s->details) return NULL;
+  if (s->details[i]) return s->details[i];
+  chalk_segment *g = s->segment;
+  snapshot_detail *d = calloc(1, sizeof *d);
+  if (d) d->sketch = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  if (!d || !d->sketch) {
+    free(d);
+    return NULL;
+  }
+  const chalk_entry *e = &s->entries[i];
+  uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
+  int code = e->dropped ? (at_drop ? stored_load(g, at_drop, &d->sum, d->sketch) : CHALK_OK)
+                        : stored_read(g, e->series, &d->sum, d->sketch);
+  if (code != CHALK_OK) {
+    chalk_sketch_free(d->sketch);
+    free(d);
+    return NULL;
+  }
+  return s->details[i] = d;
+}
+
+const chalk_sketch *chalk_snapshot_sketch(chalk_snapshot *s, uint32_t i) {
+  const snapshot_detail *d = snapshot_detail_of(s, i);
+  return d ? d->sketch : NULL;
+}
+
+uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint64_t *counts) {
+  const snapshot_detail *d = snapshot_detail_of(s, i);
+  if (!d) return 0;
+  const metric *m = &s->segment->metrics[s->entries[i].metric];
+  const double *le = segment_at(s->segment, m->le);
+  for (uint32_t k = 0; k <= m->les; k++) {
+    bounds[k] = k < m->les ? le[k] : INFINITY;
+    counts[k] = d->sum.le[k];
+  }
+  return m->les + 1;
+}
+
+chalk_sketch *chalk_series_sketch(chalk_series *s) {
+  if (*s->shared + *s->own != s->epoch && chalk_rebind(s) < 0) return NULL;
+  chalk_segment *g = s->writer->segment;
+  chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  histogram_sum sum = {0};
+  if (k && stored_read(g, s->series, &sum, k) != CHALK_OK) {
+    chalk_sketch_free(k);
+    return NULL;
+  }
+  return k;
+}

@@ -1,0 +1,34 @@
+/*
+ * A snapshot: what all series stood at, summed over the writers, in private memory. Entries stand by metric, then in
+ * the order of their numbers. Keys and histograms are read when asked for, and checked against the generation after.
+ */
+#ifndef SNAPSHOT_H
+#define SNAPSHOT_H
+
+#include "histogram.h"
+#include "segment.h"
+
+/* A histogram entry's sketch and the counts read with it. */
+typedef struct snapshot_detail {
+  histogram_sum sum;
+  chalk_sketch *sketch;
+} snapshot_detail;
+
+struct chalk_snapshot {
+  chalk_segment *segment;
+  chalk_entry *entries;
+  uint32_t n;
+  snapshot_detail **details; /* made when first asked for */
+};
+
+static inline bool snapshot_is_current(const chalk_snapshot *s, const chalk_entry *e) {
+  atomic_thread_fence(memory_order_acquire);
+  return atomic_load_explicit(&s->segment->series[e->series].generation, memory_order_acquire) == e->generation;
+}
+
+/* The detail of a histogram entry; NULL: out of memory. */
+const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i);
+/* The counts of a histogram entry as they stand now. False: it is gone. */
+bool snapshot_sum(const chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum);
+
+#endif

@@ -1,0 +1,140 @@
+#include "stored.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "heap.h"
+
+/* What a block holds: this, les + 1 counts, then the buckets' counts, then their indices. */
+typedef struct stored {
+  uint64_t size;
+  uint64_t count, zero;
+  double sum, min, max;
+  int32_t scale;
+  uint32_t les;
+  uint32_t n_positive, n_negative;
+  uint64_t counts[];
+} stored;
+
+int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch) {
+  int e = CHALK_OK;
+  sum->les = g->metrics[g->series[id].metric].les;
+  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top) && e == CHALK_OK; w++) {
+    if (!segment_chunk_real(g, g->slots[w].chunks, id)) continue;
+    uint64_t offset = atomic_load_explicit(segment_cell(g, w, id), memory_order_acquire);
+    if (!offset) continue;
+    histogram_read(segment_at(g, offset), sum);
+    if (sketch) e = histogram_read_sketch(g, segment_at(g, offset), sketch);
+  }
+  return e;
+}
+
+static uint64_t size_of(uint32_t les, uint32_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12ull; }
+
+uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k) {
+  uint32_t n = k->positive.n + k->negative.n;
+  uint64_t size = size_of(sum->les, n), offset = heap_take(g, size);
+  if (!offset) return 0;
+  stored *s = segment_at(g, offset);
+  *s = (stored){.size = size,
+                .count = k->count,
+                .zero = k->zero,
+                .sum = sum->sum,
+                .min = k->min,
+                .max = k->max,
+                .scale = k->scale,
+                .les = sum->les,
+                .n_positive = k->positive.n,
+                .n_negative = k->negative.n};
+  memcpy(s->counts, sum->le, (sum->les + 1) * 8ull);
+  uint64_t *counts = s->counts + sum->les + 1;
+  int32_t *indices = (int32_t *)(counts + n);
+  for (uint32_t i = 0; i < n; i++) {
+    const sketch_bucket *b = i < k->positive.n ? &k->positive.at[i] : &k->negative.at[i - k->positive.n];
+    counts[i] = b->count;
+    indices[i] = b->index;
+  }
+  return offset;
+}
+
+uint64_t stored_take(chalk_segment *g, uint32_t id) {
+  chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  histogram_sum sum = {0};
+  uint64_t offset = k && stored_read(g, id, &sum, k) == CHALK_OK ? stored_write(g, &sum, k) : 0;
+  chalk_sketch_free(k);
+  return offset;
+}
+
+static int load_side(const stored *s, uint32_t first, uint32_t n, sketch_side *side) {
+  const uint64_t *counts = s->counts + s->les + 1;
+  const int32_t *indices = (const int32_t *)(counts + s->n_positive + s->n_negative);
+  side->at = n ? malloc(n * sizeof *side->at) : NULL;
+  side->n = side->room = side->at ? n : 0;
+  for (uint32_t i = 0; i < side->n; i++) side->at[i] = (sketch_bucket){indices[first + i], counts[first + i]};
+  return side->n == n ? CHALK_OK : CHALK_EMEMORY;
+}
+
+static int load_sketch(const stored *s, chalk_sketch *into) {
+  chalk_sketch k = {.count = s->count, .zero = s->zero, .sum = s->sum, .min = s->min, .max = s->max};
+  k.scale = s->scale;
+  int e = load_side(s, 0, s->n_positive, &k.positive);
+  if (e == CHALK_OK) e = load_side(s, s->n_positive, s->n_negative, &k.negative);
+  if (e == CHALK_OK) e = chalk_sketch_merge(into, &k);
+  free(k.positive.at);
+  free(k.negative.at);
+  return e;
+}
+
+int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, chalk_sketch *k) {
+  const stored *s = segment_at(g, offset);
+  if (sum) {
+    sum->les = s->les;
+    for (uint32_t i = 0; i <= s->les; i++) sum->le[i] += s->counts[i];
+    sum->sum += s->sum;
+  }
+  return k ? load_sketch(s, k) : CHALK_OK;
+}
+
+void stored_give(chalk_segment *g, uint64_t offset) {
+  if (offset) heap_give(g, offset, ((stored *)segment_at(g, offset))->size);
+}
+
+int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {
+  if (kind != CHALK_HISTOGRAM) return (int64_t)total;
+  if (!total) return 0;
+  const stored *s = segment_at(g, total);
+  return (int64_t)s->counts[s->les];
+}
+
+void stored_pass_on(chalk_segment *g, uint32_t from, uint32_t to) {
+  shared_u64 *cell = segment_cell(g, 0, to);
+  uint64_t block = atomic_load(cell), at_drop = atomic_load(&g->series[from].at_drop);
+  uint32_t les = g->metrics[g->series[from].metric].les, buckets = atomic_load(&g->head->max_buckets);
+  if (!block) {
+    block = histogram_new(g, les);
+    if (!block) return;
+    atomic_store(cell, block);
+  }
+  chalk_sketch *now = chalk_sketch_new(0.0001, buckets), *then = chalk_sketch_new(0.0001, buckets), *d = NULL;
+  histogram_sum sum = {0}, before = {0};
+  if (now && then && stored_read(g, from, &sum, now) == CHALK_OK &&
+      (!at_drop || stored_load(g, at_drop, &before, then) == CHALK_OK)) {
+    d = sketch_difference(now, then);
+  }
+  if (d) {
+    for (uint32_t i = 0; i <= les; i++) sum.le[i] -= before.le[i];
+    d->sum = sum.sum - before.sum;
+    histogram_merge(g, segment_at(g, block), d, sum.le);
+  }
+  chalk_sketch_free(now), chalk_sketch_free(then), chalk_sketch_free(d);
+}
+
+void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
+  for (uint32_t c = 0; c < CURSORS; c++) {
+    cursor_head *head = &g->cursors[c];
+    if (!atomic_load(&head->state) || !segment_chunk_real(g, head->chunks, id)) continue;
+    baseline *b = segment_baseline(g, c, id);
+    uint64_t total = atomic_exchange(&b->total, 0);
+    if (kind == CHALK_HISTOGRAM) stored_give(g, total);
+  }
+}

@@ -1,0 +1,398 @@
+#include "writer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "heap.h"
+#include "histogram.h"
+#include "key.h"
+#include "metric.h"
+#include "process.h"
+#include "series.h"
+
+enum { RETIRED = 256 };
+
+static chalk_writer *writers; /* of this process; process lock, as the others */
+static chalk_writer *retired, **retired_last = &retired;
+static int n_retired;
+
+/* Slots */
+
+static void in_child(void) {
+  for (chalk_writer *w = writers; w; w = w->next) w->own = NAN;
+}
+
+/* The gauges that a slot's last owner held are not the new one's. */
+static void forget_gauges(chalk_segment *g, uint32_t number) {
+  bool any = false;
+  for (uint32_t m = 0; m < atomic_load(&g->head->metric_top); m++) any = any || g->metrics[m].across != CHALK_LAST;
+  if (!any) return;
+  for (uint32_t id = 0; id < series_top(g); id++) {
+    if (id == atomic_load(&g->head->metric_top)) id = METRICS;
+    if (id >= series_top(g)) break;
+    const metric *m = &g->metrics[g->series[id].metric];
+    if (m->kind != CHALK_GAUGE || m->across == CHALK_LAST) continue;
+    if (!segment_chunk_real(g, g->slots[number].chunks, id)) continue;
+    uint64_t offset = atomic_load(segment_cell(g, number, id));
+    if (!offset) continue;
+    shared_u64 *block = segment_at(g, offset);
+    store_double(&block[1], GAUGE_UNSET);
+    store_double(&block[0], 0);
+  }
+}
+
+/* A slot nobody owns: given back, orphaned, or never used; 0 when there is none. */
+static uint32_t slot_find(chalk_segment *g) {
+  uint32_t top = atomic_load(&g->head->slot_top);
+  for (uint32_t i = 1; i < top; i++) {
+    if (!atomic_load(&g->slots[i].taken)) return i;
+  }
+  for (uint32_t i = 1; i < top; i++) {
+    if (process_is_dead(&g->slots[i].owner)) return i;
+  }
+  return top < WRITERS ? top : 0;
+}
+
+/* Every slot can reach its metrics' overflow series without asking for memory. */
+static bool make_overflow_cells(chalk_segment *g, uint32_t number, uint32_t metric_number) {
+  uint64_t row = g->head->cells + (uint64_t)number * g->head->capacity * 8;
+  return segment_chunk_make(g, g->slots[number].chunks, row, 8, metric_number) == CHALK_OK;
+}
+
+static uint32_t slot_take(chalk_writer *w) {
+  chalk_segment *g = w->segment;
+  header *h = g->head;
+  segment_lock_take(&h->registry);
+  uint32_t number = slot_find(g);
+  if (number && !make_overflow_cells(g, number, 0)) number = 0;
+  slot *l = &g->slots[number];
+  if (number) {
+    forget_gauges(g, number);
+    atomic_store(&l->seen, (uint64_t)segment_epoch(g));
+    for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], w->uses[i]);
+    process_own(&l->owner);
+    atomic_fetch_add(&l->turn, 1);
+    atomic_store_explicit(&l->taken, 1, memory_order_release);
+    if (number == atomic_load(&h->slot_top)) atomic_store(&h->slot_top, number + 1);
+  } else {
+    make_overflow_cells(g, 0, 0);
+    atomic_store(&h->shared_used, 1);
+  }
+  segment_lock_give(&h->registry);
+  return number;
+}
+
+void writer_take_slot(chalk_writer *w) {
+  uint32_t pid = (uint32_t)getpid();
+  if (w->pid == pid) return;
+  w->slot = slot_take(w);
+  w->pid = pid;
+  w->turns++;
+  w->own = (double)w->turns * 8589934592.0; /* beyond any epoch, so that no two turns give the same sum */
+}
+
+/*
+ * A series handle may outlive its writer: finalizers that run while a VM closes still record. So the struct of a
+ * closed writer stays, and says that it is closed; long after, one of a named segment is used again.
+ */
+static void retire(chalk_writer *w) {
+  w->own = NAN;
+  w->pid = 0;
+  free(w->scratch);
+  free(w->uses);
+  w->scratch = NULL;
+  w->uses = NULL;
+  w->next = NULL;
+  if (!w->segment->name) return;
+  process_lock();
+  *retired_last = w;
+  retired_last = &w->next;
+  n_retired++;
+  process_unlock();
+}
+
+static chalk_writer *unretire(void) {
+  process_lock();
+  chalk_writer *w = n_retired > RETIRED ? retired : NULL;
+  if (w) retired = w->next, n_retired--;
+  process_unlock();
+  return w ? w : calloc(1, sizeof *w);
+}
+
+chalk_writer *chalk_writer_open(chalk_segment *g, char *message) {
+  process_at_fork(in_child);
+  chalk_writer *w = unretire();
+  if (w) {
+    w->scratch = malloc(offsetof(chalk_series, key) + KEY_MOST);
+    w->uses = calloc(METRICS / 64, sizeof *w->uses);
+  }
+  if (!w || !w->scratch || !w->uses) {
+    process_say(message, "out of memory");
+    return NULL;
+  }
+  w->segment = g;
+  writer_take_slot(w);
+  process_lock();
+  w->next = writers;
+  writers = w;
+  process_unlock();
+  return w;
+}
+
+void chalk_writer_close(chalk_writer *w) {
+  process_lock();
+  for (chalk_writer **p = &writers; *p; p = &(*p)->next) {
+    if (*p == w) {
+      *p = w->next;
+      break;
+    }
+  }
+  process_unlock();
+  chalk_segment *g = w->segment;
+  if (w->pid == (uint32_t)getpid() && w->slot != 0) {
+    slot *l = &g->slots[w->slot];
+    segment_lock_take(&g->head->registry);
+    for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], 0);
+    atomic_store_explicit(&l->taken, 0, memory_order_release);
+    segment_lock_give(&g->head->registry);
+  }
+  retire(w);
+}
+
+void chalk_writer_tick(chalk_writer *w) {
+  if (w->pid != (uint32_t)getpid() || w->slot == 0) return;
+  chalk_segment *g = w->segment;
+  atomic_store_explicit(&g->slots[w->slot].seen, (uint64_t)segment_epoch(g), memory_order_release);
+}
+
+uint32_t chalk_writer_slot(const chalk_writer *w) { return w->slot; }
+chalk_series *chalk_scratch(chalk_writer *w) { return w->scratch; }
+
+int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
+  writer_take_slot(w);
+  int number = metric_define(w->segment, d, message);
+  if (number < 0) return number;
+  slot *l = &w->segment->slots[w->slot];
+  w->uses[number / 64] |= 1ull << (number % 64);
+  if (w->slot) atomic_fetch_or(&l->uses[number / 64], 1ull << (number % 64));
+  make_overflow_cells(w->segment, w->slot, (uint32_t)number);
+  return number;
+}
+
+void chalk_undefine(chalk_writer *w, uint32_t number) {
+  if (number >= METRICS) return;
+  w->uses[number / 64] &= ~(1ull << (number % 64));
+  if (w->slot) atomic_fetch_and(&w->segment->slots[w->slot].uses[number / 64], ~(1ull << (number % 64)));
+}
+
+/* Binding */
+
+/* The writer's block for a series, made on first touch; 0 when the segment is full. */
+static uint64_t block_of(chalk_writer *w, uint32_t id, const metric *m) {
+  chalk_segment *g = w->segment;
+  shared_u64 *cell = segment_cell(g, w->slot, id);
+  uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
+  if (block) return block;
+  block = m->kind == CHALK_HISTOGRAM ? histogram_new(g, m->les) : heap_take(g, 16);
+  if (block) atomic_store_explicit(cell, block, memory_order_release);
+  return block;
+}
+
+/* Points the handle at its cell in the writer's slot. */
+static int bind_cell(chalk_series *s, uint32_t id) {
+  chalk_writer *w = s->writer;
+  chalk_segment *g = w->segment;
+  series *e = &g->series[id];
+  const metric *m = &g->metrics[s->metric];
+  uint64_t row = g->head->cells + (uint64_t)w->slot * g->head->capacity * 8;
+  if (segment_chunk_make(g, g->slots[w->slot].chunks, row, 8, id) != CHALK_OK) return CHALK_EMEMORY;
+  shared_u64 *cell = segment_cell(g, w->slot, id);
+  bool own_block = m->kind == CHALK_HISTOGRAM || (m->kind == CHALK_GAUGE && m->across != CHALK_LAST);
+  uint64_t block = own_block ? block_of(w, id, m) : 0;
+  if (own_block && !block) return CHALK_EMEMORY;
+  uint64_t unbound = 0;
+  if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(-0.0));
+  s->cell = (double *)(m->kind == CHALK_COUNT ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
+  s->histogram = m->kind == CHALK_HISTOGRAM ? segment_at(g, block) : NULL;
+  s->kind = m->kind;
+  s->series = id;
+  s->generation = atomic_load(&e->generation);
+  return CHALK_OK;
+}
+
+/* Where a record goes when not even the overflow series can be reached. */
+static void bind_spill(chalk_series *s) {
+  s->cell = s->writer->spill;
+  s->histogram = NULL;
+  s->series = s->metric;
+  s->kind = s->writer->segment->metrics[s->metric].kind;
+}
+
+static series_key key_of(const chalk_series *s) {
+  return (series_key){s->metric, s->key_size, s->key, key_hash(s->metric, s->key, s->key_size)};
+}
+
+/* Binds to the series of the handle's key, under its stripe's lock, so that no drop comes in between. */
+static int bind_key(chalk_series *s, double epoch) {
+  chalk_writer *w = s->writer;
+  chalk_segment *g = w->segment;
+  series_key key = key_of(s);
+  uint32_t id;
+  if (!(w->uses[s->metric / 64] >> (s->metric % 64) & 1)) {
+    s->epoch = NAN;
+    return CHALK_EGONE;
+  }
+  int e = series_hold(g, &key, &id);
+  if (e >= 0 && bind_cell(s, id) != CHALK_OK) {
+    e = bind_cell(s, s->metric) == CHALK_OK ? CHALK_FOLDED : CHALK_EMEMORY;
+  }
+  series_let_go(g, &key);
+  if (e == CHALK_EMEMORY) bind_spill(s);
+  s->shared = (const double *)&g->head->epoch;
+  s->own = &w->own;
+  s->epoch = e < 0 || w->slot == 0 ? NAN : epoch + w->own;
+  return e;
+}
+
+/* Acts on the epoch: from here on every record of this VM compares with it or a later one. */
+static double see_epoch(chalk_writer *w) {
+  chalk_segment *g = w->segment;
+  double epoch = segment_epoch(g);
+  if (w->slot) atomic_store_explicit(&g->slots[w->slot].seen, (uint64_t)epoch, memory_order_release);
+  return epoch;
+}
+
+int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
+  if (number >= METRICS) return CHALK_EINVALID;
+  writer_take_slot(w);
+  chalk_series *s = w->scratch;
+  s->writer = w;
+  s->metric = number;
+  s->key_size = key_encode(s->key, values, sizes, w->segment->metrics[number].tags);
+  return bind_key(s, see_epoch(w));
+}
+
+chalk_series *chalk_series_new(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
+  if (chalk_bind(w, number, values, sizes) < 0) return NULL;
+  size_t size = offsetof(chalk_series, key) + w->scratch->key_size;
+  chalk_series *s = malloc(size > sizeof *s ? size : sizeof *s);
+  if (s) memcpy(s, w->scratch, size);
+  return s;
+}
+
+int chalk_rebind(chalk_series *s) {
+  chalk_writer *w = s->writer;
+  if (w->pid == 0) return CHALK_ECLOSED;
+  writer_take_slot(w);
+  return bind_key(s, see_epoch(w));
+}
+
+static bool is_current(const chalk_series *s) { return *s->shared + *s->own == s->epoch; }
+
+/* Recording */
+
+/*
+ * For VMs that share slot 0: binds under the lock and records before letting go. `add` is atomic where the others of
+ * the slot may do the same at once; the stripe's lock orders them with drops.
+ */
+static int record_shared(chalk_series *s, double v, bool set) {
+  chalk_writer *w = s->writer;
+  chalk_segment *g = w->segment;
+  series_key key = key_of(s);
+  uint32_t id;
+  int e = series_hold(g, &key, &id);
+  if (e >= 0 && bind_cell(s, id) != CHALK_OK && bind_cell(s, s->metric) != CHALK_OK) e = CHALK_EMEMORY;
+  if (e >= 0) {
+    shared_u64 *cell = (shared_u64 *)s->cell;
+    if (s->kind == CHALK_HISTOGRAM) {
+      const metric *m = &g->metrics[s->metric];
+      e = histogram_add(g, s->histogram, segment_at(g, m->le), v);
+    } else if (set) {
+      store_double(&cell[0], v);
+    } else {
+      uint64_t old = atomic_load(cell);
+      while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + v))) {
+      }
+    }
+    if (s->kind == CHALK_GAUGE) store_double(&cell[1], GAUGE_TOUCHED);
+  }
+  series_let_go(g, &key);
+  return e < 0 ? e : CHALK_OK;
+}
+
+/* Whether the record may go on through the handle: 1; it was done otherwise, or cannot be: 0, *e says. */
+static bool prepare(chalk_series *s, double v, bool set, int *e) {
+  *e = CHALK_OK;
+  if (is_current(s)) return true;
+  chalk_writer *w = s->writer;
+  if (w->pid != 0) writer_take_slot(w);
+  if (w->pid != 0 && w->slot == 0) {
+    *e = record_shared(s, v, set);
+    return false;
+  }
+  *e = chalk_rebind(s);
+  if (*e == CHALK_FOLDED) *e = CHALK_OK;
+  return *e == CHALK_OK;
+}
+
+int chalk_add(chalk_series *s, double n) {
+  bool whole = n >= 0 && n <= 9007199254740992.0 && n == (double)(uint64_t)n;
+  if (s->kind == CHALK_HISTOGRAM || (s->kind == CHALK_COUNT && !whole)) return CHALK_ENUMBER;
+  int e;
+  if (!prepare(s, n, false, &e)) return e;
+  shared_u64 *cell = (shared_u64 *)s->cell;
+  if (s->kind == CHALK_COUNT) {
+    store_double(cell, load_double(cell) + n);
+    return CHALK_OK;
+  }
+  uint64_t old = atomic_load(cell);
+  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n))) {
+  }
+  store_double(&cell[1], GAUGE_TOUCHED);
+  return CHALK_OK;
+}
+
+int chalk_set(chalk_series *s, double v) {
+  if (s->kind != CHALK_GAUGE) return CHALK_ENUMBER;
+  int e;
+  if (!prepare(s, v, true, &e)) return e;
+  shared_u64 *cell = (shared_u64 *)s->cell;
+  store_double(&cell[0], v);
+  store_double(&cell[1], GAUGE_TOUCHED);
+  return CHALK_OK;
+}
+
+int chalk_record(chalk_series *s, double v) {
+  if (s->kind != CHALK_HISTOGRAM || !isfinite(v)) return CHALK_ENUMBER;
+  int e;
+  if (!prepare(s, v, false, &e)) return e;
+  if (!s->histogram) return CHALK_EMEMORY;
+  chalk_segment *g = s->writer->segment;
+  return histogram_add(g, s->histogram, segment_at(g, g->metrics[s->metric].le), v);
+}
+
+/* Reading back and dropping */
+
+double chalk_value(chalk_series *s) {
+  int e;
+  if (!is_current(s)) {
+    e = chalk_rebind(s);
+    if (e < 0) return NAN;
+  }
+  chalk_segment *g = s->writer->segment;
+  double value;
+  if (s->kind != CHALK_GAUGE) return (double)series_total(g, s->series);
+  return series_gauge(g, s->series, &value) ? value : 0;
+}
+
+int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
+  chalk_series *s = w->scratch;
+  s->metric = number;
+  s->key_size = key_encode(s->key, values, sizes, w->segment->metrics[number].tags);
+  series_key key = key_of(s);
+  return series_drop_key(w->segment, &key);
+}
+
+int chalk_clear(chalk_writer *w, uint32_t number) { return (int)series_drop_metric(w->segment, number); }

@@ -1,0 +1,29 @@
+/*
+ * Writers: a VM's slot in the segment, and recording through it.
+ *
+ * A slot is taken for a process and given back by it. What its owner counted stays; the next to take it goes on from
+ * there. A slot is taken over from a process that is known to be dead. When all are in use, further VMs share slot 0:
+ * their series handles are never valid for the inlined path, and every record of theirs runs under the lock of the
+ * series' stripe, with atomic adds.
+ */
+#ifndef WRITER_H
+#define WRITER_H
+
+#include "segment.h"
+
+struct chalk_writer {
+  double own;      /* what series handles add to the epoch: NaN after a fork, until a slot was taken */
+  double spill[2]; /* where records go that found no memory at all */
+  chalk_segment *segment;
+  chalk_writer *next; /* of this process; process lock */
+  uint32_t slot;
+  uint32_t pid;   /* whose slot it is; 0: closed */
+  uint32_t turns; /* slots taken so far, for `own` */
+  chalk_series *scratch;
+  uint64_t *uses; /* metrics defined through it, for the next slot it takes */
+};
+
+/* Takes a slot if the process has none yet (it was just opened, or forked). */
+void writer_take_slot(chalk_writer *w);
+
+#endif

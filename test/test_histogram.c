@@ -1,0 +1,261 @@
+/* What is lost when these fail: histograms in shared memory state a wrong error, lose values, or take more memory
+   than the documentation says. */
+
+#include "common.h"
+
+#include "histogram.h"
+
+enum { VALUES = 1000000 };
+
+static double normal(void) { return sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit()); }
+
+typedef struct fixture {
+  chalk_segment *g;
+  chalk_writer *w;
+  chalk_series *s;
+} fixture;
+
+static fixture open_histogram(uint32_t max_buckets, uint32_t les) {
+  chalk_options o = {.max_buckets = max_buckets};
+  fixture f = {.g = open_segment(&o)};
+  f.w = open_writer(f.g);
+  f.s = bind(f.w, define(f.w, "latency", CHALK_HISTOGRAM, 1, les), "a");
+  return f;
+}
+
+static void close_histogram(fixture f) {
+  free(f.s);
+  chalk_writer_close(f.w);
+  chalk_segment_close(f.g);
+}
+
+/* The bytes that the block and its tables take. */
+static uint64_t footprint(const fixture *f) {
+  const histogram *h = f->s->histogram;
+  uint64_t bytes = sizeof *h + (h->les + 1) * 8;
+  for (int which = 0; which < 2; which++) {
+    uint64_t word = atomic_load((shared_u64 *)&h->table[which]);
+    if (word) bytes += (word >> 52 & 1 ? 12ull : 8ull) << (word >> 40 & 31);
+  }
+  return bytes;
+}
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static void record_and_check(fixture *f, double *values, int n) {
+  for (int i = 0; i < n; i++) assert_int_equal(chalk_record(f->s, values[i]), CHALK_OK);
+  chalk_sketch *k = chalk_series_sketch(f->s);
+  assert_non_null(k);
+  assert_int_equal(chalk_sketch_count(k), n);
+  qsort(values, (size_t)n, sizeof *values, by_value);
+  assert_true(chalk_sketch_min(k) == values[0]);
+  assert_true(chalk_sketch_max(k) == values[n - 1]);
+  for (double q = 0; q <= 1; q += 0.001) {
+    double truth = values[(size_t)(q * (n - 1))], got = chalk_sketch_quantile(k, q);
+    if (!(fabs(got - truth) <= chalk_sketch_error(k) * fabs(truth) * (1 + 1e-9))) {
+      fail_msg("quantile %g is %g instead of %g, stated error %g", q, got, truth, chalk_sketch_error(k));
+    }
+  }
+  chalk_sketch_free(k);
+}
+
+static void test_lognormal_within_error_and_memory(void **state) {
+  (void)state;
+  double *values = malloc(VALUES * sizeof *values);
+  fixture f = open_histogram(512, 0);
+  for (int i = 0; i < VALUES; i++) values[i] = exp(0.5 * normal());
+  record_and_check(&f, values, VALUES);
+  print_message("lognormal, sigma 0.5: %llu bytes\n", (unsigned long long)footprint(&f));
+  assert_true(footprint(&f) <= 5 * 1024);
+  close_histogram(f);
+  free(values);
+}
+
+static void test_few_buckets_take_less_than_a_kibibyte(void **state) {
+  (void)state;
+  fixture f = open_histogram(512, 5);
+  for (int i = 0; i < 10000; i++) assert_int_equal(chalk_record(f.s, 1 + i % 40), CHALK_OK);
+  assert_true(footprint(&f) < 1024);
+  close_histogram(f);
+}
+
+/* Scattered buckets are the worst: no table of their number holds them without collisions. */
+static void test_worst_case_memory(void **state) {
+  (void)state;
+  fixture f = open_histogram(512, 5);
+  for (int i = 0; i < 512; i++) {
+    double v = exp(0.37 * i - 90);
+    assert_int_equal(chalk_record(f.s, v), CHALK_OK);
+  }
+  /* Counts beyond 32 bits make the table wide; the buckets of a merged sketch may hold as many. */
+  chalk_sketch *k = chalk_sketch_new(0.001, 512);
+  uint64_t les[CHALK_LES + 1] = {0};
+  chalk_sketch_add(k, 1, 5000000000ull);
+  les[5] = 5000000000ull;
+  assert_int_equal(histogram_merge(f.g, f.s->histogram, k, les), CHALK_OK);
+  chalk_sketch_free(k);
+  print_message("512 scattered buckets: %llu bytes\n", (unsigned long long)footprint(&f));
+  assert_true(footprint(&f) <= 13 * 1024);
+  for (int i = 0; i < 1000; i++) assert_int_equal(chalk_record(f.s, 1), CHALK_OK);
+  k = chalk_series_sketch(f.s);
+  assert_int_equal(chalk_sketch_count(k), 512 + 5000000000ull + 1000);
+  chalk_sketch_free(k);
+  close_histogram(f);
+}
+
+/* The narrow table's 32-bit count at its edge. */
+static void test_counts_beyond_32_bits(void **state) {
+  (void)state;
+  for (uint64_t start = 0xfffffffd; start <= 0x100000001; start++) {
+    fixture f = open_histogram(512, 0);
+    chalk_sketch *k = chalk_sketch_new(0.001, 512);
+    uint64_t les[CHALK_LES + 1] = {start};
+    chalk_sketch_add(k, 2, start);
+    assert_int_equal(histogram_merge(f.g, f.s->histogram, k, les), CHALK_OK);
+    chalk_sketch_free(k);
+    for (int i = 0; i < 5; i++) assert_int_equal(chalk_record(f.s, 2), CHALK_OK);
+    k = chalk_series_sketch(f.s);
+    chalk_bucket b;
+    assert_int_equal(chalk_sketch_count(k), start + 5);
+    assert_int_equal(chalk_sketch_bucket(k, 0, &b), 1);
+    assert_int_equal(b.count, start + 5);
+    assert_true(b.upper == 2);
+    assert_int_equal((int64_t)chalk_value(f.s), (int64_t)start + 5);
+    chalk_sketch_free(k);
+    close_histogram(f);
+  }
+}
+
+/* The first value of the other sign must not cost the accuracy of all others. */
+static void test_both_signs_share_the_limit(void **state) {
+  (void)state;
+  fixture f = open_histogram(512, 0);
+  enum { N = 200000 };
+  double *values = malloc(N * sizeof *values);
+  for (int i = 0; i < N; i++) values[i] = exp(1.5 * normal());
+  for (int i = 0; i < 100; i++) values[N - 1 - i] = -exp(normal());
+  record_and_check(&f, values, N);
+  chalk_sketch *k = chalk_series_sketch(f.s);
+  assert_true(chalk_sketch_error(k) < 0.05);
+  chalk_sketch_free(k);
+  close_histogram(f);
+  free(values);
+}
+
+static void test_any_double_and_small_limits(void **state) {
+  (void)state;
+  static const uint32_t limits[] = {8, 200, 8192};
+  for (int l = 0; l < 3; l++) {
+    fixture f = open_histogram(limits[l], 5);
+    uint64_t n = 0, zeroes = 0;
+    for (int i = 0; i < 60000; i++) {
+      double v = i % 50 == 0 ? 0 : as_double(random_bits());
+      if (!isfinite(v)) {
+        assert_int_equal(chalk_record(f.s, v), CHALK_ENUMBER);
+        continue;
+      }
+      assert_int_equal(chalk_record(f.s, v), CHALK_OK);
+      n++, zeroes += v == 0;
+    }
+    chalk_sketch *k = chalk_series_sketch(f.s);
+    assert_int_equal(chalk_sketch_count(k), n);
+    assert_int_equal(k->zero, zeroes);
+    assert_true(k->positive.n + k->negative.n <= limits[l]);
+    chalk_sketch_free(k);
+    close_histogram(f);
+  }
+}
+
+static void test_le_counts_are_exact(void **state) {
+  (void)state;
+  fixture f = open_histogram(8, 5);
+  static const double values[] = {0.01, 0.010000000000000002, 0.1, 1, 1.0000000000000002, 100, 100.00000000000001, -5};
+  for (int i = 0; i < 8; i++) chalk_record(f.s, values[i]);
+  chalk_snapshot *s = take(f.g, 0);
+  double bounds[CHALK_LES + 1];
+  uint64_t counts[CHALK_LES + 1];
+  uint32_t n;
+  assert_int_equal(chalk_snapshot_entries(s, &n)[0].total, 8);
+  assert_int_equal(n, 1);
+  assert_int_equal(chalk_snapshot_les(s, 0, bounds, counts), 6);
+  static const uint64_t expected[] = {2, 4, 5, 6, 7, 8};
+  for (int i = 0; i < 6; i++) assert_int_equal(counts[i], expected[i]);
+  assert_true(bounds[0] == 0.01 && isinf(bounds[5]));
+  chalk_snapshot_free(s);
+  close_histogram(f);
+}
+
+/* The limits change while the histogram lives: nothing is lost, a lower limit is kept from then on. */
+static void test_limits_change_in_use(void **state) {
+  (void)state;
+  fixture f = open_histogram(512, 0);
+  for (int i = 0; i < 20000; i++) chalk_record(f.s, exp(normal()));
+  chalk_options o = {.max_buckets = 32, .initial_error = 0.0001};
+  assert_int_equal(chalk_segment_configure(f.g, &o, NULL), CHALK_OK);
+  for (int i = 0; i < 20000; i++) chalk_record(f.s, exp(2 * normal()));
+  chalk_sketch *k = chalk_series_sketch(f.s);
+  assert_int_equal(chalk_sketch_count(k), 40000);
+  assert_true(k->positive.n <= 32);
+  chalk_sketch_free(k);
+  close_histogram(f);
+}
+
+/* A reader beside a writer that grows and collapses all the time sees whole sketches only. */
+static void test_reader_beside_a_writer(void **state) {
+  (void)state;
+  fixture f = open_histogram(64, 0);
+  int done[2];
+  assert_int_equal(pipe(done), 0);
+  pid_t pid = fork();
+  if (pid == 0) {
+    uint64_t n = 0;
+    for (int i = 0; i < 300; i++) {
+      char value[16];
+      snprintf(value, sizeof value, "%d", i % 20);
+      chalk_series *s = bind(f.w, (int)f.s->metric, value);
+      for (int k = 0; k < 2000; k++, n++) CHILD_CHECK(chalk_record(s, exp(i * 0.02 * normal())) == CHALK_OK);
+      free(s);
+      if (i % 20 == 19) chalk_clear(f.w, f.s->metric);
+      if (i % 20 == 19) sweep(f.g, 1000.0 * i, 0);
+    }
+    _exit(0);
+  }
+  int status;
+  while (waitpid(pid, &status, WNOHANG) == 0) {
+    chalk_snapshot *s = take(f.g, 0);
+    uint32_t n;
+    chalk_snapshot_entries(s, &n);
+    for (uint32_t i = 0; i < n; i++) {
+      const chalk_sketch *k = chalk_snapshot_sketch(s, i);
+      assert_non_null(k);
+      assert_true(chalk_sketch_count(k) <= 600000);
+      chalk_bucket b;
+      uint64_t sum = 0;
+      for (uint32_t j = 0; chalk_sketch_bucket(k, j, &b); j++) sum += b.count;
+      assert_int_equal(sum, chalk_sketch_count(k));
+    }
+    chalk_snapshot_free(s);
+  }
+  assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  close(done[0]), close(done[1]);
+  close_histogram(f);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_lognormal_within_error_and_memory),
+      cmocka_unit_test(test_few_buckets_take_less_than_a_kibibyte),
+      cmocka_unit_test(test_worst_case_memory),
+      cmocka_unit_test(test_counts_beyond_32_bits),
+      cmocka_unit_test(test_both_signs_share_the_limit),
+      cmocka_unit_test(test_any_double_and_small_limits),
+      cmocka_unit_test(test_le_counts_are_exact),
+      cmocka_unit_test(test_limits_change_in_use),
+      cmocka_unit_test(test_reader_beside_a_writer),
+  };
+  alarm(DEADLINE);
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
