@@ -48,9 +48,11 @@ enum { CHALK_LAST = 0, CHALK_SUM = 1, CHALK_MIN = 2, CHALK_MAX = 3 }; /* how pro
 /* Codes that functions return. */
 enum {
   CHALK_OK = 0,
+  CHALK_REBOUND = 2,   /* recorded, but the handle had to be bound anew: series were dropped, or a process forked */
   CHALK_FOLDED = 1,    /* bound to the overflow series: a limit was reached */
   CHALK_EMEMORY = -1,  /* the segment is full, or its file system */
   CHALK_ENUMBER = -2,  /* not a number this kind of metric takes; nothing was recorded */
+  CHALK_EVERB = -6,    /* the metric is of another kind */
   CHALK_EGONE = -3,    /* the metric's definition has left: define it again */
   CHALK_EINVALID = -4, /* an argument out of its range */
   CHALK_ECLOSED = -5   /* the writer was closed */
@@ -74,7 +76,8 @@ typedef struct chalk_series {
   const double *own;    /* this process's part: moves at a fork */
   double *cell;         /* where to record; a count's cell, a gauge's value and its mark */
   chalk_writer *writer;
-  void *histogram;
+  void *histogram; /* its block, and what recording into it needs */
+  const void *plan;
   uint32_t kind;   /* CHALK_COUNT ... */
   uint32_t client; /* free for the host: Lua keeps its client's number here */
   uint32_t metric;
@@ -175,7 +178,7 @@ chalk_series *chalk_scratch(chalk_writer *writer);
 /* The same for C hosts, into memory of its own (free with free()). */
 chalk_series *chalk_series_new(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
 
-/* Recording, in whatever state the handle is: it is bound anew where needed. */
+/* Recording, in whatever state the handle is: it is bound anew where needed. CHALK_OK, CHALK_REBOUND or a code. */
 int chalk_add(chalk_series *series, double n);    /* count: a whole number from 0 to 2^53; gauge: any */
 int chalk_set(chalk_series *series, double v);    /* gauge */
 int chalk_record(chalk_series *series, double v); /* histogram: finite */

@@ -78,6 +78,7 @@ chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, d
   }
   *c = (chalk_cursor){g, number};
   cursor_head *h = head_of(c);
+  if (!known) forget(g, number); /* somebody may have died, or failed, at filling it */
   if (!known && !fresh && start_at_totals(c, now, message) != CHALK_OK) {
     free(c);
     return NULL;
@@ -134,17 +135,28 @@ static int total_of(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *to
   return *total ? CHALK_OK : CHALK_EMEMORY;
 }
 
+/* Whether `old` says all that was sent: what was read for the entry if it was, else what it stood at. */
+static bool is_stored(const chalk_cursor *c, const chalk_snapshot *s, uint32_t i, uint64_t old) {
+  const chalk_entry *e = &s->entries[i];
+  uint32_t kind = kind_of(c, e);
+  if (kind != CHALK_HISTOGRAM) return (int64_t)old == e->total;
+  if (!old) return false;
+  const snapshot_detail *d = s->details ? s->details[i] : NULL;
+  return d ? stored_is(c->segment, old, &d->sum, d->sketch) : stored_total(c->segment, old, kind) == e->total;
+}
+
 static int commit_one(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   const chalk_entry *e = &s->entries[i];
   chalk_segment *g = c->segment;
   uint32_t kind = kind_of(c, e);
   if (kind == CHALK_GAUGE) return CHALK_OK;
   uint64_t row = (uint64_t)((char *)segment_baseline(g, c->number, 0) - g->base);
-  if (segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series) != CHALK_OK) return CHALK_EMEMORY;
+  int made = segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series, false);
+  if (made != CHALK_OK) return made;
   baseline *b = segment_baseline(g, c->number, e->series);
   bool same = atomic_load(&b->generation) == e->generation;
   uint64_t old = same ? atomic_load(&b->total) : 0, total;
-  if (same && stored_total(g, old, kind) == e->total && (kind == CHALK_COUNT || old)) return CHALK_OK;
+  if (same && is_stored(c, s, i, old)) return CHALK_OK;
   int code = total_of(c, s, i, &total);
   if (code != CHALK_OK) return code;
   atomic_store(&b->total, total);

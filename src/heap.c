@@ -2,7 +2,12 @@
 
 #include <string.h>
 
-enum { SMALLEST = 16, STEP = 64 * 1024 };
+/*
+ * Large blocks are a cache line longer than asked: sketch tables of a power of two one behind the other would have
+ * their like buckets at addresses alike in the last twelve bits, which the processor mistakes for one another, and
+ * which fall into one set of its cache.
+ */
+enum { SMALLEST = 16, STEP = 64 * 1024, LARGE = 1024, LINE = 64 };
 
 /* Class k of doubling d holds 16 * 2^d * (1 + k/4) bytes. */
 static uint32_t class_of(uint64_t size, uint64_t *rounded) {
@@ -11,6 +16,7 @@ static uint32_t class_of(uint64_t size, uint64_t *rounded) {
   uint64_t base = (uint64_t)SMALLEST << doubling, step = base / 4;
   uint32_t quarter = (uint32_t)((size - base + step - 1) / step);
   *rounded = (base + quarter * step + 7) & ~(uint64_t)7;
+  if (*rounded >= LARGE) *rounded += LINE;
   return doubling * 4 + quarter;
 }
 
@@ -20,21 +26,23 @@ uint64_t heap_rounded(uint64_t size) {
   return rounded;
 }
 
-static uint64_t take_new(chalk_segment *g, uint64_t size) {
+static uint64_t take_new(chalk_segment *g, uint64_t size, bool last) {
   header *h = g->head;
-  uint64_t offset = h->heap_top, end = offset + size;
+  uint64_t offset = h->heap_top;
+  if (size % LINE == 0) offset = (offset + LINE - 1) / LINE * LINE;
+  uint64_t end = offset + size;
   if (end > h->size) return 0;
   if (end > h->heap_real) {
     uint64_t real = (end + STEP - 1) / STEP * STEP;
     if (real > h->size) real = h->size;
-    if (segment_make_real(g, h->heap_real, real - h->heap_real) != CHALK_OK) return 0;
+    if (segment_make_real(g, h->heap_real, real - h->heap_real, last) != CHALK_OK) return 0;
     h->heap_real = real;
   }
   h->heap_top = end;
   return offset;
 }
 
-uint64_t heap_take(chalk_segment *g, uint64_t size) {
+static uint64_t take(chalk_segment *g, uint64_t size, bool last) {
   uint64_t rounded;
   uint32_t class = class_of(size, &rounded);
   if (class >= HEAP_CLASSES) return 0;
@@ -45,12 +53,15 @@ uint64_t heap_take(chalk_segment *g, uint64_t size) {
   if (used) {
     h->heap_free[class] = *(uint64_t *)segment_at(g, offset);
   } else {
-    offset = take_new(g, rounded);
+    offset = take_new(g, rounded, last);
   }
   segment_lock_give(&h->heap_lock);
   if (used) memset(segment_at(g, offset), 0, rounded);
   return offset;
 }
+
+uint64_t heap_take(chalk_segment *g, uint64_t size) { return take(g, size, false); }
+uint64_t heap_take_last(chalk_segment *g, uint64_t size) { return take(g, size, true); }
 
 void heap_give(chalk_segment *g, uint64_t offset, uint64_t size) {
   if (offset == 0) return;

@@ -1,5 +1,5 @@
 /*
- * Blocks of shared memory by size class, four classes a doubling. A free block's first word is the offset of the next
+ * Blocks of shared memory by size class, four classes a doubling; one of whole cache lines begins with a line. A free block's first word is the offset of the next
  * free one of its class; taking and giving back are each published by one store of the list's head, so that a death
  * in between loses one block and breaks nothing.
  */
@@ -10,6 +10,8 @@
 
 /* A zeroed block; its offset, or 0 when the segment is full. Thread and process safe. */
 uint64_t heap_take(chalk_segment *g, uint64_t size);
+/* The same for an overflow series: there is some room left for those. */
+uint64_t heap_take_last(chalk_segment *g, uint64_t size);
 /* Gives back a block taken with the same size. 0 is allowed. */
 void heap_give(chalk_segment *g, uint64_t offset, uint64_t size);
 /* The bytes a block of this size really takes. */

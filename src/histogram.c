@@ -29,8 +29,6 @@ static uint64_t table_size(table t) { return (t.wide ? 12ull : 8ull) << t.log; }
 static shared_u64 *counts_of(const chalk_segment *g, table t) { return segment_at(g, t.offset); }
 static shared_u32 *indices_of(const chalk_segment *g, table t) { return segment_at(g, t.offset + (8ull << t.log)); }
 
-static uint32_t step_of(int32_t index, uint32_t log) { return ((uint32_t)(index >> log) * 0x9e3779b1u >> 8) | 1; }
-
 static sketch_bucket bucket_at(const chalk_segment *g, table t, uint32_t i) {
   uint64_t word = atomic_load_explicit(&counts_of(g, t)[i], memory_order_acquire);
   if (!t.wide) return (sketch_bucket){(int32_t)(word >> 32), word & 0xffffffffu};
@@ -49,7 +47,7 @@ static void bucket_put(chalk_segment *g, table t, uint32_t i, sketch_bucket b) {
 
 /* The place of `index`: where it is or may be put; NONE when it is not there and the table is full. */
 static uint32_t place(const chalk_segment *g, table t, int32_t index) {
-  uint32_t mask = (1u << t.log) - 1, i = (uint32_t)index & mask, step = step_of(index, t.log);
+  uint32_t mask = (1u << t.log) - 1, i = (uint32_t)index & mask, step = histogram_step(index, t.log);
   for (uint32_t n = 0; n <= mask; n++, i = (i + step) & mask) {
     sketch_bucket b = bucket_at(g, t, i);
     if (b.count == 0 || b.index == index) return i;
@@ -94,31 +92,47 @@ static int publish(chalk_segment *g, histogram *h, int which, const sketch_side 
   return CHALK_OK;
 }
 
+/* A bucket's index at another scale; a coarse bucket is put at its upper end, where a later collapse joins the two. */
+static int32_t rescale(int32_t index, int from, int to) {
+  if (from >= to) return index >> (from - to);
+  return (int32_t)(((int64_t)index + 1) * (1ll << (to - from)) - 1);
+}
+
+/* Adds a table's buckets to a private side, at a scale not finer than the table's. */
+static int load_table(const chalk_segment *g, uint64_t word, int scale, sketch_side *side) {
+  uint32_t n;
+  if (!word) return CHALK_OK;
+  sketch_bucket *copy = copy_table(g, unpack(word), scale, &n);
+  int e = copy ? sketch_side_add(side, copy, n) : CHALK_EMEMORY;
+  free(copy);
+  return e;
+}
+
 /*
- * Builds table `which` anew with the bucket added: grown, widened, or collapsed until the sketch keeps its limit.
- * Both signs count against it; the side that needs room is the one that collapses.
+ * Collapses both signs to one scale at which the sketch keeps its limit, and publishes the other one. If only the side
+ * that needs room collapsed, a single value would ruin it beside a full other side, and a reader's whole sketch with it.
  */
+static int collapse(chalk_segment *g, histogram *h, int other, chalk_sketch *k, uint32_t limit) {
+  uint64_t word = atomic_load_explicit(&h->table[other], memory_order_relaxed);
+  if (word) sketch_coarsen(k, unpack(word).scale);
+  int e = load_table(g, word, k->scale, &k->negative);
+  while (k->positive.n + k->negative.n > limit && k->scale > SKETCH_LEAST_SCALE) sketch_coarsen(k, k->scale - 1);
+  return e == CHALK_OK && k->negative.n > 0 ? publish(g, h, other, &k->negative, k->scale) : e;
+}
+
+/* Builds table `which` anew with the bucket added: grown, widened, or collapsed so that the sketch keeps its limit. */
 static int rebuild(chalk_segment *g, histogram *h, int which, int32_t index, int scale, uint64_t count) {
   uint64_t word = atomic_load_explicit(&h->table[which], memory_order_relaxed);
-  chalk_sketch side = {.scale = scale};
-  sketch_bucket *old = NULL;
-  uint32_t n = 0, limit = atomic_load_explicit(&g->head->max_buckets, memory_order_relaxed);
-  int e = CHALK_OK;
-  if (word) {
-    table t = unpack(word);
-    old = copy_table(g, t, t.scale, &n);
-    if (!old) return CHALK_EMEMORY;
-    side.scale = t.scale;
-    e = sketch_side_add(&side.positive, old, n);
-  }
-  sketch_bucket added = {index >> (scale - side.scale), count};
-  if (e == CHALK_OK) e = sketch_side_add(&side.positive, &added, 1);
-  while (side.positive.n + h->used[1 - which] > limit && side.scale > SKETCH_LEAST_SCALE) {
-    sketch_coarsen(&side, side.scale - 1);
-  }
-  if (e == CHALK_OK) e = publish(g, h, which, &side.positive, side.scale);
-  free(old);
-  free(side.positive.at);
+  uint32_t limit = atomic_load_explicit(&g->head->max_buckets, memory_order_relaxed);
+  chalk_sketch k = {.scale = scale}; /* `positive` is this side, `negative` the other */
+  if (word || scale > (int)h->start_scale) k.scale = word ? unpack(word).scale : (int)h->start_scale;
+  sketch_bucket added = {rescale(index, scale, k.scale), count};
+  int e = load_table(g, word, k.scale, &k.positive);
+  if (e == CHALK_OK) e = sketch_side_add(&k.positive, &added, 1);
+  if (e == CHALK_OK && k.positive.n + h->used[1 - which] > limit) e = collapse(g, h, 1 - which, &k, limit);
+  if (e == CHALK_OK) e = publish(g, h, which, &k.positive, k.scale);
+  free(k.positive.at);
+  free(k.negative.at);
   return e;
 }
 
@@ -126,7 +140,7 @@ static int add_bucket(chalk_segment *g, histogram *h, int which, int32_t index, 
   uint64_t word = atomic_load_explicit(&h->table[which], memory_order_relaxed);
   if (!word) return rebuild(g, h, which, index, scale, count);
   table t = unpack(word);
-  int32_t at = index >> (scale - t.scale);
+  int32_t at = rescale(index, scale, t.scale);
   uint32_t i = place(g, t, at);
   if (i == NONE) return rebuild(g, h, which, index, scale, count);
   sketch_bucket b = bucket_at(g, t, i);
@@ -143,60 +157,52 @@ static int add_bucket(chalk_segment *g, histogram *h, int which, int32_t index, 
   return CHALK_OK;
 }
 
-static void add_to(shared_u64 *counter, uint64_t n) {
-  atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t les) {
+  uint32_t groups = (les + 3) / 4;
+  size_t size = (sizeof(histogram_plan) + groups * 4 * sizeof(double) + 15) & ~(size_t)15;
+  histogram_plan *plan = aligned_alloc(16, size);
+  if (!plan) return NULL;
+  plan->base = g->base;
+  plan->map = sketch_map_of((int)atomic_load(&g->head->start_scale));
+  plan->groups = groups;
+  for (uint32_t i = 0; i < groups * 4; i++) plan->le[i] = i < les ? le[i] : as_double(2047ull << 52);
+  if (plan->map) return plan;
+  free(plan);
+  return NULL;
 }
 
-static uint32_t le_of(const double *le, uint32_t n, double v) {
-  uint32_t i = 0;
-  for (uint32_t k = 0; k < n; k++) i += v > le[k];
-  return i;
+void histogram_bind(chalk_segment *g, histogram *h, const histogram_plan *plan) {
+  uint64_t word = atomic_load_explicit(&h->table[0], memory_order_relaxed);
+  table t = unpack(word);
+  bool narrow = word && !t.wide && t.scale <= plan->map->scale;
+  h->place = narrow ? t.offset : (uint64_t)((char *)&h->none - g->base);
+  h->mask = narrow ? (1u << t.log) - 1 : 0;
+  h->shift = narrow ? (uint16_t)(plan->map->scale - t.scale) : 0;
+  h->log = narrow ? (uint16_t)t.log : 0;
 }
 
-int histogram_add(chalk_segment *g, histogram *h, const double *le, double v) {
-  const sketch_map *map = sketch_map_of((int)h->start_scale);
-  if (!map) return CHALK_EMEMORY;
-  add_to(&h->le[le_of(le, h->les, v)], 1);
-  store_double(&h->sum, load_double(&h->sum) + v);
-  if (v < load_double(&h->min)) store_double(&h->min, v);
-  if (v > load_double(&h->max)) store_double(&h->max, v);
+int histogram_add_otherwise(chalk_segment *g, histogram *h, const histogram_plan *plan, double v) {
+  histogram_note(h, plan, v);
   if (v == 0) {
-    add_to(&h->zero, 1);
+    histogram_bump(&h->zero, 1);
     return CHALK_OK;
   }
-  int which = v < 0;
-  int32_t index = sketch_index(map, which ? -v : v);
-  /* The usual case: a narrow table whose bucket is at the first place. */
-  uint64_t word = atomic_load_explicit(&h->table[which], memory_order_relaxed);
-  if (word && !(word >> 52 & 1)) {
-    table t = unpack(word);
-    int32_t at = index >> (map->scale - t.scale);
-    shared_u64 *p = &counts_of(g, t)[(uint32_t)at & ((1u << t.log) - 1)];
-    uint64_t now = atomic_load_explicit(p, memory_order_relaxed);
-    if ((int32_t)(now >> 32) == at && (uint32_t)(now - 1) < UINT32_MAX - 1) {
-      atomic_store_explicit(p, now + 1, memory_order_relaxed);
-      return CHALK_OK;
-    }
-  }
-  return add_bucket(g, h, which, index, map->scale, 1);
+  int e = add_bucket(g, h, v < 0, sketch_index(plan->map, v < 0 ? -v : v), plan->map->scale, 1);
+  histogram_bind(g, h, plan);
+  return e;
 }
 
 static int merge_side(chalk_segment *g, histogram *h, int which, const sketch_side *side, int scale) {
   int e = CHALK_OK;
   for (uint32_t i = 0; i < side->n && e == CHALK_OK; i++) {
-    int32_t index = side->at[i].index;
-    uint64_t word = atomic_load_explicit(&h->table[which], memory_order_relaxed);
-    int own = word ? unpack(word).scale : scale;
-    /* A bucket coarser than the table's is put at its upper end; a later collapse brings the two together. */
-    if (own > scale) index = (int32_t)(((int64_t)index + 1) * (1ll << (own - scale)) - 1);
-    e = add_bucket(g, h, which, index, own > scale ? own : scale, side->at[i].count);
+    e = add_bucket(g, h, which, side->at[i].index, scale, side->at[i].count);
   }
   return e;
 }
 
 int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const uint64_t *les) {
-  for (uint32_t i = 0; i <= h->les; i++) add_to(&h->le[i], les[i] - (i ? les[i - 1] : 0));
-  add_to(&h->zero, k->zero);
+  for (uint32_t i = 0; i <= h->les; i++) histogram_bump(&h->le[i], les[i] - (i ? les[i - 1] : 0));
+  histogram_bump(&h->zero, k->zero);
   store_double(&h->sum, load_double(&h->sum) + k->sum);
   if (k->count && k->min < load_double(&h->min)) store_double(&h->min, k->min);
   if (k->count && k->max > load_double(&h->max)) store_double(&h->max, k->max);
@@ -204,10 +210,13 @@ int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const
   return e != CHALK_OK ? e : f;
 }
 
-static uint64_t block_size(uint32_t les) { return sizeof(histogram) + (les + 1) * sizeof(uint64_t); }
+/* Whole cache lines, so that the heap begins it with one. */
+static uint64_t block_size(uint32_t les) {
+  return (offsetof(histogram, le) + (les + 1) * sizeof(uint64_t) + 63) & ~(uint64_t)63;
+}
 
-uint64_t histogram_new(chalk_segment *g, uint32_t les) {
-  uint64_t offset = heap_take(g, block_size(les));
+uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last) {
+  uint64_t offset = last ? heap_take_last(g, block_size(les)) : heap_take(g, block_size(les));
   if (!offset) return 0;
   histogram *h = segment_at(g, offset);
   h->les = les;
@@ -227,9 +236,12 @@ void histogram_free(chalk_segment *g, uint64_t offset) {
   heap_give(g, offset, block_size(h->les));
 }
 
+/* A reader without a lock may meet a block that is no longer one; what it reads then is thrown away. */
+static uint32_t les_of(const histogram *h) { return h->les < CHALK_LES ? h->les : CHALK_LES; }
+
 void histogram_read(const histogram *h, histogram_sum *into) {
   uint64_t n = 0;
-  for (uint32_t i = 0; i <= h->les; i++) {
+  for (uint32_t i = 0, les = les_of(h); i <= les; i++) {
     n += atomic_load_explicit((shared_u64 *)&h->le[i], memory_order_relaxed);
     into->le[i] += n;
   }
@@ -238,8 +250,14 @@ void histogram_read(const histogram *h, histogram_sum *into) {
 
 uint64_t histogram_count(const histogram *h) {
   uint64_t n = 0;
-  for (uint32_t i = 0; i <= h->les; i++) n += atomic_load_explicit((shared_u64 *)&h->le[i], memory_order_relaxed);
+  for (uint32_t i = 0, les = les_of(h); i <= les; i++)
+    n += atomic_load_explicit((shared_u64 *)&h->le[i], memory_order_relaxed);
   return n;
+}
+
+static bool is_table(const chalk_segment *g, table t) {
+  return t.log <= MOST_LOG && t.scale >= SKETCH_LEAST_SCALE && t.scale <= SKETCH_MOST_SCALE &&
+         segment_block(g, t.offset, table_size(t));
 }
 
 int histogram_read_sketch(const chalk_segment *g, const histogram *block, chalk_sketch *into) {
@@ -254,8 +272,9 @@ int histogram_read_sketch(const chalk_segment *g, const histogram *block, chalk_
       copy = NULL;
       version = atomic_load_explicit(&h->version, memory_order_seq_cst);
       word = atomic_load_explicit(&h->table[which], memory_order_acquire);
-      if (!word) break;
       t = unpack(word);
+      if (!is_table(g, t)) word = 0;
+      if (!word) break;
       copy = copy_table(g, t, t.scale, &n);
       if (!copy) return CHALK_EMEMORY;
       atomic_thread_fence(memory_order_acquire);

@@ -17,15 +17,22 @@
 #include "sketch.h"
 
 typedef struct histogram {
-  shared_u64 table[2]; /* positive values, negative ones by magnitude; 0: none yet */
+  _Alignas(64) shared_u64 table[2]; /* positive values, negative ones by magnitude; 0: none yet */
   shared_u64 version;
-  shared_u64 zero;
-  shared_u64 sum, min, max; /* doubles */
-  uint32_t used[2];         /* the writer's */
-  uint32_t start_scale;     /* scale of the map, and of a first table */
+  uint32_t used[2];     /* the writer's */
+  uint32_t start_scale; /* of a first table */
   uint32_t les;
-  shared_u64 le[]; /* `les` + 1 counts, not cumulative; the last is +Inf */
+  /* What every record touches: a short cut into table[0], worked out anew whenever the block is bound, and sums. */
+  _Alignas(64) uint64_t place;
+  uint32_t mask;
+  uint16_t shift, log;
+  shared_u64 sum, min, max; /* doubles */
+  shared_u64 zero;
+  shared_u64 none; /* always 0: what `place` points at while there is no narrow table of positive values */
+  shared_u64 le[CHALK_LES + 1]; /* `les` + 1 counts, not cumulative; the last is +Inf; a block ends there */
 } histogram;
+
+enum { HISTOGRAM_LEAST = offsetof(histogram, le) }; /* bytes of any block, at least */
 
 /* What was read of one series' histogram, over all writers. */
 typedef struct histogram_sum {
@@ -34,12 +41,94 @@ typedef struct histogram_sum {
   double sum;
 } histogram_sum;
 
-/* A new block for `les` bounds; 0 when the segment is full. */
-uint64_t histogram_new(chalk_segment *g, uint32_t les);
+/* A new block for `les` bounds; 0 when the segment is full. `last`: for an overflow series. */
+uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last);
 void histogram_free(chalk_segment *g, uint64_t offset);
 
-/* Records v, finite. CHALK_EMEMORY: counted, but the sketch had no room. One caller at a time. */
-int histogram_add(chalk_segment *g, histogram *h, const double *le, double v);
+/*
+ * What recording into a metric's histograms needs, apart from the block: private to a process, made once for a writer
+ * and metric. The bounds are padded with infinities to whole groups of four.
+ */
+typedef struct histogram_plan {
+  char *base; /* the segment's */
+  const sketch_map *map;
+  uint32_t groups;
+  _Alignas(16) double le[];
+} histogram_plan;
+
+/* NULL: out of memory. Freed with free(). */
+histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t les);
+/* Makes a block ready for recording, whatever state its last writer left it in. */
+void histogram_bind(chalk_segment *g, histogram *h, const histogram_plan *plan);
+
+/*
+ * How many bounds v is above, without a branch on v: four comparisons a step; three steps for
+ * the default bounds.
+ */
+static inline uint32_t histogram_le(const histogram_plan *plan, double v) {
+  typedef double pair __attribute__((vector_size(16)));
+  typedef int64_t mask __attribute__((vector_size(16)));
+  pair value = {v, v};
+  mask above = {0, 0};
+  const pair *le = (const pair *)plan->le;
+  if (plan->groups == 3) {
+    above = -((value > le[0]) + (value > le[1]) + (value > le[2]) + (value > le[3]) + (value > le[4]) +
+              (value > le[5]));
+  } else {
+    for (uint32_t i = 0; i < plan->groups; i++, le += 2) above -= (value > le[0]) + (value > le[1]);
+  }
+  return (uint32_t)(above[0] + above[1]);
+}
+
+static inline void histogram_bump(shared_u64 *counter, uint64_t n) {
+  atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+/* All of a record but the sketch's bucket. */
+static inline void histogram_note(histogram *h, const histogram_plan *plan, double v) {
+  histogram_bump(&h->le[histogram_le(plan, v)], 1);
+  store_double(&h->sum, load_double(&h->sum) + v);
+  if (__builtin_expect(v < load_double(&h->min), 0)) store_double(&h->min, v);
+  if (__builtin_expect(v > load_double(&h->max), 0)) store_double(&h->max, v);
+}
+
+/* Not the usual case: zero, negative, tiny; a new bucket, a collision, a wide table. */
+int histogram_add_otherwise(chalk_segment *g, histogram *h, const histogram_plan *plan, double v);
+
+/* Above zero, normal and finite. */
+static inline bool histogram_is_usual(double v) { return (as_bits(v) >> 52) - 1 < 2046; }
+
+/* The step from place to place of a bucket whose first one is taken: neighbouring buckets have the same. */
+static inline uint32_t histogram_step(int32_t index, uint32_t log) {
+  return ((uint32_t)(index >> log) * 0x9e3779b1u >> 8) | 1;
+}
+
+/*
+ * Records v, finite. CHALK_EMEMORY: counted, but the sketch had no room. One caller at a time. The usual case is a
+ * normal number above zero whose bucket stands in a narrow table, mostly at its first place.
+ */
+static inline __attribute__((always_inline)) int histogram_add(chalk_segment *g, histogram *h,
+                                                               const histogram_plan *plan, double v) {
+  uint64_t bits = as_bits(v);
+  if (__builtin_expect(!histogram_is_usual(v), 0)) return histogram_add_otherwise(g, h, plan, v);
+  int32_t at = sketch_index_normal(plan->map, bits) >> h->shift;
+  shared_u64 *table = (shared_u64 *)(plan->base + h->place);
+  uint32_t mask = h->mask, i = (uint32_t)at & mask;
+  uint64_t now = atomic_load_explicit(&table[i], memory_order_relaxed);
+  if (__builtin_expect((int32_t)(now >> 32) != at, 0)) {
+    uint32_t step = histogram_step(at, h->log);
+    for (uint32_t n = 0; (int32_t)(now >> 32) != at && (uint32_t)now != 0 && n < mask; n++) {
+      i = (i + step) & mask;
+      now = atomic_load_explicit(&table[i], memory_order_relaxed);
+    }
+    if ((int32_t)(now >> 32) != at) return histogram_add_otherwise(g, h, plan, v);
+  }
+  if (__builtin_expect((uint32_t)(now - 1) >= UINT32_MAX - 1, 0)) return histogram_add_otherwise(g, h, plan, v);
+  atomic_store_explicit(&table[i], now + 1, memory_order_relaxed);
+  histogram_note(h, plan, v);
+  return CHALK_OK;
+}
+
 /* Adds a whole sketch and counts (cumulative), for residues. One caller at a time. */
 int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const uint64_t *les);
 

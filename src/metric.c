@@ -44,8 +44,8 @@ static uint32_t struct_take(chalk_segment *g) {
   }
   if (top == METRICS) return NONE;
   if (top >= atomic_load(&h->metrics_real)) {
-    if (segment_make_real(g, h->metrics + top * sizeof(metric), BATCH * sizeof(metric)) != CHALK_OK ||
-        segment_make_real(g, h->series + top * sizeof(series), BATCH * sizeof(series)) != CHALK_OK) {
+    if (segment_make_real(g, h->metrics + top * sizeof(metric), BATCH * sizeof(metric), false) != CHALK_OK ||
+        segment_make_real(g, h->series + top * sizeof(series), BATCH * sizeof(series), false) != CHALK_OK) {
       return NONE;
     }
     atomic_store(&h->metrics_real, top + BATCH);
@@ -233,8 +233,8 @@ static void leave(chalk_segment *g, uint32_t number) {
   if (is_used(g, number)) return;
   series_drop_metric(g, number);
   if (has_series(g, number)) return;
+  free_overflow(g, number); /* first: who takes the number must find nothing in the cells, whoever dies here */
   atomic_store(&g->metrics[number].state, METRIC_FREE);
-  free_overflow(g, number);
   struct_free(g, number);
 }
 

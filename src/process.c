@@ -18,7 +18,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void (*hooks[FORK_HOOKS])(void);
 static int n_hooks;
 static struct {
-  uint32_t pid;
+  shared_u32 pid; /* stored last: several threads may find out at once */
   uint64_t start, space;
 } self;
 

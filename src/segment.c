@@ -70,23 +70,24 @@ static int allocate_file(int fd, uint64_t offset, uint64_t size) {
   return e == 0 ? CHALK_OK : CHALK_EMEMORY;
 }
 
-int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size) {
+int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool last) {
   header *h = g->head;
   uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-  uint64_t first = offset / page * page, last = (offset + size + page - 1) / page * page;
-  if (last > g->size) last = g->size;
-  uint64_t had = atomic_fetch_add(&h->memory, last - first);
-  if (had + (last - first) > atomic_load(&h->memory_limit) || allocate_file(g->fd, first, last - first) != CHALK_OK) {
-    atomic_fetch_sub(&h->memory, last - first);
+  uint64_t first = offset / page * page, end = (offset + size + page - 1) / page * page;
+  if (end > g->size) end = g->size;
+  uint64_t limit = atomic_load(&h->memory_limit), had = atomic_fetch_add(&h->memory, end - first);
+  if (!last) limit -= limit / 16;
+  if (had + (end - first) > limit || allocate_file(g->fd, first, end - first) != CHALK_OK) {
+    atomic_fetch_sub(&h->memory, end - first);
     return CHALK_EMEMORY;
   }
   return CHALK_OK;
 }
 
-int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id) {
+int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id, bool last) {
   if (segment_chunk_real(g, chunks, id)) return CHALK_OK;
   uint32_t items = segment_chunk_items(g), chunk = id / items;
-  int e = segment_make_real(g, row + (uint64_t)chunk * items * width, (uint64_t)items * width);
+  int e = segment_make_real(g, row + (uint64_t)chunk * items * width, (uint64_t)items * width, last);
   if (e == CHALK_OK) atomic_fetch_or_explicit(&chunks[chunk / 64], 1ull << (chunk % 64), memory_order_release);
   return e;
 }
@@ -146,7 +147,8 @@ static int reserve(chalk_segment *g, const chalk_options *o, header *plan, char 
     if (limited && size > r.rlim_cur && limit > LEAST_LIMIT) continue;
     if (file_limit(size, message) != CHALK_OK) return CHALK_EMEMORY;
     void *base = MAP_FAILED;
-    if (ftruncate(g->fd, (off_t)size) == 0) {
+    static const uint64_t magic = MAGIC;
+    if (pwrite(g->fd, &magic, sizeof magic, 0) == sizeof magic && ftruncate(g->fd, (off_t)size) == 0) {
       base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
     }
     if (base != MAP_FAILED) {
@@ -156,7 +158,7 @@ static int reserve(chalk_segment *g, const chalk_options *o, header *plan, char 
     }
     if (limit <= LEAST_LIMIT) {
       process_say(message, "cannot reserve memory for a segment: %s", strerror(errno));
-      return CHALK_EMEMORY;
+      return ftruncate(g->fd, 0) == 0 ? CHALK_EMEMORY : CHALK_EINVALID;
     }
   }
 }
@@ -176,6 +178,10 @@ static int check_options(const chalk_options *o, char *message) {
   }
   if (o->initial_error != 0 && !(o->initial_error >= 0.0001 && o->initial_error <= 0.5)) {
     process_say(message, "initial_error must be from 0.0001 to 0.5");
+    return CHALK_EINVALID;
+  }
+  if (o->max_series > MOST_CAPACITY / 2) {
+    process_say(message, "max_series must be at most %u", MOST_CAPACITY / 2);
     return CHALK_EINVALID;
   }
   if (o->memory_limit && o->memory_limit < LEAST_LIMIT) {
@@ -203,7 +209,7 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   h->heap_top = h->heap_real = h->heap;
   h->ids_free = NONE;
   atomic_store(&h->ids_top, METRICS);
-  atomic_store(&h->series_real, 0);
+  atomic_store(&h->series_real, METRICS);
   atomic_store(&h->slot_top, 1);
   lock_new(&h->registry), lock_new(&h->ids_lock), lock_new(&h->heap_lock), lock_new(&h->holder);
   view(g);
@@ -218,7 +224,6 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
     }
     memset(segment_at(g, s->heads), 0xff, STRIPE_HEADS * sizeof(uint32_t));
   }
-  h->magic = MAGIC;
   atomic_store_explicit(&h->ready, 1, memory_order_release);
   return CHALK_OK;
 }
@@ -232,6 +237,15 @@ static int restart_needed(char *message) {
 
 static bool inside(uint64_t offset, uint64_t size) { return offset >= sizeof(header) && offset <= size; }
 
+/* Whether the file was left by somebody who died at making it. */
+static bool is_half_made(const chalk_segment *g, uint64_t size) {
+  header h = {0};
+  uint64_t read = size < sizeof h ? size : sizeof h;
+  if (pread(g->fd, &h, read, 0) != (ssize_t)read || h.magic != MAGIC) return false;
+  bool ours = h.layout == 0 || h.layout == SEGMENT_LAYOUT;
+  return size == sizeof h.magic || (size >= sizeof h && ours && !atomic_load(&h.ready));
+}
+
 /* Maps what another process made at the path. */
 static int attach(chalk_segment *g, uint64_t size, char *message) {
   header h;
@@ -243,7 +257,7 @@ static int attach(chalk_segment *g, uint64_t size, char *message) {
   header plan = {0};
   bool sane = h.capacity >= LEAST_CAPACITY && h.capacity <= MOST_CAPACITY && (h.capacity & (h.capacity - 1)) == 0 &&
               inside(h.heap, h.size) && h.size == size && lay_out(&plan, h.capacity, h.size - h.heap) == h.size &&
-              plan.heap == h.heap;
+              memcmp(&plan.slots, &h.slots, offsetof(header, heap) + sizeof h.heap - offsetof(header, slots)) == 0;
   if (!sane || !atomic_load(&h.ready)) {
     process_say(message, "the file is a damaged segment of chalk");
     return CHALK_EINVALID;
@@ -262,7 +276,10 @@ static int attach(chalk_segment *g, uint64_t size, char *message) {
 static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
   struct stat st;
   if (fstat(g->fd, &st) != 0) return CHALK_EINVALID;
-  if (o->path && st.st_size > 0) return attach(g, (uint64_t)st.st_size, message);
+  if (o->path && st.st_size > 0) {
+    uint64_t size = (uint64_t)st.st_size;
+    if (!is_half_made(g, size) || ftruncate(g->fd, 0) != 0) return attach(g, size, message);
+  }
   header plan = {0};
   int e = reserve(g, o, &plan, message);
   return e == CHALK_OK ? create(g, &plan, o, message) : e;

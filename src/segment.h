@@ -91,7 +91,7 @@ typedef struct metric {
   uint64_t name, name_size;
   uint64_t shape, shape_size;
   shared_u64 blob; /* its size, then its bytes; replaced under the registry lock */
-  uint64_t le; /* heap offset of `les` doubles */
+  uint64_t le;     /* heap offset of `les` doubles */
   shared_u64 folded;
   uint64_t folded_told; /* the holder's */
 } metric;
@@ -188,6 +188,15 @@ struct chalk_segment {
 
 static inline void *segment_at(const chalk_segment *g, uint64_t offset) { return g->base + offset; }
 
+/*
+ * The block that a cell points to. NULL when it cannot be one: a reader without a lock may find the cell in use for
+ * something else meanwhile, which the series' generation tells it afterwards.
+ */
+static inline void *segment_block(const chalk_segment *g, uint64_t offset, uint64_t size) {
+  bool fits = offset >= g->head->heap && offset % 8 == 0 && size <= g->size && offset <= g->size - size;
+  return fits ? segment_at(g, offset) : NULL;
+}
+
 static inline shared_u64 *segment_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
   return (shared_u64 *)(g->base + g->head->cells) + (uint64_t)writer * g->head->capacity + id;
 }
@@ -208,10 +217,13 @@ static inline bool segment_chunk_real(const chalk_segment *g, const shared_u64 *
 }
 
 /* Makes the piece of a row real that holds item `id`; rows start at `row`, each item takes `width` bytes. */
-int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id);
+int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id, bool last);
 
-/* Makes a range real. CHALK_EMEMORY when the file system or the limit does not allow it. */
-int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size);
+/*
+ * Makes a range real. CHALK_EMEMORY when the file system or the limit does not allow it. `last`: may take from the last
+ * sixteenth below the limit, which is kept for overflow series, or there would be none when they are needed.
+ */
+int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool last);
 
 /* Takes a lock. True: its last owner died in it, and the caller has to put right what it protects. */
 bool segment_lock_take(segment_lock *lock);

@@ -47,13 +47,14 @@ static void ids_lock(chalk_segment *g) {
 
 /* Makes the structs up to and with `id` real. */
 static int make_structs(chalk_segment *g, uint32_t id) {
-  enum { BATCH = 128 };
+  enum { BATCH = 512 }; /* whole pages */
   header *h = g->head;
   uint32_t real = atomic_load(&h->series_real);
   if (id < real) return CHALK_OK;
   uint32_t want = (id / BATCH + 1) * BATCH;
   if (want > h->capacity) want = h->capacity;
-  int e = segment_make_real(g, h->series + (uint64_t)real * sizeof(series), (uint64_t)(want - real) * sizeof(series));
+  int e = segment_make_real(g, h->series + (uint64_t)real * sizeof(series), (uint64_t)(want - real) * sizeof(series),
+                            false);
   if (e == CHALK_OK) atomic_store(&h->series_real, want);
   return e;
 }
@@ -133,6 +134,7 @@ static void stripe_grow(chalk_segment *g, uint32_t number) {
   if (!new) return;
   /* An owner that dies here leaves heads that are too long for `size`, and the next one rebuilds. */
   t->heads = new;
+  atomic_signal_fence(memory_order_seq_cst);
   t->size *= 2;
   stripe_rebuild(g, number, false);
   heap_give(g, old, size);
@@ -210,23 +212,28 @@ static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *
   return CHALK_OK;
 }
 
-int series_hold(chalk_segment *g, const series_key *key, uint32_t *id) {
+void series_let_go(chalk_segment *g, const series_key *key) { stripe_unlock(&g->stripes[stripe_of(key->hash)]); }
+
+void series_hold_overflow(chalk_segment *g, series_key *key) {
+  series_let_go(g, key);
+  key->hash = key_hash(key->metric, KEY_OVERFLOW, sizeof KEY_OVERFLOW - 1);
+  stripe_lock(g, stripe_of(key->hash));
+}
+
+int series_hold(chalk_segment *g, series_key *key, uint32_t *id) {
   const metric *m = &g->metrics[key->metric];
   stripe *t = stripe_lock(g, stripe_of(key->hash));
   if (atomic_load(&((metric *)m)->state) == METRIC_FREE) return CHALK_EGONE;
   /* Without tags the overflow series would look like the series itself, so once in use it is the series. */
   bool overflow = m->tags ? is_overflow(m, key) : series_bound(g, key->metric);
-  if (overflow) {
-    *id = key->metric;
-    return CHALK_OK;
-  }
-  *id = stripe_search(g, t, key);
-  return *id != NONE ? CHALK_OK : create(g, t, key, id);
+  int e = CHALK_OK;
+  *id = overflow ? key->metric : stripe_search(g, t, key);
+  if (*id == NONE) e = create(g, t, key, id);
+  if (*id == key->metric) series_hold_overflow(g, key);
+  return e;
 }
 
-void series_let_go(chalk_segment *g, const series_key *key) { stripe_unlock(&g->stripes[stripe_of(key->hash)]); }
-
-int series_find(chalk_segment *g, const series_key *key, uint32_t *id) {
+int series_find(chalk_segment *g, series_key *key, uint32_t *id) {
   int e = series_hold(g, key, id);
   series_let_go(g, key);
   return e;
@@ -254,8 +261,9 @@ int64_t series_total(const chalk_segment *g, uint32_t id) {
   int64_t total = 0;
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t bits = cell_bits(g, w, id);
-    if (bits == 0) continue;
-    total += kind == CHALK_HISTOGRAM ? (int64_t)histogram_count(segment_at(g, bits)) : (int64_t)as_double(bits);
+    if (kind == CHALK_COUNT) total += (int64_t)as_double(bits);
+    if (kind != CHALK_HISTOGRAM || !segment_block(g, bits, HISTOGRAM_LEAST)) continue;
+    total += (int64_t)histogram_count(segment_at(g, bits));
   }
   return total;
 }
@@ -267,19 +275,24 @@ static double combined(uint32_t across, double a, double b) {
 
 static bool slot_lives(const slot *w) { return atomic_load((shared_u32 *)&w->taken) && !process_is_dead(&w->owner); }
 
+/* Before the value is read, or a reader would take the zero from before the first set for a value. */
+static bool is_set(const shared_u64 *mark) {
+  return as_double(atomic_load_explicit((shared_u64 *)mark, memory_order_acquire)) != GAUGE_UNSET;
+}
+
 bool series_gauge(const chalk_segment *g, uint32_t id, double *value) {
   series *s = &g->series[id];
   uint32_t across = g->metrics[s->metric].across;
   if (across == CHALK_LAST) {
+    bool set = is_set(&s->mark);
     *value = load_double(&s->gauge);
-    return load_double(&s->mark) != GAUGE_UNSET;
+    return set;
   }
   bool any = false;
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t offset = cell_bits(g, w, id);
-    if (offset == 0 || (w > 0 && !slot_lives(&g->slots[w]))) continue;
-    const shared_u64 *block = segment_at(g, offset);
-    if (load_double(&block[1]) == GAUGE_UNSET) continue;
+    const shared_u64 *block = segment_block(g, offset, 2 * sizeof *block);
+    if (!block || (w > 0 && !slot_lives(&g->slots[w])) || !is_set(&block[1])) continue;
     *value = any ? combined(across, *value, load_double(&block[0])) : load_double(&block[0]);
     any = true;
   }
@@ -416,7 +429,7 @@ static void pass_on(chalk_segment *g, uint32_t id) {
   int e = series_hold(g, &key, &to);
   if (e == CHALK_OK || e == CHALK_FOLDED) {
     uint64_t row = g->head->cells;
-    e = segment_chunk_make(g, g->slots[0].chunks, row, 8, to);
+    e = segment_chunk_make(g, g->slots[0].chunks, row, 8, to, to < METRICS);
     if (e == CHALK_OK && m->kind == CHALK_COUNT) {
       atomic_store(&s->at_drop, (uint64_t)total);
       add_to_count(g, to, (double)(total - known));
@@ -427,7 +440,9 @@ static void pass_on(chalk_segment *g, uint32_t id) {
   series_let_go(g, &key);
 }
 
+/* The registry lock keeps away those who take a slot and look at the gauges in it. */
 static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
+  segment_lock_take(&g->head->registry);
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t bits = cell_bits(g, w, id);
     if (bits == 0) continue;
@@ -435,6 +450,7 @@ static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
     if (m->kind == CHALK_HISTOGRAM) histogram_free(g, bits);
     if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
   }
+  segment_lock_give(&g->head->registry);
 }
 
 bool series_reclaim(chalk_segment *g, uint32_t id) {
@@ -451,6 +467,9 @@ bool series_reclaim(chalk_segment *g, uint32_t id) {
   s->key = 0;
   heap_give(g, key, s->key_size);
   ids_give(g, id);
-  atomic_fetch_sub(&g->head->quarantined, 1);
+  /* Who died at dropping it may not have counted it. */
+  uint32_t n = atomic_load(&g->head->quarantined);
+  while (n > 0 && !atomic_compare_exchange_weak(&g->head->quarantined, &n, n - 1)) {
+  }
   return true;
 }

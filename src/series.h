@@ -24,10 +24,13 @@ typedef struct series_key {
 
 /*
  * Finds or creates; *id is the overflow series when CHALK_FOLDED. For callers that must act on a live series before
- * anybody can drop it: `series_hold` leaves its stripe locked, to be unlocked with series_let_go.
+ * anybody can drop it: `series_hold` leaves its stripe locked, to be unlocked with series_let_go. An overflow series
+ * has many keys and one stripe, so key->hash may change.
  */
-int series_find(chalk_segment *g, const series_key *key, uint32_t *id);
-int series_hold(chalk_segment *g, const series_key *key, uint32_t *id);
+int series_find(chalk_segment *g, series_key *key, uint32_t *id);
+int series_hold(chalk_segment *g, series_key *key, uint32_t *id);
+/* Holds the metric's overflow series instead of what is held. */
+void series_hold_overflow(chalk_segment *g, series_key *key);
 void series_let_go(chalk_segment *g, const series_key *key);
 
 /* Whether the number still is this series, alive. */

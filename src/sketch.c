@@ -67,8 +67,14 @@ const sketch_map *sketch_map_of(int scale) {
   return map;
 }
 
-int32_t sketch_index_small(const sketch_map *map, double v) {
-  return sketch_index(map, v * 18014398509481984.0) - 54 * (1 << map->scale);
+int32_t sketch_index(const sketch_map *map, double v) {
+  union {
+    double d;
+    uint64_t u;
+  } bits = {v};
+  if (bits.u >> 52 != 0) return sketch_index_normal(map, bits.u);
+  bits.d *= 18014398509481984.0; /* 2^54: subnormal no more */
+  return sketch_index_normal(map, bits.u) - 54 * (1 << map->scale);
 }
 
 double sketch_error_of(int scale) {

@@ -44,19 +44,16 @@ typedef struct sketch_map {
 /* The map of a scale from 0 to SKETCH_MOST_SCALE; made once in a process. NULL: out of memory. */
 const sketch_map *sketch_map_of(int scale);
 
-/* The index of the bucket of v, finite and above zero, at the map's scale. */
-int32_t sketch_index_small(const sketch_map *map, double v);
-static inline int32_t sketch_index(const sketch_map *map, double v) {
-  union {
-    double d;
-    uint64_t u;
-  } bits = {v};
-  if (__builtin_expect(bits.u >> 52 == 0, 0)) return sketch_index_small(map, v);
-  uint64_t mantissa = bits.u & ((1ull << 52) - 1);
+/* The index of the bucket of a normal number above zero, by its bits, at the map's scale. */
+static inline int32_t sketch_index_normal(const sketch_map *map, uint64_t bits) {
+  uint64_t mantissa = bits & ((1ull << 52) - 1);
   uint32_t j = map->guess[mantissa >> (51 - map->scale)];
   j += mantissa > map->bound[j + 1];
-  return (((int32_t)(bits.u >> 52) - 1023) * (1 << map->scale)) + (int32_t)j - (mantissa == 0);
+  return (((int32_t)(bits >> 52) - 1023) * (1 << map->scale)) + (int32_t)j - (mantissa == 0);
 }
+
+/* The same for any finite v above zero. */
+int32_t sketch_index(const sketch_map *map, double v);
 
 /* The smallest scale that keeps this relative error. */
 int sketch_scale_for(double error);

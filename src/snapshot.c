@@ -52,7 +52,7 @@ static void add_writer(chalk_snapshot *s, uint32_t w) {
     uint64_t bits = atomic_load_explicit(segment_cell(g, w, e->series), memory_order_acquire);
     if (m->kind == CHALK_COUNT)
       e->total += (int64_t)as_double(bits);
-    else if (bits)
+    else if (segment_block(g, bits, HISTOGRAM_LEAST))
       e->total += (int64_t)histogram_count(segment_at(g, bits));
   }
 }
@@ -158,6 +158,15 @@ bool snapshot_sum(const chalk_snapshot *s, const chalk_entry *e, histogram_sum *
   return snapshot_is_current(s, e);
 }
 
+/* Of a series that went while it was read: what was read may be anything. */
+static int detail_empty(snapshot_detail *d) {
+  uint32_t max_buckets = d->sketch->max_buckets;
+  chalk_sketch_free(d->sketch);
+  d->sketch = chalk_sketch_new(0.0001, max_buckets);
+  d->sum = (histogram_sum){.les = d->sum.les};
+  return d->sketch ? CHALK_OK : CHALK_EMEMORY;
+}
+
 const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
   if (!s->details) s->details = calloc((size_t)s->n + 1, sizeof *s->details);
   if (!s->details) return NULL;
@@ -173,6 +182,7 @@ const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
   uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
   int code = e->dropped ? (at_drop ? stored_load(g, at_drop, &d->sum, d->sketch) : CHALK_OK)
                         : stored_read(g, e->series, &d->sum, d->sketch);
+  if (code == CHALK_OK && !snapshot_is_current(s, e)) code = detail_empty(d);
   if (code != CHALK_OK) {
     chalk_sketch_free(d->sketch);
     free(d);

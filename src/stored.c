@@ -22,9 +22,10 @@ int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_s
   for (uint32_t w = 0; w < atomic_load(&g->head->slot_top) && e == CHALK_OK; w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, id)) continue;
     uint64_t offset = atomic_load_explicit(segment_cell(g, w, id), memory_order_acquire);
-    if (!offset) continue;
-    histogram_read(segment_at(g, offset), sum);
-    if (sketch) e = histogram_read_sketch(g, segment_at(g, offset), sketch);
+    const histogram *h = segment_block(g, offset, HISTOGRAM_LEAST);
+    if (!h) continue;
+    histogram_read(h, sum);
+    if (sketch) e = histogram_read_sketch(g, h, sketch);
   }
   return e;
 }
@@ -95,6 +96,11 @@ int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, cha
   return k ? load_sketch(s, k) : CHALK_OK;
 }
 
+bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *k) {
+  const stored *s = segment_at(g, offset);
+  return s->counts[s->les] == sum->le[sum->les] && s->count == k->count;
+}
+
 void stored_give(chalk_segment *g, uint64_t offset) {
   if (offset) heap_give(g, offset, ((stored *)segment_at(g, offset))->size);
 }
@@ -111,7 +117,7 @@ void stored_pass_on(chalk_segment *g, uint32_t from, uint32_t to) {
   uint64_t block = atomic_load(cell), at_drop = atomic_load(&g->series[from].at_drop);
   uint32_t les = g->metrics[g->series[from].metric].les, buckets = atomic_load(&g->head->max_buckets);
   if (!block) {
-    block = histogram_new(g, les);
+    block = histogram_new(g, les, to < METRICS);
     if (!block) return;
     atomic_store(cell, block);
   }

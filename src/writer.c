@@ -14,14 +14,17 @@
 
 enum { RETIRED = 256 };
 
+enum { NOBODY = -1 }; /* as a writer's pid: forked, has to take a slot, even if this process's id was once the slot's */
+
 static chalk_writer *writers; /* of this process; process lock, as the others */
+static chalk_writer *kept;    /* closed ones of private segments */
 static chalk_writer *retired, **retired_last = &retired;
 static int n_retired;
 
 /* Slots */
 
 static void in_child(void) {
-  for (chalk_writer *w = writers; w; w = w->next) w->own = NAN;
+  for (chalk_writer *w = writers; w; w = w->next) w->own = NAN, w->pid = NOBODY;
 }
 
 /* The gauges that a slot's last owner held are not the new one's. */
@@ -58,7 +61,7 @@ static uint32_t slot_find(chalk_segment *g) {
 /* Every slot can reach its metrics' overflow series without asking for memory. */
 static bool make_overflow_cells(chalk_segment *g, uint32_t number, uint32_t metric_number) {
   uint64_t row = g->head->cells + (uint64_t)number * g->head->capacity * 8;
-  return segment_chunk_make(g, g->slots[number].chunks, row, 8, metric_number) == CHALK_OK;
+  return segment_chunk_make(g, g->slots[number].chunks, row, 8, metric_number, true) == CHALK_OK;
 }
 
 static uint32_t slot_take(chalk_writer *w) {
@@ -84,13 +87,18 @@ static uint32_t slot_take(chalk_writer *w) {
   return number;
 }
 
+/* Makes all handles bind anew. Beyond any epoch, so that no two turns give the same sum. */
+static void new_turn(chalk_writer *w) {
+  w->turns++;
+  w->own = (double)w->turns * 8589934592.0;
+}
+
 void writer_take_slot(chalk_writer *w) {
   uint32_t pid = (uint32_t)getpid();
   if (w->pid == pid) return;
   w->slot = slot_take(w);
   w->pid = pid;
-  w->turns++;
-  w->own = (double)w->turns * 8589934592.0; /* beyond any epoch, so that no two turns give the same sum */
+  new_turn(w);
 }
 
 /*
@@ -102,14 +110,21 @@ static void retire(chalk_writer *w) {
   w->pid = 0;
   free(w->scratch);
   free(w->uses);
+  for (uint32_t m = 0; m < METRICS; m++) free(w->plans[m]);
+  free(w->plans);
+  w->plans = NULL;
   w->scratch = NULL;
   w->uses = NULL;
-  w->next = NULL;
-  if (!w->segment->name) return;
   process_lock();
-  *retired_last = w;
-  retired_last = &w->next;
-  n_retired++;
+  if (w->segment->name) {
+    w->next = NULL;
+    *retired_last = w;
+    retired_last = &w->next;
+    n_retired++;
+  } else {
+    w->next = kept;
+    kept = w;
+  }
   process_unlock();
 }
 
@@ -127,8 +142,9 @@ chalk_writer *chalk_writer_open(chalk_segment *g, char *message) {
   if (w) {
     w->scratch = malloc(offsetof(chalk_series, key) + KEY_MOST);
     w->uses = calloc(METRICS / 64, sizeof *w->uses);
+    w->plans = calloc(METRICS, sizeof *w->plans);
   }
-  if (!w || !w->scratch || !w->uses) {
+  if (!w || !w->scratch || !w->uses || !w->plans) {
     process_say(message, "out of memory");
     return NULL;
   }
@@ -184,6 +200,8 @@ int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
 void chalk_undefine(chalk_writer *w, uint32_t number) {
   if (number >= METRICS) return;
   w->uses[number / 64] &= ~(1ull << (number % 64));
+  free(w->plans[number]);
+  w->plans[number] = NULL;
   if (w->slot) atomic_fetch_and(&w->segment->slots[w->slot].uses[number / 64], ~(1ull << (number % 64)));
 }
 
@@ -195,9 +213,24 @@ static uint64_t block_of(chalk_writer *w, uint32_t id, const metric *m) {
   shared_u64 *cell = segment_cell(g, w->slot, id);
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
-  block = m->kind == CHALK_HISTOGRAM ? histogram_new(g, m->les) : heap_take(g, 16);
+  bool last = id < METRICS;
+  block = m->kind == CHALK_HISTOGRAM ? histogram_new(g, m->les, last) : last ? heap_take_last(g, 16) : heap_take(g, 16);
   if (block) atomic_store_explicit(cell, block, memory_order_release);
   return block;
+}
+
+static const histogram_plan *plan_of(chalk_writer *w, uint32_t number, const histogram *h) {
+  const metric *m = &w->segment->metrics[number];
+  if (!w->plans[number]) w->plans[number] = histogram_plan_new(w->segment, segment_at(w->segment, m->le), m->les);
+  histogram_plan *plan = w->plans[number];
+  /* A block from before a change of the initial error may have a finer table. */
+  if (plan && plan->map->scale < (int)h->start_scale) {
+    const sketch_map *finer = sketch_map_of((int)h->start_scale);
+    if (!finer) return NULL;
+    plan->map = finer;
+    new_turn(w); /* other blocks' short cuts are by the old map: their handles bind anew */
+  }
+  return plan;
 }
 
 /* Points the handle at its cell in the writer's slot. */
@@ -207,7 +240,7 @@ static int bind_cell(chalk_series *s, uint32_t id) {
   series *e = &g->series[id];
   const metric *m = &g->metrics[s->metric];
   uint64_t row = g->head->cells + (uint64_t)w->slot * g->head->capacity * 8;
-  if (segment_chunk_make(g, g->slots[w->slot].chunks, row, 8, id) != CHALK_OK) return CHALK_EMEMORY;
+  if (segment_chunk_make(g, g->slots[w->slot].chunks, row, 8, id, id < METRICS) != CHALK_OK) return CHALK_EMEMORY;
   shared_u64 *cell = segment_cell(g, w->slot, id);
   bool own_block = m->kind == CHALK_HISTOGRAM || (m->kind == CHALK_GAUGE && m->across != CHALK_LAST);
   uint64_t block = own_block ? block_of(w, id, m) : 0;
@@ -216,6 +249,9 @@ static int bind_cell(chalk_series *s, uint32_t id) {
   if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(-0.0));
   s->cell = (double *)(m->kind == CHALK_COUNT ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
   s->histogram = m->kind == CHALK_HISTOGRAM ? segment_at(g, block) : NULL;
+  s->plan = m->kind == CHALK_HISTOGRAM ? plan_of(w, s->metric, s->histogram) : NULL;
+  if (s->histogram && !s->plan) return CHALK_EMEMORY;
+  if (s->histogram) histogram_bind(g, s->histogram, s->plan);
   s->kind = m->kind;
   s->series = id;
   s->generation = atomic_load(&e->generation);
@@ -246,6 +282,7 @@ static int bind_key(chalk_series *s, double epoch) {
   }
   int e = series_hold(g, &key, &id);
   if (e >= 0 && bind_cell(s, id) != CHALK_OK) {
+    series_hold_overflow(g, &key);
     e = bind_cell(s, s->metric) == CHALK_OK ? CHALK_FOLDED : CHALK_EMEMORY;
   }
   series_let_go(g, &key);
@@ -293,6 +330,12 @@ static bool is_current(const chalk_series *s) { return *s->shared + *s->own == s
 
 /* Recording */
 
+static void add_atomic(shared_u64 *cell, double n) {
+  uint64_t old = atomic_load(cell);
+  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n))) {
+  }
+}
+
 /*
  * For VMs that share slot 0: binds under the lock and records before letting go. `add` is atomic where the others of
  * the slot may do the same at once; the stripe's lock orders them with drops.
@@ -303,26 +346,26 @@ static int record_shared(chalk_series *s, double v, bool set) {
   series_key key = key_of(s);
   uint32_t id;
   int e = series_hold(g, &key, &id);
-  if (e >= 0 && bind_cell(s, id) != CHALK_OK && bind_cell(s, s->metric) != CHALK_OK) e = CHALK_EMEMORY;
+  if (e >= 0 && bind_cell(s, id) != CHALK_OK) {
+    series_hold_overflow(g, &key);
+    if (bind_cell(s, s->metric) != CHALK_OK) e = CHALK_EMEMORY;
+  }
   if (e >= 0) {
     shared_u64 *cell = (shared_u64 *)s->cell;
     if (s->kind == CHALK_HISTOGRAM) {
-      const metric *m = &g->metrics[s->metric];
-      e = histogram_add(g, s->histogram, segment_at(g, m->le), v);
+      e = histogram_add(g, s->histogram, s->plan, v);
     } else if (set) {
       store_double(&cell[0], v);
     } else {
-      uint64_t old = atomic_load(cell);
-      while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + v))) {
-      }
+      add_atomic(cell, v);
     }
     if (s->kind == CHALK_GAUGE) store_double(&cell[1], GAUGE_TOUCHED);
   }
   series_let_go(g, &key);
-  return e < 0 ? e : CHALK_OK;
+  return e < 0 ? e : CHALK_REBOUND;
 }
 
-/* Whether the record may go on through the handle: 1; it was done otherwise, or cannot be: 0, *e says. */
+/* Whether the record may go on through the handle; if not it was done otherwise, or cannot be. *e is the code. */
 static bool prepare(chalk_series *s, double v, bool set, int *e) {
   *e = CHALK_OK;
   if (is_current(s)) return true;
@@ -333,44 +376,48 @@ static bool prepare(chalk_series *s, double v, bool set, int *e) {
     return false;
   }
   *e = chalk_rebind(s);
-  if (*e == CHALK_FOLDED) *e = CHALK_OK;
-  return *e == CHALK_OK;
+  if (*e >= 0) *e = CHALK_REBOUND;
+  return *e >= 0;
 }
 
 int chalk_add(chalk_series *s, double n) {
   bool whole = n >= 0 && n <= 9007199254740992.0 && n == (double)(uint64_t)n;
-  if (s->kind == CHALK_HISTOGRAM || (s->kind == CHALK_COUNT && !whole)) return CHALK_ENUMBER;
+  if (s->kind == CHALK_HISTOGRAM) return CHALK_EVERB;
+  if (s->kind == CHALK_COUNT && !whole) return CHALK_ENUMBER;
   int e;
   if (!prepare(s, n, false, &e)) return e;
   shared_u64 *cell = (shared_u64 *)s->cell;
   if (s->kind == CHALK_COUNT) {
     store_double(cell, load_double(cell) + n);
-    return CHALK_OK;
+  } else {
+    add_atomic(cell, n);
+    store_double(&cell[1], GAUGE_TOUCHED);
   }
-  uint64_t old = atomic_load(cell);
-  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n))) {
-  }
-  store_double(&cell[1], GAUGE_TOUCHED);
-  return CHALK_OK;
+  return e;
 }
 
 int chalk_set(chalk_series *s, double v) {
-  if (s->kind != CHALK_GAUGE) return CHALK_ENUMBER;
+  if (s->kind != CHALK_GAUGE) return CHALK_EVERB;
   int e;
   if (!prepare(s, v, true, &e)) return e;
   shared_u64 *cell = (shared_u64 *)s->cell;
   store_double(&cell[0], v);
   store_double(&cell[1], GAUGE_TOUCHED);
-  return CHALK_OK;
+  return e;
+}
+
+static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v) {
+  if (s->kind != CHALK_HISTOGRAM) return CHALK_EVERB;
+  if (!isfinite(v)) return CHALK_ENUMBER;
+  int e;
+  if (!prepare(s, v, false, &e)) return e;
+  int added = s->histogram ? histogram_add(s->writer->segment, s->histogram, s->plan, v) : CHALK_EMEMORY;
+  return added == CHALK_OK ? e : added;
 }
 
 int chalk_record(chalk_series *s, double v) {
-  if (s->kind != CHALK_HISTOGRAM || !isfinite(v)) return CHALK_ENUMBER;
-  int e;
-  if (!prepare(s, v, false, &e)) return e;
-  if (!s->histogram) return CHALK_EMEMORY;
-  chalk_segment *g = s->writer->segment;
-  return histogram_add(g, s->histogram, segment_at(g, g->metrics[s->metric].le), v);
+  if (__builtin_expect(!is_current(s) || !s->histogram || !histogram_is_usual(v), 0)) return record_otherwise(s, v);
+  return histogram_add(s->writer->segment, s->histogram, s->plan, v);
 }
 
 /* Reading back and dropping */

@@ -18,8 +18,9 @@ struct chalk_writer {
   chalk_writer *next; /* of this process; process lock */
   uint32_t slot;
   uint32_t pid;   /* whose slot it is; 0: closed */
-  uint32_t turns; /* slots taken so far, for `own` */
+  uint32_t turns; /* slots taken so far, and more, for `own` */
   chalk_series *scratch;
+  struct histogram_plan **plans; /* by metric, made on first use */
   uint64_t *uses; /* metrics defined through it, for the next slot it takes */
 };
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -51,15 +52,30 @@ static inline chalk_writer *open_writer(chalk_segment *g) {
 static inline int define(chalk_writer *w, const char *name, uint32_t kind, uint32_t tags, uint32_t les) {
   static const double bounds[] = {0.01, 0.1, 1, 10, 100};
   size_t size = strlen(name);
-  chalk_definition d = {.name = name, .shape = name, .blob = name, .name_size = size, .shape_size = size,
-                        .blob_size = size, .le = bounds, .kind = kind, .tags = tags, .les = les};
+  chalk_definition d = {.name = name,
+                        .shape = name,
+                        .blob = name,
+                        .name_size = size,
+                        .shape_size = size,
+                        .blob_size = size,
+                        .le = bounds,
+                        .kind = kind,
+                        .tags = tags,
+                        .les = les};
   return chalk_define(w, &d, NULL);
 }
 
 static inline int define_across(chalk_writer *w, const char *name, uint32_t across) {
   size_t size = strlen(name);
-  chalk_definition d = {.name = name, .shape = name, .blob = name, .name_size = size, .shape_size = size,
-                        .blob_size = size, .kind = CHALK_GAUGE, .across = across, .tags = 1};
+  chalk_definition d = {.name = name,
+                        .shape = name,
+                        .blob = name,
+                        .name_size = size,
+                        .shape_size = size,
+                        .blob_size = size,
+                        .kind = CHALK_GAUGE,
+                        .across = across,
+                        .tags = 1};
   return chalk_define(w, &d, NULL);
 }
 
@@ -112,13 +128,20 @@ static inline chalk_info info_of(chalk_segment *g) {
 static inline void pause_ms(long ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
 
 /* Ends the child with the code that says whether all went well; no exit handlers of the parent's. */
-#define CHILD_CHECK(condition) \
-  do {                         \
-    if (!(condition)) {        \
+#define CHILD_CHECK(condition)                                                      \
+  do {                                                                              \
+    if (!(condition)) {                                                             \
       fprintf(stderr, "in the child: %s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      _exit(1);                \
-    }                          \
+      _exit(1);                                                                     \
+    }                                                                               \
   } while (0)
+
+/* A child that does not outlive a test that failed. */
+static inline pid_t fork_child(void) {
+  pid_t pid = fork();
+  if (pid == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
+  return pid;
+}
 
 static inline void join_child(pid_t pid) {
   int status = 0;

@@ -3,6 +3,7 @@
 
 #include "common.h"
 
+#include "heap.h"
 #include "histogram.h"
 
 enum { VALUES = 1000000 };
@@ -32,10 +33,10 @@ static void close_histogram(fixture f) {
 /* The bytes that the block and its tables take. */
 static uint64_t footprint(const fixture *f) {
   const histogram *h = f->s->histogram;
-  uint64_t bytes = sizeof *h + (h->les + 1) * 8;
+  uint64_t bytes = heap_rounded((HISTOGRAM_LEAST + (h->les + 1) * 8 + 63) & ~63ull);
   for (int which = 0; which < 2; which++) {
     uint64_t word = atomic_load((shared_u64 *)&h->table[which]);
-    if (word) bytes += (word >> 52 & 1 ? 12ull : 8ull) << (word >> 40 & 31);
+    if (word) bytes += heap_rounded((word >> 52 & 1 ? 12ull : 8ull) << (word >> 40 & 31));
   }
   return bytes;
 }
@@ -46,7 +47,7 @@ static int by_value(const void *a, const void *b) {
 }
 
 static void record_and_check(fixture *f, double *values, int n) {
-  for (int i = 0; i < n; i++) assert_int_equal(chalk_record(f->s, values[i]), CHALK_OK);
+  for (int i = 0; i < n; i++) assert_true(chalk_record(f->s, values[i]) >= CHALK_OK);
   chalk_sketch *k = chalk_series_sketch(f->s);
   assert_non_null(k);
   assert_int_equal(chalk_sketch_count(k), n);
@@ -77,7 +78,7 @@ static void test_lognormal_within_error_and_memory(void **state) {
 static void test_few_buckets_take_less_than_a_kibibyte(void **state) {
   (void)state;
   fixture f = open_histogram(512, 5);
-  for (int i = 0; i < 10000; i++) assert_int_equal(chalk_record(f.s, 1 + i % 40), CHALK_OK);
+  for (int i = 0; i < 10000; i++) assert_true(chalk_record(f.s, 1 + i % 40) >= CHALK_OK);
   assert_true(footprint(&f) < 1024);
   close_histogram(f);
 }
@@ -88,7 +89,7 @@ static void test_worst_case_memory(void **state) {
   fixture f = open_histogram(512, 5);
   for (int i = 0; i < 512; i++) {
     double v = exp(0.37 * i - 90);
-    assert_int_equal(chalk_record(f.s, v), CHALK_OK);
+    assert_true(chalk_record(f.s, v) >= CHALK_OK);
   }
   /* Counts beyond 32 bits make the table wide; the buckets of a merged sketch may hold as many. */
   chalk_sketch *k = chalk_sketch_new(0.001, 512);
@@ -96,10 +97,11 @@ static void test_worst_case_memory(void **state) {
   chalk_sketch_add(k, 1, 5000000000ull);
   les[5] = 5000000000ull;
   assert_int_equal(histogram_merge(f.g, f.s->histogram, k, les), CHALK_OK);
+  chalk_rebind(f.s);
   chalk_sketch_free(k);
   print_message("512 scattered buckets: %llu bytes\n", (unsigned long long)footprint(&f));
   assert_true(footprint(&f) <= 13 * 1024);
-  for (int i = 0; i < 1000; i++) assert_int_equal(chalk_record(f.s, 1), CHALK_OK);
+  for (int i = 0; i < 1000; i++) assert_true(chalk_record(f.s, 1) >= CHALK_OK);
   k = chalk_series_sketch(f.s);
   assert_int_equal(chalk_sketch_count(k), 512 + 5000000000ull + 1000);
   chalk_sketch_free(k);
@@ -115,8 +117,9 @@ static void test_counts_beyond_32_bits(void **state) {
     uint64_t les[CHALK_LES + 1] = {start};
     chalk_sketch_add(k, 2, start);
     assert_int_equal(histogram_merge(f.g, f.s->histogram, k, les), CHALK_OK);
+    chalk_rebind(f.s);
     chalk_sketch_free(k);
-    for (int i = 0; i < 5; i++) assert_int_equal(chalk_record(f.s, 2), CHALK_OK);
+    for (int i = 0; i < 5; i++) assert_true(chalk_record(f.s, 2) >= CHALK_OK);
     k = chalk_series_sketch(f.s);
     chalk_bucket b;
     assert_int_equal(chalk_sketch_count(k), start + 5);
@@ -133,16 +136,15 @@ static void test_counts_beyond_32_bits(void **state) {
 static void test_both_signs_share_the_limit(void **state) {
   (void)state;
   fixture f = open_histogram(512, 0);
-  enum { N = 200000 };
-  double *values = malloc(N * sizeof *values);
-  for (int i = 0; i < N; i++) values[i] = exp(1.5 * normal());
-  for (int i = 0; i < 100; i++) values[N - 1 - i] = -exp(normal());
-  record_and_check(&f, values, N);
+  double values[512 + 3];
+  for (int i = 0; i < 512; i++) values[i] = exp2((i + 0.5) / 512);
+  for (int i = 0; i < 3; i++) values[512 + i] = -1 - i;
+  record_and_check(&f, values, 515);
   chalk_sketch *k = chalk_series_sketch(f.s);
-  assert_true(chalk_sketch_error(k) < 0.05);
+  assert_true(chalk_sketch_error(k) < 0.002);
+  assert_int_equal(k->negative.n, 3);
   chalk_sketch_free(k);
   close_histogram(f);
-  free(values);
 }
 
 static void test_any_double_and_small_limits(void **state) {
@@ -157,7 +159,7 @@ static void test_any_double_and_small_limits(void **state) {
         assert_int_equal(chalk_record(f.s, v), CHALK_ENUMBER);
         continue;
       }
-      assert_int_equal(chalk_record(f.s, v), CHALK_OK);
+      assert_true(chalk_record(f.s, v) >= CHALK_OK);
       n++, zeroes += v == 0;
     }
     chalk_sketch *k = chalk_series_sketch(f.s);
@@ -193,13 +195,27 @@ static void test_limits_change_in_use(void **state) {
   (void)state;
   fixture f = open_histogram(512, 0);
   for (int i = 0; i < 20000; i++) chalk_record(f.s, exp(normal()));
-  chalk_options o = {.max_buckets = 32, .initial_error = 0.0001};
-  assert_int_equal(chalk_segment_configure(f.g, &o, NULL), CHALK_OK);
-  for (int i = 0; i < 20000; i++) chalk_record(f.s, exp(2 * normal()));
+  static const chalk_options changes[] = {{.initial_error = 0.1}, {.initial_error = 0.0001}, {.max_buckets = 32}};
+  for (int change = 0; change < 3; change++) {
+    assert_int_equal(chalk_segment_configure(f.g, &changes[change], NULL), CHALK_OK);
+    /* A new VM in the old slot, and one beside it. */
+    free(f.s);
+    chalk_writer_close(f.w);
+    f.w = open_writer(f.g);
+    chalk_writer *other = open_writer(f.g);
+    f.s = bind(f.w, define(f.w, "latency", CHALK_HISTOGRAM, 1, 0), "a");
+    chalk_series *s = bind(other, define(other, "latency", CHALK_HISTOGRAM, 1, 0), "a");
+    for (int i = 0; i < 10000; i++) assert_int_equal(chalk_record(i & 1 ? s : f.s, exp(2 * normal())), CHALK_OK);
+    free(s);
+    chalk_writer_close(other);
+  }
+  double median = exp(0);
   chalk_sketch *k = chalk_series_sketch(f.s);
-  assert_int_equal(chalk_sketch_count(k), 40000);
-  assert_true(k->positive.n <= 32);
+  assert_int_equal(chalk_sketch_count(k), 50000);
+  assert_true(fabs(chalk_sketch_quantile(k, 0.5) / median - 1) < chalk_sketch_error(k) + 0.05);
   chalk_sketch_free(k);
+  const histogram *h = f.s->histogram;
+  assert_true(h->used[0] <= 32);
   close_histogram(f);
 }
 
@@ -207,19 +223,17 @@ static void test_limits_change_in_use(void **state) {
 static void test_reader_beside_a_writer(void **state) {
   (void)state;
   fixture f = open_histogram(64, 0);
-  int done[2];
-  assert_int_equal(pipe(done), 0);
-  pid_t pid = fork();
+  pid_t pid = fork_child();
   if (pid == 0) {
-    uint64_t n = 0;
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 30000; i++) {
       char value[16];
       snprintf(value, sizeof value, "%d", i % 20);
       chalk_series *s = bind(f.w, (int)f.s->metric, value);
-      for (int k = 0; k < 2000; k++, n++) CHILD_CHECK(chalk_record(s, exp(i * 0.02 * normal())) == CHALK_OK);
+      for (int k = 0; k < 20 + i % 200; k++) CHILD_CHECK(chalk_record(s, exp(i * 1e-4 * normal())) >= CHALK_OK);
       free(s);
-      if (i % 20 == 19) chalk_clear(f.w, f.s->metric);
-      if (i % 20 == 19) sweep(f.g, 1000.0 * i, 0);
+      if (i % 20 != 19) continue;
+      chalk_clear(f.w, f.s->metric);
+      sweep(f.g, 1000.0 * i, 0);
     }
     _exit(0);
   }
@@ -231,7 +245,7 @@ static void test_reader_beside_a_writer(void **state) {
     for (uint32_t i = 0; i < n; i++) {
       const chalk_sketch *k = chalk_snapshot_sketch(s, i);
       assert_non_null(k);
-      assert_true(chalk_sketch_count(k) <= 600000);
+      assert_true(chalk_sketch_count(k) <= 220);
       chalk_bucket b;
       uint64_t sum = 0;
       for (uint32_t j = 0; chalk_sketch_bucket(k, j, &b); j++) sum += b.count;
@@ -240,7 +254,6 @@ static void test_reader_beside_a_writer(void **state) {
     chalk_snapshot_free(s);
   }
   assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  close(done[0]), close(done[1]);
   close_histogram(f);
 }
 

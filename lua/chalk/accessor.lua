@@ -207,11 +207,11 @@ local function missing(definition)
   )
 end
 
--- Raises at the caller of the accessor, whose own frame the tail calls have replaced.
-local function refused(state, kind, message)
+-- Raises at the caller of the accessor, whose own frame the tail calls have replaced; or a level above.
+local function refused(state, kind, message, level)
   message = state.definition.id_name .. ": " .. message
   if state.client:report(kind, message) then return state.null end
-  error(message, 2)
+  error(message, level or 2)
 end
 
 local values = ffi.new("const char *[?]", C.CHALK_TAGS)
@@ -303,20 +303,26 @@ end
 
 -- Verbs on a metric that has tags, and tags for one that has none.
 
-local function add_refusals(state, methods)
+-- Refuses and, where that does not raise, does what the verb does where nothing is recorded.
+local function refusal(state, verb)
   local definition = state.definition
-  for _, verbs in pairs(series.verbs) do
-    for _, verb in ipairs(verbs) do
-      if not methods[verb] then
-        local message = #definition.tags > 0 and missing(definition)
-          or ("a %s has no %s; its verbs are %s"):format(
-            definition.type,
-            verb,
-            table.concat(series.verbs[definition.type], ", ")
-          )
-        methods[verb] = function() return refused(state, "verb", message) end
-      end
-    end
+  local message = #definition.tags > 0 and missing(definition)
+    or ("a %s has no %s; its verbs are %s"):format(
+      definition.type,
+      verb,
+      table.concat(series.verbs[definition.type], ", ")
+    )
+  return function(_, ...)
+    refused(state, "verb", message, 3)
+    return state.null[verb](state.null, ...)
+  end
+end
+
+local VERBS = { "inc", "dec", "set", "record", "time", "start", "value" }
+
+local function add_refusals(state, methods)
+  for _, verb in ipairs(VERBS) do
+    methods[verb] = methods[verb] or refusal(state, verb)
   end
 end
 
@@ -329,7 +335,6 @@ local function add_tagged(state, meta, methods)
   local call, with = load_source(state)(state.cache, ABSENT, new_miss(state), new_refuse(state), new_check(state.definition))
   meta.__call = call
   methods.with = with
-  methods.value = nil
 end
 
 local function add_untagged(state, meta, methods)
@@ -350,7 +355,7 @@ end
 
 local function add_disabled(state, meta, methods)
   local null = state.null
-  for verb in pairs { inc = 1, dec = 1, set = 1, record = 1, time = 1, start = 1, value = 1 } do
+  for _, verb in ipairs(VERBS) do
     methods[verb] = null[verb]
   end
   local function found() return null end
@@ -360,12 +365,19 @@ end
 --- Drops the series with these tags; true if there was one.
 local function remove(state, tags)
   if not state.number then return false end
-  local list = {}
-  for i, tag in ipairs(state.definition.tags) do
-    list[i] = (tags or {})[tag.key]
+  local definition, list = state.definition, {}
+  local texts, message = nil, missing(definition)
+  if tags == nil then tags = {} end
+  if type(tags) == "table" then
+    for i, tag in ipairs(definition.tags) do
+      list[i] = tags[tag.key]
+    end
+    texts, message = texts_of(definition, tags, unpack(list, 1, #definition.tags))
   end
-  local texts, message = texts_of(state.definition, tags or {}, unpack(list, 1, #state.definition.tags))
-  if not texts then return refused(state, "tag", message) end
+  if not texts then
+    refused(state, "tag", message, 3)
+    return false
+  end
   put(texts)
   local dropped = C.chalk_remove(state.client.writer, state.number, values, sizes) == 1
   state.client:on_stale()

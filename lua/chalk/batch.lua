@@ -9,6 +9,7 @@ local M = {}
 
 local KEY = 64 * 1024
 local key = ffi.new("char[?]", KEY)
+local bytes = ffi.cast("uint8_t *", key)
 local bounds = ffi.new("double[?]", C.CHALK_LES + 1)
 local counts = ffi.new("uint64_t[?]", C.CHALK_LES + 1)
 
@@ -27,63 +28,72 @@ local counts = ffi.new("uint64_t[?]", C.CHALK_LES + 1)
 ---@field les fun(): number?, integer? a histogram's bounds and cumulative counts, +Inf last
 ---@field own boolean? one of chalk's own metrics
 
--- Fields that are worked out when first read.
+-- Fields that are worked out when they are read. A batch's memory goes with its flush.
 local lazy = {}
 
-function lazy.tags(m)
-  local batch, definition = m.batch, m.definition
-  local tags, at, n = {}, 0, 0
-  local size = tonumber(C.chalk_snapshot_key(batch.snapshot, m.entry, key, KEY))
-  local tag, i = definition.tags, 0
+local function live(m)
+  local batch = m.batch
+  if batch.over then error("a batch is over when export has returned", 4) end
+  return batch
+end
+
+function lazy.tags(m, definition)
+  local size = tonumber(C.chalk_snapshot_key(live(m).snapshot, m.entry, key, KEY))
+  local tags, at, n, i = {}, 0, 0, 0
+  local names = definition.tags
   while at + 2 <= size do
     i = i + 1
-    local length = bit.band(key[at], 255) + bit.band(key[at + 1], 255) * 256
+    local length = bytes[at] + bytes[at + 1] * 256
     if length > 0 then
       n = n + 1
-      tags[n] = { tag[i].key, ffi.string(key + at + 2, length) }
+      tags[n] = { names[i].key, ffi.string(key + at + 2, length) }
     end
     at = at + 2 + length
   end
+  m.tags = tags
   return tags
 end
 
-function lazy.delta(m)
-  if m.definition.type ~= "count" then return nil end
-  local batch = m.batch
-  if not batch.cursor then return m.total end
+function lazy.delta(m, definition)
+  if definition.type ~= "count" then return nil end
+  local batch = live(m)
+  if not batch.cursor then return tonumber(batch.entries[m.entry].total) end
   return tonumber(C.chalk_cursor_delta(batch.cursor, batch.snapshot, m.entry))
 end
 
-function lazy.total(m)
-  if m.definition.type ~= "count" then return nil end
-  return tonumber(m.batch.entries[m.entry].total)
+function lazy.total(m, definition)
+  if definition.type ~= "count" then return nil end
+  return tonumber(live(m).entries[m.entry].total)
 end
 
-function lazy.value(m)
-  if m.definition.type ~= "gauge" then return nil end
-  return m.batch.entries[m.entry].value
+function lazy.value(m, definition)
+  if definition.type ~= "gauge" then return nil end
+  return live(m).entries[m.entry].value
 end
 
-function lazy.sketch(m)
-  if m.definition.type ~= "histogram" then return nil end
+function lazy.sketch(m, definition)
+  if definition.type ~= "histogram" then return nil end
   -- The snapshot owns it; a merged copy is the exporter's to keep.
-  local own = C.chalk_snapshot_sketch(m.batch.snapshot, m.entry)
+  local own = C.chalk_snapshot_sketch(live(m).snapshot, m.entry)
   if own == nil then return nil end
   local copy = sketch.new { initial_error = 0.0001 }
   C.chalk_sketch_merge(copy, own)
+  m.sketch = copy
   return copy
 end
 
-function lazy.delta_sketch(m)
-  if m.definition.type ~= "histogram" then return nil end
-  local batch = m.batch
+function lazy.delta_sketch(m, definition)
+  if definition.type ~= "histogram" then return nil end
+  local batch = live(m)
   if not batch.cursor then return m.sketch end
-  return sketch.own(C.chalk_cursor_delta_sketch(batch.cursor, batch.snapshot, m.entry))
+  local delta = sketch.own(C.chalk_cursor_delta_sketch(batch.cursor, batch.snapshot, m.entry))
+  m.delta_sketch = delta
+  return delta
 end
 
-function lazy.les(m)
-  if m.definition.type ~= "histogram" then return nil end
-  local n = tonumber(C.chalk_snapshot_les(m.batch.snapshot, m.entry, bounds, counts))
+function lazy.les(m, definition)
+  if definition.type ~= "histogram" then return nil end
+  local n = tonumber(C.chalk_snapshot_les(live(m).snapshot, m.entry, bounds, counts))
   local list = {}
   for i = 1, n do
     list[i] = { bounds[i - 1], tonumber(counts[i - 1]) }
@@ -96,15 +106,23 @@ function lazy.les(m)
   end
 end
 
-local Metric = {
-  __index = function(m, name)
-    local work = lazy[name]
-    if not work then return m.definition[name] end
-    local value = work(m)
-    if value ~= nil then rawset(m, name, value) end
-    return value
-  end,
-}
+-- One for each definition: what is the same for all its series is looked up there.
+local metatables = setmetatable({}, { __mode = "k" })
+
+local function metatable_of(definition)
+  local meta = metatables[definition]
+  if not meta then
+    meta = {
+      __index = function(m, name)
+        local work = lazy[name]
+        if work then return work(m, definition) end
+        return definition[name]
+      end,
+    }
+    metatables[definition] = meta
+  end
+  return meta
+end
 
 ---@class chalk.Batch
 local Batch = {}
@@ -120,7 +138,7 @@ end
 ---@return fun(): chalk.BatchMetric?
 function Batch:each()
   local ranges, r, i = self.ranges, 0, 0
-  local range = { first = 0, last = 0 }
+  local range, meta = { first = 0, last = 0 }, nil
   return function()
     while true do
       while i >= range.last do
@@ -131,19 +149,13 @@ function Batch:each()
           return nil
         end
         i = range.first
+        meta = metatable_of(range.definition)
       end
       local entry = i
       i = i + 1
       if is_shown(self, entry) then
-        local definition = range.definition
-        return setmetatable({
-          batch = self,
-          entry = entry,
-          definition = definition,
-          name = definition.name,
-          namespace = definition.namespace,
-          type = definition.type,
-        }, Metric)
+        -- The third place is for `tags`, so that setting it moves nothing.
+        return setmetatable({ batch = self, entry = entry, tags = nil }, meta)
       end
     end
   end
@@ -161,6 +173,9 @@ end
 function Batch:commit_all()
   if self.cursor then C.chalk_cursor_commit(self.cursor, self.snapshot, 0, self.count, self.now()) end
 end
+
+--- The end of the batch: nothing can be read of it any more.
+function Batch:finish() self.over = true end
 
 ---@param v chalk.View
 ---@param cursor ffi.cdata*? nil: the exporter needs no differences

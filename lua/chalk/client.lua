@@ -24,8 +24,6 @@ local DEFAULTS = { driver = "thread", flush_interval = 10 }
 local Client = {}
 Client.__index = Client
 
-local numbers = 0
-
 local function disabled_by_environment()
   local value = os.getenv "CHALK_DISABLED"
   return value ~= nil and value ~= "" and value ~= "0"
@@ -36,10 +34,8 @@ end
 ---@return chalk.Client
 function M.new(name, options)
   options = options or {}
-  numbers = numbers + 1
   local client = setmetatable({
     name = name,
-    number = numbers,
     options = options,
     registry = schema.new(),
     states = {},
@@ -52,7 +48,7 @@ function M.new(name, options)
     enabled = options.enabled ~= false and not disabled_by_environment(),
     on_error = options.on_error,
   }, Client)
-  series.clients[client.number] = client
+  client.number = series.register(client)
   return client
 end
 
@@ -78,7 +74,8 @@ local function keep_open(client)
   end)
 end
 
-local function fail(message, level) error("chalk: " .. message, (level or 1) + 1) end
+-- `level` as error's, seen from the caller of this function.
+local function fail(message, level) error("chalk: " .. message, level == 0 and 0 or level + 1) end
 
 --- Opens the segment and takes a writer, on first use. `segment`: one that this process has open already.
 ---@param segment ffi.cdata*?
@@ -223,7 +220,8 @@ function Client:op(name, spec)
   local pair = { self:accessor(count), self:accessor(histogram) }
   tree.put(self.metrics, count, pair[1])
   tree.put(self.metrics, histogram, pair[2])
-  return op.new(pair[1], pair[2])
+  local none = { count = accessor.state_of(pair[1]).null, histogram = accessor.state_of(pair[2]).null }
+  return op.new(pair[1], pair[2], none, #count.tags > 0)
 end
 
 --- The generated Lua source behind a metric.
@@ -263,6 +261,7 @@ end
 
 -- Bounds of histograms without their own, where init names other ones than were in force when they were defined.
 local function change_buckets(client, buckets)
+  if table.concat(buckets, " ") == table.concat(client.buckets, " ") then return end
   client.buckets = buckets
   for _, state in ipairs(client.states) do
     local definition = state.definition
@@ -283,10 +282,12 @@ end
 --- Whether a metric has any value.
 function Client:recorded(number)
   local v = assert(view.take(self.segment))
+  local found = false
   for i = 0, v.count - 1 do
-    if v.entries[i].metric == number and v.entries[i].total ~= 0 then return true end
+    found = found or (v.entries[i].metric == number and v.entries[i].total ~= 0)
   end
-  return false
+  view.free(v)
+  return found
 end
 
 local function apply(client, options)
@@ -391,7 +392,10 @@ function Client:text(format)
   self:open()
   self.prometheus = self.prometheus or exporters.prometheus(self.options)
   self:note_state()
-  return self.prometheus:text(assert(view.take(self.segment)), format or "prometheus")
+  local v = assert(view.take(self.segment))
+  local text = self.prometheus:text(v, format or "prometheus")
+  view.free(v)
+  return text
 end
 
 --- A table of what the segment holds: series, memory, epoch and so on, for diagnosis.

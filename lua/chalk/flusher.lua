@@ -2,7 +2,7 @@
 -- driver calls `turn` now and then, from a luv timer or by hand.
 --
 -- Each exporter's `export` runs in a coroutine of its own and may yield, so a slow one does not hold up the others;
--- flushes of one exporter never overlap. Sweeping frees what batches still read, so it waits until no export is under
+-- flushes of one exporter never overlap: the next waits for the one under way. Sweeping frees what batches still read, so it waits until no export is under
 -- way, or until those that are have taken longer than anybody can be waiting for.
 
 local batches = require "chalk.batch"
@@ -131,6 +131,14 @@ function Flusher:listen()
   end
 end
 
+--- In a forked child: what is under way is the parent's.
+function Flusher:forked()
+  self.holding = false
+  for _, job in ipairs(self.jobs) do
+    job.running, job.waiting, job.server, job.cursor = nil, nil, nil, nil
+  end
+end
+
 --- Gives the role back.
 function Flusher:release()
   if not self.holding then return end
@@ -144,8 +152,13 @@ end
 
 -- Exporting
 
+local start
+
 local function finish(self, job, run, ok, sent, message)
-  if job.running ~= run then return end
+  if job.running ~= run then
+    run.batch:finish()
+    return run.done()
+  end
   job.running = nil
   if not ok then
     self:complain(job, sent)
@@ -155,10 +168,16 @@ local function finish(self, job, run, ok, sent, message)
   else
     self:complain(job, message or "export did not return true")
   end
-  if run.done then run.done() end
+  run.batch:finish()
+  run.done()
+  local waiting = job.waiting
+  if waiting and not job.running then
+    job.waiting = nil
+    start(self, job, waiting.view, waiting.done)
+  end
 end
 
-local function start(self, job, v, done)
+start = function(self, job, v, done)
   local run = { batch = batches.new(v, job.cursor, self.clock), since = self.clock(), done = done }
   job.running = run
   local thread = coroutine.create(function()
@@ -176,6 +195,21 @@ function Flusher:busy()
     if job.running and now - job.running.since < ABANDONED then return true end
   end
   return false
+end
+
+-- Runs an exporter's export, now or after the one under way. One that was abandoned is waited for no more.
+local function run_job(self, job, v, done)
+  local waiting = job.waiting
+  local function all_done()
+    if waiting then waiting.done() end
+    done()
+  end
+  job.waiting = nil
+  if job.running and self.clock() - job.running.since < ABANDONED then
+    job.waiting = { view = v, done = all_done }
+  else
+    start(self, job, v, all_done)
+  end
 end
 
 local function warn_of_overflow(self, v)
@@ -205,16 +239,14 @@ function Flusher:flush(done)
   local function one_done()
     waiting = waiting - 1
     if waiting > 0 then return end
+    view.free(v)
     self.client.own.flush:record(C.chalk_now() - started)
     C.chalk_flush_done(self.segment, ticket)
     if done then done() end
   end
   for _, job in ipairs(self.jobs) do
-    local abandoned = job.running and self.clock() - job.running.since >= ABANDONED
-    if not job.running or abandoned then
-      waiting = waiting + 1
-      start(self, job, v, one_done)
-    end
+    waiting = waiting + 1
+    run_job(self, job, v, one_done)
   end
   one_done()
   if not self:busy() then self:sweep() end
@@ -223,7 +255,10 @@ end
 --- Drops idle series and makes dropped ones reusable.
 function Flusher:sweep()
   local v = view.take(self.segment)
-  if v then C.chalk_sweep(v.snapshot, self.clock(), self.idle) end
+  if v then
+    C.chalk_sweep(v.snapshot, self.clock(), self.idle)
+    view.free(v)
+  end
   C.chalk_writer_tick(self.client.writer)
 end
 

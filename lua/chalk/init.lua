@@ -72,7 +72,10 @@ function M.info() return global:info() end
 ---@return chalk.Client
 function M.new(options)
   local one = client.new(nil, options)
-  if options then one:init(options) end
+  if options then
+    local ok, message = one:try_init(options)
+    if not ok then error("chalk: " .. message, 2) end
+  end
   return one
 end
 

@@ -13,7 +13,7 @@ Series.__index = Series
 --- One operation that took so many seconds.
 ---@param seconds number
 function Series:record(seconds)
-  self.count:inc()
+  if type(seconds) == "number" and seconds - seconds == 0 then self.count:inc() end
   return self.histogram:record(seconds)
 end
 
@@ -38,26 +38,45 @@ end
 ---@overload fun(tags: table): chalk.OpSeries
 local Op = {}
 
+local function pair(count, histogram) return setmetatable({ count = count, histogram = histogram }, Series) end
+
+-- `ok` and `count` come from a pcall of the count's accessor: what that raises has no place yet, and gets the caller's.
+-- What it refused without raising is not asked of the histogram again.
+local function found(self, ok, count)
+  if not ok then error(count, 3) end
+  return count == self.none.count and self.none or nil
+end
+
 --- The series with these tag values, in declared order.
 ---@return chalk.OpSeries
 function Op:with(...)
-  return setmetatable({ count = self.count:with(...), histogram = self.histogram:with(...) }, Series)
+  local ok, count = pcall(self.count.with, self.count, ...)
+  return found(self, ok, count) or pair(count, self.histogram:with(...))
 end
 
+local function call(self, tags)
+  local ok, count = pcall(self.count, tags)
+  return found(self, ok, count) or pair(count, self.histogram(tags))
+end
+
+-- Without tags an operation is its series; with tags its histogram says that they are missing.
 for _, verb in ipairs { "record", "time", "start" } do
-  Op[verb] = function(self, ...) return Series[verb](self, ...) end
+  Op[verb] = function(self, ...)
+    if self.tagged then return self.histogram[verb](self.histogram, ...) end
+    return Series[verb](self, ...)
+  end
 end
 
-local meta = {
-  __index = Op,
-  __call = function(self, tags)
-    return setmetatable({ count = self.count(tags), histogram = self.histogram(tags) }, Series)
-  end,
-}
+local meta = { __index = Op, __call = call }
 
 ---@param count chalk.Metric
 ---@param histogram chalk.Metric
+---@param none { count: table, histogram: table } the series that stand in where nothing is to be recorded
+---@param tagged boolean
 ---@return chalk.Op
-function M.new(count, histogram) return setmetatable({ count = count, histogram = histogram }, meta) end
+function M.new(count, histogram, none, tagged)
+  local op = { count = count, histogram = histogram, none = pair(none.count, none.histogram), tagged = tagged }
+  return setmetatable(op, meta)
+end
 
 return M

@@ -17,8 +17,21 @@ local VERBS = { [COUNT] = "inc, record", [GAUGE] = "set, inc, dec, record", [HIS
 
 local M = {}
 
--- The clients of this VM by the number that handles carry; the client module puts them here.
-M.clients = setmetatable({}, { __mode = "v" })
+-- The clients of this VM by the number that handles carry. They outlive a reload of the modules, as the metatype of
+-- handles does, whose functions are those of the first load.
+local registry = debug.getregistry()
+local vm = registry["chalk.series"] or { clients = setmetatable({}, { __mode = "v" }), last = 0 }
+registry["chalk.series"] = vm
+local clients = vm.clients
+
+--- Gives a client its number.
+---@param client chalk.Client
+---@return integer
+function M.register(client)
+  vm.last = vm.last + 1
+  clients[vm.last] = client
+  return vm.last
+end
 
 ---@class chalk.Series
 local Series = {}
@@ -28,22 +41,37 @@ local function shown(value)
   return tostring(value)
 end
 
--- What a caller did wrong: raised at the line that called the verb, whose frame the tail calls have replaced.
-local function refuse(self, kind, message)
-  local client = M.clients[self.client]
+-- What a caller did wrong: raised at the line that called the verb, whose frame the tail calls have replaced; or a
+-- level above where they have not.
+local function refuse(self, kind, message, level)
+  local client = clients[self.client]
   if not client then return end
   message = client:metric_name(self.metric) .. ": " .. message
   if client:report(kind, message) then return end
-  error(message, 2)
+  error(message, level or 2)
 end
 
-local function wrong_verb(self, verb)
+local function wrong_verb(self, verb, level)
   local kind = self.kind
   return refuse(
     self,
     "verb",
-    ("a %s has no %s; its verbs are %s"):format(KINDS[kind] or "series", verb, VERBS[kind] or "none")
+    ("a %s has no %s; its verbs are %s"):format(KINDS[kind] or "series", verb, VERBS[kind] or "none"),
+    level
   )
+end
+
+local function nothing() end
+
+-- The application's function runs, whatever becomes of the record.
+local function time_other(self, f, ...)
+  wrong_verb(self, "time", 3)
+  return f(...)
+end
+
+local function start_other(self)
+  wrong_verb(self, "start", 3)
+  return nothing
 end
 
 local function bad_count(self, n)
@@ -54,49 +82,33 @@ local function bad_number(self, v)
   return refuse(self, "value", ("a %s takes a number, not %s"):format(KINDS[self.kind], shown(v)))
 end
 
--- The call of the core that could not record, or recorded in a way worth a note.
-local function failed(self, code, v)
-  local client = M.clients[self.client]
+-- What the core answered where it did not just record: the handle was bound anew, or the record was refused.
+local function noted(self, code, v)
+  local client = clients[self.client]
   if not client then return end
-  if code == C.CHALK_ENUMBER then
-    client:count_error "not_finite"
-  elseif code == C.CHALK_EMEMORY then
-    client:count_error "memory"
-  elseif code == C.CHALK_EGONE and client:redefine(self) then
-    if self.kind == HISTOGRAM then
-      C.chalk_record(self, v)
-    elseif self.kind == GAUGE then
-      C.chalk_set(self, v)
-    else
-      C.chalk_add(self, v)
-    end
-  end
-end
-
--- Off the inlined path: the handle is to be bound anew.
-local function stale(self)
-  local client = M.clients[self.client]
-  if client then client:on_stale() end
+  if code == C.CHALK_REBOUND then return client:on_stale() end
+  if code == C.CHALK_ENUMBER then return client:count_error "not_finite" end
+  if code == C.CHALK_EMEMORY then return client:count_error "memory" end
+  if code ~= C.CHALK_EGONE or not client:redefine(self) then return end
+  if self.kind == HISTOGRAM then return C.chalk_record(self, v) end
+  if self.kind == GAUGE then return C.chalk_set(self, v) end
+  return C.chalk_add(self, v)
 end
 
 local function slow_add(self, n)
-  stale(self)
   local code = C.chalk_add(self, n)
-  if code ~= 0 then failed(self, code, n) end
+  if code ~= 0 then noted(self, code, n) end
 end
 
 local function slow_set(self, v)
-  stale(self)
   local code = C.chalk_set(self, v)
-  if code ~= 0 then failed(self, code, v) end
+  if code ~= 0 then noted(self, code, v) end
 end
 
 local function add_gauge(self, n, sign)
   if n == nil then n = 1 end
   if type(n) ~= "number" then return bad_number(self, n) end
-  if self.shared[0] + self.own[0] ~= self.epoch then stale(self) end
-  local code = C.chalk_add(self, n * sign)
-  if code ~= 0 then failed(self, code, n * sign) end
+  return slow_add(self, n * sign)
 end
 
 local function inc_other(self, n)
@@ -144,19 +156,22 @@ function Series:set(v)
   end
 end
 
-local function record_other(self, v)
+-- Not a histogram, or a record worth a note.
+local function record_otherwise(self, code, v)
   if self.kind == COUNT then return self:inc(v) end
-  return self:set(v)
+  if self.kind == GAUGE then return self:set(v) end
+  return noted(self, code, v)
 end
 
 --- Records a value: of a histogram; on a count it is inc, on a gauge set.
 ---@param v number
 function Series:record(v)
-  if self.kind ~= HISTOGRAM then return record_other(self, v) end
-  if type(v) ~= "number" then return bad_number(self, v) end
-  if self.shared[0] + self.own[0] ~= self.epoch then stale(self) end
+  if type(v) ~= "number" then
+    if self.kind == COUNT then return self:inc(v) end
+    return bad_number(self, v)
+  end
   local code = C.chalk_record(self, v)
-  if code ~= 0 then return failed(self, code, v) end
+  if code ~= 0 then return record_otherwise(self, code, v) end
 end
 
 local function finish(self, started, ok, ...)
@@ -168,14 +183,14 @@ end
 --- Calls f and records the seconds it took; returns or raises what f does.
 ---@param f function
 function Series:time(f, ...)
-  if self.kind ~= HISTOGRAM then return wrong_verb(self, "time") end
+  if self.kind ~= HISTOGRAM then return time_other(self, f, ...) end
   return finish(self, C.chalk_now(), pcall(f, ...))
 end
 
 --- Starts a clock: the function returned records the seconds since, each time it is called.
 ---@return fun()
 function Series:start()
-  if self.kind ~= HISTOGRAM then return wrong_verb(self, "start") end
+  if self.kind ~= HISTOGRAM then return start_other(self) end
   local started = C.chalk_now()
   return function() return self:record(C.chalk_now() - started) end
 end
@@ -183,7 +198,8 @@ end
 --- The total over all processes: a number, or for a histogram a sketch.
 ---@return number|chalk.Sketch
 function Series:value()
-  if self.shared[0] + self.own[0] ~= self.epoch then stale(self) end
+  local client = clients[self.client]
+  if client then client:on_stale() end
   if self.kind == HISTOGRAM then return sketch.own(C.chalk_series_sketch(self)) end
   return C.chalk_value(self)
 end
@@ -205,8 +221,6 @@ function M.copy(scratch, client)
 end
 
 -- What stands in where nothing is to be recorded: every verb is an empty function.
-local function nothing() end
-
 local Null = { inc = nothing, dec = nothing, set = nothing, record = nothing }
 
 function Null.time(_, f, ...) return f(...) end

@@ -84,4 +84,13 @@ function M.take(segment, dropped)
   return { snapshot = snapshot, entries = entries, count = n, ranges = ranges_of(segment, entries, n) }
 end
 
+--- Frees a view before the collector gets to it; nothing may be read of it afterwards.
+---@param v chalk.View
+function M.free(v)
+  if v.freed then return end
+  v.freed = true
+  C.chalk_snapshot_free(ffi.gc(v.snapshot, nil))
+  v.snapshot, v.entries = nil, nil
+end
+
 return M

@@ -3,6 +3,9 @@
 
 local M = {}
 
+--- How long an exit waits for the last flush, in seconds.
+M.LAST_FLUSH = 5
+
 local drivers = {}
 local wrapped = false
 

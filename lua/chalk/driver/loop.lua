@@ -1,12 +1,15 @@
 -- The loop driver: flushes on the application's own luv loop, from a timer that does not keep the loop alive.
 
+local core = require "chalk.core"
 local exits = require "chalk.driver.exits"
 local flushers = require "chalk.flusher"
 local log = require "chalk.log"
 
 local M = {}
 
-local TURN = 100
+local C = core.C
+
+local TURN, POLL = 100, 5
 
 ---@class chalk.LoopDriver
 local Driver = {}
@@ -29,28 +32,25 @@ function M.start(client, config)
   return self
 end
 
--- Turns the loop until `done`; inside of it, where it cannot be turned, a coroutine waits.
-local function wait(uv, timeout, is_done, wake)
+local function resume(thread)
+  local ok, message = coroutine.resume(thread)
+  if not ok then error(debug.traceback(thread, tostring(message)), 0) end
+end
+
+-- Turns the loop until `is_done`. Where the loop runs already, and cannot be turned, a coroutine waits.
+local function wait(uv, timeout, is_done)
   if is_done() then return true end
+  local inside = uv.loop_mode and uv.loop_mode() ~= nil
   local thread, main = coroutine.running()
-  if thread and not main then
-    wake.thread = thread
-    local timer = uv.new_timer()
-    timer:start(timeout * 1000, 0, function()
-      if wake.thread then
-        wake.thread = nil
-        coroutine.resume(thread)
-      end
-    end)
-    coroutine.yield()
-    timer:stop()
-    timer:close()
-    return is_done()
-  end
-  if uv.loop_mode and uv.loop_mode() then return false end
-  local timer, over = uv.new_timer(), false
-  timer:start(timeout * 1000, 0, function() over = true end)
-  while not is_done() and not over do
+  if inside and (main or not thread) then return false end
+  local timer, over, ends = uv.new_timer(), false, C.chalk_now() + timeout
+  timer:start(POLL, POLL, function()
+    if over or not (is_done() or C.chalk_now() >= ends) then return end
+    over = true
+    if inside then resume(thread) end
+  end)
+  if inside then coroutine.yield() end
+  while not over and not is_done() do
     uv.run "once"
   end
   timer:stop()
@@ -58,26 +58,39 @@ local function wait(uv, timeout, is_done, wake)
   return is_done()
 end
 
+-- Starts a flush, here or where the role is; returns a function that says whether it is done.
+local function begin(flusher)
+  if not flusher:hold() then
+    local ticket = C.chalk_flush_request(flusher.segment)
+    return function() return C.chalk_flush_wait(flusher.segment, ticket, 0) == 0 end
+  end
+  local done = false
+  flusher:flush(function() done = true end)
+  return function() return done end
+end
+
 ---@param timeout number
 ---@return boolean?, string?
 function Driver:flush(timeout)
-  local flusher, done, wake = self.flusher, false, {}
+  local flusher = self.flusher
   if not flusher then return true end
-  if not flusher:hold() then return nil, "another process or VM is flushing" end
-  flusher:flush(function()
-    done = true
-    local thread = wake.thread
-    if thread then
-      wake.thread = nil
-      coroutine.resume(thread)
-    end
-  end)
-  if wait(self.uv, timeout, function() return done end, wake) then return true end
-  return nil, "the flush did not end in time"
+  flusher.client:on_stale()
+  if wait(self.uv, timeout, begin(flusher)) then return true end
+  return nil, "the flush did not end in time (in a callback of the loop only a coroutine can wait for it)"
 end
 
+--- The handles of a forked child's loop share the parent's epoll: they are let be.
 function Driver:forked()
-  if self.flusher then self.flusher.holding = false end
+  self.is_child = true
+  if self.flusher then self.flusher:forked() end
+end
+
+function Driver:close_timer()
+  if self.is_child or self.timer:is_closing() then return end
+  self.timer:stop()
+  self.timer:close()
+  -- A VM that is closed over a closing handle crashes luv.
+  if not (self.uv.loop_mode and self.uv.loop_mode()) then self.uv.run "nowait" end
 end
 
 ---@param timeout number?
@@ -85,15 +98,14 @@ function Driver:close(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   exits.remove(self)
-  local ok, message = self:flush(timeout or 5)
-  self.flusher = nil
-  if not self.timer:is_closing() then
-    self.timer:stop()
-    self.timer:close()
+  flusher.client:on_stale()
+  local ok, message = true, nil
+  if flusher:hold() then
+    ok, message = self:flush(timeout or exits.LAST_FLUSH)
   end
+  self.flusher = nil
   flusher:close()
-  -- A VM that is closed over a closing handle crashes luv.
-  if not (self.uv.loop_mode and self.uv.loop_mode()) then self.uv.run "nowait" end
+  self:close_timer()
   return ok, message
 end
 

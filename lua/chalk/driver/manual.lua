@@ -1,7 +1,10 @@
 -- The manual driver: flushes when the application says so, in its own VM, and a last time when the VM ends.
 
-local flushers = require "chalk.flusher"
+local core = require "chalk.core"
 local exits = require "chalk.driver.exits"
+local flushers = require "chalk.flusher"
+
+local C = core.C
 
 local M = {}
 
@@ -34,24 +37,38 @@ local function wait(timeout, is_done)
   return is_done()
 end
 
+-- Takes the role, or asks whoever has it and waits. Returns whether it has the role, and whether the flush was done.
+local function hold_or_ask(flusher, timeout)
+  if flusher:hold() then return true, false end
+  local ticket, ends = C.chalk_flush_request(flusher.segment), C.chalk_now() + timeout
+  repeat
+    if C.chalk_flush_wait(flusher.segment, ticket, 0.02) == 0 then return false, true end
+    if flusher:hold() then return true, false end
+  until C.chalk_now() >= ends
+  return false, false
+end
+
+local function flush_now(flusher, timeout)
+  local done = false
+  flusher:flush(function() done = true end)
+  local ok = wait(timeout, function() return done end)
+  flusher:release()
+  return ok
+end
+
 ---@param timeout number
 ---@return boolean?, string?
 function Driver:flush(timeout)
-  local flusher, done = self.flusher, false
+  local flusher = self.flusher
   if not flusher then return true end
-  if not flusher:hold() then return nil, "another process or VM is flushing" end
-  flusher:flush(function() done = true end)
-  if wait(timeout, function() return done end) then
-    flusher:release()
-    return true
-  end
-  flusher:release()
+  flusher.client:on_stale()
+  local holds, done = hold_or_ask(flusher, timeout)
+  if done or (holds and flush_now(flusher, timeout)) then return true end
   return nil, "the flush did not end in time"
 end
 
---- In a forked child the flusher of the parent is not held.
 function Driver:forked()
-  if self.flusher then self.flusher.holding = false end
+  if self.flusher then self.flusher:forked() end
 end
 
 ---@param timeout number?
@@ -59,7 +76,7 @@ function Driver:close(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   exits.remove(self)
-  local ok, message = self:flush(timeout or 5)
+  local ok, message = self:flush(timeout or exits.LAST_FLUSH)
   self.flusher = nil
   flusher:close()
   return ok, message

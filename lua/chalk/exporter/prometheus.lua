@@ -9,6 +9,7 @@
 local core = require("chalk.core")
 local naming = require("chalk.naming")
 local response = require("chalk.http_response")
+local views = require("chalk.view")
 local accept = require("chalk.exporter.prometheus.accept")
 local family = require("chalk.exporter.prometheus.family")
 local merge = require("chalk.exporter.prometheus.merge")
@@ -345,6 +346,9 @@ function Exporter:handler(take_view)
       status = 200,
       headers = { ["Content-Type"] = M.content_type[format], Vary = "Accept" },
       body = self:pieces(view, format),
+      done = function()
+        views.free(view)
+      end,
       gzip = true,
     }
   end

@@ -1,0 +1,69 @@
+-- The export paths: exposition text, and a flush through an exporter that reads everything.
+
+local harness = require "harness"
+local prometheus = require "chalk.exporter.prometheus"
+local chalk = require "chalk"
+local view = require "chalk.view"
+
+local M = {}
+
+local function client_with(kind, series, options)
+  local client = chalk.new(options)
+  local metric = client[kind](client, "work", { tags = { "endpoint", "status" }, max_series = series })
+  for i = 1, series do
+    local one = metric:with("/api/v1/resource/" .. i, i % 2 == 0 and "success" or "failure")
+    if kind == "histogram" then
+      for k = 1, 5 do
+        one:record(0.001 * k * (i % 50 + 1))
+      end
+    else
+      one:inc(i * 7919)
+    end
+  end
+  return client
+end
+
+local function lines_of(exporter, segment)
+  local lines = 0
+  for piece in exporter:pieces(assert(view.take(segment)), "prometheus") do
+    lines = lines + select(2, piece:gsub("\n", ""))
+  end
+  return lines
+end
+
+--- Millions of lines a second, from the snapshot to the last piece.
+function M.exposition(kind, series)
+  local client = client_with(kind, series)
+  local exporter = prometheus.new { namespace = "bench" }
+  local lines = lines_of(exporter, client.segment)
+  local seconds = harness.once(function()
+    local v = assert(view.take(client.segment))
+    for _ in exporter:pieces(v, "prometheus") do
+    end
+    view.free(v)
+  end)
+  return lines / seconds / 1e6
+end
+
+--- Milliseconds a flush of counts takes on the flush thread, with an exporter that walks the batch and reads name,
+--- tags and value; and how many of them the export is.
+---@return number flush, number export
+function M.flush(series)
+  local path = os.tmpname()
+  local walker = chalk.exporter.custom("walker", { path = path })
+  local client = client_with("count", series, { exporters = { walker }, flush_interval = 3600 })
+  for _ = 1, 8 do
+    assert(client:flush(60))
+  end
+  local exports, sum, n = {}, 0, 0
+  for line in io.lines(path) do
+    exports[#exports + 1] = tonumber(line)
+  end
+  os.remove(path)
+  local _, text = client:text():match "()chalk_flush_seconds_sum ([^\n]+)"
+  sum, n = tonumber(text), #exports
+  client:shutdown()
+  return sum / n * 1000, harness.median(exports) * 1000
+end
+
+return M

@@ -1,0 +1,115 @@
+-- `make bench`: what records and exports cost, as a table and in build/bench.json. With --gate it fails when a record
+-- path is over 50 ns or over three times its target; with --paths only the record paths are measured and printed raw.
+
+local cjson = require "cjson"
+local export = require "export"
+local harness = require "harness"
+local processes = require "processes"
+local record = require "record"
+
+local MOST, TIMES = 50, 3
+local mode = arg[1]
+
+-- name, loop, target in ns, whether the empty loop is taken off
+local PATHS = {
+  { "count inc(), kept series", "count", 1.5, true },
+  { "gauge set(), kept series", "gauge", 1.5, true },
+  { "count metric{...}:inc(), 80 combinations", "call", 10 },
+  { "count metric:with(a, b):inc(), 80 combinations", "with", 8 },
+  { "histogram record(v), kept series, 11 bounds", "histogram", 12 },
+  { "histogram metric{...}:record(v), 80 combinations", "histogram_call", 20 },
+}
+
+local function measure_paths()
+  local _, metrics = record.client()
+  local loops = record.loops(metrics)
+  local empty = harness.time(loops.empty)
+  local rows = {}
+  for i, path in ipairs(PATHS) do
+    local ns = harness.time(loops[path[2]])
+    if path[4] then ns = math.max(0, ns - empty) end
+    rows[i] = { name = path[1], ns = ns, target = path[3], garbage = harness.garbage(loops[path[2]]) }
+  end
+  return rows, empty
+end
+
+local function measure_disabled(empty)
+  local _, metrics = record.client { enabled = false }
+  local loops = record.loops(metrics)
+  return math.max(0, harness.time(loops.count) - empty)
+end
+
+if mode == "--paths" then
+  for _, row in ipairs((measure_paths())) do
+    print(("%s\t%.3f"):format(row.name, row.ns))
+  end
+  return
+end
+
+local function first_line(command)
+  local pipe = io.popen(command .. " 2>/dev/null")
+  local line = pipe and pipe:read "*l"
+  if pipe then pipe:close() end
+  return line or "unknown"
+end
+
+local function processor()
+  for line in io.lines "/proc/cpuinfo" do
+    local name = line:match "^model name%s*:%s*(.+)"
+    if name then return name end
+  end
+  return "unknown"
+end
+
+local rows = {}
+local function row(name, value, unit, target, ok)
+  rows[#rows + 1] = { name = name, value = value, unit = unit, target = target, ok = ok }
+  print(("%-56s %10.2f %-12s %-16s %s"):format(name, value, unit, target or "", ok == nil and "" or ok and "ok" or "MISSED"))
+end
+
+local luajit = first_line((os.getenv "LUAJIT" or "luajit") .. " -v")
+print(("%s\n%s, %s cores\n"):format(luajit, processor(), first_line "nproc"))
+
+local failures = {}
+local paths, empty = measure_paths()
+for _, path in ipairs(paths) do
+  row(path.name, path.ns, "ns", ("at most %g"):format(path.target), path.ns <= path.target)
+  if path.ns > MOST or path.ns > TIMES * path.target then failures[#failures + 1] = path.name end
+  if path.garbage > 0 then failures[#failures + 1] = path.name .. ": garbage" end
+end
+
+if mode ~= "--gate" then
+  local worst = 0
+  for _, path in ipairs(paths) do
+    worst = math.max(worst, path.garbage)
+  end
+  row("garbage a record, the worst of these", worst, "bytes", "0", worst == 0)
+  local disabled = measure_disabled(empty)
+  row("disabled, above the empty loop", disabled, "ns", "0", disabled < 0.1)
+  local alone, both = processes.run()
+  row("two processes at once, each against one alone", (both / alone - 1) * 100, "% slower", "at most 5", both <= alone * 1.05)
+  local rate = export.exposition("count", 100000)
+  row("exposition, 100,000 counts with 2 tags", rate, "M lines/s", "at least 8", rate >= 8)
+  rate = export.exposition("histogram", 10000)
+  row("exposition, 10,000 histograms with 11 bounds", rate, "M lines/s", "at least 8", rate >= 8)
+  local flush, walk = export.flush(100000)
+  row("flush of 100,000 counts on the flush thread, each() read", flush, "ms", "at most 60", flush <= 60)
+  row("  of which the exporter's walk", walk, "ms")
+  local pipe = io.popen((os.getenv "LUAJIT" or "luajit") .. " -joff bench/run.lua --paths 2>/dev/null")
+  for line in pipe:lines() do
+    local name, ns = line:match "^(.-)\t(.+)$"
+    if name then row("interpreter: " .. name, tonumber(ns), "ns") end
+  end
+  pipe:close()
+  local file = assert(io.open("build/bench.json", "w"))
+  file:write(cjson.encode { luajit = luajit, processor = processor(), rows = rows }, "\n")
+  file:close()
+end
+
+if mode == "--gate" then
+  if #failures > 0 then
+    print("\nover the gate: " .. table.concat(failures, "; "))
+    os.exit(1)
+  end
+  print "\nevery record path is within the gate"
+end

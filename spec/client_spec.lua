@@ -1,0 +1,444 @@
+--- The client: what init takes and refuses, limits, buckets, idle series, text.
+
+package.path = "spec/?.lua;" .. package.path
+
+local chalk = require("chalk")
+local broken = require("support.broken_exporters")
+local children = require("support.children")
+local collect = require("support.collect")
+local documents = require("support.documents")
+local files = require("support.files")
+
+describe("a client", function()
+  local client
+
+  before_each(function() client = chalk.new() end)
+
+  after_each(function()
+    client:shutdown()
+    files.clean()
+  end)
+
+  local function refusal(options)
+    local ok, message = client:try_init(options)
+    assert.is_nil(ok)
+    return message
+  end
+
+  describe("is initialised", function()
+    it("once: init raises at the caller's line, try_init says so", function()
+      client:init()
+      local ok, message = pcall(function() client:init() end)
+      assert.is_false(ok)
+      assert.matches("^spec/client_spec.lua:%d+: chalk: init was called twice", (message:gsub("^.*/spec/", "spec/")))
+      assert.same({ nil, "init was called twice" }, { client:try_init() })
+    end)
+
+    it("again after it was refused", function()
+      assert.matches("driver", refusal({ driver = "magic" }))
+      assert.is_true(client:try_init({ driver = "manual" }))
+    end)
+
+    it("by chalk.new, which raises at the caller's line", function()
+      local ok, message = pcall(function() local _ = chalk.new({ flush_intervall = 3 }) end)
+      assert.is_false(ok)
+      assert.matches("client_spec.lua:%d+: chalk: unknown option", message)
+      assert.matches('did you mean "flush_interval"', message, 1, true)
+    end)
+
+    it("with what was recorded before", function()
+      local metrics = client:load(documents.service())
+      local kept = metrics.http.request_count:with("/a", "success")
+      kept:inc(3)
+      metrics.http.auth.login_latency:with("success"):record(0.3)
+      client:init({ driver = "manual", exporters = { collect.exporter() } })
+      kept:inc()
+      assert.equal(4, kept:value())
+      local seen = collect.samples(client:text())
+      assert.equal(4, seen['http_request_count_total{endpoint="/a",status="success"}'])
+      assert.equal(1, seen['http_auth_login_latency_count{status="success"}'])
+    end)
+
+    it("silently, where nothing is to be said", function()
+      local code, output = children.run([[
+        local chalk = require "chalk"
+        local m = chalk.load "spec/fixtures/metrics.json"
+        m.http.auth.login_latency:with("success"):record(1)
+        chalk.init { exporters = { chalk.exporter.custom("support.file_exporter", { path = arg[1] }) } }
+        chalk.flush()
+      ]], {}, files.name())
+      assert.same({ 0, "" }, { code, output })
+    end)
+  end)
+
+  describe("refuses", function()
+    local function it_refuses(what, options, ...)
+      local words = { ... }
+      it(what, function()
+        local message = refusal(type(options) == "function" and options() or options)
+        for _, word in ipairs(words) do
+          assert.matches(word, message, 1, true)
+        end
+      end)
+    end
+
+    it_refuses("what is no option", { flush_intervall = 3 }, "flush_intervall", 'did you mean "flush_interval"')
+    it_refuses("all at once", { driver = 1, strict = "yes" }, "driver must be", "strict must be")
+    it_refuses("a flush_interval of nothing", { flush_interval = 0 }, "flush_interval")
+    it_refuses("buckets that do not increase", { buckets = { 1, 1 } }, "buckets")
+    it_refuses("global_tags that are none", { global_tags = { ["a b"] = "x" } }, "global_tags")
+    it_refuses("an idle_timeout of nothing", { idle_timeout = 0 }, "idle_timeout")
+    it_refuses("an idle_timeout of no type", { idle_timeout = { counts = 3 } }, "idle_timeout")
+    it_refuses("max_series of none", { max_series = 0 }, "max_series")
+    it_refuses("max_buckets out of range", { max_buckets = 4 }, "max_buckets")
+    it_refuses("initial_error out of range", { initial_error = 0 }, "initial_error")
+    it_refuses("too little memory", { memory_limit = 1000 }, "memory_limit", "4194304")
+    it_refuses("a segment_path that cannot be", { segment_path = "/nowhere/at/all" }, "/nowhere/at/all")
+    it_refuses("exporters that are none", { exporters = { 3 } }, "exporters[1]")
+    it_refuses("tables as exporters beside the thread", { exporters = { collect.exporter() } }, "exporters[1]", "module")
+    it_refuses("two exporters of one name", function()
+      local one = chalk.exporter.custom("support.file_exporter", { path = "x" })
+      return { exporters = { one, chalk.exporter.custom("support.file_exporter", { path = "y" }) } }
+    end, "exporters[1]", "exporters[2]", "name")
+    it_refuses("functions for the flush thread's VM", function()
+      return { exporters = { chalk.exporter.custom("support.file_exporter", { deep = { f = print } }) } }
+    end, "deep.f", "function", "thread")
+    it_refuses("a bad address", function()
+      return { exporters = { chalk.exporter.prometheus({ listen = "nowhere" }) } }
+    end, "exporters[1]", "nowhere")
+    it_refuses("options of an exporter that it does not know", function()
+      return { exporters = { chalk.exporter.prometheus({ lisen = "x" }) } }
+    end, "exporters[1]", "lisen")
+
+    it("names of exporters that do not exist, at the caller's line", function()
+      local ok, message = pcall(function() local _ = chalk.exporter.promtheus end)
+      assert.is_false(ok)
+      assert.matches("client_spec.lua:%d+: .*promtheus", message)
+      assert.has_error(function() chalk.exporter.custom({}) end)
+    end)
+
+    it("a port that is taken, saying whose exporter wanted it", function()
+      local other = chalk.new()
+      local listen = "unix://" .. files.name()
+      other:init({ exporters = { chalk.exporter.prometheus({ listen = listen }) } })
+      local message = refusal({
+        exporters = {
+          chalk.exporter.custom("support.file_exporter", { path = files.name() }),
+          chalk.exporter.prometheus({ listen = listen }),
+        },
+      })
+      assert.matches("exporters[2]", message, 1, true)
+      assert.matches(listen, message, 1, true)
+      other:shutdown()
+      assert.is_true(client:try_init({ exporters = { chalk.exporter.prometheus({ listen = listen }) } }))
+    end)
+
+    for _, driver in ipairs({ "thread", "loop", "manual" }) do
+      it("modules that are no exporters, with the driver " .. driver, function()
+        finally(broken.install())
+        local function message_of(module)
+          package.loaded[module] = nil
+          return refusal({ driver = driver, exporters = { chalk.exporter.custom(module) } })
+        end
+        local says = {
+          ["broken_absent"] = "broken_absent",
+          ["broken_not_a_table"] = "no function new",
+          ["broken_without_new"] = "no function new",
+          ["broken_raises_at_load"] = "no such library",
+          ["broken_returns_nil"] = "method export",
+          ["broken_without_export"] = "method export",
+          ["broken_raises_in_new"] = "the disk is not there",
+        }
+        for module, words in pairs(says) do
+          local message = message_of(module)
+          assert.matches(module, message, 1, true)
+          assert.matches(words, message, 1, true)
+        end
+      end)
+    end
+  end)
+
+  describe("counts le", function()
+    local function bounds_of(text, name)
+      local les = {}
+      for le in text:gmatch("\n" .. name .. '_bucket{[^\n]*le="([^"]+)"') do
+        les[#les + 1] = le
+      end
+      return table.concat(les, " ")
+    end
+
+    it("of the buckets that init names, for handles from before it too", function()
+      local latency = client:histogram("latency", { tags = { { tag = "a" } } })
+      local own = client:histogram("own", { buckets = { 7 } })
+      local kept = latency:with("x")
+      client:init({ driver = "manual", buckets = { 1, 2.5 } })
+      kept:record(2)
+      latency:with("x"):record(0.5)
+      own:record(1)
+      client:histogram("later"):record(1)
+      local text = client:text()
+      assert.equal("1.0 2.5 +Inf", bounds_of(text, "latency"))
+      assert.equal("7.0 +Inf", bounds_of(text, "own"))
+      assert.equal("1.0 2.5 +Inf", bounds_of(text, "later"))
+      assert.equal(2, collect.samples(text)['latency_bucket{a="x",le="2.5"}'])
+      assert.equal(2, kept:value():count())
+    end)
+
+    it("of the default buckets where nothing else is said", function()
+      client:histogram("latency"):record(0.2)
+      assert.equal("0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf", bounds_of(client:text(), "latency"))
+    end)
+
+    it("of an exporter's buckets", function()
+      client:init({ driver = "manual", exporters = { chalk.exporter.prometheus({ buckets = { 3, 4 } }) } })
+      client:histogram("latency"):record(3.5)
+      assert.equal("3.0 4.0 +Inf", bounds_of(client:text(), "latency"))
+    end)
+  end)
+
+  describe("renders", function()
+    before_each(function() client:count("jobs", { description = "Jobs" }):inc(2) end)
+
+    it("text in both formats, and no other", function()
+      assert.matches("# TYPE jobs_total counter\njobs_total 2\n", client:text(), 1, true)
+      assert.equal(client:text("prometheus"), client:text())
+      assert.matches("# TYPE jobs counter\n", client:text("openmetrics"), 1, true)
+      assert.matches("# EOF\n$", client:text("openmetrics"))
+      local _, message = pcall(function() local _ = client:text("json") end)
+      assert.matches("client_spec.lua:%d+: chalk: text takes", message)
+    end)
+
+    it("global_tags and the exporter's namespace", function()
+      client:init({
+        driver = "manual",
+        global_tags = { env = "prod", zone = "global" },
+        exporters = { chalk.exporter.prometheus({ namespace = "app" }) },
+      })
+      client:count("zoned", { tags = { { tag = "zone" } } }):with("own"):inc()
+      local seen = collect.samples(client:text())
+      assert.equal(2, seen['app_jobs_total{env="prod",zone="global"}'])
+      assert.equal(1, seen['app_zoned_total{env="prod",zone="own"}'])
+    end)
+  end)
+
+  it("is independent of every other", function()
+    local other = chalk.new()
+    client:count("same"):inc(2)
+    other:gauge("same"):set(5)
+    chalk.count("client_spec_global"):inc()
+    assert.equal(2, collect.samples(client:text()).same_total)
+    assert.equal(5, collect.samples(other:text()).same)
+    assert.is_nil(client:text():find("client_spec_global", 1, true))
+    assert.matches("client_spec_global_total 1", chalk.text(), 1, true)
+  end)
+
+  it("may be collected while its series are kept", function()
+    local kept = {}
+    for i = 1, 20 do
+      local short = chalk.new()
+      kept[i] = short:count("c", { tags = { { tag = "t" } } }):with("x")
+      kept[i]:inc()
+    end
+    collectgarbage()
+    collectgarbage()
+    for i = 1, 20 do
+      kept[i]:inc()
+    end
+  end)
+
+  describe("with max_series", function()
+    local said
+
+    local function stderr_of(script, ...)
+      local code, output = children.run(script, {}, ...)
+      assert.equal(0, code, output)
+      return output
+    end
+
+    it("folds what is more into one overflow series, and counts it", function()
+      client = chalk.new({ max_series = 10, driver = "manual" })
+      local users = client:count("users", { tags = { { tag = "id" }, { tag = "kind", optional = true } } })
+      for i = 1, 100 do
+        users:with(i):inc()
+      end
+      local seen = collect.samples(client:text())
+      local kept, total = 0, 0
+      for id, value in pairs(seen) do
+        if id:find("^users_total") then
+          kept, total = kept + 1, total + value
+        end
+      end
+      assert.same({ 11, 100 }, { kept, total })
+      assert.equal(90, seen['users_total{id="__overflow__",kind="__overflow__"}'])
+      assert.equal(90, seen.chalk_overflow_total)
+      assert.equal(10, seen.chalk_series)
+    end)
+
+    it("of a metric leaves the others alone", function()
+      local few = client:gauge("few", { tags = { { tag = "id" } }, max_series = 2 })
+      local many = client:histogram("many", { tags = { { tag = "id" } } })
+      for i = 1, 5 do
+        few:with(i):set(i)
+        many:with(i):record(i)
+      end
+      local seen = collect.samples(client:text())
+      assert.equal(1, seen['few{id="1"}'])
+      assert.is_nil(seen['few{id="3"}'])
+      assert.equal(5, seen['few{id="__overflow__"}'])
+      assert.equal(1, seen['many_count{id="5"}'])
+    end)
+
+    it("warns once a metric and flush", function()
+      said = stderr_of([[
+        local chalk = require "chalk"
+        local client = chalk.new { max_series = 2, driver = "manual", exporters = { { export = function() return true end } } }
+        local a = client:count("a", { tags = { { tag = "id" } } })
+        local b = client:count("b", { tags = { { tag = "id" } } })
+        for i = 1, 50 do a:with(i):inc() b:with(i):inc() end
+        client:flush()
+        io.stderr:write("then\n")
+        client:flush()
+        a:with(99):inc()
+        client:flush()
+        client:shutdown()
+      ]])
+      local first, second = said:match("^(.-)then\n(.*)$")
+      local _, times = first:gsub("overflow", "")
+      assert.equal(2, times, said)
+      assert.matches("chalk: warning: a: ", first, 1, true)
+      assert.matches("chalk: warning: b: ", first, 1, true)
+      _, times = second:gsub("overflow", "")
+      assert.equal(1, times, said)
+    end)
+
+    it("makes room as series leave", function()
+      client = chalk.new({ max_series = 2, driver = "manual" })
+      local m = client:count("m", { tags = { { tag = "id" } } })
+      m:with("a"):inc()
+      m:with("b"):inc()
+      m:with("c"):inc()
+      m:remove({ id = "a" })
+      m:with("c"):inc()
+      assert.equal(1, collect.samples(client:text())['m_total{id="c"}'])
+    end)
+  end)
+
+  it("with its memory full goes on in the overflow series", function()
+    client = chalk.new({ memory_limit = 4 * 1024 * 1024, max_series = 3000, driver = "manual" })
+    local m = client:histogram("m", { tags = { { tag = "id" } } })
+    for i = 1, 3000 do
+      local series = m:with(("x"):rep(400) .. i)
+      for k = 1, 60 do
+        series:record(2 ^ (k - i % 7))
+      end
+    end
+    local count = 0
+    for id, value in pairs(collect.samples(client:text())) do
+      if id:find("^m_count") then count = count + value end
+    end
+    local seen = collect.samples(client:text())
+    assert.is_true(seen.chalk_overflow_total > 0)
+    local lost = seen['chalk_errors_total{kind="memory"}'] or 0
+    assert.is_true(count <= 180000 and count + lost >= 180000)
+  end)
+
+  describe("with idle_timeout", function()
+    local now, metrics, exporter
+
+    local function start(timeout, document)
+      now = 1000
+      exporter = collect.exporter()
+      client = chalk.new({
+        driver = "manual",
+        clock = function() return now end,
+        idle_timeout = timeout,
+        exporters = { exporter },
+      })
+      metrics = client:load(document or documents.service())
+    end
+
+    local function pass(seconds)
+      now = now + seconds
+      assert.is_true(client:flush())
+    end
+
+    it("drops what was not recorded for so long, and only that", function()
+      start(60)
+      local count = metrics.http.request_count:with("/idle", "success")
+      local busy = metrics.http.request_count:with("/busy", "success")
+      local gauge = metrics.http.open:with("/idle")
+      local latency = metrics.http.request_latency:with("/idle", "success")
+      count:inc(5)
+      busy:inc()
+      gauge:set(7)
+      latency:record(1)
+      pass(1)
+      for _ = 1, 8 do
+        busy:inc()
+        pass(10)
+      end
+      local text = client:text()
+      assert.is_nil(text:find('"/idle"', 1, true))
+      assert.equal(9, busy:value())
+      assert.equal(9, collect.samples(text)['http_request_count_total{endpoint="/busy",status="success"}'])
+      -- and come back right
+      count:inc()
+      gauge:inc(2)
+      latency:record(2)
+      metrics.http.request_count:with("/idle", "success"):inc()
+      local seen = collect.samples(client:text())
+      assert.equal(2, seen['http_request_count_total{endpoint="/idle",status="success"}'])
+      assert.equal(2, seen['http_open{endpoint="/idle"}'])
+      assert.equal(1, seen['http_request_latency_seconds_count{endpoint="/idle",status="success"}'])
+      pass(1)
+      assert.equal(2, exporter.last["request_count{endpoint=/idle,status=success}"].delta)
+    end)
+
+    it("takes the same value set again for a record", function()
+      start(60)
+      local gauge = metrics.http.open:with("/same")
+      for _ = 1, 20 do
+        gauge:set(1)
+        pass(10)
+      end
+      assert.equal(1, collect.samples(client:text())['http_open{endpoint="/same"}'])
+    end)
+
+    it("spares series that were created at zero until they are recorded", function()
+      start(60)
+      local zero = metrics.http.request_count:with("/zero", "success")
+      for _ = 1, 20 do
+        pass(10)
+      end
+      local id = 'http_request_count_total{endpoint="/zero",status="success"}'
+      assert.equal(0, collect.samples(client:text())[id])
+      zero:inc()
+      for _ = 1, 20 do
+        pass(10)
+      end
+      assert.is_nil(collect.samples(client:text())[id])
+    end)
+
+    it("goes by type", function()
+      start({ gauge = 20 })
+      metrics.http.request_count:with("/a", "success"):inc()
+      metrics.http.open:with("/a"):set(1)
+      for _ = 1, 10 do
+        pass(10)
+      end
+      local text = client:text()
+      assert.matches("http_request_count_total{", text, 1, true)
+      assert.is_nil(text:find("\nhttp_open{", 1, true))
+    end)
+
+    it("keeps chalk's own metrics", function()
+      start(10)
+      for _ = 1, 10 do
+        pass(10)
+      end
+      local seen = collect.samples(client:text())
+      assert.equal(10, seen.chalk_flush_seconds_count)
+      assert.equal(0, seen.chalk_overflow_total)
+    end)
+  end)
+end)

@@ -1,0 +1,244 @@
+--- The drivers: that what was recorded reaches the exporters, whatever way the program ends, and when it is asked to.
+
+package.path = "spec/?.lua;" .. package.path
+
+local children = require("support.children")
+local core = require("chalk.core")
+local files = require("support.files")
+local fork = require("support.fork")
+
+-- A program: arg[1] is the exporter's file, DRIVER the driver; what a test adds comes after init.
+local PROGRAM = [[
+  local chalk = require "chalk"
+  local jobs = chalk.count("jobs")
+  jobs:inc(2)
+  local uv = require "luv"
+  local options = { path = arg[1], %s }
+  chalk.init { driver = "%s", flush_interval = 3600,
+    exporters = { chalk.exporter.custom("support.file_exporter", options) } }
+  jobs:inc(3)
+  %s
+]]
+
+local FIRST, LAST = "jobs{} total=5 delta=5\n--\n", "jobs{} total=5 delta=5\n--\nshutdown\n"
+
+describe("the driver", function()
+  after_each(files.clean)
+
+  local function program(driver, body, options) return PROGRAM:format(options or "", driver, body) end
+
+  -- Runs a program to its end; its exit code, the exporter's file, its output and the seconds it took.
+  local function run(driver, body, options)
+    local path, started = files.name(), core.C.chalk_now()
+    local code, output = children.run(program(driver, body, options), {}, path)
+    return code, files.read(path), output, core.C.chalk_now() - started
+  end
+
+  for _, driver in ipairs({ "thread", "loop", "manual" }) do
+    describe(driver, function()
+      describe("flushes a last time", function()
+        local function it_flushes(what, body, exit_code)
+          it(what, function()
+            local code, seen, output = run(driver, body)
+            assert.same({ exit_code, LAST }, { code, seen }, output)
+          end)
+        end
+
+        it_flushes("at a normal end", "", 0)
+        it_flushes("at os.exit", "os.exit(3)", 3)
+        it_flushes("at os.exit that closes the VM", "os.exit(3, true)", 3)
+        it_flushes("at an uncaught error", "error('uncaught')", 1)
+        it_flushes("at shutdown, which may be repeated",
+          "assert(chalk.shutdown()) assert(chalk.shutdown()) assert(chalk.flush())", 0)
+        it_flushes("after the application's loop has run", "uv.new_timer():start(20, 0, function() end) uv.run()", 0)
+        it_flushes("at os.exit inside the application's loop",
+          "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()", 4)
+
+        it("when the exporter has to wait", function()
+          local code, seen, output = run(driver, "", "yields = 30")
+          assert.same({ 0, LAST }, { code, seen }, output)
+          code, seen, output = run(driver, "os.exit(0)", "yields = 30")
+          assert.same({ 0, LAST }, { code, seen }, output)
+        end)
+
+        it("of what was recorded while the exporter was away", function()
+          local away = files.make()
+          local body = ('chalk.flush() jobs:inc() os.remove(%q)'):format(away)
+          local code, seen, output = run(driver, body, ("fails_while = %q"):format(away))
+          assert.same({ 0, "jobs{} total=6 delta=6\n--\nshutdown\n" }, { code, seen }, output)
+        end)
+      end)
+
+      it("returns from flush when the exporters have", function()
+        local body = [[
+          assert(chalk.flush())
+          local file = io.open(arg[1])
+          io.write(file:read "*a")
+          file:close()
+          jobs:inc()
+          assert(chalk.flush(5))
+          assert(chalk.flush())
+          chalk.shutdown()
+        ]]
+        for _, options in ipairs({ "", "yields = 30" }) do
+          local code, seen, output = run(driver, body, options)
+          assert.same({ 0, FIRST }, { code, output })
+          assert.equal(FIRST .. "jobs{} total=6 delta=1\n--\njobs{} total=6 delta=0\n--\njobs{} total=6 delta=0\n--\nshutdown\n",
+            seen)
+        end
+      end)
+
+      it("flushes from a coroutine that no loop runs", function()
+        local body = [[
+          coroutine.wrap(function() assert(chalk.flush()) end)()
+          io.write(assert(io.open(arg[1])):read "*a")
+        ]]
+        local _, _, output = run(driver, body, "yields = 10")
+        assert.equal(FIRST, output)
+      end)
+
+      it("is not held up at its end by an exporter that never resumes", function()
+        local code, seen, output, seconds = run(driver, "", 'hangs = "yield"')
+        assert.equal(0, code, output)
+        assert.matches(FIRST, seen, 1, true)
+        assert.is_true(seconds < 7, "took " .. seconds)
+      end)
+
+      it("says in time that a flush does not end", function()
+        local body = [[
+          local ok, message = chalk.flush(0.2)
+          print(ok, message)
+          chalk.shutdown(0.2)
+        ]]
+        local _, _, output, seconds = run(driver, body, 'hangs = "yield"')
+        assert.matches("^nil\tthe flush did not end in time", output)
+        assert.is_true(seconds < 7, "took " .. seconds)
+      end)
+    end)
+  end
+
+  describe("thread", function()
+    it("is not held up at its end by an exporter that never returns", function()
+      local code, seen, output, seconds = run("thread", "chalk.flush(0.1) os.exit(0)", 'hangs = "block"')
+      assert.same({ 0, FIRST }, { code, seen }, output)
+      assert.is_true(seconds < 7, "took " .. seconds)
+    end)
+
+    it("nor when the VM is closed first", function()
+      local code, seen, output, seconds = run("thread", "chalk.flush(0.1)", 'hangs = "block"')
+      assert.same({ 0, FIRST }, { code, seen }, output)
+      assert.is_true(seconds < 7, "took " .. seconds)
+    end)
+
+    it("lets a private client go beside an exporter that never returns", function()
+      local code, _, output = run("thread", [[
+        do
+          local exporters = { chalk.exporter.custom("support.file_exporter", { path = arg[1], hangs = "block" }) }
+          local client = chalk.new { exporters = exporters }
+          client:flush(0.1)
+          client:shutdown(0.1)
+        end
+        collectgarbage()
+        collectgarbage()
+      ]])
+      assert.equal(0, code, output)
+    end)
+
+    it("flushes while the application is busy", function()
+      local body = [[
+        local deadline, seen = os.time() + 20, nil
+        repeat
+          local file = io.open(arg[1])
+          seen = file and file:read "*a"
+          if file then file:close() end
+        until seen and #seen > 0 or os.time() > deadline
+        io.write(seen)
+        os.exit(0)
+      ]]
+      local script = program("thread", body):gsub("3600", "0.05")
+      local _, output = children.run(script, {}, files.name())
+      assert.matches("^jobs{} total=%d delta=%d\n%-%-\n", output)
+    end)
+  end)
+
+  describe("loop", function()
+    it("flushes by the application's loop, which it does not keep alive", function()
+      local body = [[
+        local check = uv.new_timer()
+        check:start(1, 1, function()
+          local file = io.open(arg[1])
+          if file then
+            io.write(file:read "*a")
+            os.exit(0)
+          end
+        end)
+        uv.run()
+      ]]
+      local _, output = children.run((program("loop", body):gsub("3600", "0.01")), {}, files.name())
+      assert.equal(FIRST, output)
+      local _, _, _, seconds = run("loop", "uv.run()")
+      assert.is_true(seconds < 5)
+    end)
+
+    it("is waited for by a coroutine of a callback, while the loop goes on", function()
+      local body = [[
+        local turns = 0
+        local ticker = uv.new_timer()
+        ticker:start(1, 1, function() turns = turns + 1 end)
+        uv.new_timer():start(1, 0, function()
+          coroutine.wrap(function()
+            assert(chalk.flush())
+            io.write(assert(io.open(arg[1])):read "*a", turns > 5 and "went on" or "stood")
+            ticker:close()
+          end)()
+        end)
+        uv.run()
+      ]]
+      local _, _, output = run("loop", body, "yields = 50")
+      assert.equal(FIRST .. "went on", output)
+    end)
+
+    it("takes a last flush after the one under way", function()
+      local body = [[
+        uv.new_timer():start(1, 0, function()
+          chalk.flush()
+          jobs:inc()
+          os.exit(0)
+        end)
+        uv.run()
+      ]]
+      local code, seen, output = run("loop", body, "yields = 50")
+      assert.same({ 0, FIRST }, { code, seen:sub(1, #FIRST) }, output)
+    end)
+  end)
+
+  for _, driver in ipairs({ "thread", "loop" }) do
+    it(driver .. " flushes last when the application's loop handles SIGTERM", function()
+      local path = files.name()
+      local child = children.start(program(driver, [[
+        local signal = uv.new_signal()
+        signal:start("sigterm", function() os.exit(7) end)
+        io.write(uv.os_getpid(), "\n")
+        io.flush()
+        uv.run()
+      ]]), {}, path)
+      fork.kill(child.pid, fork.TERM)
+      local code, output = child.finish()
+      assert.same({ 7, LAST }, { code, files.read(path) }, output)
+    end)
+
+    it(driver .. " flushes last when SIGTERM stops the loop", function()
+      local path = files.name()
+      local child = children.start(program(driver, [[
+        local signal = uv.new_signal()
+        signal:start("sigterm", function() signal:close() end)
+        io.write(uv.os_getpid(), "\n")
+        io.flush()
+        uv.run()
+      ]]), {}, path)
+      fork.kill(child.pid, fork.TERM)
+      local code, output = child.finish()
+      assert.same({ 0, LAST }, { code, files.read(path) }, output)
+    end)
+  end
+end)

@@ -1,0 +1,295 @@
+--- A real Prometheus scrapes the example service, and answers with what its clients did.
+
+local uv = require("luv")
+local cjson = require("cjson")
+local chalk = require("chalk")
+local collect = require("support.collect")
+local examples = require("support.examples")
+local files = require("support.files")
+local web = require("demo.web")
+
+local child, get = examples.child, examples.get
+
+-- Multiples of 20: for them Prometheus and the sketch mean the same rank by p50 and p90.
+local REQUESTS = { ["/fast"] = 2000, ["/search"] = 200, ["/report"] = 60, ["/flaky"] = 400, ["/nowhere"] = 40 }
+local DEADLINE = 60
+-- What Prometheus 2.42 sends.
+local ASKS = "Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+  .. "text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\nAccept-Encoding: gzip\r\n"
+
+local CONFIG = [[
+global: { scrape_interval: 1s, scrape_timeout: 1s }
+scrape_configs:
+  - job_name: service
+    static_configs: [ { targets: [ "127.0.0.1:%d" ] } ]
+]]
+
+local function write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+end
+
+---@class spec.Prometheus
+local Prometheus = {}
+Prometheus.__index = Prometheus
+
+-- A sanitizer's runtime that is preloaded into LuaJIT is no matter of Prometheus.
+local function start_prometheus(path, target)
+  local folder = uv.fs_mkdtemp("/tmp/chalk-prometheus-XXXXXX")
+  local self = setmetatable({ folder = folder, port = web.free_port() }, Prometheus)
+  write(folder .. "/config.yml", CONFIG:format(target))
+  self.process = child.spawn(child.find("env"), {
+    "-u", "LD_PRELOAD", path, "--config.file=" .. folder .. "/config.yml",
+    "--storage.tsdb.path=" .. folder .. "/data", "--web.listen-address=127.0.0.1:" .. self.port,
+    "--log.level=error",
+  })
+  return self
+end
+
+function Prometheus:stop()
+  self.process:stop()
+  os.execute("rm -rf '" .. self.folder .. "'")
+end
+
+local function encoded(text)
+  return (text:gsub("[^%w]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+
+function Prometheus:api(path)
+  local response = child.await(function(done) examples.client.get(self.port, "/api/v1/" .. path, done) end, 10)
+  local answer = response and response.status == 200 and cjson.decode(response.body)
+  return answer and answer.status == "success" and answer.data or nil
+end
+
+--- The instant vector of an expression: value by the values of these labels, joined; nil while it does not answer.
+function Prometheus:query(expression, ...)
+  local data = self:api("query?query=" .. encoded(expression))
+  if not data then return nil end
+  local found = {}
+  for _, sample in ipairs(data.result) do
+    local labels = {}
+    for i, name in ipairs({ ... }) do
+      labels[i] = sample.metric[name] or ""
+    end
+    found[table.concat(labels, " ")] = tonumber(sample.value[2])
+  end
+  return found
+end
+
+local function equal(a, b)
+  for name, value in pairs(a or {}) do
+    if b[name] ~= value then return false end
+  end
+  for name in pairs(b) do
+    if not a or a[name] == nil then return false end
+  end
+  return true
+end
+
+-- Asks until the answer is as expected; the last one, in time or not.
+function Prometheus:await(expected, expression, ...)
+  local deadline = uv.hrtime() + DEADLINE * 1e9
+  repeat
+    local found = self:query(expression, ...)
+    if equal(found, expected) then return found end
+    child.wait(function() return false end, 0.2)
+  until uv.hrtime() > deadline
+  return self:query(expression, ...)
+end
+
+-- The bounds of the bucket that holds a value, or of the two when its error leaves that open.
+local function bucket_of(value, bounds, relative_error)
+  local low, high, lower, upper = value * (1 - relative_error), value * (1 + relative_error), 0, math.huge
+  for _, bound in ipairs(bounds) do
+    if bound < low then lower = bound end
+    if bound >= high then
+      upper = math.min(upper, bound)
+    end
+  end
+  return lower, upper
+end
+
+local function latency_bounds()
+  return cjson.decode(files.read("examples/metrics.json")).namespaces.http.metrics[2].buckets
+end
+
+describe("a real Prometheus", function()
+  local service, prometheus
+  local counts = {} -- "endpoint status" -> what the client made
+
+  setup(function()
+    local path = child.find("prometheus")
+    if not path then return end
+    service = child.service(examples.folder)
+    prometheus = start_prometheus(path, service.metrics_port)
+    assert(equal(prometheus:await({ [""] = 1 }, "up"), { [""] = 1 }), "Prometheus does not reach the service")
+    for name, requests in pairs(REQUESTS) do
+      local load = examples.request(service.port, name, requests)
+      for status, n in pairs(load.statuses) do
+        counts[(name == "/nowhere" and "other" or name) .. " " .. status] = n
+      end
+    end
+  end)
+
+  teardown(function()
+    if prometheus then prometheus:stop() end
+    if service then service:stop() end
+  end)
+
+  local function needs(name, body)
+    it(name, function()
+      if not prometheus then return pending("prometheus is not on PATH") end
+      body()
+    end)
+  end
+
+  needs("has the counts that the client made, and saw no counter reset", function()
+    assert.same(counts, prometheus:await(counts, "http_request_count_total", "endpoint", "status"))
+    local by_endpoint = {}
+    for name, n in pairs(REQUESTS) do
+      by_endpoint[name == "/nowhere" and "other" or name] = n
+    end
+    assert.same(by_endpoint, prometheus:await(by_endpoint, "http_request_latency_seconds_count", "endpoint"))
+    local infinite = 'http_request_latency_seconds_bucket{le="+Inf"}'
+    assert.same(by_endpoint, prometheus:await(by_endpoint, infinite, "endpoint"))
+    local resets = 'sum(resets({__name__=~"http_.*_(total|count|bucket)"}[5m]))'
+    assert.same({ [""] = 0 }, prometheus:query(resets))
+  end)
+
+  for name, q in pairs({ p50 = 0.5, p90 = 0.9 }) do
+    needs(("has a %s in the bucket of the sketch's"):format(name), function()
+      local settled = prometheus:await(counts, "http_request_count_total", "endpoint", "status")
+      assert.same(counts, settled)
+      local quantiles = cjson.decode(get(service.port, "/quantiles").body)
+      local expression = ("histogram_quantile(%g, http_request_latency_seconds_bucket)"):format(q)
+      local found = prometheus:query(expression, "endpoint")
+      for endpoint, recorded in pairs(quantiles) do
+        local lower, upper = bucket_of(recorded[name], latency_bounds(), recorded.error)
+        local value = found[endpoint]
+        assert.is_true(value >= lower and value <= upper,
+          ("%s: %g is not within %g and %g"):format(endpoint, value, lower, upper))
+      end
+    end)
+  end
+
+  -- Only OpenMetrics has units, and a counter's family without _total.
+  needs("is served OpenMetrics, with descriptions and units, compressed", function()
+    local metadata = prometheus:api("metadata")
+    assert.same({ { type = "counter", help = "Requests answered", unit = "" } }, metadata.http_request_count)
+    assert.equal("histogram", metadata.http_request_latency_seconds[1].type)
+    assert.equal("seconds", metadata.http_request_latency_seconds[1].unit)
+    local head = get(service.metrics_port, "/metrics", ASKS).head:lower()
+    assert.is_truthy(head:find("\r\ncontent-encoding: gzip\r\n", 1, true), head)
+    assert.is_truthy(head:find("\r\ncontent-type: application/openmetrics-text; version=1.0.0", 1, true), head)
+  end)
+
+  needs("comes with a promtool that finds nothing to complain about", function()
+    local promtool = assert(child.find("promtool"))
+    local path = files.make(get(service.metrics_port, "/metrics").body)
+    finally(files.clean)
+    local pipe = io.popen(("env -u LD_PRELOAD %s check metrics <%s 2>&1; echo exit:$?"):format(promtool, path))
+    assert.equal("exit:0\n", pipe:read("*a"))
+    pipe:close()
+  end)
+end)
+
+local COUNTERS = { _total = true, _count = true, _bucket = true, _sum = true }
+
+describe("counters", function()
+  local path, client, samples, scrapes
+
+  -- Compares a scrape with the one before.
+  local function check(scrape)
+    local now = collect.samples(scrape)
+    for name, before in pairs(samples) do
+      if COUNTERS[name:match("^[%w_]+"):match("_%a+$")] then
+        assert(now[name], name .. " is gone")
+        assert(now[name] >= before, ("%s went from %g to %g"):format(name, before, now[name]))
+      end
+    end
+    samples, scrapes = now, scrapes + 1
+  end
+
+  -- Asks for a scrape whenever there is none under way; what a scrape is found to lack is raised by the next call.
+  local function scraper(port)
+    local asking, problem = false, nil
+    return function()
+      if problem then error(problem, 0) end
+      if asking then return end
+      asking = true
+      examples.client.get(port, "/metrics", function(response, message)
+        asking = false
+        local ok, trouble = pcall(check, response and response.body)
+        if not ok then problem = message or trouble end
+      end)
+    end
+  end
+
+  -- What the custom exporter wrote: the sum of differences, and the last total, by endpoint and status.
+  local function written()
+    local deltas, totals, values, batches = {}, {}, 0, {}
+    for line in files.read(path):gmatch("[^\n]+") do
+      local entry = cjson.decode(line)
+      if entry.name == "http.request_count" then
+        local name = entry.tags.endpoint .. " " .. entry.tags.status
+        deltas[name] = (deltas[name] or 0) + entry.delta
+        assert.is_true(entry.delta > 0 and entry.total >= (totals[name] or 0))
+        totals[name] = entry.total
+        batches[name] = (batches[name] or 0) + 1
+      elseif entry.name == "http.request_latency" then
+        values = values + entry.count
+      end
+    end
+    return deltas, totals, values, batches
+  end
+
+  before_each(function()
+    samples, scrapes, path = {}, 0, files.name()
+  end)
+
+  after_each(function()
+    client:shutdown()
+    files.clean()
+  end)
+
+  it("never go backwards, whatever another exporter takes meanwhile, and no difference is lost", function()
+    local port = web.free_port()
+    client = chalk.new {
+      flush_interval = 0.05,
+      exporters = {
+        chalk.exporter.prometheus { listen = "127.0.0.1:" .. port },
+        chalk.exporter.custom("jsonlines", { path = path }),
+      },
+    }
+    local metrics = client:load("examples/metrics.json")
+    local turn, made, n = scraper(port), {}, 0
+    local since = uv.hrtime()
+    repeat
+      for i = 1, 500 do
+        n = n + 1
+        local endpoint, status = "/" .. n % 7, n % 5 == 0 and 500 or 200
+        metrics.http.request_count { endpoint = endpoint, status = status }:inc(i % 3)
+        metrics.http.request_latency { endpoint = endpoint }:record(i / 1000)
+        made[endpoint .. " " .. status] = (made[endpoint .. " " .. status] or 0) + i % 3
+      end
+      uv.run("nowait")
+      turn()
+    until scrapes >= 50 and uv.hrtime() - since > 1e9 or uv.hrtime() - since > DEADLINE * 1e9
+
+    assert.is_true(scrapes >= 50)
+    check(get(port, "/metrics").body)
+    for name, total in pairs(made) do
+      local endpoint, status = name:match("(%S+) (%S+)")
+      assert.equal(total, samples[('http_request_count_total{endpoint="%s",status="%s"}'):format(endpoint, status)])
+    end
+    assert(client:shutdown())
+    local deltas, totals, values, batches = written()
+    assert.same(made, deltas)
+    assert.same(made, totals)
+    assert.equal(n, values)
+    for name in pairs(made) do
+      assert.is_true(batches[name] > 5, "there were few flushes")
+    end
+  end)
+end)

@@ -1,0 +1,59 @@
+--- LuaJIT scripts run as processes of their own, with the paths of this one.
+
+local files = require("support.files")
+
+local M = {}
+
+local LUAJIT = os.getenv("LUAJIT") or "luajit"
+local LIMIT = 60
+
+local function quoted(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+-- `timeout` is the net under it all: a script that hangs must not hang the specs.
+local function command_of(script, options, ...)
+  local words = { "env", "LUA_PATH=" .. quoted(package.path), "LUA_CPATH=" .. quoted(package.cpath) }
+  for name, value in pairs(options.env or {}) do
+    words[#words + 1] = name .. "=" .. quoted(value)
+  end
+  words[#words + 1] = ("timeout -k 1 %d %s"):format(LIMIT, LUAJIT)
+  words[#words + 1] = options.flags or ""
+  words[#words + 1] = files.make(script)
+  for i = 1, select("#", ...) do
+    words[#words + 1] = quoted(tostring((select(i, ...))))
+  end
+  return table.concat(words, " ")
+end
+
+local function finish(pipe)
+  local output = pipe:read("*a")
+  pipe:close()
+  local text, code = output:match("^(.-)exit:(%d+)\n$")
+  return tonumber(code), text
+end
+
+--- Runs a script to its end.
+---@param script string
+---@param options { env: table?, flags: string? }
+---@return integer? code
+---@return string output what it wrote, to standard error too
+function M.run(script, options, ...)
+  local command = command_of(script, options or {}, ...)
+  return finish(assert(io.popen(command .. ' 2>&1 </dev/null; echo "exit:$?"')))
+end
+
+--- Starts a script whose first line of output is its process id.
+---@return { pid: integer, line: fun(): string?, finish: fun(): integer?, string }
+function M.start(script, options, ...)
+  local command = command_of(script, options or {}, ...)
+  local pipe = assert(io.popen(command .. ' 2>&1 </dev/null; echo "exit:$?"'))
+  local first = pipe:read("*l")
+  return {
+    pid = assert(tonumber(first), "no process id but " .. tostring(first)),
+    line = function() return pipe:read("*l") end,
+    finish = function() return finish(pipe) end,
+  }
+end
+
+return M

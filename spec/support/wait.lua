@@ -1,0 +1,25 @@
+--- Waiting for a condition, with a deadline.
+
+local ffi = require("ffi")
+
+pcall(ffi.cdef, "int poll(void *fds, unsigned long n, int timeout);")
+
+local M = {}
+
+--- Looks at a condition every few milliseconds until it holds. Fails past the deadline.
+---@param condition fun(): any
+---@param seconds number? default 10
+---@param what string? for the failure's message
+---@return any what the condition returned
+function M.till(condition, seconds, what)
+  local core = require("chalk.core")
+  local deadline = core.C.chalk_now() + (seconds or 10)
+  while true do
+    local value = condition()
+    if value then return value end
+    if core.C.chalk_now() > deadline then error("waited in vain for " .. (what or "a condition"), 2) end
+    ffi.C.poll(nil, 0, 5)
+  end
+end
+
+return M

@@ -1,0 +1,329 @@
+/* What is lost when these fail: a scrape shows numbers that nobody recorded, misses some, or is no exposition. */
+
+#include "common.h"
+
+static const char *const LABELS[] = {"endpoint", "status"};
+
+static chalk_family family_of(const char *name, uint32_t labels) {
+  return (chalk_family){.sample = name, .constant = "", .labels = LABELS, .n_labels = labels};
+}
+
+/* All lines of the snapshot's only metric, rendered piece by piece into buffers of this size. */
+static char *render(chalk_segment *g, const chalk_family *f, size_t piece) {
+  static char all[1 << 20];
+  chalk_snapshot *s = take(g, 0);
+  uint32_t n, next = 0;
+  size_t at = 0;
+  chalk_snapshot_entries(s, &n);
+  char *buffer = malloc(piece);
+  while (next < n) {
+    size_t got = chalk_snapshot_render(s, f, &next, n, buffer, piece);
+    assert_true(got <= piece && at + got < sizeof all);
+    memcpy(all + at, buffer, got);
+    at += got;
+  }
+  all[at] = 0;
+  free(buffer);
+  chalk_snapshot_free(s);
+  return all;
+}
+
+static void add(chalk_writer *w, int metric, const char *a, const char *b, double n) {
+  const char *values[2] = {a, b};
+  chalk_series *s = chalk_series_new(w, (uint32_t)metric, values, (size_t[]){strlen(a), strlen(b)});
+  assert_non_null(s);
+  assert_true(chalk_add(s, n) >= CHALK_OK);
+  free(s);
+}
+
+static void test_lines_of_counts(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int metric = define(w, "requests", CHALK_COUNT, 2, 0);
+  add(w, metric, "/a", "ok", 1);
+  add(w, metric, "/b\"\\\n", "", 9007199254740992.0);
+  add(w, metric, "", "", 0);
+  chalk_family f = family_of("requests_total", 2);
+  const char *expected =
+      "requests_total{endpoint=\"/a\",status=\"ok\"} 1\n"
+      "requests_total{endpoint=\"/b\\\"\\\\\\n\"} 9007199254740992\n"
+      "requests_total 0\n";
+  assert_string_equal(render(g, &f, 65536), expected);
+  f.constant = "env=\"prod\"";
+  assert_string_equal(render(g, &f, 65536),
+                      "requests_total{env=\"prod\",endpoint=\"/a\",status=\"ok\"} 1\n"
+                      "requests_total{env=\"prod\",endpoint=\"/b\\\"\\\\\\n\"} 9007199254740992\n"
+                      "requests_total{env=\"prod\"} 0\n");
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+static void test_lines_of_histograms(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  chalk_series *s = bind(w, define(w, "latency", CHALK_HISTOGRAM, 1, 5), "/a");
+  chalk_record(s, 0.1), chalk_record(s, 0.25), chalk_record(s, 1000);
+  static const char *const le[] = {"0.1", "1.0"};
+  static const uint32_t places[] = {1, 2};
+  chalk_family f = family_of(NULL, 1);
+  f.bucket = "latency_bucket", f.sum = "latency_sum", f.count = "latency_count";
+  f.le = le, f.le_index = places, f.n_le = 2;
+  assert_string_equal(render(g, &f, 65536),
+                      "latency_bucket{endpoint=\"/a\",le=\"0.1\"} 1\n"
+                      "latency_bucket{endpoint=\"/a\",le=\"1.0\"} 2\n"
+                      "latency_bucket{endpoint=\"/a\",le=\"+Inf\"} 3\n"
+                      "latency_sum{endpoint=\"/a\"} 1000.35\n"
+                      "latency_count{endpoint=\"/a\"} 3\n");
+  free(s);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+static void test_an_untagged_metric_has_no_braces(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  chalk_series *s = bind(w, define(w, "load", CHALK_GAUGE, 0, 0), NULL);
+  chalk_family f = family_of("load", 0);
+  assert_string_equal(render(g, &f, 65536), ""); /* never set: nothing to show */
+  chalk_set(s, 0);
+  assert_string_equal(render(g, &f, 65536), "load 0\n");
+  chalk_set(s, -1.5);
+  assert_string_equal(render(g, &f, 65536), "load -1.5\n");
+  chalk_set(s, NAN);
+  assert_string_equal(render(g, &f, 65536), "load NaN\n");
+  free(s);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+/* However small the pieces: whole entries, all of them, in the same order. */
+static void test_pieces_make_the_whole(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int metric = define(w, "requests", CHALK_COUNT, 2, 0);
+  for (int i = 0; i < 500; i++) {
+    char tag[64];
+    snprintf(tag, sizeof tag, "%.*s%d", i % 40,
+             "\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"", i);
+    add(w, metric, tag, "ok", i);
+  }
+  chalk_family f = family_of("requests_total", 2);
+  char *whole = strdup(render(g, &f, 1 << 20));
+  int lines = 0;
+  for (char *p = whole; *p; p++) lines += *p == '\n';
+  assert_int_equal(lines, 500);
+  for (size_t piece = 512; piece < 4096; piece += 101) assert_string_equal(render(g, &f, piece), whole);
+  free(whole);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+static void test_families_are_contiguous(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int metrics[4];
+  for (int m = 0; m < 4; m++) {
+    char name[8];
+    snprintf(name, sizeof name, "m%d", m);
+    metrics[m] = define(w, name, CHALK_COUNT, 1, 0);
+  }
+  for (int i = 0; i < 100; i++) {
+    char tag[8];
+    snprintf(tag, sizeof tag, "%d", i);
+    chalk_series *s = bind(w, metrics[i * 7 % 4], tag);
+    chalk_add(s, i);
+    free(s);
+  }
+  chalk_snapshot *s = take(g, 0);
+  uint32_t n;
+  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  assert_int_equal(n, 100);
+  for (uint32_t i = 1; i < n; i++) {
+    assert_true(e[i].metric > e[i - 1].metric || (e[i].metric == e[i - 1].metric && e[i].series > e[i - 1].series));
+    char key[64];
+    assert_true(chalk_snapshot_key(s, i, key, sizeof key) > 2);
+    assert_int_equal(chalk_snapshot_key(s, i, key, 1), 0);
+  }
+  chalk_snapshot_free(s);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+static double value_of(chalk_segment *g, int metric, bool *any) {
+  chalk_snapshot *s = take(g, 0);
+  uint32_t n;
+  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  double value = NAN;
+  *any = false;
+  for (uint32_t i = 0; i < n; i++) {
+    if (e[i].metric == (uint32_t)metric) value = e[i].value, *any = true;
+  }
+  chalk_snapshot_free(s);
+  return value;
+}
+
+/* What processes set, each for itself; those that died no longer count. */
+static void test_gauges_across_processes(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  static const uint32_t across[] = {CHALK_LAST, CHALK_SUM, CHALK_MIN, CHALK_MAX};
+  static const double living[] = {30, 60, 10, 30}, remaining[] = {30, 10, 10, 10};
+  int metrics[4], ready[2], go[2];
+  char byte = 0;
+  for (int i = 0; i < 4; i++) {
+    char name[8];
+    snprintf(name, sizeof name, "g%d", i);
+    metrics[i] = define_across(w, name, across[i]);
+  }
+  assert_int_equal(pipe(ready) + pipe(go), 0);
+  pid_t pids[2];
+  for (int p = 0; p < 3; p++) {
+    if (p > 0 && (pids[p - 1] = fork_child()) != 0) {
+      assert_int_equal(read(ready[0], &byte, 1), 1);
+      continue;
+    }
+    for (int i = 0; i < 4; i++) {
+      chalk_series *s = bind(w, metrics[i], "x");
+      chalk_set(s, 10 * (p + 1));
+      if (p > 0) chalk_add(s, 1), chalk_add(s, -1);
+      free(s);
+    }
+    if (p == 0) continue;
+    CHILD_CHECK(write(ready[1], &byte, 1) == 1);
+    pause();
+  }
+  bool any;
+  for (int i = 0; i < 4; i++) assert_true(value_of(g, metrics[i], &any) == living[i] && any);
+  kill_child(pids[0]), kill_child(pids[1]);
+  for (int i = 0; i < 4; i++) assert_true(value_of(g, metrics[i], &any) == remaining[i] && any);
+  /* Who takes a dead one's slot has set nothing yet. */
+  chalk_writer *next = open_writer(g);
+  assert_int_equal(chalk_writer_slot(next), 2);
+  for (int i = 0; i < 4; i++) assert_true(value_of(g, metrics[i], &any) == remaining[i] && any);
+  for (int i = 1; i < 4; i++) define_across(next, (char[]){'g', (char)('0' + i), 0}, across[i]);
+  chalk_series *s = bind(next, metrics[1], "x");
+  assert_true(value_of(g, metrics[1], &any) == 10);
+  chalk_set(s, 5);
+  assert_true(value_of(g, metrics[1], &any) == 15);
+  chalk_writer_close(next);
+  assert_true(value_of(g, metrics[1], &any) == 10);
+  chalk_writer_close(w);
+  value_of(g, metrics[1], &any);
+  assert_false(any);
+  assert_true(value_of(g, metrics[0], &any) == 30 && any);
+  free(s);
+  close(ready[0]), close(ready[1]), close(go[0]), close(go[1]);
+  chalk_segment_close(g);
+}
+
+/* Beside processes that record, a scrape's counts only grow, and a histogram's parts agree. */
+static void test_scrapes_never_go_backwards(void **state) {
+  (void)state;
+  enum { CHILDREN = 3, EACH = 300000 };
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int count = define(w, "requests", CHALK_COUNT, 1, 0), latency = define(w, "latency", CHALK_HISTOGRAM, 1, 5);
+  pid_t pids[CHILDREN];
+  for (int i = 0; i < CHILDREN; i++) {
+    if ((pids[i] = fork_child()) != 0) continue;
+    chalk_series *s = bind(w, count, "x"), *h = bind(w, latency, "x");
+    for (int k = 0; k < EACH; k++) CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_record(h, k % 200) >= CHALK_OK);
+    _exit(0);
+  }
+  int64_t last[2] = {0, 0};
+  for (int running = CHILDREN; running > 0;) {
+    chalk_snapshot *s = take(g, 0);
+    uint32_t n;
+    const chalk_entry *e = chalk_snapshot_entries(s, &n);
+    for (uint32_t i = 0; i < n; i++) {
+      int which = e[i].metric == (uint32_t)latency;
+      assert_true(e[i].total >= last[which]);
+      last[which] = e[i].total;
+      if (!which) continue;
+      double bounds[CHALK_LES + 1];
+      uint64_t counts[CHALK_LES + 1];
+      assert_int_equal(chalk_snapshot_les(s, i, bounds, counts), 6);
+      for (int k = 1; k < 6; k++) assert_true(counts[k] >= counts[k - 1]);
+      assert_true((int64_t)counts[5] >= e[i].total);
+    }
+    chalk_snapshot_free(s);
+    int status;
+    if (waitpid(-1, &status, WNOHANG) > 0) {
+      assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+      running--;
+    }
+  }
+  assert_int_equal(total_of(g, count), CHILDREN * EACH);
+  assert_int_equal(total_of(g, latency), CHILDREN * EACH);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+/* A scrape in one process while the holder in another one drops and reuses series. */
+static void test_scrapes_beside_a_sweep(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int count = define(w, "requests", CHALK_COUNT, 1, 0), load = define_across(w, "load", CHALK_SUM);
+  pid_t pid = fork_child();
+  if (pid == 0) {
+    for (int round = 0;; round++) {
+      for (int i = 0; i < 10; i++) {
+        /* A series' tag is its value. */
+        char tag[32];
+        snprintf(tag, sizeof tag, "%0*d", 1 + round % 25, i + 1);
+        chalk_series *s = bind(w, count, tag), *u = bind(w, load, tag);
+        chalk_add(s, i + 1), chalk_set(u, i + 1);
+        free(s), free(u);
+      }
+      chalk_clear(w, (uint32_t)count), chalk_clear(w, (uint32_t)load);
+      chalk_writer_tick(w);
+      sweep(g, 1000.0 * round, 0);
+    }
+  }
+  enum { ENOUGH = 2000 };
+  uint32_t seen = 0;
+  double end = chalk_now() + DEADLINE / 3;
+  while (seen < ENOUGH && chalk_now() < end) {
+    chalk_snapshot *s = take(g, 0);
+    uint32_t n;
+    const chalk_entry *e = chalk_snapshot_entries(s, &n);
+    for (uint32_t i = 0; i < n; i++) {
+      char key[64] = "";
+      size_t size = chalk_snapshot_key(s, i, key, sizeof key - 1);
+      if (size == 0) continue; /* gone meanwhile */
+      key[size] = 0;
+      double value = e[i].metric == (uint32_t)load ? e[i].value : (double)e[i].total;
+      /* Just created, nothing recorded yet: 0. */
+      if (value != 0) assert_true(value == atof(key + 2));
+      seen++;
+    }
+    chalk_snapshot_free(s);
+  }
+  assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+  kill_child(pid);
+  assert_true(seen > 0);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_lines_of_counts),
+      cmocka_unit_test(test_lines_of_histograms),
+      cmocka_unit_test(test_an_untagged_metric_has_no_braces),
+      cmocka_unit_test(test_pieces_make_the_whole),
+      cmocka_unit_test(test_families_are_contiguous),
+      cmocka_unit_test(test_gauges_across_processes),
+      cmocka_unit_test(test_scrapes_never_go_backwards),
+      cmocka_unit_test(test_scrapes_beside_a_sweep),
+  };
+  alarm(DEADLINE);
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
