@@ -157,16 +157,22 @@ static int add_bucket(chalk_segment *g, histogram *h, int which, int32_t index, 
   return CHALK_OK;
 }
 
+const sketch_map *_Atomic histogram_usual_map;
+
 histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t les) {
   uint32_t groups = (les + 3) / 4;
   size_t size = (sizeof(histogram_plan) + groups * 4 * sizeof(double) + 15) & ~(size_t)15;
   histogram_plan *plan = aligned_alloc(16, size);
   if (!plan) return NULL;
+  plan->segment = g;
   plan->base = g->base;
   plan->map = sketch_map_of((int)atomic_load(&g->head->start_scale));
   plan->groups = groups;
   for (uint32_t i = 0; i < groups * 4; i++) plan->le[i] = i < les ? le[i] : as_double(2047ull << 52);
-  if (plan->map) return plan;
+  if (plan->map) {
+    atomic_store_explicit(&histogram_usual_map, plan->map, memory_order_release);
+    return plan;
+  }
   free(plan);
   return NULL;
 }
@@ -181,15 +187,34 @@ void histogram_bind(chalk_segment *g, histogram *h, const histogram_plan *plan) 
   h->log = narrow ? (uint16_t)t.log : 0;
 }
 
-int histogram_add_otherwise(chalk_segment *g, histogram *h, const histogram_plan *plan, double v) {
+int histogram_add_otherwise(const chalk_series *s, double v) {
+  histogram *h = s->histogram;
+  const histogram_plan *plan = s->plan;
   histogram_note(h, plan, v);
   if (v == 0) {
     histogram_bump(&h->zero, 1);
     return CHALK_OK;
   }
-  int e = add_bucket(g, h, v < 0, sketch_index(plan->map, v < 0 ? -v : v), plan->map->scale, 1);
-  histogram_bind(g, h, plan);
+  int e = add_bucket(plan->segment, h, v < 0, sketch_index(plan->map, v < 0 ? -v : v), plan->map->scale, 1);
+  histogram_bind(plan->segment, h, plan);
   return e;
+}
+
+int histogram_add_probing(const chalk_series *s, double v, int32_t at) {
+  histogram *h = s->histogram;
+  const histogram_plan *plan = s->plan;
+  shared_u64 *table = (shared_u64 *)(plan->base + h->place);
+  uint32_t i = (uint32_t)at & h->mask, step = histogram_step(at, h->log);
+  for (uint32_t n = 0; n <= h->mask; n++, i = (i + step) & h->mask) {
+    uint64_t now = atomic_load_explicit(&table[i], memory_order_relaxed);
+    if ((uint32_t)now == 0) break;
+    if ((int32_t)(now >> 32) != at) continue;
+    if ((uint32_t)now == UINT32_MAX) break;
+    atomic_store_explicit(&table[i], now + 1, memory_order_relaxed);
+    histogram_note(h, plan, v);
+    return CHALK_OK;
+  }
+  return histogram_add_otherwise(s, v);
 }
 
 static int merge_side(chalk_segment *g, histogram *h, int which, const sketch_side *side, int scale) {

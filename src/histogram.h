@@ -51,10 +51,17 @@ void histogram_free(chalk_segment *g, uint64_t offset);
  */
 typedef struct histogram_plan {
   char *base; /* the segment's */
+  chalk_segment *segment;
   const sketch_map *map;
   uint32_t groups;
   _Alignas(16) double le[];
 } histogram_plan;
+
+/*
+ * The map of the process's newest plan. The usual record takes it from here, and not from its series' plan, because the
+ * processor then works out the bucket's index while it still waits for the series.
+ */
+extern const sketch_map *_Atomic histogram_usual_map;
 
 /* NULL: out of memory. Freed with free(). */
 histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t les);
@@ -65,7 +72,7 @@ void histogram_bind(chalk_segment *g, histogram *h, const histogram_plan *plan);
  * How many bounds v is above, without a branch on v: four comparisons a step; three steps for
  * the default bounds.
  */
-static inline uint32_t histogram_le(const histogram_plan *plan, double v) {
+static inline __attribute__((always_inline)) uint32_t histogram_le(const histogram_plan *plan, double v) {
   typedef double pair __attribute__((vector_size(16)));
   typedef int64_t mask __attribute__((vector_size(16)));
   pair value = {v, v};
@@ -85,15 +92,17 @@ static inline void histogram_bump(shared_u64 *counter, uint64_t n) {
 }
 
 /* All of a record but the sketch's bucket. */
-static inline void histogram_note(histogram *h, const histogram_plan *plan, double v) {
+static inline __attribute__((always_inline)) void histogram_note(histogram *h, const histogram_plan *plan, double v) {
   histogram_bump(&h->le[histogram_le(plan, v)], 1);
   store_double(&h->sum, load_double(&h->sum) + v);
   if (__builtin_expect(v < load_double(&h->min), 0)) store_double(&h->min, v);
   if (__builtin_expect(v > load_double(&h->max), 0)) store_double(&h->max, v);
 }
 
-/* Not the usual case: zero, negative, tiny; a new bucket, a collision, a wide table. */
-int histogram_add_otherwise(chalk_segment *g, histogram *h, const histogram_plan *plan, double v);
+/* The bucket, `at` the table's scale, may not be at its first place. */
+int histogram_add_probing(const chalk_series *s, double v, int32_t at);
+/* Not the usual case: zero, negative, tiny; a new bucket, a wide table. */
+int histogram_add_otherwise(const chalk_series *s, double v);
 
 /* Above zero, normal and finite. */
 static inline bool histogram_is_usual(double v) { return (as_bits(v) >> 52) - 1 < 2046; }
@@ -104,27 +113,24 @@ static inline uint32_t histogram_step(int32_t index, uint32_t log) {
 }
 
 /*
- * Records v, finite. CHALK_EMEMORY: counted, but the sketch had no room. One caller at a time. The usual case is a
- * normal number above zero whose bucket stands in a narrow table, mostly at its first place.
+ * Records v, finite, through a bound handle. CHALK_EMEMORY: counted, but the sketch had no room. One caller at a time.
+ * The usual case is a normal number above zero whose bucket stands in a narrow table, mostly at its first place.
  */
-static inline __attribute__((always_inline)) int histogram_add(chalk_segment *g, histogram *h,
-                                                               const histogram_plan *plan, double v) {
-  uint64_t bits = as_bits(v);
-  if (__builtin_expect(!histogram_is_usual(v), 0)) return histogram_add_otherwise(g, h, plan, v);
-  int32_t at = sketch_index_normal(plan->map, bits) >> h->shift;
-  shared_u64 *table = (shared_u64 *)(plan->base + h->place);
-  uint32_t mask = h->mask, i = (uint32_t)at & mask;
-  uint64_t now = atomic_load_explicit(&table[i], memory_order_relaxed);
-  if (__builtin_expect((int32_t)(now >> 32) != at, 0)) {
-    uint32_t step = histogram_step(at, h->log);
-    for (uint32_t n = 0; (int32_t)(now >> 32) != at && (uint32_t)now != 0 && n < mask; n++) {
-      i = (i + step) & mask;
-      now = atomic_load_explicit(&table[i], memory_order_relaxed);
-    }
-    if ((int32_t)(now >> 32) != at) return histogram_add_otherwise(g, h, plan, v);
+static inline __attribute__((always_inline)) int histogram_add(const chalk_series *s, double v) {
+  if (__builtin_expect(!histogram_is_usual(v), 0)) return histogram_add_otherwise(s, v);
+  const sketch_map *map = atomic_load_explicit(&histogram_usual_map, memory_order_relaxed);
+  int32_t index = sketch_index_normal(map, as_bits(v));
+  histogram *h = s->histogram;
+  const histogram_plan *plan = s->plan;
+  if (__builtin_expect(plan->map != map, 0)) {
+    return histogram_add_probing(s, v, sketch_index_normal(plan->map, as_bits(v)) >> h->shift);
   }
-  if (__builtin_expect((uint32_t)(now - 1) >= UINT32_MAX - 1, 0)) return histogram_add_otherwise(g, h, plan, v);
-  atomic_store_explicit(&table[i], now + 1, memory_order_relaxed);
+  int32_t at = index >> h->shift;
+  shared_u64 *bucket = (shared_u64 *)(plan->base + h->place) + ((uint32_t)at & h->mask);
+  uint64_t now = atomic_load_explicit(bucket, memory_order_relaxed);
+  if (__builtin_expect((int32_t)(now >> 32) != at, 0)) return histogram_add_probing(s, v, at);
+  if (__builtin_expect((uint32_t)now - 1 >= UINT32_MAX - 1, 0)) return histogram_add_otherwise(s, v);
+  atomic_store_explicit(bucket, now + 1, memory_order_relaxed);
   histogram_note(h, plan, v);
   return CHALK_OK;
 }

@@ -30,6 +30,7 @@ struct chalk_thread {
   pthread_mutex_t lock; /* over what follows */
   pthread_cond_t changed;
   bool stopping, ready, failed, ended;
+  double asked; /* when it was first asked to stop */
   char message[CHALK_MESSAGE];
   chalk_thread *next;
 };
@@ -66,10 +67,9 @@ static void *run(void *argument) {
 
 static void at_exit(void) {
   if (exit_pid != (uint32_t)getpid()) return;
-  double end = chalk_now() + LAST_FLUSH;
   for (chalk_thread *t = threads; t; t = t->next) chalk_thread_stop(t);
   for (chalk_thread *t = threads; t; t = t->next) {
-    double left = end - chalk_now();
+    double left = t->asked + LAST_FLUSH - chalk_now();
     chalk_thread_wait(t, left > 0 ? left : 0);
   }
 }
@@ -142,6 +142,7 @@ void chalk_thread_drain(chalk_thread *t) {
 void chalk_thread_stop(chalk_thread *t) {
   if (t->pid != (uint32_t)getpid()) return;
   pthread_mutex_lock(&t->lock);
+  if (!t->stopping) t->asked = chalk_now();
   t->stopping = true;
   pthread_mutex_unlock(&t->lock);
   chalk_thread_wake(t);

@@ -353,7 +353,7 @@ static int record_shared(chalk_series *s, double v, bool set) {
   if (e >= 0) {
     shared_u64 *cell = (shared_u64 *)s->cell;
     if (s->kind == CHALK_HISTOGRAM) {
-      e = histogram_add(g, s->histogram, s->plan, v);
+      e = histogram_add(s, v);
     } else if (set) {
       store_double(&cell[0], v);
     } else {
@@ -411,13 +411,13 @@ static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v)
   if (!isfinite(v)) return CHALK_ENUMBER;
   int e;
   if (!prepare(s, v, false, &e)) return e;
-  int added = s->histogram ? histogram_add(s->writer->segment, s->histogram, s->plan, v) : CHALK_EMEMORY;
+  int added = s->histogram ? histogram_add(s, v) : CHALK_EMEMORY;
   return added == CHALK_OK ? e : added;
 }
 
 int chalk_record(chalk_series *s, double v) {
   if (__builtin_expect(!is_current(s) || !s->histogram || !histogram_is_usual(v), 0)) return record_otherwise(s, v);
-  return histogram_add(s->writer->segment, s->histogram, s->plan, v);
+  return histogram_add(s, v);
 }
 
 /* Reading back and dropping */

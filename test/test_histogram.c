@@ -219,6 +219,31 @@ static void test_limits_change_in_use(void **state) {
   close_histogram(f);
 }
 
+/* A finer histogram beside a coarse one of the same writer: both put their values into the right buckets. */
+static void test_coarse_and_fine_together(void **state) {
+  (void)state;
+  chalk_options coarse = {.initial_error = 0.1}, fine = {.initial_error = 0.0001};
+  fixture f = open_histogram(512, 0);
+  chalk_segment_configure(f.g, &coarse, NULL);
+  chalk_series *a = bind(f.w, (int)f.s->metric, "coarse");
+  for (int i = 1; i <= 100; i++) chalk_record(a, i);
+  chalk_segment_configure(f.g, &fine, NULL);
+  chalk_series *b = bind(f.w, (int)f.s->metric, "fine");
+  for (int i = 1; i <= 100; i++) chalk_record(a, i), chalk_record(b, i);
+  chalk_series *both[] = {a, b};
+  for (int i = 0; i < 2; i++) {
+    chalk_sketch *k = chalk_series_sketch(both[i]);
+    assert_true(chalk_sketch_error(k) <= (i ? 0.0001 : 0.1));
+    for (int q = 0; q <= 100; q++) {
+      double got = chalk_sketch_quantile(k, q / 100.0), truth = floor(q / 100.0 * (i ? 99 : 199) / (i ? 1 : 2)) + 1;
+      assert_true(fabs(got / truth - 1) <= chalk_sketch_error(k) * (1 + 1e-9));
+    }
+    chalk_sketch_free(k);
+  }
+  free(a), free(b);
+  close_histogram(f);
+}
+
 /* A reader beside a writer that grows and collapses all the time sees whole sketches only. */
 static void test_reader_beside_a_writer(void **state) {
   (void)state;
@@ -267,6 +292,7 @@ int main(void) {
       cmocka_unit_test(test_any_double_and_small_limits),
       cmocka_unit_test(test_le_counts_are_exact),
       cmocka_unit_test(test_limits_change_in_use),
+      cmocka_unit_test(test_coarse_and_fine_together),
       cmocka_unit_test(test_reader_beside_a_writer),
   };
   alarm(DEADLINE);

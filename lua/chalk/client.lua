@@ -64,13 +64,18 @@ local function core_options(options)
   })
 end
 
--- Closing is the finalizer's: it runs when the client is collected or the VM ends.
+-- Closing is the finalizer's: it runs when the client is collected or the VM ends. A flush thread that could not be ended
+-- keeps its segment.
 local function keep_open(client)
   local segment, writer, state = client.segment, client.writer, client.live
   client.guard = core.finalizer(function()
-    if state.driver then pcall(state.driver.close, state.driver) end
+    local ended = true
+    if state.driver then
+      pcall(state.driver.close, state.driver)
+      ended = not state.driver.stuck
+    end
     C.chalk_writer_close(writer)
-    if state.owns_segment then C.chalk_segment_close(segment) end
+    if state.owns_segment and ended then C.chalk_segment_close(segment) end
   end)
 end
 

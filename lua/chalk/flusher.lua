@@ -139,6 +139,19 @@ function Flusher:forked()
   end
 end
 
+local function nothing() end
+
+--- The VM is closing: cursors and snapshots are freed already, and what was under way does not go on.
+function Flusher:forsake()
+  for _, job in ipairs(self.jobs) do
+    if job.running then
+      job.running.batch:finish()
+      job.running.done = nothing
+    end
+    job.running, job.waiting, job.cursor = nil, nil, nil
+  end
+end
+
 --- Gives the role back.
 function Flusher:release()
   if not self.holding then return end
@@ -242,6 +255,7 @@ function Flusher:flush(done)
     view.free(v)
     self.client.own.flush:record(C.chalk_now() - started)
     C.chalk_flush_done(self.segment, ticket)
+    if self.on_flush then self.on_flush() end
     if done then done() end
   end
   for _, job in ipairs(self.jobs) do

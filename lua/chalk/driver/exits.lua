@@ -1,5 +1,11 @@
--- The last flush of drivers that run in the application's VM: lua_close runs the client's finalizer, but os.exit does
--- not close the VM, so it is wrapped.
+-- The last flush of drivers that run in the application's VM: lua_close runs a finalizer, but os.exit does not close
+-- the VM, so it is wrapped.
+--
+-- lua_close runs the finalizers of cdata, then those of userdata from the youngest on. So when the driver's comes,
+-- cursors and snapshots are gone, and so is every luv handle that is younger: the finalizer is made anew after each
+-- flush, to be younger than what the exporters made.
+
+local core = require "chalk.core"
 
 local M = {}
 
@@ -9,10 +15,9 @@ M.LAST_FLUSH = 5
 local drivers = {}
 local wrapped = false
 
-local function close_all()
-  for driver in pairs(drivers) do
-    pcall(driver.close, driver)
-  end
+local function close(driver)
+  driver.exiting = true
+  pcall(driver.close, driver)
 end
 
 local function wrap()
@@ -20,14 +25,30 @@ local function wrap()
   wrapped = true
   local exit = os.exit
   os.exit = function(...)
-    close_all()
+    for driver in pairs(drivers) do
+      close(driver)
+    end
     return exit(...)
   end
+end
+
+--- Makes the driver's finalizer the youngest.
+function M.renew(driver)
+  if not drivers[driver] then return end
+  local guard
+  guard = core.finalizer(function()
+    if driver.guard ~= guard or not driver.flusher then return end
+    driver.flusher:forsake()
+    close(driver)
+  end)
+  driver.guard = guard
 end
 
 function M.add(driver)
   wrap()
   drivers[driver] = true
+  driver.flusher.on_flush = function() M.renew(driver) end
+  M.renew(driver)
 end
 
 function M.remove(driver) drivers[driver] = nil end

@@ -4,12 +4,13 @@ local core = require "chalk.core"
 local exits = require "chalk.driver.exits"
 local flushers = require "chalk.flusher"
 local log = require "chalk.log"
-
-local M = {}
+local wait = require "chalk.driver.wait"
 
 local C = core.C
 
-local TURN, POLL = 100, 5
+local M = {}
+
+local TURN = 100
 
 ---@class chalk.LoopDriver
 local Driver = {}
@@ -32,32 +33,6 @@ function M.start(client, config)
   return self
 end
 
-local function resume(thread)
-  local ok, message = coroutine.resume(thread)
-  if not ok then error(debug.traceback(thread, tostring(message)), 0) end
-end
-
--- Turns the loop until `is_done`. Where the loop runs already, and cannot be turned, a coroutine waits.
-local function wait(uv, timeout, is_done)
-  if is_done() then return true end
-  local inside = uv.loop_mode and uv.loop_mode() ~= nil
-  local thread, main = coroutine.running()
-  if inside and (main or not thread) then return false end
-  local timer, over, ends = uv.new_timer(), false, C.chalk_now() + timeout
-  timer:start(POLL, POLL, function()
-    if over or not (is_done() or C.chalk_now() >= ends) then return end
-    over = true
-    if inside then resume(thread) end
-  end)
-  if inside then coroutine.yield() end
-  while not over and not is_done() do
-    uv.run "once"
-  end
-  timer:stop()
-  timer:close()
-  return is_done()
-end
-
 -- Starts a flush, here or where the role is; returns a function that says whether it is done.
 local function begin(flusher)
   if not flusher:hold() then
@@ -75,7 +50,7 @@ function Driver:flush(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   flusher.client:on_stale()
-  if wait(self.uv, timeout, begin(flusher)) then return true end
+  if wait.till(self.uv, timeout, begin(flusher), self.exiting) then return true end
   return nil, "the flush did not end in time (in a callback of the loop only a coroutine can wait for it)"
 end
 
@@ -89,8 +64,7 @@ function Driver:close_timer()
   if self.is_child or self.timer:is_closing() then return end
   self.timer:stop()
   self.timer:close()
-  -- A VM that is closed over a closing handle crashes luv.
-  if not (self.uv.loop_mode and self.uv.loop_mode()) then self.uv.run "nowait" end
+  wait.settle(self.uv)
 end
 
 ---@param timeout number?

@@ -3,10 +3,13 @@
 local core = require "chalk.core"
 local exits = require "chalk.driver.exits"
 local flushers = require "chalk.flusher"
+local wait = require "chalk.driver.wait"
 
 local C = core.C
 
 local M = {}
+
+local PATIENCE = 0.02
 
 ---@class chalk.ManualDriver
 local Driver = {}
@@ -18,23 +21,11 @@ function M.start(client, config)
   for _, spec in ipairs(config.exporters) do
     if spec.listen then error("the manual driver has no loop to listen with: use the thread or the loop driver", 0) end
   end
-  local self = setmetatable({ flusher = flushers.new(client, config) }, Driver)
+  -- luv is for exporters that yield; it has to be older than the finalizer that flushes last.
+  local ok, uv = pcall(require, "luv")
+  local self = setmetatable({ flusher = flushers.new(client, config), uv = ok and uv or nil }, Driver)
   exits.add(self)
   return self
-end
-
--- An export may have yielded to wait for something of luv's.
-local function wait(timeout, is_done)
-  local ok, uv = pcall(require, "luv")
-  if is_done() or not ok or (uv.loop_mode and uv.loop_mode()) then return is_done() end
-  local timer, over = uv.new_timer(), false
-  timer:start(timeout * 1000, 0, function() over = true end)
-  while not is_done() and not over do
-    uv.run "once"
-  end
-  timer:stop()
-  timer:close()
-  return is_done()
 end
 
 -- Takes the role, or asks whoever has it and waits. Returns whether it has the role, and whether the flush was done.
@@ -42,18 +33,20 @@ local function hold_or_ask(flusher, timeout)
   if flusher:hold() then return true, false end
   local ticket, ends = C.chalk_flush_request(flusher.segment), C.chalk_now() + timeout
   repeat
-    if C.chalk_flush_wait(flusher.segment, ticket, 0.02) == 0 then return false, true end
+    if C.chalk_flush_wait(flusher.segment, ticket, PATIENCE) == 0 then return false, true end
     if flusher:hold() then return true, false end
   until C.chalk_now() >= ends
   return false, false
 end
 
-local function flush_now(flusher, timeout)
-  local done = false
+local function flush_now(self, timeout)
+  local flusher, done = self.flusher, false
   flusher:flush(function() done = true end)
-  local ok = wait(timeout, function() return done end)
+  if not done and self.uv then
+    wait.till(self.uv, timeout, function() return done end, self.exiting)
+  end
   flusher:release()
-  return ok
+  return done
 end
 
 ---@param timeout number
@@ -63,11 +56,12 @@ function Driver:flush(timeout)
   if not flusher then return true end
   flusher.client:on_stale()
   local holds, done = hold_or_ask(flusher, timeout)
-  if done or (holds and flush_now(flusher, timeout)) then return true end
+  if done or (holds and flush_now(self, timeout)) then return true end
   return nil, "the flush did not end in time"
 end
 
 function Driver:forked()
+  self.is_child = true
   if self.flusher then self.flusher:forked() end
 end
 
@@ -79,6 +73,7 @@ function Driver:close(timeout)
   local ok, message = self:flush(timeout or exits.LAST_FLUSH)
   self.flusher = nil
   flusher:close()
+  if self.uv and not self.is_child then wait.settle(self.uv) end
   return ok, message
 end
 

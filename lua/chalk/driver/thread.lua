@@ -119,7 +119,10 @@ function Driver:close(timeout)
   if not thread then return true end
   self.thread = nil
   C.chalk_thread_stop(thread)
-  if C.chalk_thread_wait(thread, timeout or LAST_FLUSH) == 0 then return nil, "the last flush did not end in time" end
+  if C.chalk_thread_wait(thread, timeout or LAST_FLUSH) == 0 then
+    self.stuck = true
+    return nil, "the last flush did not end in time"
+  end
   C.chalk_thread_free(thread)
   for _, spec in ipairs(self.config.exporters) do
     if spec.listen then C.chalk_unlisten(exporters.listener(self.client), spec.listen) end
