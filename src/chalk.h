@@ -135,7 +135,8 @@ uint32_t chalk_process(void); /* this process's id */
 
 /*
  * Segments. `name` finds the segment this process opened before under that name (a new VM continues the counts);
- * NULL makes a private one. Options matter only to the one that creates it.
+ * NULL makes a private one. Options matter only to the one that creates it. Where only a smaller one than asked for can
+ * be had, it is given, and `message` says so; else it is left empty.
  */
 chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message);
 void chalk_segment_close(chalk_segment *segment);

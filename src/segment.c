@@ -138,7 +138,7 @@ static int file_limit(uint64_t size, char *message) {
 
 /* Reserves and maps; a smaller heap where the address space is limited. Fills in g->base, g->size, plan. */
 static int reserve(chalk_segment *g, const chalk_options *o, header *plan, char *message) {
-  uint64_t limit = o->memory_limit ? o->memory_limit : DEFAULT_LIMIT;
+  uint64_t wanted = o->memory_limit ? o->memory_limit : DEFAULT_LIMIT, limit = wanted;
   uint32_t capacity = capacity_for(o->max_series ? o->max_series : DEFAULT_SERIES);
   struct rlimit r;
   bool limited = getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY;
@@ -154,6 +154,10 @@ static int reserve(chalk_segment *g, const chalk_options *o, header *plan, char 
     if (base != MAP_FAILED) {
       g->base = base;
       g->size = size;
+      if (limit < wanted) {
+        process_say(message, "only %llu of %llu MiB could be reserved: the address space or file size is limited",
+                    (unsigned long long)(limit >> 20), (unsigned long long)(wanted >> 20));
+      }
       return CHALK_OK;
     }
     if (limit <= LEAST_LIMIT) {
@@ -339,6 +343,7 @@ static const chalk_options no_options;
 
 chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message) {
   const chalk_options *o = options ? options : &no_options;
+  process_say(message, "%s", "");
   if (check_options(o, message) != CHALK_OK) return NULL;
   process_lock();
   chalk_segment *g = NULL;

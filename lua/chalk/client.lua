@@ -92,6 +92,7 @@ function Client:open(segment)
     self.segment = nil
     fail(core.said(), 0)
   end
+  if not segment and core.said() ~= "" then log.write("warning", core.said()) end
   self.writer = C.chalk_writer_open(self.segment, core.message)
   if self.writer == nil then fail(core.said(), 0) end
   keep_open(self)

@@ -150,6 +150,7 @@ function Flusher:forsake()
     end
     job.running, job.waiting, job.cursor = nil, nil, nil
   end
+  if self.holding then open_cursors(self) end
 end
 
 --- Gives the role back.

@@ -97,6 +97,7 @@ end
 --- Asks whoever holds the flusher's role, in this process or another, for a flush, and waits.
 ---@return boolean?, string?
 function Driver:flush(timeout)
+  if self.closed then return true end
   self.client:on_stale()
   local segment = self.client.segment
   local ticket = C.chalk_flush_request(segment)
@@ -117,7 +118,7 @@ end
 function Driver:close(timeout)
   local thread = self.thread
   if not thread then return true end
-  self.thread = nil
+  self.thread, self.closed = nil, true
   C.chalk_thread_stop(thread)
   if C.chalk_thread_wait(thread, timeout or LAST_FLUSH) == 0 then
     self.stuck = true
