@@ -55,15 +55,14 @@ function M.flush(series)
   for _ = 1, 8 do
     assert(client:flush(60))
   end
-  local exports, sum, n = {}, 0, 0
+  local exports = {}
   for line in io.lines(path) do
     exports[#exports + 1] = tonumber(line)
   end
   os.remove(path)
-  local _, text = client:text():match "()chalk_flush_seconds_sum ([^\n]+)"
-  sum, n = tonumber(text), #exports
+  local sum = client:text():match "chalk_flush_seconds_sum ([^\n]+)"
   client:shutdown()
-  return sum / n * 1000, harness.median(exports) * 1000
+  return tonumber(sum) / #exports * 1000, harness.median(exports) * 1000
 end
 
 return M

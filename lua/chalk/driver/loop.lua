@@ -4,6 +4,7 @@ local core = require "chalk.core"
 local exits = require "chalk.driver.exits"
 local flushers = require "chalk.flusher"
 local log = require "chalk.log"
+local luv = require "chalk.driver.luv"
 local wait = require "chalk.driver.wait"
 
 local C = core.C
@@ -19,8 +20,8 @@ Driver.__index = Driver
 ---@param client chalk.Client
 ---@param config table
 function M.start(client, config)
-  local ok, uv = pcall(require, "luv")
-  if not ok then error("the loop driver needs luv: " .. tostring(uv), 0) end
+  local uv, message = luv.load()
+  if not uv then error("the loop driver needs luv: " .. message, 0) end
   local self = setmetatable({ uv = uv, flusher = flushers.new(client, config) }, Driver)
   self.timer = uv.new_timer()
   self.timer:start(TURN, TURN, function()

@@ -3,6 +3,7 @@
 local core = require "chalk.core"
 local exits = require "chalk.driver.exits"
 local flushers = require "chalk.flusher"
+local luv = require "chalk.driver.luv"
 local wait = require "chalk.driver.wait"
 
 local C = core.C
@@ -22,8 +23,8 @@ function M.start(client, config)
     if spec.listen then error("the manual driver has no loop to listen with: use the thread or the loop driver", 0) end
   end
   -- luv is for exporters that yield; it has to be older than the finalizer that flushes last.
-  local ok, uv = pcall(require, "luv")
-  local self = setmetatable({ flusher = flushers.new(client, config), uv = ok and uv or nil }, Driver)
+  local uv = luv.load()
+  local self = setmetatable({ flusher = flushers.new(client, config), uv = uv }, Driver)
   exits.add(self)
   return self
 end

@@ -1,0 +1,102 @@
+-- The table of docs/memory.md: what a series takes, worked out from 100,000 of each kind.
+--
+--     luajit bench/memory.lua
+
+local chalk = require "chalk"
+local clients = require "chalk.client"
+
+local SERIES, ROOM = 100000, 4 * 1024 * 1024 * 1024
+
+-- Uniform in (0, 1): the minimal standard generator (Park and Miller 1988).
+local state = 20240229
+local function uniform()
+  state = state * 48271 % 2147483647
+  return state / 2147483647
+end
+
+local function normal() return math.sqrt(-2 * math.log(uniform())) * math.cos(2 * math.pi * uniform()) end
+
+local lognormal = {}
+for i = 1, 1000 do
+  lognormal[i] = 0.02 * math.exp(0.5 * normal())
+end
+
+local wide = {}
+for i = 1, 512 do
+  wide[i] = 1e-6 * 2 ^ (i / 16)
+end
+
+local function record_list(values)
+  return function(series)
+    for i = 1, #values do
+      series:record(values[i])
+    end
+  end
+end
+
+-- name, kind, more of the definition, what is recorded into each series, series
+local CASES = {
+  { "count", "count", {}, function(s) s:inc() end },
+  { "gauge", "gauge", {}, function(s) s:set(1) end },
+  { "gauge, `across` = `sum`", "gauge", { across = "sum" }, function(s) s:set(1) end },
+  { "histogram, one value", "histogram", {}, function(s) s:record(0.02) end },
+  { "histogram, 1,000 lognormal values, sigma 0.5", "histogram", {}, record_list(lognormal), 10000 },
+  { "histogram, 512 buckets far apart", "histogram", {}, record_list(wide), 10000 },
+}
+
+-- Clients of one name share a segment and have a writer each.
+local function client_of(name, case, n)
+  local client = clients.new(name, { max_series = 200000, memory_limit = ROOM })
+  local spec = { tags = { "endpoint", "status" }, max_series = n + 1 }
+  for field, value in pairs(case[3]) do
+    spec[field] = value
+  end
+  return client, client[case[2]](client, "work", spec)
+end
+
+local function fill(case, metric, n)
+  for i = 1, n do
+    case[4](metric:with("/api/v1/resource/" .. i, i % 2 == 0 and "success" or "failure"))
+  end
+end
+
+local function vm_size()
+  collectgarbage()
+  collectgarbage()
+  return collectgarbage "count" * 1024
+end
+
+-- What a flush's commit takes: an exporter that sends differences, by hand.
+local function baselines(client, n)
+  assert(client:try_init {
+    driver = "manual",
+    exporters = { { export = function() return true end } },
+    max_series = 200000,
+    memory_limit = ROOM,
+  })
+  local before = client:info().memory
+  assert(client:flush(60))
+  return (client:info().memory - before) / n
+end
+
+print("| 100,000 series with two tags, bytes each | first writer | each further writer | a cursor | the VM's own |")
+print("| --- | ---: | ---: | ---: | ---: |")
+for i, case in ipairs(CASES) do
+  local name, n = "memory " .. i, case[5] or SERIES
+  local first, metric = client_of(name, case, n)
+  local names = {}
+  for k = 1, n do
+    names[k] = "/api/v1/resource/" .. k
+  end
+  local vm, before = vm_size(), first:info().memory
+  fill(case, metric, n)
+  local alone = first:info().memory
+  vm = vm_size() - vm
+  local second, same = client_of(name, case, n)
+  fill(case, same, n)
+  local both = second:info().memory
+  local cursor = baselines(first, n)
+  assert(first:info().folded == 0, "a limit was reached")
+  print(("| %s | %.0f | %.0f | %.0f | %.0f |"):format(case[1], (alone - before) / n, (both - alone) / n, cursor, vm / n))
+  assert(#names == n)
+end
