@@ -108,9 +108,10 @@ describe("a custom exporter", function()
   end)
 
   it("may read le counts twice, and keep sketches beyond the batch", function()
-    local first, second, kept = {}, {}, nil
+    local first, second, kept
     start("manual", {
       export = function(_, batch)
+        first, second = {}, {}
         for m in batch:each() do
           if m.name == "request_latency" then
             for le in m.les do first[#first + 1] = le end
@@ -272,7 +273,7 @@ describe("a custom exporter", function()
     assert.same({ 1, 1 }, deltas)
   end)
 
-  it("finds what a batch held over when its export returned", function()
+  it("finds a batch over when its export has returned", function()
     local kept, metric
     start("manual", {
       export = function(_, batch)
@@ -286,17 +287,17 @@ describe("a custom exporter", function()
     inc(1)
     client:flush()
     collectgarbage()
-    pcall(function() return metric.total end)
-    pcall(function() return metric.tags end)
-    pcall(kept.commit, kept, metric)
-    pcall(function()
-      for m in kept:each() do
-        local _ = m.delta
-      end
-    end)
-    inc(1)
-    client:flush()
-    assert.equal(2, metric.total)
+    assert.equal("request_count", metric.name)
+    for _, late in ipairs({
+      function() local _ = metric.total end,
+      function() local _ = metric.tags end,
+      function() kept:commit(metric) end,
+      function() kept:each()() end,
+    }) do
+      local ok, message = pcall(late)
+      assert.is_false(ok)
+      assert.matches("exporter_spec.lua:%d+: a batch is over", message)
+    end
   end)
 
   it("of a name that appears later starts at the totals of then", function()
@@ -310,7 +311,7 @@ describe("a custom exporter", function()
     client = open(first)
     metrics = client:load(documents.service())
     inc(10)
-    client:flush()
+    client:shutdown()
     local other = open(first, second)
     other:flush()
     inc(4)
@@ -391,9 +392,10 @@ describe("a custom exporter", function()
 
   it("sees global_tags in its options, and its own options, in the flush thread", function()
     local path = files.name()
+    local options = { path = path, list = { 1, { deep = "\0\r\n\"" } } }
     client = chalk.new({
       global_tags = { env = "prod" },
-      exporters = { chalk.exporter.custom("support.echo_exporter", { path = path, list = { 1, { deep = "\0\r\n\"" } } }) },
+      exporters = { chalk.exporter.custom("support.echo_exporter", options) },
     })
     client:flush()
     assert.equal("env=prod list[2].deep=\0\r\n\"", files.read(path))

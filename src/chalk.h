@@ -291,7 +291,7 @@ int chalk_cursor_commit(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t
  */
 chalk_thread *chalk_thread_start(void *state, int arguments, int (*call)(void *, int, int, int), void (*close)(void *),
                                  const char *(*tostring)(void *, int, size_t *), char *message);
-chalk_thread *chalk_thread_self(void); /* in a flush thread: itself; else NULL */
+chalk_thread *chalk_thread_self(void);           /* in a flush thread: itself; else NULL */
 int chalk_thread_fd(const chalk_thread *thread); /* readable when asked for something */
 void chalk_thread_wake(chalk_thread *thread);
 void chalk_thread_stop(chalk_thread *thread); /* asks for a last flush and the end */

@@ -131,7 +131,7 @@ static int total_of(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *to
   *total = (uint64_t)e->total;
   if (kind_of(c, e) != CHALK_HISTOGRAM) return CHALK_OK;
   const snapshot_detail *d = snapshot_detail_of(s, i);
-  *total = d ? stored_write(c->segment, &d->sum, d->sketch) : 0;
+  *total = d ? stored_write(c->segment, &d->sum, d->sketch, false) : 0;
   return *total ? CHALK_OK : CHALK_EMEMORY;
 }
 

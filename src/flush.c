@@ -131,6 +131,7 @@ int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {
   int dropped = (int)series_drop(g, ids, n, true);
   free(ids);
   metric_sweep(g);
+  series_recount(g);
   if (atomic_load(&g->head->quarantined)) reclaim(g, now, idle);
   return dropped;
 }

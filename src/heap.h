@@ -1,7 +1,7 @@
 /*
- * Blocks of shared memory by size class, four classes a doubling; one of whole cache lines begins with a line. A free block's first word is the offset of the next
- * free one of its class; taking and giving back are each published by one store of the list's head, so that a death
- * in between loses one block and breaks nothing.
+ * Blocks of shared memory by size class, four classes a doubling; one of whole cache lines begins with a line. A free
+ * block's first word is the offset of the next free one of its class; taking and giving back are each published by one
+ * store of the list's head, so that a death in between loses one block and breaks nothing.
  */
 #ifndef HEAP_H
 #define HEAP_H

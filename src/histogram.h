@@ -28,7 +28,7 @@ typedef struct histogram {
   uint16_t shift, log;
   shared_u64 sum, min, max; /* doubles */
   shared_u64 zero;
-  shared_u64 none; /* always 0: what `place` points at while there is no narrow table of positive values */
+  shared_u64 none;              /* always 0: what `place` points at while there is no narrow table of positive values */
   shared_u64 le[CHALK_LES + 1]; /* `les` + 1 counts, not cumulative; the last is +Inf; a block ends there */
 } histogram;
 
@@ -79,8 +79,8 @@ static inline __attribute__((always_inline)) uint32_t histogram_le(const histogr
   mask above = {0, 0};
   const pair *le = (const pair *)plan->le;
   if (plan->groups == 3) {
-    above = -((value > le[0]) + (value > le[1]) + (value > le[2]) + (value > le[3]) + (value > le[4]) +
-              (value > le[5]));
+    above =
+        -((value > le[0]) + (value > le[1]) + (value > le[2]) + (value > le[3]) + (value > le[4]) + (value > le[5]));
   } else {
     for (uint32_t i = 0; i < plan->groups; i++, le += 2) above -= (value > le[0]) + (value > le[1]);
   }

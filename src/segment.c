@@ -12,6 +12,7 @@
 
 #include "heap.h"
 #include "process.h"
+#include "series.h"
 #include "sketch.h"
 
 #define MAGIC 0x31746e6d67657363ull /* "csegmnt1" */
@@ -195,6 +196,21 @@ static int check_options(const chalk_options *o, char *message) {
   return CHALK_OK;
 }
 
+static void read_boot(char *boot, size_t size) {
+  memset(boot, 0, size);
+  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  ssize_t n = read(fd, boot, size - 1);
+  if (n < 0) boot[0] = 0;
+  close(fd);
+}
+
+static void make_locks(chalk_segment *g) {
+  header *h = g->head;
+  lock_new(&h->registry), lock_new(&h->ids_lock), lock_new(&h->heap_lock), lock_new(&h->holder);
+  for (uint32_t i = 0; i < STRIPES; i++) lock_new(&g->stripes[i].lock);
+}
+
 /* Writes a new segment's header; the file is all zeroes. `ready` is stored last. */
 static int create(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
   if (allocate_file(g->fd, 0, plan->metrics) != CHALK_OK) {
@@ -215,11 +231,11 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   atomic_store(&h->ids_top, METRICS);
   atomic_store(&h->series_real, METRICS);
   atomic_store(&h->slot_top, 1);
-  lock_new(&h->registry), lock_new(&h->ids_lock), lock_new(&h->heap_lock), lock_new(&h->holder);
+  read_boot(h->boot, sizeof h->boot);
   view(g);
+  make_locks(g);
   for (uint32_t i = 0; i < STRIPES; i++) {
     stripe *s = &g->stripes[i];
-    lock_new(&s->lock);
     s->size = STRIPE_HEADS;
     s->heads = heap_take(g, STRIPE_HEADS * sizeof(uint32_t));
     if (!s->heads) {
@@ -250,6 +266,23 @@ static bool is_half_made(const chalk_segment *g, uint64_t size) {
   return size == sizeof h.magic || (size >= sizeof h && ours && !atomic_load(&h.ready));
 }
 
+/*
+ * A file that was left by another boot of the machine, or came from another machine: whoever owned its locks and slots
+ * is gone, and its clock was another one. The counts stay.
+ */
+static void revive(chalk_segment *g, const char *boot) {
+  header *h = g->head;
+  make_locks(g);
+  for (uint32_t i = 1; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 0);
+  for (uint32_t i = 0; i < CURSORS; i++) g->cursors[i].used = 0;
+  for (uint32_t id = METRICS; id < atomic_load(&h->ids_top); id++) g->series[id].seen_time = 0;
+  atomic_store(&h->flusher.pid, 0);
+  atomic_store(&h->heartbeat, 0);
+  atomic_store(&h->flushed, 0);
+  series_rebuild(g);
+  memcpy(h->boot, boot, sizeof h->boot);
+}
+
 /* Maps what another process made at the path. */
 static int attach(chalk_segment *g, uint64_t size, char *message) {
   header h;
@@ -274,6 +307,9 @@ static int attach(chalk_segment *g, uint64_t size, char *message) {
   g->base = base;
   g->size = size;
   view(g);
+  char boot[sizeof h.boot];
+  read_boot(boot, sizeof boot);
+  if (memcmp(boot, h.boot, sizeof boot) != 0) revive(g, boot);
   return CHALK_OK;
 }
 

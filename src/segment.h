@@ -139,6 +139,7 @@ typedef struct header {
   uint64_t magic;
   uint32_t layout;
   uint32_t abi;
+  char boot[40];    /* of the machine; after another boot nobody of those in here lives */
   shared_u32 ready; /* 1 once all else is written */
   uint32_t capacity;
   uint64_t size;
@@ -156,6 +157,7 @@ typedef struct header {
   uint32_t ids_free;      /* head of the free list, ids lock */
   shared_u32 generation;
   shared_u32 cursors_ever;
+  shared_u32 recount;     /* somebody died while he changed the number of series: the holder counts anew */
   shared_u32 shared_used; /* the shared slot has been used */
   shared_u32 slot_top;    /* slots ever used */
   shared_u64 folded;

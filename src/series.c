@@ -108,6 +108,7 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
     *head = id;
     t->used++;
   }
+  if (after_death) atomic_store(&g->head->recount, 1);
   if (!after_death || !move) return;
   double epoch = segment_epoch_move(g);
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
@@ -116,6 +117,11 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
       atomic_store(&s->drop_epoch, (uint64_t)epoch);
     }
   }
+}
+
+void series_rebuild(chalk_segment *g) {
+  ids_rebuild(g);
+  for (uint32_t i = 0; i < STRIPES; i++) stripe_rebuild(g, i, true);
 }
 
 static stripe *stripe_lock(chalk_segment *g, uint32_t number) {
@@ -397,6 +403,24 @@ uint32_t series_drop_metric(chalk_segment *g, uint32_t number) {
     }
   }
   return dropped;
+}
+
+void series_recount(chalk_segment *g) {
+  if (!atomic_exchange(&g->head->recount, 0)) return;
+  for (uint32_t i = 0; i < STRIPES; i++) stripe_lock(g, i);
+  uint32_t live = 0, quarantined = 0;
+  for (uint32_t m = 0; m < atomic_load(&g->head->metric_top); m++) atomic_store(&g->metrics[m].series, 0);
+  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
+    uint32_t state = state_of(&g->series[id]);
+    metric *m = &g->metrics[g->series[id].metric];
+    quarantined += state == SERIES_DROPPED;
+    if (state != SERIES_LIVE || m->max_series == NONE) continue;
+    live++;
+    atomic_fetch_add(&m->series, 1);
+  }
+  atomic_store(&g->head->live, live);
+  atomic_store(&g->head->quarantined, quarantined);
+  for (uint32_t i = 0; i < STRIPES; i++) stripe_unlock(&g->stripes[i]);
 }
 
 /* Reclaiming */

@@ -43,6 +43,12 @@ bool series_drop_key(chalk_segment *g, const series_key *key);
 /* Drops all of a metric. */
 uint32_t series_drop_metric(chalk_segment *g, uint32_t metric);
 
+/* All chains and the list of free numbers, from the series, as after the death of every process. */
+void series_rebuild(chalk_segment *g);
+
+/* Counts the series anew after somebody died at creating or dropping one. Only the holder. */
+void series_recount(chalk_segment *g);
+
 /* Makes a dropped series' number reusable if that is safe. Only the holder. */
 bool series_reclaim(chalk_segment *g, uint32_t id);
 

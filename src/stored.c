@@ -32,9 +32,9 @@ int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_s
 
 static uint64_t size_of(uint32_t les, uint32_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12ull; }
 
-uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k) {
+uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, bool last) {
   uint32_t n = k->positive.n + k->negative.n;
-  uint64_t size = size_of(sum->les, n), offset = heap_take(g, size);
+  uint64_t size = size_of(sum->les, n), offset = last ? heap_take_last(g, size) : heap_take(g, size);
   if (!offset) return 0;
   stored *s = segment_at(g, offset);
   *s = (stored){.size = size,
@@ -61,7 +61,7 @@ uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sk
 uint64_t stored_take(chalk_segment *g, uint32_t id) {
   chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
   histogram_sum sum = {0};
-  uint64_t offset = k && stored_read(g, id, &sum, k) == CHALK_OK ? stored_write(g, &sum, k) : 0;
+  uint64_t offset = k && stored_read(g, id, &sum, k) == CHALK_OK ? stored_write(g, &sum, k, true) : 0;
   chalk_sketch_free(k);
   return offset;
 }
@@ -127,7 +127,11 @@ void stored_pass_on(chalk_segment *g, uint32_t from, uint32_t to) {
       (!at_drop || stored_load(g, at_drop, &before, then) == CHALK_OK)) {
     d = sketch_difference(now, then);
   }
-  if (d) {
+  /* First what it now stands at, then the sum: dying in between must not pass on twice. */
+  uint64_t settled = d ? stored_write(g, &sum, now, true) : 0;
+  if (settled) {
+    atomic_store(&g->series[from].at_drop, settled);
+    stored_give(g, at_drop);
     for (uint32_t i = 0; i <= les; i++) sum.le[i] -= before.le[i];
     d->sum = sum.sum - before.sum;
     histogram_merge(g, segment_at(g, block), d, sum.le);

@@ -10,8 +10,8 @@
 /* Everything of one histogram series, over all writers. `sketch` may be NULL. */
 int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch);
 
-/* Writes down; the block's offset, or 0 when there is no memory. */
-uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *sketch);
+/* Writes down; the block's offset, or 0 when there is no memory. `last`: may take of what is kept for the end. */
+uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *sketch, bool last);
 /* The same of what the series stands at now. */
 uint64_t stored_take(chalk_segment *g, uint32_t id);
 /* Reads back; adds to `sum` (may be NULL) and merges into `sketch`. */

@@ -37,7 +37,7 @@ struct chalk_thread {
 
 static chalk_thread *threads; /* of this process; process lock */
 static _Thread_local chalk_thread *self;
-static uint32_t exit_pid;     /* in which process the exit handler was set */
+static uint32_t exit_pid; /* in which process the exit handler was set */
 
 static void say_ready(chalk_thread *t, const char *message) {
   pthread_mutex_lock(&t->lock);

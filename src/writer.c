@@ -110,11 +110,13 @@ static void retire(chalk_writer *w) {
   w->pid = 0;
   free(w->scratch);
   free(w->uses);
+  free(w->generations);
   for (uint32_t m = 0; m < METRICS; m++) free(w->plans[m]);
   free(w->plans);
   w->plans = NULL;
   w->scratch = NULL;
   w->uses = NULL;
+  w->generations = NULL;
   process_lock();
   if (w->segment->name) {
     w->next = NULL;
@@ -142,9 +144,10 @@ chalk_writer *chalk_writer_open(chalk_segment *g, char *message) {
   if (w) {
     w->scratch = malloc(offsetof(chalk_series, key) + KEY_MOST);
     w->uses = calloc(METRICS / 64, sizeof *w->uses);
+    w->generations = calloc(METRICS, sizeof *w->generations);
     w->plans = calloc(METRICS, sizeof *w->plans);
   }
-  if (!w || !w->scratch || !w->uses || !w->plans) {
+  if (!w || !w->scratch || !w->uses || !w->generations || !w->plans) {
     process_say(message, "out of memory");
     return NULL;
   }
@@ -192,6 +195,7 @@ int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
   if (number < 0) return number;
   slot *l = &w->segment->slots[w->slot];
   w->uses[number / 64] |= 1ull << (number % 64);
+  w->generations[number] = atomic_load(&w->segment->series[number].generation);
   if (w->slot) atomic_fetch_or(&l->uses[number / 64], 1ull << (number % 64));
   make_overflow_cells(w->segment, w->slot, (uint32_t)number);
   return number;
@@ -200,6 +204,7 @@ int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
 void chalk_undefine(chalk_writer *w, uint32_t number) {
   if (number >= METRICS) return;
   w->uses[number / 64] &= ~(1ull << (number % 64));
+  new_turn(w); /* handles that still use the plan bind anew */
   free(w->plans[number]);
   w->plans[number] = NULL;
   if (w->slot) atomic_fetch_and(&w->segment->slots[w->slot].uses[number / 64], ~(1ull << (number % 64)));
@@ -270,21 +275,31 @@ static series_key key_of(const chalk_series *s) {
   return (series_key){s->metric, s->key_size, s->key, key_hash(s->metric, s->key, s->key_size)};
 }
 
+/* Whether the metric is still the one that the writer defined. */
+static bool has_metric(const chalk_writer *w, uint32_t number) {
+  return (w->uses[number / 64] >> (number % 64) & 1) &&
+         w->generations[number] == atomic_load(&w->segment->series[number].generation);
+}
+
+/* Without memory for the series' cell. A series without tags has no overflow series beside it: they would look alike. */
+static int fold(chalk_series *s, series_key *key) {
+  if (s->writer->segment->metrics[s->metric].tags == 0) return CHALK_EMEMORY;
+  series_hold_overflow(s->writer->segment, key);
+  return bind_cell(s, s->metric) == CHALK_OK ? CHALK_FOLDED : CHALK_EMEMORY;
+}
+
 /* Binds to the series of the handle's key, under its stripe's lock, so that no drop comes in between. */
 static int bind_key(chalk_series *s, double epoch) {
   chalk_writer *w = s->writer;
   chalk_segment *g = w->segment;
   series_key key = key_of(s);
   uint32_t id;
-  if (!(w->uses[s->metric / 64] >> (s->metric % 64) & 1)) {
+  if (!has_metric(w, s->metric)) {
     s->epoch = NAN;
     return CHALK_EGONE;
   }
   int e = series_hold(g, &key, &id);
-  if (e >= 0 && bind_cell(s, id) != CHALK_OK) {
-    series_hold_overflow(g, &key);
-    e = bind_cell(s, s->metric) == CHALK_OK ? CHALK_FOLDED : CHALK_EMEMORY;
-  }
+  if (e >= 0 && bind_cell(s, id) != CHALK_OK) e = fold(s, &key);
   series_let_go(g, &key);
   if (e == CHALK_EMEMORY) bind_spill(s);
   s->shared = (const double *)&g->head->epoch;
@@ -435,6 +450,7 @@ double chalk_value(chalk_series *s) {
 }
 
 int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
+  if (number >= METRICS) return 0;
   chalk_series *s = w->scratch;
   s->metric = number;
   s->key_size = key_encode(s->key, values, sizes, w->segment->metrics[number].tags);

@@ -21,7 +21,8 @@ struct chalk_writer {
   uint32_t turns; /* slots taken so far, and more, for `own` */
   chalk_series *scratch;
   struct histogram_plan **plans; /* by metric, made on first use */
-  uint64_t *uses; /* metrics defined through it, for the next slot it takes */
+  uint64_t *uses;                /* metrics defined through it, for the next slot it takes */
+  uint32_t *generations; /* of their overflow series, when they were: a number may have gone to another metric */
 };
 
 /* Takes a slot if the process has none yet (it was just opened, or forked). */

@@ -7,6 +7,7 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
+local OVER = "a batch is over when export has returned"
 local KEY = 64 * 1024
 local key = ffi.new("char[?]", KEY)
 local bytes = ffi.cast("uint8_t *", key)
@@ -33,7 +34,7 @@ local lazy = {}
 
 local function live(m)
   local batch = m.batch
-  if batch.over then error("a batch is over when export has returned", 4) end
+  if batch.over then error(OVER, 3) end
   return batch
 end
 
@@ -140,6 +141,7 @@ function Batch:each()
   local ranges, r, i = self.ranges, 0, 0
   local range, meta = { first = 0, last = 0 }, nil
   return function()
+    if self.over then error(OVER, 2) end
     while true do
       while i >= range.last do
         r = r + 1
@@ -164,6 +166,7 @@ end
 --- Marks one metric as sent, whatever becomes of the rest.
 ---@param m chalk.BatchMetric
 function Batch:commit(m)
+  if self.over then error(OVER, 2) end
   if self.cursor then
     C.chalk_cursor_commit(self.cursor, self.snapshot, m.entry, m.entry + 1, self.now())
   end

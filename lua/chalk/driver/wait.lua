@@ -16,6 +16,8 @@ end
 --- Whether the loop is turning right now, this being called from one of its callbacks.
 function M.is_inside(uv) return uv.loop_mode ~= nil and uv.loop_mode() ~= nil end
 
+-- Handles that are closed come to their end in the loop's next turn. A VM that is closed before that crashes luv.
+
 --- Turns the loop until `is_done`. Where the loop runs already, and cannot be turned, a coroutine waits. At the exit it
 --- is turned all the same: the turn under way never goes on.
 ---@param uv table
@@ -40,10 +42,11 @@ function M.till(uv, timeout, is_done, exiting)
   end
   timer:stop()
   timer:close()
+  if not inside then uv.run "nowait" end
   return is_done()
 end
 
---- Lets handles that were closed come to their end: a VM that is closed over a closing handle crashes luv.
+--- Lets closed handles come to their end.
 function M.settle(uv)
   if not M.is_inside(uv) then uv.run "nowait" end
 end
