@@ -21,7 +21,7 @@ M.median = median
 ---@return number
 function M.time(f, seconds)
   seconds = seconds or 0.1
-  local n = 1000
+  local n = 100000
   f(n)
   f(n)
   while true do

@@ -4,19 +4,24 @@ local chalk = require "chalk"
 
 local M = {}
 
-local ENDPOINTS, STATUSES, VALUES = 40, { "success", "failure" }, 1021
+local ENDPOINTS, STATUSES = 40, { "success", "failure" }
+local COMBINATIONS = ENDPOINTS * #STATUSES
+
+-- Sequences of a power of two, so that finding a place costs one instruction and what is measured is the record.
+local LENGTH = 1024
+local LAST = LENGTH - 1
 
 M.endpoints, M.statuses = {}, {}
-for i = 0, ENDPOINTS * 2 - 1 do
-  M.endpoints[i] = "/api/v1/resource/" .. i % ENDPOINTS
-  M.statuses[i] = STATUSES[math.floor(i / ENDPOINTS) + 1]
+for i = 0, LAST do
+  local combination = i % COMBINATIONS
+  M.endpoints[i] = "/api/v1/resource/" .. combination % ENDPOINTS
+  M.statuses[i] = STATUSES[math.floor(combination / ENDPOINTS) + 1]
 end
 
--- Values over three decades, none of them a constant of the loop. Their number is prime, so that in rotation every
--- series gets all of them.
+-- Values over three decades, none of them a constant of the loop.
 M.values = {}
-for i = 0, VALUES - 1 do
-  M.values[i] = 0.001 * 10 ^ (3 * ((i * 619) % VALUES) / VALUES)
+for i = 0, LAST do
+  M.values[i] = 0.001 * 10 ^ (3 * ((i * 619) % LENGTH) / LENGTH)
 end
 
 local DOCUMENT = {
@@ -46,6 +51,7 @@ function M.loops(metrics)
   local count = requests { endpoint = "/api", status = "success" }
   local gauge = metrics.temperature { endpoint = "/api" }
   local histogram = latency { endpoint = "/api", status = "success" }
+  local band, rshift = bit.band, bit.rshift
   local loops = {}
 
   function loops.empty(n)
@@ -66,35 +72,30 @@ function M.loops(metrics)
   end
 
   function loops.call(n)
-    local j = 0
-    for _ = 1, n do
+    for i = 1, n do
+      local j = band(i, LAST)
       requests({ endpoint = endpoints[j], status = statuses[j] }):inc()
-      j = j < 79 and j + 1 or 0
     end
   end
 
   function loops.with(n)
-    local j = 0
-    for _ = 1, n do
+    for i = 1, n do
+      local j = band(i, LAST)
       requests:with(endpoints[j], statuses[j]):inc()
-      j = j < 79 and j + 1 or 0
     end
   end
 
   function loops.histogram(n)
-    local k = 0
-    for _ = 1, n do
-      histogram:record(values[k])
-      k = k < VALUES - 1 and k + 1 or 0
+    for i = 1, n do
+      histogram:record(values[band(i, LAST)])
     end
   end
 
+  -- The values move on against the combinations, so that every series gets all of them.
   function loops.histogram_call(n)
-    local j, k = 0, 0
-    for _ = 1, n do
-      latency({ endpoint = endpoints[j], status = statuses[j] }):record(values[k])
-      j = j < 79 and j + 1 or 0
-      k = k < VALUES - 1 and k + 1 or 0
+    for i = 1, n do
+      local j = band(i, LAST)
+      latency({ endpoint = endpoints[j], status = statuses[j] }):record(values[band(i + rshift(i, 10), LAST)])
     end
   end
 

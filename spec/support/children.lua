@@ -33,27 +33,29 @@ local function finish(pipe)
   return tonumber(code), text
 end
 
+--- Starts a script; `finish` waits for its end.
+---@return { finish: fun(): integer?, string }
+function M.spawn(script, options, ...)
+  local pipe = assert(io.popen(command_of(script, options or {}, ...) .. ' 2>&1 </dev/null; echo "exit:$?"'))
+  return { pipe = pipe, finish = function() return finish(pipe) end }
+end
+
 --- Runs a script to its end.
 ---@param script string
 ---@param options { env: table?, flags: string? }
 ---@return integer? code
 ---@return string output what it wrote, to standard error too
 function M.run(script, options, ...)
-  local command = command_of(script, options or {}, ...)
-  return finish(assert(io.popen(command .. ' 2>&1 </dev/null; echo "exit:$?"')))
+  return M.spawn(script, options, ...).finish()
 end
 
---- Starts a script whose first line of output is its process id.
----@return { pid: integer, line: fun(): string?, finish: fun(): integer?, string }
+--- Starts a script whose first line of output is its process id, and waits for that line.
+---@return { pid: integer, finish: fun(): integer?, string }
 function M.start(script, options, ...)
-  local command = command_of(script, options or {}, ...)
-  local pipe = assert(io.popen(command .. ' 2>&1 </dev/null; echo "exit:$?"'))
-  local first = pipe:read("*l")
-  return {
-    pid = assert(tonumber(first), "no process id but " .. tostring(first)),
-    line = function() return pipe:read("*l") end,
-    finish = function() return finish(pipe) end,
-  }
+  local child = M.spawn(script, options, ...)
+  local first = child.pipe:read("*l")
+  child.pid = assert(tonumber(first), "no process id but " .. tostring(first))
+  return child
 end
 
 return M

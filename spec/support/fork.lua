@@ -9,6 +9,7 @@ ffi.cdef([[
   int waitpid(int pid, int *status, int options);
   int kill(int pid, int signal);
   int getpid(void);
+  int getppid(void);
   void _exit(int code);
   void *mmap(void *address, size_t size, int protection, int flags, int fd, long offset);
   int munmap(void *address, size_t size);
@@ -55,5 +56,7 @@ end
 function M.kill(pid, signal) C.kill(pid, signal) end
 
 function M.pid() return C.getpid() end
+
+function M.parent() return C.getppid() end
 
 return M
