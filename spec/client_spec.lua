@@ -95,7 +95,7 @@ describe("a client", function()
     it_refuses("too little memory", { memory_limit = 1000 }, "memory_limit", "4194304")
     it_refuses("a segment_path that cannot be", { segment_path = "/nowhere/at/all" }, "/nowhere/at/all")
     it_refuses("exporters that are none", { exporters = { 3 } }, "exporters[1]")
-    it_refuses("tables as exporters beside the thread", { exporters = { collect.exporter() } }, "exporters[1]", "module")
+    it_refuses("tables as exporters with the thread", { exporters = { collect.exporter() } }, "exporters[1]", "module")
     it_refuses("two exporters of one name", function()
       local one = chalk.exporter.custom("support.file_exporter", { path = "x" })
       return { exporters = { one, chalk.exporter.custom("support.file_exporter", { path = "y" }) } }
@@ -291,7 +291,8 @@ describe("a client", function()
     it("warns once a metric and flush", function()
       said = stderr_of([[
         local chalk = require "chalk"
-        local client = chalk.new { max_series = 2, driver = "manual", exporters = { { export = function() return true end } } }
+        local exporter = { export = function() return true end }
+        local client = chalk.new { max_series = 2, driver = "manual", exporters = { exporter } }
         local a = client:count("a", { tags = { { tag = "id" } } })
         local b = client:count("b", { tags = { { tag = "id" } } })
         for i = 1, 50 do a:with(i):inc() b:with(i):inc() end

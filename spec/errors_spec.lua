@@ -124,6 +124,24 @@ describe("a record that cannot be", function()
     end)
   end)
 
+  it("is refused and counted by its own client after the modules were loaded anew", function()
+    local script = [[
+      local before = require("chalk").new()
+      before:count("c", { tags = { { tag = "t" } } })
+      for name in pairs(package.loaded) do
+        if name:find("^chalk") then package.loaded[name] = nil end
+      end
+      local after = require("chalk").new()
+      local series = after:count("c", { tags = { { tag = "t" } } }):with("x")
+      local ok, message = pcall(function() series:inc(-1) end)
+      local latency = after:histogram("h", { tags = { { tag = "t" } } }):with("x")
+      latency:record(0 / 0)
+      print(ok, message:match("c: a count takes"), after:text():match('kind="not_finite"} (%d)'),
+        before:text():match('kind="not_finite"} (%d)'))
+    ]]
+    assert.same({ 0, "false\tc: a count takes\t1\tnil\n" }, { children.run(script) })
+  end)
+
   it("may be given over by init, later", function()
     local message
     client:init({ on_error = function(m) message = m end })

@@ -6,12 +6,19 @@ local chalk = require("chalk")
 local collect = require("support.collect")
 local documents = require("support.documents")
 local files = require("support.files")
+local log = require("chalk.log")
 
 local COUNT = "request_count{endpoint=/a,status=success}"
 local LATENCY = "request_latency{endpoint=/a,status=success}"
 
 describe("a custom exporter", function()
-  local client, metrics
+  local client, metrics, said
+  local write = log.write
+
+  before_each(function()
+    said = {}
+    log.write = function(_, message) said[#said + 1] = message end
+  end)
 
   local function start(driver, ...)
     client = chalk.new({ driver = driver, exporters = { ... }, flush_interval = 3600 })
@@ -22,6 +29,7 @@ describe("a custom exporter", function()
   local function record(v) metrics.http.request_latency:with("/a", "success"):record(v) end
 
   after_each(function()
+    log.write = write
     client:shutdown()
     files.clean()
   end)
@@ -204,6 +212,7 @@ describe("a custom exporter", function()
         local errors = collect.samples(client:text())
         assert.equal(3, errors['chalk_export_errors_total{exporter="failing"}'])
         assert.is_nil(errors['chalk_export_errors_total{exporter="good"}'])
+        assert.matches("exporter failing: ", said[1], 1, true)
         failure = nil
         client:flush()
         assert.equal(6, failing.last[COUNT].delta)

@@ -117,7 +117,9 @@ local ORPHAN = [[
   assert(chalk.flush())
   local got, problem = require("support.scrape").get(arg[2])
   local scraped = got and got:match("\njobs_total %d+") or "\nno scrape: " .. tostring(problem)
-  assert(io.open(arg[3], "w")):write(jobs:value(), scraped):close()
+  local results = assert(io.open(arg[3], "w"))
+  results:write(jobs:value(), scraped)
+  results:close()
   os.exit(0)
 ]]
 

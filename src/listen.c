@@ -10,12 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "process.h"
 
-enum { BACKLOG = 511, ADDRESS = 256 };
+enum { BACKLOG = 511, ADDRESS = 256, COPIES = 64 };
 
 typedef struct listener {
   char *client, *address;
@@ -23,9 +24,35 @@ typedef struct listener {
   struct listener *next;
 } listener;
 
-static listener *listeners; /* process lock */
+static listener *listeners; /* process lock, as what follows */
+
+/* Descriptors that were given to servers: closed by them, so each is known by its socket too. */
+static struct {
+  int fd;
+  ino_t socket;
+} copies[COPIES];
+
+static bool is_socket(int fd, ino_t socket) {
+  struct stat st;
+  return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == socket;
+}
+
+static void note_copy(int fd) {
+  struct stat st;
+  if (fstat(fd, &st) != 0) return;
+  for (int i = 0; i < COPIES; i++) {
+    if (copies[i].socket && copies[i].fd != fd && is_socket(copies[i].fd, copies[i].socket)) continue;
+    copies[i].fd = fd;
+    copies[i].socket = st.st_ino;
+    return;
+  }
+}
 
 static void in_child(void) {
+  for (int i = 0; i < COPIES; i++) {
+    if (copies[i].socket && is_socket(copies[i].fd, copies[i].socket)) close(copies[i].fd);
+    copies[i].socket = 0;
+  }
   for (listener *l = listeners; l; l = l->next) {
     if (l->fd >= 0) close(l->fd);
     l->fd = -1;
@@ -127,6 +154,7 @@ int chalk_accept_fd(const char *client, const char *address) {
   process_lock();
   listener *l = find(client, address);
   int fd = l && l->fd >= 0 ? fcntl(l->fd, F_DUPFD_CLOEXEC, 3) : CHALK_EINVALID;
+  if (fd >= 0) note_copy(fd);
   process_unlock();
   return fd;
 }

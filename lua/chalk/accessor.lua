@@ -225,13 +225,13 @@ local function put(texts)
 end
 
 -- A raw value is remembered only if it is stored as it is: else endlessly many of them could lead to one series.
-local function is_normal(scratch, texts)
+local function is_normal(found, texts)
   local size = 0
   for _, text in ipairs(texts) do
     size = size + 2 + #text
   end
-  if scratch.key_size ~= size then return false end
-  local at = scratch.key
+  if found.key_size ~= size then return false end
+  local at = found.key
   for _, text in ipairs(texts) do
     if ffi.string(at + 2, #text) ~= text then return false end
     at = at + 2 + #text
@@ -253,21 +253,36 @@ local function remember(cache, found, n, ...)
   node[(select(n, ...))] = found
 end
 
+-- Counts the uses of `values` and of writers' scratch series: wherever memory is allocated a finalizer may run, and bind
+-- or drop other series.
+local turns = 0
+
+-- Binds as often as it takes to come to the copy undisturbed.
+local function bind_once(state, texts)
+  local client, found, code = state.client, nil, nil
+  repeat
+    turns = turns + 1
+    local turn = turns
+    put(texts)
+    code = C.chalk_bind(client.writer, state.number, values, sizes)
+    if code == C.CHALK_EGONE then
+      client:define(state)
+      put(texts)
+      code = C.chalk_bind(client.writer, state.number, values, sizes)
+    end
+    found = series.copy(C.chalk_scratch(client.writer), client.number)
+  until turn == turns
+  return found, code
+end
+
 -- Asks the core for the series of these texts; the handle, and whether it may be remembered.
 local function bind(state, texts)
   local client = state.client
   client:on_stale()
-  put(texts)
-  local code = C.chalk_bind(client.writer, state.number, values, sizes)
-  if code == C.CHALK_EGONE then
-    client:define(state)
-    put(texts)
-    code = C.chalk_bind(client.writer, state.number, values, sizes)
-  end
+  local found, code = bind_once(state, texts)
   if code == C.CHALK_FOLDED then client:count_overflow(state) end
   if code < 0 then client:count_error "memory" end
-  local scratch = C.chalk_scratch(client.writer)
-  return series.copy(scratch, client.number), code == C.CHALK_OK and is_normal(scratch, texts)
+  return found, code == C.CHALK_OK and is_normal(found, texts)
 end
 
 local function new_miss(state)
@@ -378,6 +393,7 @@ local function remove(state, tags)
     refused(state, "tag", message, 3)
     return false
   end
+  turns = turns + 1
   put(texts)
   local dropped = C.chalk_remove(state.client.writer, state.number, values, sizes) == 1
   state.client:on_stale()

@@ -64,8 +64,8 @@ local function core_options(options)
   })
 end
 
--- Closing is the finalizer's: it runs when the client is collected or the VM ends. A flush thread that could not be ended
--- keeps its segment.
+-- Closing is the finalizer's: it runs when the client is collected or the VM ends. A flush thread that could not be
+-- ended keeps its segment.
 local function keep_open(client)
   local segment, writer, state = client.segment, client.writer, client.live
   client.guard = core.finalizer(function()

@@ -105,7 +105,9 @@ function M.buckets(options, default)
   end
   if options.buckets or not shown then add(options.buckets or default) end
   table.sort(all)
-  if #all > MOST_LES then return nil, ("buckets of all exporters together are %d, more than %d"):format(#all, MOST_LES) end
+  if #all > MOST_LES then
+    return nil, ("buckets of all exporters together are %d, more than %d"):format(#all, MOST_LES)
+  end
   return all
 end
 

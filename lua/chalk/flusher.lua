@@ -2,8 +2,8 @@
 -- driver calls `turn` now and then, from a luv timer or by hand.
 --
 -- Each exporter's `export` runs in a coroutine of its own and may yield, so a slow one does not hold up the others;
--- flushes of one exporter never overlap: the next waits for the one under way. Sweeping frees what batches still read, so it waits until no export is under
--- way, or until those that are have taken longer than anybody can be waiting for.
+-- flushes of one exporter never overlap: the next waits for the one under way. Sweeping frees what batches still read,
+-- so it waits until no export is under way, or until those that are have taken longer than anybody can be waiting for.
 
 local batches = require "chalk.batch"
 local core = require "chalk.core"

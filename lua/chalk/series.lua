@@ -205,7 +205,9 @@ function Series:value()
 end
 
 local Handle = ffi.typeof "chalk_series"
-pcall(ffi.metatype, Handle, { __index = Series, __tostring = function(self) return "chalk.series: " .. KINDS[self.kind] end })
+local metatable = { __index = Series }
+function metatable.__tostring(self) return "chalk.series: " .. KINDS[self.kind] end
+pcall(ffi.metatype, Handle, metatable)
 
 local HEAD = ffi.offsetof("chalk_series", "key")
 
@@ -214,8 +216,9 @@ local HEAD = ffi.offsetof("chalk_series", "key")
 ---@param client integer
 ---@return chalk.Series
 function M.copy(scratch, client)
-  local series = Handle(scratch.key_size)
-  ffi.copy(series, scratch, HEAD + scratch.key_size)
+  local size = scratch.key_size
+  local series = Handle(size)
+  ffi.copy(series, scratch, HEAD + size)
   series.client = client
   return series
 end
@@ -234,6 +237,10 @@ function M.null(kind)
   return null
 end
 
-M.verbs = { count = { "inc", "record" }, gauge = { "set", "inc", "dec", "record" }, histogram = { "record", "time", "start" } }
+M.verbs = {
+  count = { "inc", "record" },
+  gauge = { "set", "inc", "dec", "record" },
+  histogram = { "record", "time", "start" },
+}
 
 return M

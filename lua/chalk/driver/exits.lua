@@ -24,7 +24,7 @@ local function wrap()
   if wrapped then return end
   wrapped = true
   local exit = os.exit
-  os.exit = function(...)
+  os.exit = function(...) -- luacheck: ignore 122
     for driver in pairs(drivers) do
       close(driver)
     end

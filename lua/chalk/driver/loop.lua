@@ -25,8 +25,8 @@ function M.start(client, config)
   local self = setmetatable({ uv = uv, flusher = flushers.new(client, config) }, Driver)
   self.timer = uv.new_timer()
   self.timer:start(TURN, TURN, function()
-    local fine, message = xpcall(self.flusher.turn, debug.traceback, self.flusher)
-    if not fine then log.write("error", message) end
+    local ok, problem = xpcall(self.flusher.turn, debug.traceback, self.flusher)
+    if not ok then log.write("error", problem) end
   end)
   self.timer:unref()
   self.flusher:turn()

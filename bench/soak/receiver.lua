@@ -1,0 +1,83 @@
+-- The other end of the push exporter: sums the differences it is sent. Of a batch that its sender did not live to see
+-- the next one of, it is not known whether it was marked as sent: it may come again, and counts as doubtful.
+
+local posix = require "soak.posix"
+
+local M = {}
+
+---@class soak.Receiver
+local Receiver = {}
+Receiver.__index = Receiver
+
+local function new_sums() return setmetatable({}, { __index = function() return 0 end }) end
+
+function Receiver:begin(pid)
+  if pid ~= self.last_pid and self.last_pid then
+    for name, delta in pairs(self.last) do
+      self.doubtful[name] = self.doubtful[name] + delta
+    end
+    self.senders = self.senders + 1
+  end
+  self.last_pid, self.open_pid, self.open = pid, pid, {}
+end
+
+function Receiver:finish()
+  local last = new_sums()
+  for _, line in ipairs(self.open) do
+    self.sums[line.name] = self.sums[line.name] + line.delta
+    last[line.name] = last[line.name] + line.delta
+  end
+  self.last, self.open_pid, self.batches = last, nil, self.batches + 1
+end
+
+local function problem_of(self, name, total, delta)
+  if not name then return "is not understood" end
+  if delta < 0 then return "goes backwards" end
+  if delta > total then return "is more than the total" end
+  return not self.open_pid and "is outside a batch" or nil
+end
+
+function Receiver:line(text)
+  local pid, rest = text:match "^(%d+) (.*)$"
+  if not pid then return end
+  pid = tonumber(pid)
+  if rest == "begin" then return self:begin(pid) end
+  if pid ~= self.open_pid then return posix.fail("two flush at once, " .. pid .. " and " .. tostring(self.open_pid)) end
+  if rest == "end" then return self:finish() end
+  local name, total, delta = rest:match "^(%S+) (%d+) (%-?%d+) "
+  total, delta = tonumber(total), tonumber(delta)
+  local problem = problem_of(self, name, total, delta)
+  if problem then return posix.fail("pushed: " .. text .. " " .. problem) end
+  self.open[#self.open + 1] = { name = name, delta = delta }
+end
+
+--- Reads what has come since. A line that is not whole waits for its rest: it is that of a batch under way, or of one
+--- whose sender died, and then the next batch begins with a line of its own.
+function Receiver:read()
+  self.file = self.file or io.open(self.path, "r")
+  if not self.file then return end
+  self.file:seek("set", self.at)
+  local text = self.file:read "*a" or ""
+  local whole = text:match "^.*\n" or ""
+  self.at = self.at + #whole
+  for line in whole:gmatch "[^\n]+" do
+    self:line(line)
+  end
+end
+
+---@param path string
+---@return soak.Receiver
+function M.new(path)
+  return setmetatable({
+    path = path,
+    at = 0,
+    batches = 0,
+    senders = 1,
+    sums = new_sums(),
+    doubtful = new_sums(),
+    last = new_sums(),
+    open = {},
+  }, Receiver)
+end
+
+return M
