@@ -278,6 +278,8 @@ int chalk_sweep(chalk_snapshot *snapshot, double now, const double *idle);
 /* Cursors: what an exporter has sent. Only the holder. `fresh`: starts at zero, else a new one at the totals now. */
 chalk_cursor *chalk_cursor_open(chalk_segment *segment, const char *name, int fresh, double now, char *message);
 void chalk_cursor_close(chalk_cursor *cursor);
+/* Says that its exporter still exists. A cursor that nobody touches or commits for a day is freed by a sweep. */
+void chalk_cursor_touch(chalk_cursor *cursor, double now);
 int chalk_cursors_ever(chalk_segment *segment);
 /* What came since: of a count entry; of a histogram entry as a sketch that the caller frees. */
 int64_t chalk_cursor_delta(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t i);

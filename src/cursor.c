@@ -1,11 +1,7 @@
-/*
- * Cursors: for each exporter that sends differences, what it has sent of each series. A cursor is found by the
- * exporter's name and survives it. Baselines are rows beside the series, checked by generation: a baseline of another
- * generation counts as nothing sent. Only the holder touches them.
- */
 #include <stdlib.h>
 #include <string.h>
 
+#include "cursor.h"
 #include "heap.h"
 #include "process.h"
 #include "snapshot.h"
@@ -37,7 +33,7 @@ static void forget(chalk_segment *g, uint32_t number) {
   }
 }
 
-static uint32_t find(chalk_segment *g, const char *name, size_t size, double now, bool *known) {
+static uint32_t find(chalk_segment *g, const char *name, size_t size, bool *known) {
   uint32_t free_one = NONE;
   for (uint32_t i = 0; i < CURSORS; i++) {
     cursor_head *h = &g->cursors[i];
@@ -49,9 +45,6 @@ static uint32_t find(chalk_segment *g, const char *name, size_t size, double now
     }
   }
   *known = false;
-  for (uint32_t i = 0; i < CURSORS && free_one == NONE; i++) {
-    if (now - g->cursors[i].used > DAY) forget(g, i), free_one = i;
-  }
   return free_one;
 }
 
@@ -68,7 +61,7 @@ static int start_at_totals(chalk_cursor *c, double now, char *message) {
 chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, double now, char *message) {
   size_t size = strlen(name);
   bool known = false;
-  uint32_t number = size < sizeof g->cursors[0].name ? find(g, name, size, now, &known) : NONE;
+  uint32_t number = size < sizeof g->cursors[0].name ? find(g, name, size, &known) : NONE;
   chalk_cursor *c = number == NONE ? NULL : malloc(sizeof *c);
   if (!c) {
     process_say(message,
@@ -94,6 +87,13 @@ chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, d
 }
 
 void chalk_cursor_close(chalk_cursor *c) { free(c); }
+void chalk_cursor_touch(chalk_cursor *c, double now) { head_of(c)->used = now; }
+
+void cursor_sweep(chalk_segment *g, double now) {
+  for (uint32_t i = 0; i < CURSORS; i++) {
+    if (atomic_load(&g->cursors[i].state) && now - g->cursors[i].used > DAY) forget(g, i);
+  }
+}
 int chalk_cursors_ever(chalk_segment *g) { return (int)atomic_load(&g->head->cursors_ever); }
 
 /* The total or block that was sent of this entry; 0 when nothing was. */

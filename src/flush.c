@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cursor.h"
 #include "metric.h"
 #include "process.h"
 #include "series.h"
@@ -131,6 +132,7 @@ int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {
   int dropped = (int)series_drop(g, ids, n, true);
   free(ids);
   metric_sweep(g);
+  cursor_sweep(g, now);
   series_recount(g);
   if (atomic_load(&g->head->quarantined)) reclaim(g, now, idle);
   return dropped;

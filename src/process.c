@@ -17,9 +17,16 @@ enum { FORK_HOOKS = 8 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void (*hooks[FORK_HOOKS])(void);
 static int n_hooks;
+/* What tells a process from others of its id, before it and after an exec. Zero: not to be learnt. */
+typedef struct identity {
+  uint64_t start;
+  uint32_t image; /* of its program: where its stack was put, which is random */
+} identity;
+
 static struct {
   shared_u32 pid; /* stored last: several threads may find out at once */
-  uint64_t start, space;
+  uint64_t space;
+  identity id;
 } self;
 
 void process_lock(void) { pthread_mutex_lock(&lock); }
@@ -44,27 +51,31 @@ void process_at_fork(void (*child)(void)) {
 }
 
 /*
- * The start time in /proc/PID/stat (field 22); 0 when it cannot be read, ZOMBIE for a
- * process that has ended and waits for its parent. Fields are counted from behind the command's name, which may hold blanks and brackets.
+ * From /proc/PID/stat: fields 22 and 28, the second only for those who might trace the process. `start` is ZOMBIE for
+ * one that has ended and waits for its parent. Fields are counted from behind the command's name, which may hold
+ * blanks and brackets.
  */
-static uint64_t start_time(uint32_t pid) {
+static identity identity_of(uint32_t pid) {
   char path[32], text[1024], state = 0;
+  identity found = {0};
   snprintf(path, sizeof path, "/proc/%u/stat", pid);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
+  if (fd < 0) return found;
   ssize_t n = read(fd, text, sizeof text - 1);
   close(fd);
-  if (n <= 0) return 0;
+  if (n <= 0) return found;
   text[n] = 0;
   char *p = strrchr(text, ')');
   unsigned long threads = 0;
-  for (int field = 2; p && field < 22; field++) {
+  for (int field = 3; p && field <= 28; field++) {
     p = strchr(p + 1, ' ');
-    if (p && field == 2) state = p[1];
-    if (p && field == 19) threads = strtoul(p + 1, NULL, 10);
+    if (p && field == 3) state = p[1];
+    if (p && field == 20) threads = strtoul(p + 1, NULL, 10);
+    if (p && field == 22) found.start = strtoull(p + 1, NULL, 10);
+    if (p && field == 28) found.image = (uint32_t)(strtoull(p + 1, NULL, 10) >> 4);
   }
-  if (!p || ((state == 'Z' || state == 'X') && threads <= 1)) return ZOMBIE;
-  return strtoull(p + 1, NULL, 10);
+  if (found.start == 0 || ((state == 'Z' || state == 'X') && threads <= 1)) found.start = ZOMBIE;
+  return found;
 }
 
 static uint64_t pid_space(void) {
@@ -75,7 +86,7 @@ static uint64_t pid_space(void) {
 static void know_self(void) {
   uint32_t pid = (uint32_t)getpid();
   if (self.pid == pid) return;
-  self.start = start_time(pid);
+  self.id = identity_of(pid);
   self.space = pid_space();
   self.pid = pid;
 }
@@ -83,13 +94,14 @@ static void know_self(void) {
 void process_own(owner *o) {
   know_self();
   atomic_store(&o->space, self.space);
-  atomic_store(&o->start, self.start);
+  atomic_store(&o->start, self.id.start);
+  atomic_store(&o->image, self.id.image);
   atomic_store(&o->pid, self.pid);
 }
 
 bool process_is_own(const owner *o) {
   know_self();
-  return atomic_load(&o->pid) == self.pid && atomic_load(&o->start) == self.start &&
+  return atomic_load(&o->pid) == self.pid && atomic_load(&o->start) == self.id.start &&
          atomic_load(&o->space) == self.space;
 }
 
@@ -98,10 +110,12 @@ bool process_is_dead(const owner *o) {
   uint32_t pid = atomic_load(&o->pid);
   if (pid == 0 || self.space == 0 || atomic_load(&o->space) != self.space) return false;
   if (kill((pid_t)pid, 0) != 0 && errno == ESRCH) return true;
-  uint64_t recorded = atomic_load(&o->start), now = start_time(pid);
-  if (now == ZOMBIE) return true;
-  if (recorded == 0) return false;
-  return now != 0 ? now != recorded : kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+  uint64_t start = atomic_load(&o->start);
+  uint32_t image = atomic_load(&o->image);
+  identity now = identity_of(pid);
+  if (now.start == ZOMBIE) return true;
+  if (now.start == 0) return start != 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+  return (start != 0 && now.start != start) || (image != 0 && now.image != 0 && now.image != image);
 }
 
 void process_say(char *message, const char *format, ...) {

@@ -428,6 +428,12 @@ int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *mess
                 g->head->capacity / 2);
     e = CHALK_EINVALID;
   }
+  uint64_t room = g->head->size - g->head->heap;
+  if (e == CHALK_OK && o->memory_limit > room) {
+    process_say(message, "memory_limit can be at most %llu in this segment; give it before the first load",
+                (unsigned long long)room);
+    e = CHALK_EINVALID;
+  }
   if (e == CHALK_OK) set_limits(g->head, o);
   return e;
 }

@@ -52,7 +52,7 @@ typedef struct segment_lock {
 /* Who owns a slot or the flusher's role: enough to prove a death. */
 typedef struct owner {
   shared_u32 pid;
-  uint32_t spare;
+  shared_u32 image; /* of its program: another one after exec; 0: not known */
   shared_u64 start; /* the process's start time, in clock ticks since boot */
   shared_u64 space; /* its pid namespace */
 } owner;

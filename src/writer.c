@@ -391,7 +391,7 @@ static bool prepare(chalk_series *s, double v, bool set, int *e) {
     return false;
   }
   *e = chalk_rebind(s);
-  if (*e >= 0) *e = CHALK_REBOUND;
+  if (*e == CHALK_OK) *e = CHALK_REBOUND;
   return *e >= 0;
 }
 

@@ -1,6 +1,6 @@
 -- The push exporter: appends each batch to a file that the controller reads as a receiver would. Every line carries
--- the process id, so that two flushers at once would show. It waits a moment before it reports success, in which it
--- may be killed; and every eighth batch its target is away.
+-- the process id, so that two flushers at once would show, and ends in a full stop, so that one cut short does. It
+-- waits a moment before it reports success, in which it may be killed; and every eighth batch its target is away.
 
 local core = require "chalk.core"
 
@@ -10,6 +10,7 @@ local Exporter = {}
 Exporter.__index = Exporter
 
 local AWAY, PAUSE = 8, 20
+local LINE = "%d %s %.0f %.0f %s ."
 
 local function wait(milliseconds)
   local uv, thread = require "luv", coroutine.running()
@@ -35,16 +36,16 @@ function Exporter:export(batch)
   self.batches = self.batches + 1
   if self.batches % AWAY == 0 then return nil, "the target is away" end
   local pid = C.chalk_process()
-  local lines = { ("\n%d begin"):format(pid) }
+  local lines = { ("\n%d begin ."):format(pid) }
   for m in batch:each() do
     if not m.own and m.type ~= "gauge" then
       local histogram = m.type == "histogram"
       local total = histogram and m.sketch:count() or m.total
       local delta = histogram and m.delta_sketch:count() or m.delta
-      if delta ~= 0 then lines[#lines + 1] = ("%d %s %.0f %.0f %s"):format(pid, m.name, total, delta, key_of(m)) end
+      if delta ~= 0 then lines[#lines + 1] = LINE:format(pid, m.name, total, delta, key_of(m)) end
     end
   end
-  lines[#lines + 1] = ("%d end\n"):format(pid)
+  lines[#lines + 1] = ("%d end .\n"):format(pid)
   local file = assert(io.open(self.path, "a"))
   file:write(table.concat(lines, "\n"))
   file:close()

@@ -18,10 +18,11 @@ function Receiver:begin(pid)
     end
     self.senders = self.senders + 1
   end
-  self.last_pid, self.open_pid, self.open = pid, pid, {}
+  self.last_pid, self.open_pid, self.open, self.cut = pid, pid, {}, nil
 end
 
 function Receiver:finish()
+  if self.cut then posix.fail("pushed: a line cut short inside a batch: " .. self.cut) end
   local last = new_sums()
   for _, line in ipairs(self.open) do
     self.sums[line.name] = self.sums[line.name] + line.delta
@@ -30,23 +31,27 @@ function Receiver:finish()
   self.last, self.open_pid, self.batches = last, nil, self.batches + 1
 end
 
-local function problem_of(self, name, total, delta)
+local function problem_of(name, total, delta)
   if not name then return "is not understood" end
   if delta < 0 then return "goes backwards" end
-  if delta > total then return "is more than the total" end
-  return not self.open_pid and "is outside a batch" or nil
+  return delta > total and "is more than the total" or nil
 end
 
 function Receiver:line(text)
-  local pid, rest = text:match "^(%d+) (.*)$"
-  if not pid then return end
+  local pid, rest = text:match "^(%d+) (.*) %.$"
+  if not pid then
+    self.cut = text
+    return
+  end
   pid = tonumber(pid)
   if rest == "begin" then return self:begin(pid) end
-  if pid ~= self.open_pid then return posix.fail("two flush at once, " .. pid .. " and " .. tostring(self.open_pid)) end
+  if pid ~= self.open_pid then
+    return posix.fail(("two flush at once: %d, and %s: %s"):format(pid, tostring(self.open_pid), text))
+  end
   if rest == "end" then return self:finish() end
   local name, total, delta = rest:match "^(%S+) (%d+) (%-?%d+) "
   total, delta = tonumber(total), tonumber(delta)
-  local problem = problem_of(self, name, total, delta)
+  local problem = problem_of(name, total, delta)
   if problem then return posix.fail("pushed: " .. text .. " " .. problem) end
   self.open[#self.open + 1] = { name = name, delta = delta }
 end
@@ -56,7 +61,7 @@ end
 function Receiver:read()
   self.file = self.file or io.open(self.path, "r")
   if not self.file then return end
-  self.file:seek("set", self.at)
+  self.file:seek("set", self.at) -- or the end of the file, once met, is all that is read
   local text = self.file:read "*a" or ""
   local whole = text:match "^.*\n" or ""
   self.at = self.at + #whole

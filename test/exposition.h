@@ -1,0 +1,110 @@
+/* What C tests need to look at an exposition as a scraper would: all of it rendered, and a strict reader. */
+#ifndef TEST_EXPOSITION_H
+#define TEST_EXPOSITION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chalk.h"
+
+/*
+ * Renders all of a segment as Prometheus's text, each metric named as in its blob, with tags a, b, c. NULL: no memory.
+ */
+static inline char *exposition_render(chalk_segment *g, size_t *size) {
+  enum { LINE = 1 << 16 };
+  static const char *const labels[] = {"a", "b", "c"}, *const types[] = {"", "counter", "gauge", "histogram"};
+  chalk_snapshot *s = chalk_snapshot_take(g, 0, NULL);
+  if (!s) return NULL;
+  uint32_t n, next = 0;
+  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  size_t room = LINE, used = 0;
+  char *out = malloc(room);
+  while (out && next < n) {
+    uint32_t last = next, metric = e[next].metric;
+    while (last < n && e[last].metric == metric) last++;
+    size_t blob_size = 0;
+    const char *blob = chalk_metric_blob(g, metric, &blob_size);
+    char name[4][64], le_text[CHALK_LES][32];
+    double bounds[CHALK_LES];
+    const char *le[CHALK_LES];
+    uint32_t index[CHALK_LES], n_le = chalk_metric_les(g, metric, bounds);
+    for (uint32_t i = 0; i < n_le; i++) {
+      le_text[i][chalk_text_bound(le_text[i], bounds[i])] = 0;
+      le[i] = le_text[i], index[i] = i;
+    }
+    static const char *const suffix[] = {"", "_bucket", "_sum", "_count"};
+    for (int i = 0; i < 4; i++) snprintf(name[i], sizeof name[i], "%.*s%s", (int)blob_size, blob ? blob : "", suffix[i]);
+    /* Nothing but the name says of which kind it is here. */
+    const char *type = strstr(name[0], "latency") ? types[3] : strstr(name[0], "load") ? types[2] : types[1];
+    chalk_family f = {.sample = name[0], .bucket = name[1], .sum = name[2], .count = name[3], .labels = labels,
+                      .n_labels = 3, .le = le, .le_index = index, .n_le = n_le};
+    used += (size_t)snprintf(out + used, room - used, "# TYPE %s %s\n", name[0], type);
+    while (out && next < last) {
+      used += chalk_snapshot_render(s, &f, &next, last, out + used, room - used);
+      if (next < last || room - used < LINE / 2) out = realloc(out, room *= 2);
+    }
+  }
+  chalk_snapshot_free(s);
+  *size = used;
+  return out;
+}
+
+static inline bool exposition_name(const char **p) {
+  const char *start = *p;
+  while ((**p >= 'a' && **p <= 'z') || (**p >= '0' && **p <= '9' && *p > start) || **p == '_') (*p)++;
+  return *p > start;
+}
+
+static inline bool exposition_label(const char **p) {
+  if (!exposition_name(p) || (*p)[0] != '=' || (*p)[1] != '"') return false;
+  for (*p += 2; **p && **p != '"' && **p != '\n'; (*p)++) {
+    if (**p != '\\') continue;
+    (*p)++;
+    if (**p != '\\' && **p != '"' && **p != 'n') return false;
+  }
+  return *(*p)++ == '"';
+}
+
+/* One line: name{label="value",...} number. */
+static inline bool exposition_sample(const char *p) {
+  if (!exposition_name(&p)) return false;
+  if (*p == '{') {
+    do {
+      p++;
+      if (!exposition_label(&p)) return false;
+    } while (*p == ',');
+    if (*p++ != '}') return false;
+  }
+  if (*p++ != ' ') return false;
+  char *end;
+  strtod(p, &end);
+  return end > p && *end == 0;
+}
+
+static inline int exposition_order(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* NULL, or the first line that is not one, or stands there twice. Cuts `text` (size bytes, one more has room) up. */
+static inline const char *exposition_check(char *text, size_t size) {
+  size_t n = 0, lines = 0;
+  for (size_t i = 0; i < size; i++) lines += text[i] == '\n';
+  if (size > 0 && text[size - 1] != '\n') return "no newline at the end";
+  char **name = malloc((lines + 1) * sizeof *name);
+  const char *bad = NULL;
+  for (char *p = text; p < text + size && !bad;) {
+    char *end = memchr(p, '\n', (size_t)(text + size - p));
+    *end = 0;
+    if (*p != '#' && !exposition_sample(p)) bad = p;
+    if (*p != '#') name[n++] = p;
+    p = end + 1;
+  }
+  for (size_t i = 0; i < n && !bad; i++) *strrchr(name[i], ' ') = 0;
+  if (!bad) qsort(name, n, sizeof *name, exposition_order);
+  for (size_t i = 1; i < n && !bad; i++) bad = strcmp(name[i - 1], name[i]) == 0 ? name[i] : NULL;
+  free(name);
+  return bad;
+}
+
+#endif
