@@ -395,15 +395,17 @@ local function remove(state, tags)
   end
   turns = turns + 1
   put(texts)
-  local dropped = C.chalk_remove(state.client.writer, state.number, values, sizes) == 1
+  local dropped = C.chalk_remove(state.client.writer, state.number, values, sizes)
   state.client:on_stale()
-  return dropped
+  state.client:tidy(dropped)
+  return dropped == 1
 end
 
 local function drop_all(state)
   if not state.number then return 0 end
   local dropped = C.chalk_clear(state.client.writer, state.number)
   state.client:on_stale()
+  state.client:tidy(dropped)
   return dropped
 end
 

@@ -18,6 +18,7 @@ local ffi, C = core.ffi, core.C
 local M = {}
 
 local DEFAULT_BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
+local LOOSE = 256 -- series dropped between two sweeps of a client without a flush loop
 local DEFAULTS = { driver = "thread", flush_interval = 10 }
 
 ---@class chalk.Client
@@ -251,7 +252,23 @@ function Client:count_error(kind)
 end
 
 function Client:count_overflow(state)
-  if self.own and not state.definition.own then self.own.overflow:inc() end
+  if self.own and state and not state.definition.own then self.own.overflow:inc() end
+end
+
+--- Makes dropped series reusable now and then in a client that has no flush loop to do it.
+---@param dropped integer
+function Client:tidy(dropped)
+  if self.live.driver then return end
+  self.loose = (self.loose or 0) + dropped
+  if self.loose < LOOSE or C.chalk_hold(self.segment, C.chalk_generation(self.segment, 0)) ~= 1 then return end
+  self.loose = 0
+  C.chalk_writer_tick(self.writer)
+  local v = view.take(self.segment)
+  if v then
+    C.chalk_sweep(v.snapshot, C.chalk_now(), ffi.new "double[3]")
+    view.free(v)
+  end
+  C.chalk_release(self.segment)
 end
 
 --- Counts an error; true if it was handed over and is not to be raised.

@@ -8,7 +8,7 @@ local C = core.C
 
 local M = {}
 
-local MOST_LES = 64
+local MOST_LES, MOST_EXPORTERS, MOST_NAME = 64, 16, 239
 local SPEC = {}
 
 local function spec(module, options, built_in)
@@ -71,10 +71,14 @@ end
 ---@return string?
 function M.check(options)
   local names = {}
+  if #(options.exporters or {}) > MOST_EXPORTERS then return ("exporters are at most %d"):format(MOST_EXPORTERS) end
   for i, e in ipairs(options.exporters or {}) do
     local problem = check_one(i, e, options.driver or "thread")
     if problem then return problem end
     local name = name_of(e)
+    if #name > MOST_NAME then
+      return ("%s: its name is longer than %d bytes: give it a shorter one"):format(where(i), MOST_NAME)
+    end
     if names[name] then
       return ("%s and %s are both named %q: give one of them a name"):format(where(names[name]), where(i), name)
     end
@@ -150,14 +154,14 @@ end
 --- The exporter behind chalk.text(): configured as the first Prometheus exporter is.
 function M.prometheus(options)
   local module = require "chalk.exporter.prometheus"
-  local given = {}
+  local given, tags = {}, options.global_tags or {}
   for _, e in ipairs(options.exporters or {}) do
     if getmetatable(e) == SPEC and e.module == "chalk.exporter.prometheus" then
-      given = e.options
+      given, tags = e.options, e.options.global_tags or tags
       break
     end
   end
-  return module.new { namespace = given.namespace, buckets = given.buckets, global_tags = options.global_tags or {} }
+  return module.new { namespace = given.namespace, buckets = given.buckets, global_tags = tags }
 end
 
 return M

@@ -80,6 +80,7 @@ end
 
 -- The role
 
+-- Opens the cursors that are missing, and says of the others that they are still wanted.
 local function open_cursors(self)
   local fresh = C.chalk_cursors_ever(self.segment) == 0 and 1 or 0
   for _, job in ipairs(self.jobs) do
@@ -90,6 +91,8 @@ local function open_cursors(self)
       else
         job.cursor = ffi.gc(cursor, C.chalk_cursor_close)
       end
+    elseif job.cursor then
+      C.chalk_cursor_touch(job.cursor, self.clock())
     end
   end
 end
@@ -139,14 +142,11 @@ function Flusher:forked()
   end
 end
 
-local function nothing() end
-
 --- The VM is closing: cursors and snapshots are freed already, and what was under way does not go on.
 function Flusher:forsake()
   for _, job in ipairs(self.jobs) do
     if job.running then
       job.running.batch:finish()
-      job.running.done = nothing
     end
     job.running, job.waiting, job.cursor = nil, nil, nil
   end
@@ -158,10 +158,33 @@ function Flusher:release()
   if not self.holding then return end
   for _, job in ipairs(self.jobs) do
     if job.server then job.server:close() end
+    if job.running then job.running.batch:finish() end
     job.server, job.cursor = nil, nil
   end
   self.holding = false
   C.chalk_release(self.segment)
+end
+
+-- A flush: the view that its exporters share, and what is to happen when they all have returned. An exporter that is
+-- still busy with an earlier flush joins when it is ready; if by then a later one has come, that one carries what this
+-- one would have, and this one is over when that is.
+
+---@class chalk.Flush
+local Flush = {}
+Flush.__index = Flush
+
+local function new_flush(v, over) return setmetatable({ view = v, readers = 0, exporters = 1, over = over }, Flush) end
+
+function Flush:read() self.readers = self.readers + 1 end
+
+function Flush:let_go()
+  self.readers = self.readers - 1
+  if self.readers == 0 then view.free(self.view) end
+end
+
+function Flush:leave()
+  self.exporters = self.exporters - 1
+  if self.exporters == 0 then self.over() end
 end
 
 -- Exporting
@@ -169,12 +192,11 @@ end
 local start
 
 local function finish(self, job, run, ok, sent, message)
-  if job.running ~= run then
-    run.batch:finish()
-    return run.done()
-  end
+  if job.running ~= run then return end
   job.running = nil
-  if not ok then
+  if run.batch.over then
+    self:complain(job, "the flusher's role went to another process or VM during its export")
+  elseif not ok then
     self:complain(job, sent)
   elseif sent == true then
     run.batch:commit_all()
@@ -183,16 +205,18 @@ local function finish(self, job, run, ok, sent, message)
     self:complain(job, message or "export did not return true")
   end
   run.batch:finish()
+  run.flush:let_go()
   run.done()
   local waiting = job.waiting
   if waiting and not job.running then
     job.waiting = nil
-    start(self, job, waiting.view, waiting.done)
+    start(self, job, waiting.flush, waiting.done)
   end
 end
 
-start = function(self, job, v, done)
-  local run = { batch = batches.new(v, job.cursor, self.clock), since = self.clock(), done = done }
+start = function(self, job, flush, done)
+  local run = { flush = flush, since = self.clock(), done = done }
+  run.batch = batches.new(flush.view, job.cursor, self.clock)
   job.running = run
   local thread = coroutine.create(function()
     finish(self, job, run, pcall(job.exporter.export, job.exporter, run.batch))
@@ -211,19 +235,22 @@ function Flusher:busy()
   return false
 end
 
--- Runs an exporter's export, now or after the one under way. One that was abandoned is waited for no more.
-local function run_job(self, job, v, done)
-  local waiting = job.waiting
-  local function all_done()
+-- Runs an exporter's export, now or after the one under way.
+local function join(self, job, flush)
+  local running, waiting = job.running, job.waiting
+  if job.exporter.deltas ~= false and not job.cursor then return flush:leave() end
+  if running and self.clock() - running.since >= ABANDONED then
+    self:complain(job, ("its export has not returned for %d s"):format(ABANDONED))
+    return flush:leave()
+  end
+  flush:read()
+  local function done()
     if waiting then waiting.done() end
-    done()
+    flush:leave()
   end
-  job.waiting = nil
-  if job.running and self.clock() - job.running.since < ABANDONED then
-    job.waiting = { view = v, done = all_done }
-  else
-    start(self, job, v, all_done)
-  end
+  if not running then return start(self, job, flush, done) end
+  if waiting then waiting.flush:let_go() end
+  job.waiting = { flush = flush, done = done }
 end
 
 local function warn_of_overflow(self, v)
@@ -242,28 +269,28 @@ end
 ---@param done fun()?
 function Flusher:flush(done)
   local started, ticket = C.chalk_now(), C.chalk_flush_request(self.segment)
-  self.client:note_state()
-  local v, message = view.take(self.segment, self.deltas)
-  if not v then
-    log.write("error", "flush: " .. tostring(message))
-    return
-  end
-  warn_of_overflow(self, v)
-  local waiting = 1
-  local function one_done()
-    waiting = waiting - 1
-    if waiting > 0 then return end
-    view.free(v)
+  local function over()
     self.client.own.flush:record(C.chalk_now() - started)
     C.chalk_flush_done(self.segment, ticket)
     if self.on_flush then self.on_flush() end
     if done then done() end
   end
-  for _, job in ipairs(self.jobs) do
-    waiting = waiting + 1
-    run_job(self, job, v, one_done)
+  self.client:note_state()
+  open_cursors(self)
+  local v, message = view.take(self.segment, self.deltas)
+  if not v then
+    log.write("error", "flush: " .. tostring(message))
+    return over()
   end
-  one_done()
+  warn_of_overflow(self, v)
+  local flush = new_flush(v, over)
+  flush:read()
+  for _, job in ipairs(self.jobs) do
+    flush.exporters = flush.exporters + 1
+    join(self, job, flush)
+  end
+  flush:let_go()
+  flush:leave()
   if not self:busy() then self:sweep() end
 end
 

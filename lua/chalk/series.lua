@@ -87,6 +87,10 @@ local function noted(self, code, v)
   local client = clients[self.client]
   if not client then return end
   if code == C.CHALK_REBOUND then return client:on_stale() end
+  if code == C.CHALK_FOLDED then
+    client:on_stale()
+    return client:count_overflow(client.by_number[self.metric])
+  end
   if code == C.CHALK_ENUMBER then return client:count_error "not_finite" end
   if code == C.CHALK_EMEMORY then return client:count_error "memory" end
   if code ~= C.CHALK_EGONE or not client:redefine(self) then return end

@@ -1,0 +1,152 @@
+-- The report of a run: Markdown, and whether all went well.
+
+local ledgers = require "soak.ledger"
+
+local M = {}
+
+local MIB = 1048576
+
+---@class soak.Report
+local Report = {}
+Report.__index = Report
+
+function Report:line(format, ...) self.lines[#self.lines + 1] = format:format(...) end
+
+function Report:table(...)
+  local heads = { ... }
+  self:line("")
+  self:line("| %s |", table.concat(heads, " | "))
+  self:line("|%s", (" --- |"):rep(#heads))
+end
+
+function Report:row(...)
+  local cells = {}
+  for i = 1, select("#", ...) do
+    cells[i] = tostring((select(i, ...)))
+  end
+  self:line("| %s |", table.concat(cells, " | "))
+end
+
+--- What must hold.
+function Report:expect(holds, format, ...)
+  local text = format:format(...)
+  if not holds then self.problems[#self.problems + 1] = text end
+end
+
+--- 1234567 as 1,234,567.
+local function whole(n)
+  local text = ("%.0f"):format(n)
+  repeat
+    local n_changed
+    text, n_changed = text:gsub("^(-?%d+)(%d%d%d)", "%1,%2")
+  until n_changed == 0
+  return text
+end
+M.whole = whole
+
+local function at(times, part) return times[math.max(1, math.ceil(#times * part))] or 0 end
+
+--- What happened.
+function Report:events(run)
+  local ledger, times = run.ledger, run.scraper.times
+  table.sort(times)
+  self:table("what happened", "figure")
+  self:row("workers forked", whole(ledger:get "forks"))
+  self:row("workers killed by SIGKILL at random", whole(ledger:get "kills"))
+  self:row("of those, in the middle of a record", whole(ledger:get "in_flight"))
+  self:row("workers that ended by themselves: `_exit`, `os.exit`, the VM closed", whole(ledger:get "ended"))
+  self:row("workers stopped for 0.3 s by SIGSTOP", whole(ledger:get "stops"))
+  self:row("parents killed, the flusher with them", run.masters_killed)
+  self:row("then children killed that had taken over", run.heirs_killed)
+  self:row("longest until an heir answered a scrape", ("%.2f s"):format(run.longest_gap))
+  self:row("series removed one by one; `clear` of all", ledger:get "removes" .. "; " .. ledger:get "clears")
+  self:row("moves of the epoch: drops in all", whole(run.info.epoch))
+  self:row("scrapes answered, each parsed and held against the ledger", whole(#times))
+  self:row("scrape: median, 95th of 100, most", ("%.1f, %.1f, %.1f ms"):format(
+    at(times, 0.5) * 1e3, at(times, 0.95) * 1e3, at(times, 1) * 1e3))
+  self:row("pushed batches", whole(run.receiver.batches))
+  self:row("slots in use at the end, most", run.info.writers .. ", " .. run.most_writers)
+end
+
+local function sum_of(ledger, names)
+  local done, intended = 0, 0
+  for _, name in ipairs(names) do
+    local d, i = ledger:bounds(name)
+    done, intended = done + d, intended + i
+  end
+  return done, intended
+end
+
+local TOTALS = {
+  { name = "jobs", entries = ledgers.KINDS, note = "a count, never dropped" },
+  { name = "latency", entries = { "sketch" }, note = "a histogram, never dropped" },
+  { name = "churn", entries = { "churn" }, note = "a count, its series removed, cleared and idle all the time" },
+  { name = "wild", entries = { "wild" }, note = "a count with endless values, of which 50 fit" },
+}
+
+--- What was recorded against what the push exporter sent.
+function Report:totals(run)
+  self:table("metric", "recorded", "in flight at kills", "pushed", "beyond", "perhaps sent twice")
+  for _, one in ipairs(TOTALS) do
+    local done, intended = sum_of(run.ledger, one.entries)
+    local pushed, doubtful = run.receiver.sums[one.name], run.receiver.doubtful[one.name]
+    self:row(("`%s`, %s"):format(one.name, one.note), whole(done), whole(intended - done), whole(pushed),
+      whole(pushed - done), whole(doubtful))
+    self:expect(pushed >= done and pushed <= intended + doubtful, "%s: recorded %.0f to %.0f, pushed %.0f, doubtful %.0f",
+      one.name, done, intended, pushed, doubtful)
+  end
+end
+
+local FLAT = {
+  { "segment", "segment memory", MIB, "MiB", 1.02, 0.5 },
+  { "controller", "memory of a process that reads and scrapes", MIB, "MiB", 1.1, 3 },
+  { "master", "memory of the parent, which flushes and serves", MIB, "MiB", 1.1, 3 },
+  { "controller_descriptors", "descriptors of the first", 1, "", 1, 0 },
+  { "master_descriptors", "descriptors of the parent", 1, "", 1, 3 },
+  { "writers", "slots in use", 1, "", 1, 8 },
+  { "quarantined", "dropped series not yet reusable", 1, "", 1, 200 },
+}
+
+--- What has to stay flat.
+function Report:flat(samples)
+  self:table("what stays flat", "after warm-up", "in the last quarter")
+  for _, one in ipairs(FLAT) do
+    local name, text, unit, word, factor, more = unpack(one)
+    local early, late = samples:ends(name)
+    if early then
+      local shown = unit == 1 and "%.0f%s" or "%.2f %s"
+      self:row(text, shown:format(early / unit, word), shown:format(late / unit, word))
+      self:expect(late / unit <= early / unit * factor + more, "%s grows: %g, %g", text, early / unit, late / unit)
+    end
+  end
+end
+
+--- The problems so far, also those that processes wrote to the log.
+function Report:verdict(log)
+  local said = {}
+  for line in log:gmatch "[^\n]+" do
+    local problem = line:match "^FAIL (.*)" or line:match "^(chalk: error: .*)" or line:match "^(luajit: .*)"
+    if problem and not problem:find("the target is away", 1, true) and not said[problem] then
+      said[problem] = true
+      self.problems[#self.problems + 1] = problem
+    end
+  end
+  self:line("")
+  if #self.problems == 0 then
+    self:line "Nothing failed."
+  else
+    self:line("**%d failed:**", #self.problems)
+    self:line("")
+  end
+  for i = 1, math.min(#self.problems, 30) do
+    self:line("- %s", self.problems[i]:sub(1, 400))
+  end
+  return #self.problems == 0
+end
+
+function Report:text() return table.concat(self.lines, "\n") .. "\n" end
+
+---@return soak.Report
+function M.new() return setmetatable({ lines = {}, problems = {} }, Report) end
+
+return M
