@@ -36,6 +36,9 @@ bench: all ## time the record and export paths
 bench-gate: all ## fail when a record path is too slow
 	@$(lua) bench/run.lua --gate
 
+soak: all ## kills, forks, drops, scrapes and pushes at once for SOAK_SECONDS (600); report in docs/soak.md
+	@SOAK_REPORT=docs/soak.md $(lua) bench/soak.lua
+
 lint: setup ## luacheck, clang-format, warnings of gcc and clang as errors
 	@tools/lint
 
@@ -59,4 +62,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
 	  while IFS='|' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
-.PHONY: all install test demo bench bench-gate lint asan tsan setup clean help
+.PHONY: all install test demo bench bench-gate soak lint asan tsan setup clean help

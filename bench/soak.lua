@@ -24,7 +24,7 @@ local scrapers = require "soak.scraper"
 local C = core.C
 
 local SECONDS = tonumber(os.getenv "SOAK_SECONDS") or 600
-local EVERY, GAP, LAST = 1, 10, 30
+local EVERY, GAP, LAST, SHORT = 1, 10, 30, 60
 
 ---@class soak.Run
 local Run = {}
@@ -98,6 +98,7 @@ function Run:sample(now)
   local s, info = self.samples, chalk.info()
   s:add("segment", now, info.memory)
   s:add("writers", now, info.writers)
+  s:add("series", now, info.series)
   s:add("quarantined", now, info.quarantined)
   s:add("controller", now, posix.memory(posix.pid()) or 0)
   s:add("controller_descriptors", now, posix.descriptors())
@@ -136,6 +137,14 @@ function Run:go()
   end
 end
 
+-- The only export that may fail is the one whose target is away.
+local function check_own(report, samples)
+  for id, value in pairs(samples) do
+    local wrong = id:match "^chalk_errors_total" or id:match '^chalk_export_errors_total{exporter="[^p]'
+    report:expect(not wrong or value == 0, "%s is %s", id, value)
+  end
+end
+
 --- Lets everybody end, and looks at what is left.
 function Run:finish(report)
   self.ledger:set("stop", 1)
@@ -149,8 +158,9 @@ function Run:finish(report)
   self.receiver:read()
   self.info = chalk.info()
   self.scraper:mark()
-  local left = self.scraper:check(chalk.text())
-  report:expect(not (left and left["load"]), "a gauge of ended processes is still shown")
+  local left = self.scraper:check(chalk.text()) or {}
+  report:expect(not left["load"], "a gauge of ended processes is still shown")
+  check_own(report, left)
 end
 
 local function first_line(command)
@@ -189,7 +199,7 @@ local function main()
   report:line(HEAD, ledgers.WORKERS, SECONDS, unpack(facts))
   report:events(run)
   report:totals(run)
-  report:flat(run.samples)
+  report:flat(run.samples, SECONDS < SHORT)
   local good = report:verdict(read(run.log))
   io.stdout:write(report:text())
   local path = os.getenv "SOAK_REPORT"

@@ -62,6 +62,10 @@ chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, d
   size_t size = strlen(name);
   bool known = false;
   uint32_t number = size < sizeof g->cursors[0].name ? find(g, name, size, &known) : NONE;
+  if (number == NONE && size < sizeof g->cursors[0].name) {
+    cursor_sweep(g, now);
+    number = find(g, name, size, &known);
+  }
   chalk_cursor *c = number == NONE ? NULL : malloc(sizeof *c);
   if (!c) {
     process_say(message,

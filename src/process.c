@@ -17,6 +17,7 @@ enum { FORK_HOOKS = 8 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void (*hooks[FORK_HOOKS])(void);
 static int n_hooks;
+
 /* What tells a process from others of its id, before it and after an exec. Zero: not to be learnt. */
 typedef struct identity {
   uint64_t start;
@@ -74,7 +75,7 @@ static identity identity_of(uint32_t pid) {
     if (p && field == 22) found.start = strtoull(p + 1, NULL, 10);
     if (p && field == 28) found.image = (uint32_t)(strtoull(p + 1, NULL, 10) >> 4);
   }
-  if (found.start == 0 || ((state == 'Z' || state == 'X') && threads <= 1)) found.start = ZOMBIE;
+  if ((state == 'Z' || state == 'X') && threads <= 1) found.start = ZOMBIE;
   return found;
 }
 

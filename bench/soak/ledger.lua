@@ -15,7 +15,7 @@ M.KINDS = { "mail", "image", "report" }
 M.ENTRIES = { "mail", "image", "report", "latency", "sketch", "churn", "wild" }
 
 local COUNTERS = { "stop", "kills", "forks", "ended", "stops", "removes", "clears", "in_flight", "descriptors" }
-local WIDTH = #M.ENTRIES * 2
+local WIDTH = #M.ENTRIES * 2 + 1
 
 ---@class soak.Ledger
 local Ledger = {}
@@ -23,6 +23,9 @@ Ledger.__index = Ledger
 
 --- The pair of an entry: [0] set out for, [1] done.
 function Ledger:pair(worker, name) return self.page + (worker - 1) * WIDTH + self.place[name] end
+
+--- One double: whether the worker is recording right now.
+function Ledger:busy(worker) return self.page + worker * WIDTH - 1 end
 
 --- The least and the most that an entry's total can be, over all workers.
 ---@return number done, number intended

@@ -12,7 +12,7 @@ local random = math.random
 
 local M = {}
 
-local TICK, ACT, STOPPED, LAST = 0.02, 0.2, 0.3, 15
+local TICK, ACT, STOPPED, LAST, AIM = 0.02, 0.2, 0.3, 15, 0.005
 
 local function start_worker(self, worker)
   local parent = posix.pid()
@@ -54,18 +54,27 @@ local function drop_some(self)
   if dropped then self.ledger:add "removes" end
 end
 
+-- Waits until a worker records, for a few milliseconds.
+local function aim(self, worker)
+  local busy, ends = self.ledger:busy(worker), C.chalk_now() + AIM
+  while busy[0] == 0 and C.chalk_now() < ends do
+  end
+end
+
 -- Every fifth of a second somebody is killed, or now and then stopped for a while.
 local function act(self, now)
   if now < self.next then return end
   self.next = now + ACT * (0.5 + random())
   drop_some(self)
-  local pid = self.workers[random(ledgers.WORKERS)]
+  local worker = random(ledgers.WORKERS)
+  local pid = self.workers[worker]
   if not pid then return end
   if random() < 0.1 and not self.stopped then
     posix.kill(pid, posix.STOP)
     self.stopped = { pid = pid, till = now + STOPPED }
     self.ledger:add "stops"
   elseif not self.stopped or self.stopped.pid ~= pid then
+    if random() < 0.7 then aim(self, worker) end
     posix.kill(pid, posix.KILL)
     self.ledger:add "kills"
   end

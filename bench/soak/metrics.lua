@@ -1,6 +1,7 @@
 -- What the soak records, and the options of its clients.
 
 local chalk = require "chalk"
+local ledgers = require "soak.ledger"
 local posix = require "soak.posix"
 
 local M = {}
@@ -14,7 +15,13 @@ M.DOCUMENT = {
   },
   metrics = {
     { name = "jobs", type = "count", tags = { { tag = "worker" }, { tag = "kind" } }, description = "Never dropped." },
-    { name = "latency", type = "histogram", tags = { { tag = "worker" } }, description = "Never dropped." },
+    {
+      name = "latency",
+      type = "histogram",
+      tags = { { tag = "worker" } },
+      buckets = { 0.001, 0.1, 1, 100, 10000 },
+      description = "Never dropped.",
+    },
     { name = "churn", type = "count", tags = { { tag = "id" } }, description = "Removed, cleared, idle." },
     { name = "wild", type = "count", tags = { { tag = "value" } }, max_series = 50, description = "Overflows." },
     { name = "depth", type = "gauge", tags = { { tag = "worker" } }, description = "A gauge all share." },
@@ -33,7 +40,7 @@ function M.options(port, path)
     idle_timeout = { count = M.IDLE },
     max_buckets = 64,
     exporters = {
-      chalk.exporter.prometheus { listen = "127.0.0.1:" .. port, buckets = { 0.001, 0.1, 1, 100, 10000 } },
+      chalk.exporter.prometheus { listen = "127.0.0.1:" .. port },
       chalk.exporter.custom("soak.exporter", { path = path, name = "push" }),
     },
   }
@@ -44,7 +51,7 @@ end
 ---@param worker integer
 function M.settle(world, worker)
   local metrics, ledger, name = world.metrics, world.ledger, tostring(worker)
-  for _, kind in ipairs { "mail", "image", "report" } do
+  for _, kind in ipairs(ledgers.KINDS) do
     ledger:settle(worker, kind, metrics.jobs:with(name, kind):value())
   end
   local sketch = metrics.latency:with(name):value()

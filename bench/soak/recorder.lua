@@ -81,9 +81,11 @@ local ENDS = {
 function M.run(world, worker, parent)
   math.randomseed(posix.pid())
   local ends = C.chalk_now() + 0.2 + random() * 1.8
-  local burst = new_burst(world, worker)
+  local burst, busy = new_burst(world, worker), world.ledger:busy(worker)
   while world.ledger:get "stop" == 0 and (C.chalk_now() < ends or posix.parent() ~= parent) do
+    busy[0] = 1
     burst()
+    busy[0] = 0
     drop_some(world.metrics, world.ledger)
     posix.sleep(PAUSE)
   end

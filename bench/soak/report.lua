@@ -60,7 +60,7 @@ function Report:events(run)
   self:row("then children killed that had taken over", run.heirs_killed)
   self:row("longest until an heir answered a scrape", ("%.2f s"):format(run.longest_gap))
   self:row("series removed one by one; `clear` of all", ledger:get "removes" .. "; " .. ledger:get "clears")
-  self:row("moves of the epoch: drops in all", whole(run.info.epoch))
+  self:row("moves of the epoch, one for each stripe of the table that series are dropped from", whole(run.info.epoch))
   self:row("scrapes answered, each parsed and held against the ledger", whole(#times))
   self:row("scrape: median, 95th of 100, most", ("%.1f, %.1f, %.1f ms"):format(
     at(times, 0.5) * 1e3, at(times, 0.95) * 1e3, at(times, 1) * 1e3))
@@ -97,18 +97,21 @@ function Report:totals(run)
   end
 end
 
+-- name, text, unit, its word, by which factor and amount the end may be above the beginning
 local FLAT = {
   { "segment", "segment memory", MIB, "MiB", 1.02, 0.5 },
-  { "controller", "memory of a process that reads and scrapes", MIB, "MiB", 1.1, 3 },
-  { "master", "memory of the parent, which flushes and serves", MIB, "MiB", 1.1, 3 },
+  { "controller", "own memory of a process that reads and scrapes", MIB, "MiB", 1.1, 2 },
+  { "master", "own memory of the parent, which flushes and serves", MIB, "MiB", 1.1, 2 },
   { "controller_descriptors", "descriptors of the first", 1, "", 1, 0 },
   { "master_descriptors", "descriptors of the parent", 1, "", 1, 3 },
   { "writers", "slots in use", 1, "", 1, 8 },
+  { "series", "series", 1, "", 1, 200 },
   { "quarantined", "dropped series not yet reusable", 1, "", 1, 200 },
 }
 
---- What has to stay flat.
-function Report:flat(samples)
+--- What has to stay flat. Over a short time VMs and allocators still grow, so that only what is chalk's is judged.
+---@param is_short boolean
+function Report:flat(samples, is_short)
   self:table("what stays flat", "after warm-up", "in the last quarter")
   for _, one in ipairs(FLAT) do
     local name, text, unit, word, factor, more = unpack(one)
@@ -116,7 +119,8 @@ function Report:flat(samples)
     if early then
       local shown = unit == 1 and "%.0f%s" or "%.2f %s"
       self:row(text, shown:format(early / unit, word), shown:format(late / unit, word))
-      self:expect(late / unit <= early / unit * factor + more, "%s grows: %g, %g", text, early / unit, late / unit)
+      local judged = not is_short or (name ~= "controller" and name ~= "master")
+      self:expect(not judged or late / unit <= early / unit * factor + more, "%s grows: %g, %g", text, early / unit, late / unit)
     end
   end
 end

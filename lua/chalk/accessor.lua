@@ -253,26 +253,26 @@ local function remember(cache, found, n, ...)
   node[(select(n, ...))] = found
 end
 
--- Counts the uses of `values` and of writers' scratch series: wherever memory is allocated a finalizer may run, and bind
--- or drop other series.
+-- Counts the uses of `values` and of writers' scratch series: wherever memory is allocated a finalizer may run, and
+-- bind or drop other series.
 local turns = 0
 
 -- Binds as often as it takes to come to the copy undisturbed.
 local function bind_once(state, texts)
-  local client, found, code = state.client, nil, nil
-  repeat
+  local client = state.client
+  while true do
     turns = turns + 1
     local turn = turns
     put(texts)
-    code = C.chalk_bind(client.writer, state.number, values, sizes)
+    local code = C.chalk_bind(client.writer, state.number, values, sizes)
     if code == C.CHALK_EGONE then
       client:define(state)
       put(texts)
       code = C.chalk_bind(client.writer, state.number, values, sizes)
     end
-    found = series.copy(C.chalk_scratch(client.writer), client.number)
-  until turn == turns
-  return found, code
+    local found = series.copy(C.chalk_scratch(client.writer), client.number)
+    if turn == turns then return found, code end
+  end
 end
 
 -- Asks the core for the series of these texts; the handle, and whether it may be remembered.
@@ -347,7 +347,8 @@ local function load_source(state)
 end
 
 local function add_tagged(state, meta, methods)
-  local call, with = load_source(state)(state.cache, ABSENT, new_miss(state), new_refuse(state), new_check(state.definition))
+  local accessor, miss, refuse = load_source(state), new_miss(state), new_refuse(state)
+  local call, with = accessor(state.cache, ABSENT, miss, refuse, new_check(state.definition))
   meta.__call = call
   methods.with = with
 end

@@ -351,6 +351,7 @@ local function try(client, options)
   if problem then return nil, problem end
   local problem_of_exporter = exporters.check(options)
   if problem_of_exporter then return nil, problem_of_exporter end
+  client:on_stale() -- a fork before now is none of the driver's
   local ok, message = pcall(apply, client, options)
   if not ok or message then return nil, message end
   if client.enabled then

@@ -308,8 +308,10 @@ end
 
 local info = ffi.new "chalk_info"
 
---- One turn: keeps the role, and flushes when it is time or somebody asked.
+--- One turn: keeps the role, and flushes when it is time or somebody asked. A VM that only waits for the role ticks all
+--- the same: its slot may have cells of an owner before it.
 function Flusher:turn()
+  C.chalk_writer_tick(self.client.writer)
   if self.holding and C.chalk_generation(self.segment, 0) > self.generation then self:release() end
   if not self:hold() then return end
   C.chalk_heartbeat(self.segment)

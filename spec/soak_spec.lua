@@ -1,0 +1,14 @@
+--- The soak for some seconds. `make soak` runs it for ten minutes; docs/soak.md is its last report.
+
+local SECONDS, LIMIT = 15, 180
+
+describe("a service whose processes are killed, stopped and forked all the time", function()
+  it("loses and invents no count, is scraped and pushed, and does not grow", function()
+    local luajit = os.getenv("LUAJIT") or "luajit"
+    local words = ("SOAK_SECONDS=%d timeout -k 5 %d %s bench/soak.lua 2>&1; echo exit:$?"):format(SECONDS, LIMIT, luajit)
+    local pipe = assert(io.popen(words))
+    local output = pipe:read("*a")
+    pipe:close()
+    assert.matches("Nothing failed.\nexit:0\n$", output)
+  end)
+end)

@@ -1,0 +1,6 @@
+/* What is lost when this fails: a few bytes from anybody at the metrics port end the flush thread, or are taken for
+ * another request than the one that was sent. */
+#include "vm.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return vm_run("fuzz_http", data, size); }

@@ -1,0 +1,6 @@
+/* What is lost when this fails: a metrics.json that somebody mistyped takes the application down instead of being
+ * refused with a list of errors. */
+#include "vm.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return vm_run("fuzz_schema", data, size); }

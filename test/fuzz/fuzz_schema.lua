@@ -1,0 +1,48 @@
+-- Any bytes as a metrics.json: they are refused with messages, or give definitions that survive their encoding. The
+-- same bytes as the encoding of a definition: they are refused, or are what encoding it gives.
+
+local json = require "chalk.json"
+local schema = require "chalk.schema"
+
+local function check_messages(messages)
+  assert(#messages > 0, "refused without a message")
+  for _, message in ipairs(messages) do
+    assert(type(message) == "string" and not message:find("%c"), "a message that is no line of text")
+  end
+end
+
+local function check_definition(def)
+  local bytes = schema.encode(def)
+  local again = assert(schema.decode(bytes))
+  assert(schema.encode(again) == bytes, "an encoding that changes")
+  assert(again.id_name == def.id_name and again.flat == def.flat and #again.tags == #def.tags)
+end
+
+local function check_document(document)
+  local registry = schema.new()
+  local definitions, tags = registry:add(document)
+  if not definitions then
+    return check_messages(tags)
+  end
+  for _, def in ipairs(definitions) do
+    check_definition(def)
+  end
+  local again = assert(registry:add(document), "not the same as itself")
+  assert(#again == #definitions)
+  for i, def in ipairs(again) do
+    assert(def == definitions[i], "defined twice")
+  end
+end
+
+return function(bytes)
+  local document, message, line, column = json.decode(bytes)
+  if message then
+    assert(line >= 1 and column >= 1)
+  else
+    check_document(document)
+  end
+  local def = schema.decode(bytes)
+  if def then
+    assert(schema.encode(def) == bytes)
+  end
+end
