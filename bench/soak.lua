@@ -41,7 +41,13 @@ local function new_run()
     scraper = scrapers.new(port, ledger),
     receiver = receivers.new(name .. ".pushed"),
     samples = samples_of.new(),
-    world = { metrics = chalk.load(metrics.DOCUMENT), ledger = ledger, port = port, path = name .. ".pushed" },
+    world = {
+      metrics = chalk.load(metrics.DOCUMENT),
+      ledger = ledger,
+      port = port,
+      path = name .. ".pushed",
+      controller = posix.pid(),
+    },
     masters_killed = 0,
     heirs_killed = 0,
     longest_gap = 0,
@@ -148,7 +154,8 @@ end
 --- Lets everybody end, and looks at what is left.
 function Run:finish(report)
   self.ledger:set("stop", 1)
-  local ends, pid, code = C.chalk_now() + LAST, nil, nil
+  local ends = C.chalk_now() + LAST
+  local pid, code
   repeat
     pid, code = posix.reap(self.master)
     posix.sleep(0.05)

@@ -315,8 +315,8 @@ static void check_exact(stage *t) {
 
 static void test_all_at_once(void **state) {
   (void)state;
-  static const cast roles[] = {{act_recorder, RECORDERS}, {act_creator, CREATORS}, {act_dropper, DROPPERS},
-                               {act_reader, READERS},     {NULL, 0}};
+  static const cast roles[] = {
+      {act_recorder, RECORDERS}, {act_creator, CREATORS}, {act_dropper, DROPPERS}, {act_reader, READERS}, {NULL, 0}};
   stage *t = new_stage();
   chalk_writer *w = join_in(t);
   play_flushed(t, roles);

@@ -105,6 +105,7 @@ function M.run(world)
   end
   local sampled = 0
   while self.ledger:get "stop" == 0 do
+    if not posix.lives(world.controller) then posix.kill(0, posix.KILL) end
     local now = C.chalk_now()
     let_go_on(self, now)
     reap(self)

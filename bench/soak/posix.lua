@@ -62,7 +62,9 @@ function M.reap(pid, wait)
   return found, bit.band(bit.rshift(status[0], 8), 0xff), nil
 end
 
---- A negative pid: its whole group.
+function M.lives(pid) return C.kill(pid, 0) == 0 end
+
+--- A negative pid: its whole group; 0: the group that this process is in.
 function M.kill(pid, signal) C.kill(pid, signal) end
 
 function M.pid() return C.getpid() end

@@ -1,9 +1,14 @@
 -- The other end of the push exporter: sums the differences it is sent. Of a batch that its sender did not live to see
 -- the next one of, it is not known whether it was marked as sent: it may come again, and counts as doubtful.
+--
+-- Of series that are never dropped it is known: a difference is to what was marked as sent, so the total less the
+-- difference is the total of the batch before; or, where that came twice, of the one before it.
 
 local posix = require "soak.posix"
 
 local M = {}
+
+local NEVER_DROPPED = { jobs = true, latency = true }
 
 ---@class soak.Receiver
 local Receiver = {}
@@ -16,15 +21,27 @@ function Receiver:begin(pid)
     for name, delta in pairs(self.last) do
       self.doubtful[name] = self.doubtful[name] + delta
     end
-    self.senders = self.senders + 1
   end
   self.last_pid, self.open_pid, self.open, self.cut = pid, pid, {}, nil
+end
+
+-- Adds to what came twice; fails if something was left out.
+function Receiver:follow(line, pid)
+  local key = line.name .. line.key
+  local known, from = self.known[key] or { total = 0, from = 0, pid = pid }, line.total - line.delta
+  if known.pid ~= pid and from == known.from and from ~= known.total then
+    self.twice[line.name] = self.twice[line.name] + known.total - known.from
+  elseif from ~= known.total then
+    posix.fail(("pushed: %s goes on from %.0f, sent was %.0f"):format(key, from, known.total))
+  end
+  self.known[key] = { total = line.total, from = from, pid = pid }
 end
 
 function Receiver:finish()
   if self.cut then posix.fail("pushed: a line cut short inside a batch: " .. self.cut) end
   local last = new_sums()
   for _, line in ipairs(self.open) do
+    if NEVER_DROPPED[line.name] then self:follow(line, self.open_pid) end
     self.sums[line.name] = self.sums[line.name] + line.delta
     last[line.name] = last[line.name] + line.delta
   end
@@ -49,11 +66,11 @@ function Receiver:line(text)
     return posix.fail(("two flush at once: %d, and %s: %s"):format(pid, tostring(self.open_pid), text))
   end
   if rest == "end" then return self:finish() end
-  local name, total, delta = rest:match "^(%S+) (%d+) (%-?%d+) "
+  local name, total, delta, key = rest:match "^(%S+) (%d+) (%-?%d+) (.*)$"
   total, delta = tonumber(total), tonumber(delta)
   local problem = problem_of(name, total, delta)
   if problem then return posix.fail("pushed: " .. text .. " " .. problem) end
-  self.open[#self.open + 1] = { name = name, delta = delta }
+  self.open[#self.open + 1] = { name = name, total = total, delta = delta, key = key }
 end
 
 --- Reads what has come since. A line that is not whole waits for its rest: it is that of a batch under way, or of one
@@ -77,9 +94,10 @@ function M.new(path)
     path = path,
     at = 0,
     batches = 0,
-    senders = 1,
     sums = new_sums(),
     doubtful = new_sums(),
+    twice = new_sums(),
+    known = {},
     last = new_sums(),
     open = {},
   }, Receiver)

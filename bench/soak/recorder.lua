@@ -83,6 +83,7 @@ function M.run(world, worker, parent)
   local ends = C.chalk_now() + 0.2 + random() * 1.8
   local burst, busy = new_burst(world, worker), world.ledger:busy(worker)
   while world.ledger:get "stop" == 0 and (C.chalk_now() < ends or posix.parent() ~= parent) do
+    if not posix.lives(world.controller) then posix.leave(1) end
     busy[0] = 1
     burst()
     busy[0] = 0

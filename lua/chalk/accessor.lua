@@ -1,12 +1,12 @@
--- Definitions -> accessors. For each metric Lua source is written and loaded: a lookup that walks nested tables keyed
--- by the tag values, which are interned strings, so that a hit is some pointer comparisons. What a table does not have
--- goes to `miss`, which checks the values, asks the core, and remembers the series if it may. Checks are made there
--- only: a hit has passed them.
+-- Definitions -> accessors. The generated lookup remembers series in nested tables; what it does not find it asks here:
+-- the values are checked, the core gives the series, and it is remembered if it may be. Checks are made only then: a hit
+-- has passed them.
 --
 -- A metric without tags is its own series: its verbs are generated onto it.
 
 local core = require "chalk.core"
 local series = require "chalk.series"
+local source = require "chalk.accessor.source"
 local suggest = require("chalk.schema").suggest
 local clear = require "table.clear"
 
@@ -17,102 +17,6 @@ local M = {}
 -- Stands for an optional tag that is absent, in the nested tables.
 local ABSENT = setmetatable({}, { __tostring = function() return "absent" end })
 
-local KEYWORDS = {}
-for word in
-  ("and break do else elseif end false for function goto if in local nil not or repeat return then true until while")
-    :gmatch "%a+"
-do
-  KEYWORDS[word] = true
-end
-
-local function field(tag) return KEYWORDS[tag.key] and ("tags[%q]"):format(tag.key) or "tags." .. tag.key end
-
-local function each_tag(tags, format)
-  local out = {}
-  for i, tag in ipairs(tags) do
-    out[i] = format(i, tag)
-  end
-  return out
-end
-
-local function optional_lines(tags)
-  local out = {}
-  for i, tag in ipairs(tags) do
-    if tag.optional then out[#out + 1] = ("  if t%d == nil then t%d = absent end"):format(i, i) end
-  end
-  return out
-end
-
--- The walk through the tables: cache[t1][t2] ...
-local function walk_lines(tags)
-  local out = {}
-  local n = #tags
-  for i = 1, n do
-    local from = i == 1 and "cache" or "n" .. i - 1
-    local to = i == n and "series" or "n" .. i
-    local indent = ("  "):rep(i)
-    out[#out + 1] = ("%slocal %s = %s[t%d]"):format(indent, to, from, i)
-    out[#out + 1] = i == n and ("%sif series then return series end"):format(indent)
-      or ("%sif %s then"):format(indent, to)
-  end
-  for i = n - 1, 1, -1 do
-    out[#out + 1] = ("  "):rep(i) .. "end"
-  end
-  return out
-end
-
-local function tagged_source(definition, strict)
-  local tags = definition.tags
-  local names = table.concat(each_tag(tags, function(i) return "t" .. i end), ", ")
-  local fields = table.concat(each_tag(tags, function(_, tag) return field(tag) end), ", ")
-  local lines = { "local cache, absent, miss, refuse, check = ..." }
-  local function add(list)
-    for _, line in ipairs(list) do
-      lines[#lines + 1] = line
-    end
-  end
-  add {
-    "",
-    "local function call(metric, tags)",
-    '  if type(tags) ~= "table" then return refuse(tags) end',
-    strict and "  if not check(tags) then return refuse(tags) end" or nil,
-  }
-  add { ("  local %s = %s"):format(names, fields) }
-  add(optional_lines(tags))
-  add(walk_lines(tags))
-  add { ("  return miss(tags, %s)"):format(names), "end", "" }
-  add { ("local function with(metric, %s, extra)"):format(names) }
-  add { "  if extra ~= nil then return refuse(extra, true) end" }
-  add(optional_lines(tags))
-  add(walk_lines(tags))
-  add { ("  return miss(nil, %s)"):format(names), "end", "", "return call, with" }
-  return table.concat(lines, "\n") .. "\n"
-end
-
-local function untagged_source(definition)
-  local lines = { "local series = ...", "local verbs = {}" }
-  for _, verb in ipairs(series.verbs[definition.type]) do
-    local parameters = verb == "start" and "" or verb == "time" and "f, ..." or "v"
-    lines[#lines + 1] = ("function verbs.%s(metric%s) return series:%s(%s) end"):format(
-      verb,
-      parameters == "" and "" or ", " .. parameters,
-      verb,
-      parameters
-    )
-  end
-  lines[#lines + 1] = "return verbs"
-  return table.concat(lines, "\n") .. "\n"
-end
-
---- The Lua source of a definition's accessor, as it is loaded.
----@param definition table
----@param strict? boolean
----@return string
-function M.source(definition, strict)
-  local head = ("-- %s: %s\n"):format(definition.id_name, definition.type)
-  return head .. (#definition.tags > 0 and tagged_source(definition, strict) or untagged_source(definition))
-end
-
 -- Checking, on a miss
 
 local function shown(value)
@@ -121,7 +25,7 @@ local function shown(value)
 end
 
 local function keys_of(definition)
-  return each_tag(definition.tags, function(_, tag) return tag.key end)
+  return source.each_tag(definition.tags, function(_, tag) return tag.key end)
 end
 
 local function whole(n)
@@ -203,7 +107,7 @@ end
 local function missing(definition)
   return ("its tags are to be given: %s{ %s }"):format(
     definition.id_name,
-    table.concat(each_tag(definition.tags, function(_, tag) return tag.key .. " = ..." end), ", ")
+    table.concat(source.each_tag(definition.tags, function(_, tag) return tag.key .. " = ..." end), ", ")
   )
 end
 
@@ -342,7 +246,7 @@ local function add_refusals(state, methods)
 end
 
 local function load_source(state)
-  local chunk = M.source(state.definition, state.client.strict)
+  local chunk = source.write(state.definition, state.client.strict)
   return assert(loadstring(chunk, "=chalk:" .. state.definition.id_name))
 end
 

@@ -10,6 +10,7 @@ local option = require "chalk.options"
 local own = require "chalk.own"
 local schema = require "chalk.schema"
 local series = require "chalk.series"
+local accessor_source = require "chalk.accessor.source"
 local tree = require "chalk.tree"
 local view = require "chalk.view"
 
@@ -130,6 +131,8 @@ function Client:on_stale()
     for _, state in ipairs(self.states) do
       state.forget()
     end
+    -- Nothing that runs here runs between a record's comparison and its store, so the VM has seen the drops.
+    C.chalk_writer_tick(self.writer)
   end
 end
 
@@ -237,7 +240,7 @@ end
 function Client:source(metric)
   local state = accessor.state_of(metric)
   if not state then fail("source takes a metric", 2) end
-  return accessor.source(state.definition, self.strict)
+  return accessor_source.write(state.definition, self.strict)
 end
 
 -- Errors

@@ -58,7 +58,7 @@ function M.new(client, config)
     generation = config.generation,
     clock = config.clock or C.chalk_now,
     holding = false,
-    last_sweep = 0,
+    sweep_due = false,
     deltas = false,
   }, Flusher)
   self.next = self.clock() + self.interval
@@ -207,6 +207,7 @@ local function finish(self, job, run, ok, sent, message)
   run.batch:finish()
   run.flush:let_go()
   run.done()
+  self:sweep_if_due()
   local waiting = job.waiting
   if waiting and not job.running then
     job.waiting = nil
@@ -291,11 +292,18 @@ function Flusher:flush(done)
   end
   flush:let_go()
   flush:leave()
-  if not self:busy() then self:sweep() end
+  self.sweep_due = true
+  self:sweep_if_due()
+end
+
+--- Sweeps once after each flush, when its exporters have returned: most of them wait for something in their export.
+function Flusher:sweep_if_due()
+  if self.sweep_due and self.holding and not self:busy() then self:sweep() end
 end
 
 --- Drops idle series and makes dropped ones reusable.
 function Flusher:sweep()
+  self.sweep_due = false
   local v = view.take(self.segment)
   if v then
     C.chalk_sweep(v.snapshot, self.clock(), self.idle)
@@ -316,6 +324,7 @@ function Flusher:turn()
   if not self:hold() then return end
   C.chalk_heartbeat(self.segment)
   self:listen()
+  self:sweep_if_due()
   C.chalk_segment_info(self.segment, info)
   local now = self.clock()
   if info.requested > info.done and not self:busy() or now >= self.next then

@@ -1,0 +1,108 @@
+-- The Lua source of accessors. A lookup walks nested tables keyed by the tag values, which are interned strings, so
+-- that a hit is some pointer comparisons; what a table does not have goes to `miss`. The verbs of a metric without tags
+-- go to its one series.
+
+local verbs = require("chalk.series").verbs
+
+local M = {}
+
+local KEYWORDS = {}
+for word in
+  ("and break do else elseif end false for function goto if in local nil not or repeat return then true until while")
+    :gmatch "%a+"
+do
+  KEYWORDS[word] = true
+end
+
+local function field(tag) return KEYWORDS[tag.key] and ("tags[%q]"):format(tag.key) or "tags." .. tag.key end
+
+--- A list of what `format` makes of each tag.
+---@param tags table
+---@param format fun(i: integer, tag: table): string
+function M.each_tag(tags, format)
+  local out = {}
+  for i, tag in ipairs(tags) do
+    out[i] = format(i, tag)
+  end
+  return out
+end
+
+local function optional_lines(tags)
+  local out = {}
+  for i, tag in ipairs(tags) do
+    if tag.optional then out[#out + 1] = ("  if t%d == nil then t%d = absent end"):format(i, i) end
+  end
+  return out
+end
+
+-- The walk through the tables: cache[t1][t2] ...
+local function walk_lines(tags)
+  local out = {}
+  local n = #tags
+  for i = 1, n do
+    local from = i == 1 and "cache" or "n" .. i - 1
+    local to = i == n and "series" or "n" .. i
+    local indent = ("  "):rep(i)
+    out[#out + 1] = ("%slocal %s = %s[t%d]"):format(indent, to, from, i)
+    out[#out + 1] = i == n and ("%sif series then return series end"):format(indent)
+      or ("%sif %s then"):format(indent, to)
+  end
+  for i = n - 1, 1, -1 do
+    out[#out + 1] = ("  "):rep(i) .. "end"
+  end
+  return out
+end
+
+local function tagged_source(definition, strict)
+  local tags = definition.tags
+  local names = table.concat(M.each_tag(tags, function(i) return "t" .. i end), ", ")
+  local fields = table.concat(M.each_tag(tags, function(_, tag) return field(tag) end), ", ")
+  local lines = { "local cache, absent, miss, refuse, check = ..." }
+  local function add(list)
+    for _, line in ipairs(list) do
+      lines[#lines + 1] = line
+    end
+  end
+  add {
+    "",
+    "local function call(metric, tags)",
+    '  if type(tags) ~= "table" then return refuse(tags) end',
+    strict and "  if not check(tags) then return refuse(tags) end" or nil,
+  }
+  add { ("  local %s = %s"):format(names, fields) }
+  add(optional_lines(tags))
+  add(walk_lines(tags))
+  add { ("  return miss(tags, %s)"):format(names), "end", "" }
+  add { ("local function with(metric, %s, extra)"):format(names) }
+  add { "  if extra ~= nil then return refuse(extra, true) end" }
+  add(optional_lines(tags))
+  add(walk_lines(tags))
+  add { ("  return miss(nil, %s)"):format(names), "end", "", "return call, with" }
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function untagged_source(definition)
+  local lines = { "local series = ...", "local verbs = {}" }
+  for _, verb in ipairs(verbs[definition.type]) do
+    local parameters = verb == "start" and "" or verb == "time" and "f, ..." or "v"
+    lines[#lines + 1] = ("function verbs.%s(metric%s) return series:%s(%s) end"):format(
+      verb,
+      parameters == "" and "" or ", " .. parameters,
+      verb,
+      parameters
+    )
+  end
+  lines[#lines + 1] = "return verbs"
+  return table.concat(lines, "\n") .. "\n"
+end
+
+--- The Lua source of a definition's accessor, as it is loaded.
+---@param definition table
+---@param strict? boolean
+---@return string
+function M.write(definition, strict)
+  local head = ("-- %s: %s\n"):format(definition.id_name, definition.type)
+  return head .. (#definition.tags > 0 and tagged_source(definition, strict) or untagged_source(definition))
+end
+
+return M

@@ -1,0 +1,428 @@
+/*
+ * A process that is killed at the n-th store to shared memory, for every n, on each path that changes more than a
+ * value: the others go on, their totals are exact, and what it left can be used, taken over and given back.
+ *
+ *   test_die [--all | --step K] [PATH]
+ *
+ * Without --all a long path dies at some of its stores only: the first and then every few, others in each half.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "bed.h"
+#include "heap.h"
+#include "histogram.h"
+#include "key.h"
+#include "runtime.h"
+
+/* Creating */
+
+static void create_count(bed *b) { bed_add(b, b->series[0] = bed_bind(b, b->count, "new")); }
+static void create_histogram(bed *b) { bed_record(b, b->series[0] = bed_bind(b, b->latency, "new"), 42); }
+
+static void create_gauges(bed *b) {
+  chalk_set(bed_bind(b, b->load, "new"), 1);
+  chalk_set(bed_bind(b, b->last, "new"), 2);
+}
+
+/* Tags whose series all fall into one stripe. */
+static void tag_of_stripe(bed *b, uint32_t stripe, uint32_t *next, char *tag) {
+  for (;;) {
+    char key[KEY_MOST];
+    snprintf(tag, 16, "t%u", (*next)++);
+    const char *value = tag;
+    size_t size = strlen(tag);
+    uint32_t n = key_encode(key, &value, &size, 1);
+    if (key_hash((uint32_t)b->count, key, n) >> 58 == stripe) return;
+  }
+}
+
+static uint32_t next_tag;
+
+static void fill_stripe(bed *b) {
+  char tag[16];
+  next_tag = 0;
+  while (b->segment->stripes[5].used < 2 * b->segment->stripes[5].size - 1) {
+    tag_of_stripe(b, 5, &next_tag, tag);
+    free(bed_bind(b, b->count, tag));
+  }
+}
+
+static void grow_stripe(bed *b) {
+  char tag[16];
+  tag_of_stripe(b, 5, &next_tag, tag);
+  bed_add(b, bed_bind(b, b->count, tag));
+}
+
+/* The heap has nothing free of the classes that a histogram takes, and is at the end of what is real. */
+static void fill_heap(bed *b) {
+  header *h = b->segment->head;
+  uint64_t *last = &h->heap_free[0];
+  for (uint32_t i = 0; i < HEAP_CLASSES; i++) last[i] = 0;
+  while (h->heap_real - h->heap_top >= 128) heap_take(b->segment, 64);
+}
+
+/* Numbers and cells at the end of what is real. */
+static void fill_chunk(bed *b) {
+  for (uint32_t i = 0; atomic_load(&b->segment->head->ids_top) % CHUNK_LEAST != 0; i++) {
+    char tag[16];
+    snprintf(tag, sizeof tag, "f%u", i);
+    free(bed_bind(b, b->last, tag));
+  }
+}
+
+/* Someone has died already, in the stripe's lock, with the numbers' lock: the victim dies at repairing it. */
+static void die_in_stripe(bed *b) {
+  fill_stripe(b);
+  pid_t pid = fork();
+  if (pid == 0) {
+    free(bed_bind(b, b->last, "other"));
+    b->series[0] = b->segment->head->ids_free == NONE ? NULL : b->series[0];
+    segment_lock_take(&b->segment->stripes[5].lock);
+    segment_lock_take(&b->segment->head->ids_lock);
+    segment_lock_take(&b->segment->head->heap_lock);
+    kill(getpid(), SIGKILL);
+  }
+  int status;
+  waitpid(pid, &status, 0);
+}
+
+/* Sketches */
+
+static void few_buckets(bed *b) {
+  b->series[0] = bed_bind(b, b->latency, "grown");
+  for (int i = 0; i < 6; i++) bed_record(b, b->series[0], 1 + i);
+}
+
+static void one_more(bed *b) { bed_record(b, b->series[0], 1000); }
+static void one_negative(bed *b) { bed_record(b, b->series[0], -1000); }
+
+static void both_signs(bed *b) {
+  b->series[0] = bed_bind(b, b->latency, "both");
+  for (int i = 0; i < 5; i++) bed_record(b, b->series[0], 1 + i * 1.1);
+  for (int i = 0; i < 3; i++) bed_record(b, b->series[0], -1 - i * 1.1);
+}
+
+/* A bucket that is full but for one: as after four billion records, which are taken back in `unfill`. */
+static shared_u64 *only_bucket(bed *b, const histogram *h, uint64_t *word) {
+  *word = atomic_load((shared_u64 *)&h->table[0]);
+  shared_u64 *t = segment_at(b->segment, (*word & ((1ull << 40) - 1)) * 8);
+  uint32_t n = 1u << (*word >> 40 & 31);
+  for (uint32_t i = 0; i < n; i++) {
+    if (*word >> 52 & 1 ? t[i] > 1000 : (uint32_t)t[i] > 0) return &t[i];
+  }
+  return NULL;
+}
+
+enum { FULL = 0xffffffff };
+
+static void fill_bucket(bed *b) {
+  b->series[0] = bed_bind(b, b->latency, "wide");
+  bed_record(b, b->series[0], 5);
+  histogram *h = b->series[0]->histogram;
+  uint64_t word;
+  *only_bucket(b, h, &word) += FULL - 1;
+  h->le[1] += FULL - 1;
+  atomic_fetch_add(&b->notes->begun, FULL - 1);
+  atomic_fetch_add(&b->notes->done, FULL - 1);
+}
+
+static void overflow_bucket(bed *b) {
+  bed_record(b, b->series[0], 5);
+  bed_record(b, b->series[0], 5);
+}
+
+/* Dropping */
+
+static int drop(bed *b, int metric, const char *value) {
+  size_t size = strlen(value);
+  return chalk_remove(b->writer, (uint32_t)metric, &value, &size);
+}
+
+/* Series of the survivor's that go, so that they are nobody's loss. */
+static void make_series(bed *b) {
+  b->series[0] = bed_bind(b, b->count, "gone"), chalk_add(b->series[0], 3);
+  b->series[1] = bed_bind(b, b->latency, "gone"), chalk_record(b->series[1], 3), chalk_record(b->series[1], -30);
+  b->series[2] = bed_bind(b, b->load, "gone"), chalk_set(b->series[2], 3);
+}
+
+static void drop_count(bed *b) { drop(b, b->count, "gone"); }
+static void drop_histogram(bed *b) { drop(b, b->latency, "gone"); }
+
+/* What was dropped counts no more; what the victim's death left undone does. */
+static void count_what_is_left(bed *b) {
+  drop_count(b);
+  drop_histogram(b);
+}
+
+static void make_many(bed *b) {
+  make_series(b);
+  for (int i = 0; i < 6; i++) {
+    char tag[16];
+    snprintf(tag, sizeof tag, "n%d", i);
+    free(bed_bind(b, b->last, tag));
+  }
+}
+
+static void clear(bed *b) { chalk_clear(b->writer, (uint32_t)b->last); }
+
+static void make_idle(bed *b) {
+  b->series[0] = bed_bind(b, b->last, "idle0"), chalk_set(b->series[0], 3);
+  b->series[1] = bed_bind(b, b->load, "idle1"), chalk_set(b->series[1], 3);
+  bed_sweep(b, 0);
+}
+
+/* Gauges only: what is idle must not depend on when the bystander recorded. */
+static void sweep_idle(bed *b) {
+  double limits[3] = {0, 10, 0};
+  EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
+  chalk_snapshot *s = chalk_snapshot_take(b->segment, 1, NULL);
+  chalk_sweep(s, b->now, limits);
+  chalk_snapshot_free(s);
+  chalk_release(b->segment);
+}
+
+/* Reclaiming */
+
+/* A record through a handle that has not noticed the drop, as between comparing and storing. */
+static void record_late(bed *b) {
+  *b->series[0]->cell += 7;
+  for (int i = 0; i < 7; i++) histogram_add(b->series[1], i - 3);
+  b->counts += 7, b->latencies += 7;
+}
+
+static void leave_residue(bed *b) {
+  make_series(b);
+  drop_count(b), drop_histogram(b), drop(b, b->load, "gone");
+  record_late(b);
+  bed_tick(b);
+}
+
+/* The successors exist and were recorded to by VMs that share the slot the residue goes to. */
+static void leave_residue_for_others(bed *b) {
+  make_series(b);
+  drop_count(b), drop_histogram(b), drop(b, b->load, "gone");
+  record_late(b);
+  bed_sweep(b, 0); /* not seen yet: nothing happens */
+  chalk_add(bed_bind(b, b->count, "gone"), 1);
+  chalk_record(bed_bind(b, b->latency, "gone"), 100);
+  b->counts++, b->latencies++;
+  bed_tick(b);
+  bed_sweep(b, 0); /* the first residue makes the shared slot's block */
+  chalk_series *late = bed_bind(b, b->count, "gone"), *timed = bed_bind(b, b->latency, "gone");
+  drop_count(b), drop_histogram(b);
+  int64_t had = 8;
+  b->counts -= had, b->latencies -= had;
+  *late->cell += 2, histogram_add(timed, 1e6);
+  b->counts += 2, b->latencies += 1;
+  chalk_add(bed_bind(b, b->count, "gone"), 1);
+  chalk_record(bed_bind(b, b->latency, "gone"), 100);
+  b->counts++, b->latencies++;
+  bed_tick(b);
+}
+
+static void sweep(bed *b) { bed_sweep(b, 0); }
+
+/* A series of a full table: what comes late belongs to the overflow series. */
+static void leave_residue_when_full(bed *b) {
+  make_series(b);
+  drop_count(b), drop_histogram(b), drop(b, b->load, "gone");
+  record_late(b);
+  bed_tick(b);
+  atomic_store(&b->segment->head->max_series, 1);
+}
+
+static void make_room(bed *b) { atomic_store(&b->segment->head->max_series, 20000); }
+
+/* Slots */
+
+static void die_in_slot(bed *b) {
+  pid_t pid = fork();
+  if (pid == 0) {
+    chalk_set(bed_bind(b, b->load, "dead"), 5);
+    chalk_add(bed_bind(b, b->count, "dead"), 5);
+    kill(getpid(), SIGKILL);
+  }
+  int status;
+  waitpid(pid, &status, 0);
+  b->counts += 5;
+}
+
+static void take_slot(bed *b) {
+  writer_open:;
+  chalk_writer *w = chalk_writer_open(b->segment, NULL);
+  if (!w) goto writer_open;
+}
+
+static void give_slot(bed *b) { chalk_writer_close(b->writer); }
+
+static void second_slot(bed *b) {
+  b->writer = chalk_writer_open(b->segment, NULL);
+  EXPECT(b->writer);
+}
+
+/* Definitions */
+
+static void define_new(bed *b) { EXPECT(bed_define(b, "new_latency", CHALK_HISTOGRAM, 0, "new_latency") >= 0); }
+static void refresh_blob(bed *b) { EXPECT(bed_define(b, "latency", CHALK_HISTOGRAM, 0, "latency_renamed") >= 0); }
+
+static int old_metric;
+
+static void define_old(bed *b) {
+  old_metric = bed_define(b, "turned", CHALK_HISTOGRAM, 0, "turned_latency");
+  chalk_record(bed_bind(b, old_metric, "x"), 1);
+  uint32_t was = atomic_load(&b->segment->head->max_series);
+  atomic_store(&b->segment->head->max_series, 1);
+  chalk_record(bed_bind(b, old_metric, "y"), 1); /* overflow */
+  atomic_store(&b->segment->head->max_series, was);
+}
+
+static void supersede(bed *b) { EXPECT(bed_define(b, "turned", CHALK_COUNT, 0, "turned_total") >= 0); }
+
+static void abandon(bed *b) {
+  define_old(b);
+  bed_send(b, "sender", true);
+  supersede(b);
+  chalk_undefine(b->writer, (uint32_t)old_metric);
+}
+
+static void sweep_thrice(bed *b) {
+  for (int i = 0; i < 3; i++) {
+    chalk_writer_tick(b->writer);
+    sweep(b);
+  }
+}
+
+/* The survivor goes on, whatever has become of the definition. */
+static void define_again(bed *b) {
+  supersede(b);
+  for (int i = 0; i < 3; i++) bed_tick(b), bed_sweep(b, 0);
+  chalk_snapshot *s = chalk_snapshot_take(b->segment, 0, NULL);
+  uint32_t n;
+  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  for (uint32_t i = 0; i < n; i++) EXPECT(e[i].metric != (uint32_t)old_metric);
+  chalk_snapshot_free(s);
+}
+
+/* Cursors and the flusher's role */
+
+static void record_some(bed *b) {
+  chalk_add(bed_bind(b, b->count, "sent"), 3);
+  for (int i = 0; i < 5; i++) chalk_record(bed_bind(b, b->latency, "sent"), i * i);
+  b->counts += 3, b->latencies += 5;
+}
+
+static void send_first(bed *b) { bed_send(b, "sender", true); }
+
+static void record_and_send(bed *b) {
+  record_some(b);
+  send_first(b);
+  record_some(b);
+}
+
+static void open_late(bed *b) {
+  chalk_cursor *c = chalk_cursor_open(b->segment, "late", 0, b->now, NULL);
+  EXPECT(c);
+  chalk_cursor_close(c);
+}
+
+/* A cursor of another name that nobody has used for a day leaves. */
+static void age_cursor(bed *b) {
+  record_some(b);
+  bed_send(b, "sender", true);
+  bed_send(b, "aged", true);
+  atomic_store(&b->notes->sent[0], 0), atomic_store(&b->notes->sent[1], 0);
+  b->now += 100000;
+}
+
+static void sent_all_anew(bed *b) {
+  int64_t counts = bed_total(b, b->count), latencies = bed_total(b, b->latency);
+  atomic_store(&b->notes->sent[0], 0), atomic_store(&b->notes->sent[1], 0);
+  bed_send(b, "another", true);
+  EXPECT((int64_t)atomic_load(&b->notes->sent[0]) == counts);
+  EXPECT((int64_t)atomic_load(&b->notes->sent[1]) == latencies);
+}
+
+static void drop_unsent(bed *b) {
+  record_some(b);
+  send_first(b);
+  record_some(b);
+  int64_t counts = 6, latencies = 10;
+  drop(b, b->count, "sent"), drop(b, b->latency, "sent");
+  b->counts -= counts, b->latencies -= latencies;
+  bed_tick(b);
+}
+
+/* Sends what was dropped, and lets it go. */
+static void send_and_sweep(bed *b) {
+  send_first(b);
+  sweep(b);
+}
+
+/* The dropped series' totals were sent beside those of the living. */
+static void sent_what_was_dropped(bed *b) {
+  send_first(b);
+  notes *n = b->notes;
+  int64_t each = (int64_t)atomic_load(&n->counted), more = 6 + 10;
+  int64_t sent = (int64_t)(atomic_load(&n->sent[0]) + atomic_load(&n->sent[1]));
+  EXPECT(sent >= 2 * each + more);
+  EXPECT(sent <= 2 * each + more + (int64_t)atomic_load(&n->batch));
+}
+
+static void flush(bed *b) {
+  EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
+  chalk_heartbeat(b->segment);
+  chalk_flush_done(b->segment, chalk_flush_request(b->segment));
+  chalk_release(b->segment);
+}
+
+/* The next takes the role and answers what was asked of the dead. */
+static void flush_on(bed *b) {
+  uint64_t ticket = chalk_flush_request(b->segment);
+  EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
+  chalk_flush_done(b->segment, ticket);
+  EXPECT(chalk_flush_wait(b->segment, ticket, 1) == CHALK_OK);
+  chalk_release(b->segment);
+}
+
+static const path paths[] = {
+    {.name = "create a count", .act = create_count},
+    {.name = "create a histogram and its first bucket", .act = create_histogram},
+    {.name = "create gauges", .act = create_gauges},
+    {.name = "create at the end of a chunk", .prepare = fill_chunk, .act = create_histogram},
+    {.name = "grow a stripe", .prepare = fill_stripe, .act = grow_stripe},
+    {.name = "grow the heap", .prepare = fill_heap, .act = create_histogram},
+    {.name = "repair what a death left", .prepare = die_in_stripe, .act = grow_stripe},
+    {.name = "grow a sketch", .ready = few_buckets, .act = one_more},
+    {.name = "first negative bucket", .ready = few_buckets, .act = one_negative},
+    {.name = "widen a sketch", .ready = fill_bucket, .act = overflow_bucket},
+    {.name = "collapse a sketch", .ready = both_signs, .act = one_more, .buckets = 8},
+    {.name = "drop a count", .prepare = make_series, .act = drop_count, .check = NULL},
+    {.name = "drop a histogram", .prepare = make_series, .act = drop_histogram},
+    {.name = "clear a metric", .prepare = make_many, .act = clear},
+    {.name = "drop what is idle", .prepare = make_idle, .act = sweep_idle},
+    {.name = "reclaim with residue", .prepare = leave_residue, .act = sweep},
+    {.name = "residue joins others", .prepare = leave_residue_for_others, .act = sweep},
+    {.name = "residue into overflow", .prepare = leave_residue_when_full, .act = sweep, .check = make_room},
+    {.name = "take over a slot", .prepare = die_in_slot, .ready = NULL, .act = take_slot},
+    {.name = "take a second slot", .act = second_slot},
+    {.name = "give a slot back", .act = give_slot},
+    {.name = "define a metric", .act = define_new, .check = define_new},
+    {.name = "refresh a definition", .act = refresh_blob, .check = refresh_blob},
+    {.name = "supersede a definition", .prepare = define_old, .act = supersede, .check = NULL},
+    {.name = "a definition leaves", .prepare = abandon, .act = sweep_thrice, .check = define_again},
+    {.name = "first commit", .prepare = record_some, .act = send_first, .sends = true},
+    {.name = "further commit", .prepare = record_and_send, .act = send_first, .sends = true},
+    {.name = "a later cursor", .prepare = record_some, .act = open_late, .check = open_late},
+    {.name = "a cursor leaves", .prepare = age_cursor, .act = sweep, .check = sent_all_anew},
+    {.name = "send and reclaim what was dropped", .prepare = drop_unsent, .act = send_and_sweep,
+     .check = sent_what_was_dropped},
+    {.name = "hold, flush, release", .act = flush, .check = flush_on},
+};
