@@ -57,14 +57,25 @@ static void add_writer(chalk_snapshot *s, uint32_t w) {
   }
 }
 
-/* A dropped series stands at what it was dropped with: what came later is its successor's. */
+/* For the holder only: it alone takes away what a dropped series stood at. */
+static bool is_dropped(const chalk_snapshot *s, const chalk_entry *e) {
+  shared_u32 *state = &s->segment->series[e->series].state;
+  return e->dropped || (s->dropped && (atomic_load_explicit(state, memory_order_acquire) & 255) == SERIES_DROPPED);
+}
+
+/*
+ * A dropped series stands at what it was dropped with, even if it was alive before its cells were read: what came later
+ * is its successor's.
+ */
 static void settle(chalk_snapshot *s) {
   chalk_segment *g = s->segment;
   uint32_t n = 0;
   for (uint32_t i = 0; i < s->n; i++) {
     chalk_entry e = s->entries[i];
+    uint32_t kind = g->metrics[e.metric].kind;
+    if (kind != CHALK_GAUGE) e.dropped = is_dropped(s, &e);
     uint64_t at_drop = atomic_load(&g->series[e.series].at_drop);
-    if (e.dropped) e.total = stored_total(g, at_drop, g->metrics[e.metric].kind);
+    if (e.dropped) e.total = stored_total(g, at_drop, kind);
     if (snapshot_is_current(s, &e)) s->entries[n++] = e;
   }
   s->n = n;
@@ -99,7 +110,7 @@ chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int dropped, char *message
   if (e == CHALK_OK) {
     s->segment = g;
     p->g = g;
-    p->dropped = dropped;
+    p->dropped = s->dropped = dropped;
     p->metrics = atomic_load(&g->head->metric_top);
     for (uint32_t m = 0; m < p->metrics; m++) p->shown[m] = metric_is_shown(g, m);
     e = collect(s, p);
@@ -167,21 +178,30 @@ static int detail_empty(snapshot_detail *d) {
   return d->sketch ? CHALK_OK : CHALK_EMEMORY;
 }
 
+static int detail_read(const chalk_snapshot *s, const chalk_entry *e, snapshot_detail *d) {
+  chalk_segment *g = s->segment;
+  int code = CHALK_OK;
+  if (!is_dropped(s, e)) {
+    code = stored_read(g, e->series, &d->sum, d->sketch);
+    if (code != CHALK_OK || !is_dropped(s, e)) return code;
+    code = detail_empty(d);
+  }
+  uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
+  return code == CHALK_OK && at_drop ? stored_load(g, at_drop, &d->sum, d->sketch) : code;
+}
+
 const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
   if (!s->details) s->details = calloc((size_t)s->n + 1, sizeof *s->details);
   if (!s->details) return NULL;
   if (s->details[i]) return s->details[i];
-  chalk_segment *g = s->segment;
   snapshot_detail *d = calloc(1, sizeof *d);
-  if (d) d->sketch = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  if (d) d->sketch = chalk_sketch_new(0.0001, atomic_load(&s->segment->head->max_buckets));
   if (!d || !d->sketch) {
     free(d);
     return NULL;
   }
   const chalk_entry *e = &s->entries[i];
-  uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
-  int code = e->dropped ? (at_drop ? stored_load(g, at_drop, &d->sum, d->sketch) : CHALK_OK)
-                        : stored_read(g, e->series, &d->sum, d->sketch);
+  int code = detail_read(s, e, d);
   if (code == CHALK_OK && !snapshot_is_current(s, e)) code = detail_empty(d);
   if (code != CHALK_OK) {
     chalk_sketch_free(d->sketch);

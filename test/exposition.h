@@ -36,11 +36,19 @@ static inline char *exposition_render(chalk_segment *g, size_t *size) {
       le[i] = le_text[i], index[i] = i;
     }
     static const char *const suffix[] = {"", "_bucket", "_sum", "_count"};
-    for (int i = 0; i < 4; i++) snprintf(name[i], sizeof name[i], "%.*s%s", (int)blob_size, blob ? blob : "", suffix[i]);
+    for (int i = 0; i < 4; i++)
+      snprintf(name[i], sizeof name[i], "%.*s%s", (int)blob_size, blob ? blob : "", suffix[i]);
     /* Nothing but the name says of which kind it is here. */
     const char *type = strstr(name[0], "latency") ? types[3] : strstr(name[0], "load") ? types[2] : types[1];
-    chalk_family f = {.sample = name[0], .bucket = name[1], .sum = name[2], .count = name[3], .labels = labels,
-                      .n_labels = 3, .le = le, .le_index = index, .n_le = n_le};
+    chalk_family f = {.sample = name[0],
+                      .bucket = name[1],
+                      .sum = name[2],
+                      .count = name[3],
+                      .labels = labels,
+                      .n_labels = 3,
+                      .le = le,
+                      .le_index = index,
+                      .n_le = n_le};
     used += (size_t)snprintf(out + used, room - used, "# TYPE %s %s\n", name[0], type);
     while (out && next < last) {
       used += chalk_snapshot_render(s, &f, &next, last, out + used, room - used);
@@ -84,7 +92,9 @@ static inline bool exposition_sample(const char *p) {
   return end > p && *end == 0;
 }
 
-static inline int exposition_order(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static inline int exposition_order(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 /* NULL, or the first line that is not one, or stands there twice. Cuts `text` (size bytes, one more has room) up. */
 static inline const char *exposition_check(char *text, size_t size) {

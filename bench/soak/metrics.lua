@@ -6,6 +6,7 @@ local posix = require "soak.posix"
 
 local M = {}
 
+-- The receiver relies on it that the first and the last are never dropped.
 M.DOCUMENT = {
   tags = {
     worker = { value_type = "string" },
@@ -15,6 +16,10 @@ M.DOCUMENT = {
   },
   metrics = {
     { name = "jobs", type = "count", tags = { { tag = "worker" }, { tag = "kind" } }, description = "Never dropped." },
+    { name = "churn", type = "count", tags = { { tag = "id" } }, description = "Removed, cleared, idle." },
+    { name = "wild", type = "count", tags = { { tag = "value" } }, max_series = 50, description = "Overflows." },
+    { name = "depth", type = "gauge", tags = { { tag = "worker" } }, description = "A gauge all share." },
+    { name = "load", type = "gauge", across = "sum", description = "A gauge of each process." },
     {
       name = "latency",
       type = "histogram",
@@ -22,10 +27,6 @@ M.DOCUMENT = {
       buckets = { 0.001, 0.1, 1, 100, 10000 },
       description = "Never dropped.",
     },
-    { name = "churn", type = "count", tags = { { tag = "id" } }, description = "Removed, cleared, idle." },
-    { name = "wild", type = "count", tags = { { tag = "value" } }, max_series = 50, description = "Overflows." },
-    { name = "depth", type = "gauge", tags = { { tag = "worker" } }, description = "A gauge all share." },
-    { name = "load", type = "gauge", across = "sum", description = "A gauge of each process." },
   },
 }
 

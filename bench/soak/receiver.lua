@@ -1,8 +1,10 @@
 -- The other end of the push exporter: sums the differences it is sent. Of a batch that its sender did not live to see
--- the next one of, it is not known whether it was marked as sent: it may come again, and counts as doubtful.
+-- the next one of, it is not known whether it was marked as sent: it is in doubt, and may come again.
 --
--- Of series that are never dropped it is known: a difference is to what was marked as sent, so the total less the
--- difference is the total of the batch before; or, where that came twice, of the one before it.
+-- Of series that are never dropped it shows: a difference is to what was marked as sent, so the total less the
+-- difference is the total of the batch before; or, where that came twice, of the one before it. Batches are marked in
+-- the order of the metrics' definitions, of which the first and the last are never dropped: if both were marked all
+-- was, if neither was nothing was. Between the two is a sender that was killed at marking.
 
 local posix = require "soak.posix"
 
@@ -17,35 +19,49 @@ Receiver.__index = Receiver
 local function new_sums() return setmetatable({}, { __index = function() return 0 end }) end
 
 function Receiver:begin(pid)
-  if pid ~= self.last_pid and self.last_pid then
-    for name, delta in pairs(self.last) do
-      self.doubtful[name] = self.doubtful[name] + delta
-    end
+  if self.last and self.last.pid ~= pid and not self.last.in_doubt then
+    self.last.in_doubt = true
+    self.in_doubt[#self.in_doubt + 1] = self.last
   end
-  self.last_pid, self.open_pid, self.open, self.cut = pid, pid, {}, nil
+  self.open_pid, self.open, self.cut = pid, {}, nil
 end
 
--- Adds to what came twice; fails if something was left out.
-function Receiver:follow(line, pid)
-  local key = line.name .. line.key
-  local known, from = self.known[key] or { total = 0, from = 0, pid = pid }, line.total - line.delta
-  if known.pid ~= pid and from == known.from and from ~= known.total then
+-- Finds out whether the batch before was marked as sent for this series; fails if something was left out.
+function Receiver:follow(line, batch)
+  local key = line.name .. " " .. line.key
+  local known, from = self.known[key] or { total = 0, from = 0, batch = batch }, line.total - line.delta
+  if from == known.total then
+    known.batch.marked = known.batch.marked + 1
+  elseif from == known.from and known.batch.in_doubt then
+    known.batch.unmarked = known.batch.unmarked + 1
     self.twice[line.name] = self.twice[line.name] + known.total - known.from
-  elseif from ~= known.total then
+  else
     posix.fail(("pushed: %s goes on from %.0f, sent was %.0f"):format(key, from, known.total))
   end
-  self.known[key] = { total = line.total, from = from, pid = pid }
+  self.known[key] = { total = line.total, from = from, batch = batch }
 end
 
 function Receiver:finish()
   if self.cut then posix.fail("pushed: a line cut short inside a batch: " .. self.cut) end
-  local last = new_sums()
+  local batch = { pid = self.open_pid, sums = new_sums(), marked = 0, unmarked = 0 }
   for _, line in ipairs(self.open) do
-    if NEVER_DROPPED[line.name] then self:follow(line, self.open_pid) end
+    if NEVER_DROPPED[line.name] then self:follow(line, batch) end
     self.sums[line.name] = self.sums[line.name] + line.delta
-    last[line.name] = last[line.name] + line.delta
+    batch.sums[line.name] = batch.sums[line.name] + line.delta
   end
-  self.last, self.open_pid, self.batches = last, nil, self.batches + 1
+  self.last, self.open_pid, self.batches = batch, nil, self.batches + 1
+end
+
+--- The least and the most that came twice of a metric.
+---@return number, number
+function Receiver:repeated(name)
+  if NEVER_DROPPED[name] then return self.twice[name], self.twice[name] end
+  local least, most = 0, 0
+  for _, batch in ipairs(self.in_doubt) do
+    if batch.unmarked > 0 or batch.marked == 0 then most = most + batch.sums[name] end
+    if batch.unmarked > 0 and batch.marked == 0 then least = least + batch.sums[name] end
+  end
+  return least, most
 end
 
 local function problem_of(name, total, delta)
@@ -95,10 +111,9 @@ function M.new(path)
     at = 0,
     batches = 0,
     sums = new_sums(),
-    doubtful = new_sums(),
+    in_doubt = {},
     twice = new_sums(),
     known = {},
-    last = new_sums(),
     open = {},
   }, Receiver)
 end

@@ -78,8 +78,8 @@ local function sum_of(ledger, names)
 end
 
 local TOTALS = {
-  { name = "jobs", entries = ledgers.KINDS, note = "a count, never dropped", exact = true },
-  { name = "latency", entries = { "sketch" }, note = "a histogram, never dropped", exact = true },
+  { name = "jobs", entries = ledgers.KINDS, note = "a count, never dropped" },
+  { name = "latency", entries = { "sketch" }, note = "a histogram, never dropped" },
   { name = "churn", entries = { "churn" }, note = "a count, its series removed, cleared and idle all the time" },
   { name = "wild", entries = { "wild" }, note = "a count with endless values, of which 50 fit" },
 }
@@ -91,9 +91,8 @@ function Report:totals(run)
   for _, one in ipairs(TOTALS) do
     local name = one.name
     local done, intended = sum_of(run.ledger, one.entries)
-    local least, most, pushed = receiver.twice[name], receiver.doubtful[name], receiver.sums[name]
-    if one.exact then most = least end
-    local range = one.exact and whole(least) or "at most " .. whole(most)
+    local least, most = receiver:repeated(name)
+    local pushed, range = receiver.sums[name], whole(least) .. (most > least and " to " .. whole(most) or "")
     self:row(("`%s`, %s"):format(name, one.note), whole(done), whole(intended - done), whole(pushed), range,
       whole(pushed - done - least))
     local holds = pushed >= done + least and pushed <= intended + most

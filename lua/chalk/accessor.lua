@@ -1,6 +1,6 @@
 -- Definitions -> accessors. The generated lookup remembers series in nested tables; what it does not find it asks here:
--- the values are checked, the core gives the series, and it is remembered if it may be. Checks are made only then: a hit
--- has passed them.
+-- the values are checked, the core gives the series, and it is remembered if it may be. Checks are made only then: a
+-- hit has passed them.
 --
 -- A metric without tags is its own series: its verbs are generated onto it.
 

@@ -17,6 +17,7 @@ local ffi, C = core.ffi, core.C
 local M = {}
 
 local ABANDONED = 60
+local REFUSALS = 5 -- turns in which a port may be taken: for a moment it is, by the process whose death made room here
 
 ---@class chalk.Flusher
 local Flusher = {}
@@ -113,8 +114,8 @@ end
 local function serve(self, job)
   if not job.listen or job.server or not job.exporter.handler then return end
   local server, message = open_server(self, job)
-  job.server = server
-  if not server then self:complain(job, message) end
+  job.server, job.refusals = server, server and 0 or (job.refusals or 0) + 1
+  if job.refusals > REFUSALS then self:complain(job, message) end
 end
 
 --- Takes the role if it is free. True while this flusher has it.

@@ -37,8 +37,16 @@ chalk_series *bed_bind(bed *b, int metric, const char *value) {
 int bed_define(bed *b, const char *name, uint32_t kind, uint32_t across, const char *blob) {
   static const double bounds[] = {1, 10, 100};
   size_t size = strlen(name);
-  chalk_definition d = {.name = name, .shape = name, .blob = blob, .name_size = size, .shape_size = size,
-                        .blob_size = strlen(blob), .le = bounds, .kind = kind, .across = across, .tags = 1,
+  chalk_definition d = {.name = name,
+                        .shape = name,
+                        .blob = blob,
+                        .name_size = size,
+                        .shape_size = size,
+                        .blob_size = strlen(blob),
+                        .le = bounds,
+                        .kind = kind,
+                        .across = across,
+                        .tags = 1,
                         .les = kind == CHALK_HISTOGRAM ? 3 : 0};
   return chalk_define(b->writer, &d, NULL);
 }
@@ -183,7 +191,8 @@ static void check_sketches(bed *b) {
 
 static void check_totals(bed *b) {
   notes *n = b->notes;
-  int64_t counts = bed_total(b, b->count), latencies = bed_total(b, b->latency), each = (int64_t)atomic_load(&n->counted);
+  int64_t counts = bed_total(b, b->count), latencies = bed_total(b, b->latency),
+          each = (int64_t)atomic_load(&n->counted);
   int64_t victims = counts + latencies - b->counts - b->latencies - 2 * each;
   if (victims < (int64_t)atomic_load(&n->done) || victims > (int64_t)atomic_load(&n->begun)) {
     bed_fail(b, "counted %lld and %lld; of the victim %lld, of the bystander %lld each, of others %lld and %lld",
@@ -226,7 +235,8 @@ static void check_sent(bed *b) {
   int64_t counts = b->counts + each, latencies = b->latencies + each;
   int64_t more = (int64_t)(atomic_load(&n->sent[0]) + atomic_load(&n->sent[1])) - counts - latencies -
                  (int64_t)atomic_load(&n->done);
-  if (more < 0 || more > batch + 1) bed_fail(b, "%lld more sent than counted, in a batch %lld", (long long)more, (long long)batch);
+  if (more < 0 || more > batch + 1)
+    bed_fail(b, "%lld more sent than counted, in a batch %lld", (long long)more, (long long)batch);
 }
 
 /* All series can go, and what they took comes back. */
@@ -246,6 +256,7 @@ static void check_all(bed *b, const path *p) {
   ask(b, 'r');
   check_exposition(b);
   await(b);
+  if (p->settle) p->settle(b);
   check_succession(b);
   bed_tick(b);
   bed_sweep(b, 0);
@@ -261,7 +272,7 @@ static void check_all(bed *b, const path *p) {
 /* The case */
 
 static void victim(bed *b, const path *p, unsigned long n, bool after) {
-  free(bed_bind(b, b->last, "victim")); /* takes its slot */
+  if (!p->bare) free(bed_bind(b, b->last, "victim")); /* takes its slot */
   if (p->ready) p->ready(b);
   die_arm(b->segment->base, b->segment->size, n, after);
   p->act(b);
@@ -293,7 +304,8 @@ static void run_case(bed *b, const path *p, unsigned long n, bool after) {
   int status;
   EXPECT(waitpid(pid, &status, 0) == pid);
   bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-  if (!killed && !atomic_load(&b->notes->finished)) bed_fail(b, "the victim: %s", *b->notes->wrong ? b->notes->wrong : "crashed");
+  if (!killed && !atomic_load(&b->notes->finished))
+    bed_fail(b, "the victim: %s", *b->notes->wrong ? b->notes->wrong : "crashed");
   await(b);
   check_all(b, p);
   _exit(0);
@@ -308,7 +320,8 @@ bool bed_run(const path *p, unsigned long n, bool after, notes *out) {
   waitpid(pid, &status, 0);
   bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   if (!good && !*shared->wrong) {
-    snprintf(shared->wrong, sizeof shared->wrong, WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "a deadlock" : "a crash, status %d", status);
+    snprintf(shared->wrong, sizeof shared->wrong,
+             WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "a deadlock" : "a crash, status %d", status);
   }
   memcpy(out, shared, sizeof *out);
   munmap(shared, sizeof *shared);

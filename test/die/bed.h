@@ -23,7 +23,7 @@ typedef struct notes {
 
 typedef struct bed {
   chalk_segment *segment;
-  chalk_writer *writer; /* in each process its own slot */
+  chalk_writer *writer;           /* in each process its own slot */
   int count, latency, load, last; /* the metrics: a count, a histogram, a gauge by sum, a gauge by last value */
   int64_t counts, latencies;      /* what others than victim and bystander recorded and did not drop */
   chalk_series *series[4];        /* for the path, from `prepare` or `ready` to `act` and `check` */
@@ -37,8 +37,10 @@ typedef struct path {
   void (*prepare)(bed *b); /* the survivor, before the victim is there; may be NULL */
   void (*ready)(bed *b);   /* the victim, before it is armed; may be NULL */
   void (*act)(bed *b);     /* the victim, armed */
+  void (*settle)(bed *b);  /* the survivor, after the death; may be NULL */
   void (*check)(bed *b);   /* the survivor, after the general checks; may be NULL */
   uint32_t buckets;        /* max_buckets, 0: 512 */
+  bool bare;               /* the victim has no slot before */
   bool sends;              /* with a cursor: what was sent is to equal what was counted */
 } path;
 
@@ -46,8 +48,8 @@ typedef struct path {
 bool bed_run(const path *p, unsigned long n, bool after, notes *notes);
 
 /* For paths. */
-#define EXPECT(condition)                                             \
-  do {                                                                \
+#define EXPECT(condition)                                                       \
+  do {                                                                          \
     if (!(condition)) bed_fail(b, "%s:%d: %s", __FILE__, __LINE__, #condition); \
   } while (0)
 void bed_fail(bed *b, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));

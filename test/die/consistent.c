@@ -171,7 +171,8 @@ static void walk_series(walk *w, census *c) {
     note_cells(w, id, m);
     note_baselines(w, id, m);
   }
-  if (c->live != atomic_load(&g->head->live)) wrong(w, "%u live series, %u counted", c->live, atomic_load(&g->head->live));
+  if (c->live != atomic_load(&g->head->live))
+    wrong(w, "%u live series, %u counted", c->live, atomic_load(&g->head->live));
   if (c->dropped != atomic_load(&g->head->quarantined)) {
     wrong(w, "%u dropped series, %u counted", c->dropped, atomic_load(&g->head->quarantined));
   }

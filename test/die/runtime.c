@@ -56,12 +56,12 @@ void __tsan_func_exit(void) { pass(); }
 void __tsan_vptr_read(void **p) { (void)p; }
 void __tsan_vptr_update(void **p, void *v) { (void)v, note(p); }
 
-#define PLAIN(n)                                          \
-  void __tsan_read##n(void *p) { (void)p, pass(); }       \
-  void __tsan_write##n(void *p) { note(p); }              \
+#define PLAIN(n)                                              \
+  void __tsan_read##n(void *p) { (void)p, pass(); }           \
+  void __tsan_write##n(void *p) { note(p); }                  \
   void __tsan_unaligned_read##n(void *p) { (void)p, pass(); } \
-  void __tsan_unaligned_write##n(void *p) { note(p); }    \
-  void __tsan_read_write##n(void *p) { note(p); }         \
+  void __tsan_unaligned_write##n(void *p) { note(p); }        \
+  void __tsan_read_write##n(void *p) { note(p); }             \
   void __tsan_unaligned_read_write##n(void *p) { note(p); }
 PLAIN(1)
 PLAIN(2)
@@ -74,49 +74,49 @@ void __tsan_write_range(void *p, size_t n) { (void)n, note(p); }
 
 /* All orders are made sequentially consistent: deaths are what is looked at here, not weak memory. */
 #define ORDER __ATOMIC_SEQ_CST
-#define UPDATE(bits, type, name)                                                         \
-  type __tsan_atomic##bits##_##name(volatile type *p, type v, int order) {               \
-    (void)order, note((const void *)p);                                                  \
-    type old = __atomic_##name(p, v, ORDER);                                             \
-    pass();                                                                              \
-    return old;                                                                          \
+#define UPDATE(bits, type, name)                                           \
+  type __tsan_atomic##bits##_##name(volatile type *p, type v, int order) { \
+    (void)order, note((const void *)p);                                    \
+    type old = __atomic_##name(p, v, ORDER);                               \
+    pass();                                                                \
+    return old;                                                            \
   }
-#define EXCHANGE(bits, type, strength, weak)                                                            \
+#define EXCHANGE(bits, type, strength, weak)                                                                 \
   int __tsan_atomic##bits##_compare_exchange_##strength(volatile type *p, type *expected, type v, int order, \
-                                                        int failure) {                                  \
-    (void)order, (void)failure, note((const void *)p);                                                  \
-    int done = __atomic_compare_exchange_n(p, expected, v, weak, ORDER, ORDER);                         \
-    pass();                                                                                             \
-    return done;                                                                                        \
+                                                        int failure) {                                       \
+    (void)order, (void)failure, note((const void *)p);                                                       \
+    int done = __atomic_compare_exchange_n(p, expected, v, weak, ORDER, ORDER);                              \
+    pass();                                                                                                  \
+    return done;                                                                                             \
   }
-#define ATOMIC(bits, type)                                                             \
-  type __tsan_atomic##bits##_load(const volatile type *p, int order) {                 \
-    (void)order, pass();                                                               \
-    return __atomic_load_n(p, ORDER);                                                  \
-  }                                                                                    \
-  void __tsan_atomic##bits##_store(volatile type *p, type v, int order) {              \
-    (void)order, note((const void *)p);                                                \
-    __atomic_store_n(p, v, ORDER);                                                     \
-    pass();                                                                            \
-  }                                                                                    \
-  type __tsan_atomic##bits##_exchange(volatile type *p, type v, int order) {           \
-    (void)order, note((const void *)p);                                                \
-    type old = __atomic_exchange_n(p, v, ORDER);                                       \
-    pass();                                                                            \
-    return old;                                                                        \
-  }                                                                                    \
-  UPDATE(bits, type, fetch_add)                                                        \
-  UPDATE(bits, type, fetch_sub)                                                        \
-  UPDATE(bits, type, fetch_and)                                                        \
-  UPDATE(bits, type, fetch_or)                                                         \
-  UPDATE(bits, type, fetch_xor)                                                        \
-  EXCHANGE(bits, type, strong, 0)                                                      \
-  EXCHANGE(bits, type, weak, 1)                                                        \
+#define ATOMIC(bits, type)                                                                                           \
+  type __tsan_atomic##bits##_load(const volatile type *p, int order) {                                               \
+    (void)order, pass();                                                                                             \
+    return __atomic_load_n(p, ORDER);                                                                                \
+  }                                                                                                                  \
+  void __tsan_atomic##bits##_store(volatile type *p, type v, int order) {                                            \
+    (void)order, note((const void *)p);                                                                              \
+    __atomic_store_n(p, v, ORDER);                                                                                   \
+    pass();                                                                                                          \
+  }                                                                                                                  \
+  type __tsan_atomic##bits##_exchange(volatile type *p, type v, int order) {                                         \
+    (void)order, note((const void *)p);                                                                              \
+    type old = __atomic_exchange_n(p, v, ORDER);                                                                     \
+    pass();                                                                                                          \
+    return old;                                                                                                      \
+  }                                                                                                                  \
+  UPDATE(bits, type, fetch_add)                                                                                      \
+  UPDATE(bits, type, fetch_sub)                                                                                      \
+  UPDATE(bits, type, fetch_and)                                                                                      \
+  UPDATE(bits, type, fetch_or)                                                                                       \
+  UPDATE(bits, type, fetch_xor)                                                                                      \
+  EXCHANGE(bits, type, strong, 0)                                                                                    \
+  EXCHANGE(bits, type, weak, 1)                                                                                      \
   type __tsan_atomic##bits##_compare_exchange_val(volatile type *p, type expected, type v, int order, int failure) { \
-    (void)order, (void)failure, note((const void *)p);                                 \
-    __atomic_compare_exchange_n(p, &expected, v, 0, ORDER, ORDER);                     \
-    pass();                                                                            \
-    return expected;                                                                   \
+    (void)order, (void)failure, note((const void *)p);                                                               \
+    __atomic_compare_exchange_n(p, &expected, v, 0, ORDER, ORDER);                                                   \
+    pass();                                                                                                          \
+    return expected;                                                                                                 \
   }
 ATOMIC(8, uint8_t)
 ATOMIC(16, uint16_t)

@@ -2,18 +2,19 @@
  * A process that is killed at the n-th store to shared memory, for every n, on each path that changes more than a
  * value: the others go on, their totals are exact, and what it left can be used, taken over and given back.
  *
- *   test_die [--all | --step K] [PATH]
- *
- * Without --all a long path dies at some of its stores only: the first and then every few, others in each half.
+ *   test_die               a sample: each path dies at some of its stores
+ *   test_die --all [WORD]  at every store, before it and behind it; only paths with the word in their name
  */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <cmocka.h>
 
 #include "bed.h"
@@ -61,11 +62,9 @@ static void grow_stripe(bed *b) {
   bed_add(b, bed_bind(b, b->count, tag));
 }
 
-/* The heap has nothing free of the classes that a histogram takes, and is at the end of what is real. */
+/* The heap is at the end of what is real. */
 static void fill_heap(bed *b) {
   header *h = b->segment->head;
-  uint64_t *last = &h->heap_free[0];
-  for (uint32_t i = 0; i < HEAP_CLASSES; i++) last[i] = 0;
   while (h->heap_real - h->heap_top >= 128) heap_take(b->segment, 64);
 }
 
@@ -84,10 +83,13 @@ static void die_in_stripe(bed *b) {
   pid_t pid = fork();
   if (pid == 0) {
     free(bed_bind(b, b->last, "other"));
-    b->series[0] = b->segment->head->ids_free == NONE ? NULL : b->series[0];
-    segment_lock_take(&b->segment->stripes[5].lock);
+    stripe *t = &b->segment->stripes[5];
+    segment_lock_take(&t->lock);
     segment_lock_take(&b->segment->head->ids_lock);
     segment_lock_take(&b->segment->head->heap_lock);
+    memset(segment_at(b->segment, t->heads), 0xff, t->size * sizeof(uint32_t));
+    t->used = 0;
+    b->segment->head->ids_free = NONE;
     kill(getpid(), SIGKILL);
   }
   int status;
@@ -110,33 +112,25 @@ static void both_signs(bed *b) {
   for (int i = 0; i < 3; i++) bed_record(b, b->series[0], -1 - i * 1.1);
 }
 
-/* A bucket that is full but for one: as after four billion records, which are taken back in `unfill`. */
-static shared_u64 *only_bucket(bed *b, const histogram *h, uint64_t *word) {
-  *word = atomic_load((shared_u64 *)&h->table[0]);
-  shared_u64 *t = segment_at(b->segment, (*word & ((1ull << 40) - 1)) * 8);
-  uint32_t n = 1u << (*word >> 40 & 31);
-  for (uint32_t i = 0; i < n; i++) {
-    if (*word >> 52 & 1 ? t[i] > 1000 : (uint32_t)t[i] > 0) return &t[i];
-  }
-  return NULL;
-}
-
-enum { FULL = 0xffffffff };
-
+/* A bucket that is full but for one, as after four billion records. */
 static void fill_bucket(bed *b) {
+  enum { MANY = 0x7ffffffe };
   b->series[0] = bed_bind(b, b->latency, "wide");
   bed_record(b, b->series[0], 5);
   histogram *h = b->series[0]->histogram;
-  uint64_t word;
-  *only_bucket(b, h, &word) += FULL - 1;
-  h->le[1] += FULL - 1;
-  atomic_fetch_add(&b->notes->begun, FULL - 1);
-  atomic_fetch_add(&b->notes->done, FULL - 1);
+  uint64_t word = atomic_load(&h->table[0]);
+  shared_u64 *bucket = segment_at(b->segment, (word & ((1ull << 40) - 1)) * 8);
+  while ((uint32_t)atomic_load(bucket) == 0) bucket++;
+  for (int i = 0; i < 2; i++) {
+    atomic_fetch_add(bucket, MANY);
+    atomic_fetch_add(&h->le[1], MANY);
+    atomic_fetch_add(&b->notes->begun, MANY);
+    atomic_fetch_add(&b->notes->done, MANY);
+  }
 }
 
 static void overflow_bucket(bed *b) {
-  bed_record(b, b->series[0], 5);
-  bed_record(b, b->series[0], 5);
+  for (int i = 0; i < 4; i++) bed_record(b, b->series[0], 5);
 }
 
 /* Dropping */
@@ -156,14 +150,13 @@ static void make_series(bed *b) {
 static void drop_count(bed *b) { drop(b, b->count, "gone"); }
 static void drop_histogram(bed *b) { drop(b, b->latency, "gone"); }
 
-/* What was dropped counts no more; what the victim's death left undone does. */
-static void count_what_is_left(bed *b) {
+/* The survivor drops what the victim's death left. */
+static void drop_both(bed *b) {
   drop_count(b);
   drop_histogram(b);
 }
 
 static void make_many(bed *b) {
-  make_series(b);
   for (int i = 0; i < 6; i++) {
     char tag[16];
     snprintf(tag, sizeof tag, "n%d", i);
@@ -205,23 +198,16 @@ static void leave_residue(bed *b) {
   bed_tick(b);
 }
 
-/* The successors exist and were recorded to by VMs that share the slot the residue goes to. */
-static void leave_residue_for_others(bed *b) {
+/* Two generations at once: the second residue joins the first in the shared slot, beside what was recorded since. */
+static void leave_residue_twice(bed *b) {
   make_series(b);
-  drop_count(b), drop_histogram(b), drop(b, b->load, "gone");
+  drop_both(b), drop(b, b->load, "gone");
   record_late(b);
-  bed_sweep(b, 0); /* not seen yet: nothing happens */
-  chalk_add(bed_bind(b, b->count, "gone"), 1);
-  chalk_record(bed_bind(b, b->latency, "gone"), 100);
-  b->counts++, b->latencies++;
-  bed_tick(b);
-  bed_sweep(b, 0); /* the first residue makes the shared slot's block */
   chalk_series *late = bed_bind(b, b->count, "gone"), *timed = bed_bind(b, b->latency, "gone");
-  drop_count(b), drop_histogram(b);
-  int64_t had = 8;
-  b->counts -= had, b->latencies -= had;
-  *late->cell += 2, histogram_add(timed, 1e6);
-  b->counts += 2, b->latencies += 1;
+  drop_both(b);
+  *late->cell += 2;
+  for (int i = 0; i < 20; i++) histogram_add(timed, 1 + i * 17);
+  b->counts += 2, b->latencies += 20;
   chalk_add(bed_bind(b, b->count, "gone"), 1);
   chalk_record(bed_bind(b, b->latency, "gone"), 100);
   b->counts++, b->latencies++;
@@ -255,10 +241,13 @@ static void die_in_slot(bed *b) {
   b->counts += 5;
 }
 
-static void take_slot(bed *b) {
-  writer_open:;
-  chalk_writer *w = chalk_writer_open(b->segment, NULL);
-  if (!w) goto writer_open;
+static void take_over(bed *b) { chalk_set(bed_bind(b, b->load, "successor"), 6); }
+
+/* A gauge of the dead counts no more. */
+static void gauge_is_gone(bed *b) {
+  chalk_series *s = bed_bind(b, b->load, "dead");
+  EXPECT(chalk_value(s) == 0);
+  free(s);
 }
 
 static void give_slot(bed *b) { chalk_writer_close(b->writer); }
@@ -404,25 +393,71 @@ static const path paths[] = {
     {.name = "first negative bucket", .ready = few_buckets, .act = one_negative},
     {.name = "widen a sketch", .ready = fill_bucket, .act = overflow_bucket},
     {.name = "collapse a sketch", .ready = both_signs, .act = one_more, .buckets = 8},
-    {.name = "drop a count", .prepare = make_series, .act = drop_count, .check = NULL},
-    {.name = "drop a histogram", .prepare = make_series, .act = drop_histogram},
+    {.name = "drop a count", .prepare = make_series, .act = drop_count, .settle = drop_both},
+    {.name = "drop a histogram", .prepare = make_series, .act = drop_histogram, .settle = drop_both},
     {.name = "clear a metric", .prepare = make_many, .act = clear},
     {.name = "drop what is idle", .prepare = make_idle, .act = sweep_idle},
     {.name = "reclaim with residue", .prepare = leave_residue, .act = sweep},
-    {.name = "residue joins others", .prepare = leave_residue_for_others, .act = sweep},
-    {.name = "residue into overflow", .prepare = leave_residue_when_full, .act = sweep, .check = make_room},
-    {.name = "take over a slot", .prepare = die_in_slot, .ready = NULL, .act = take_slot},
+    {.name = "residue joins others", .prepare = leave_residue_twice, .act = sweep},
+    {.name = "residue into overflow", .prepare = leave_residue_when_full, .act = sweep, .settle = make_room},
+    {.name = "take over a slot", .prepare = die_in_slot, .act = take_over, .check = gauge_is_gone, .bare = true},
     {.name = "take a second slot", .act = second_slot},
     {.name = "give a slot back", .act = give_slot},
     {.name = "define a metric", .act = define_new, .check = define_new},
     {.name = "refresh a definition", .act = refresh_blob, .check = refresh_blob},
-    {.name = "supersede a definition", .prepare = define_old, .act = supersede, .check = NULL},
+    {.name = "supersede a definition", .prepare = define_old, .act = supersede},
     {.name = "a definition leaves", .prepare = abandon, .act = sweep_thrice, .check = define_again},
     {.name = "first commit", .prepare = record_some, .act = send_first, .sends = true},
     {.name = "further commit", .prepare = record_and_send, .act = send_first, .sends = true},
     {.name = "a later cursor", .prepare = record_some, .act = open_late, .check = open_late},
     {.name = "a cursor leaves", .prepare = age_cursor, .act = sweep, .check = sent_all_anew},
-    {.name = "send and reclaim what was dropped", .prepare = drop_unsent, .act = send_and_sweep,
+    {.name = "send and reclaim what was dropped",
+     .prepare = drop_unsent,
+     .act = send_and_sweep,
      .check = sent_what_was_dropped},
     {.name = "hold, flush, release", .act = flush, .check = flush_on},
 };
+
+/* Running */
+
+static bool all;
+
+static void sentence(char *out, size_t size, const char *what, unsigned long n, bool after, const notes *got) {
+  snprintf(out, size, "%s, killed %s store %lu: %s", what, after ? "behind" : "before", n, got->wrong);
+}
+
+/* Every path is first done to its end, which tells how many stores there are. */
+static void test_path(void **state) {
+  const path *p = *state;
+  enum { SAMPLES = 12 };
+  notes n;
+  char wrong[1024];
+  unsigned failures = 0, deaths = 0;
+  uint32_t lost = 0;
+  if (!bed_run(p, 0, false, &n)) fail_msg("%s: %s", p->name, n.wrong);
+  uint32_t stores = n.stores, usual = n.lost, step = all ? 1 : stores / SAMPLES + 1;
+  for (int after = 0; after < 2; after++) {
+    for (unsigned long i = all ? 1 : 1 + (unsigned long)after * step / 2; i <= stores; i += step) {
+      if (!bed_run(p, i, after, &n)) {
+        sentence(wrong, sizeof wrong, p->name, i, after, &n);
+        if (failures++ < 20) print_message("%s\n", wrong);
+      }
+      deaths += !n.finished;
+      if (n.lost > usual && n.lost - usual > lost) lost = n.lost - usual;
+    }
+  }
+  print_message("%s: %u stores, %u deaths, at most %u bytes lost in one\n", p->name, stores, deaths, lost);
+  if (failures) fail_msg("%u deaths did harm; the last: %s", failures, wrong);
+}
+
+int main(int argc, char **argv) {
+  enum { PATHS = sizeof paths / sizeof *paths };
+  all = argc > 1 && strcmp(argv[1], "--all") == 0;
+  struct CMUnitTest tests[PATHS];
+  size_t n = 0;
+  for (size_t i = 0; i < PATHS; i++) {
+    if (argc > 2 && !strstr(paths[i].name, argv[2])) continue;
+    tests[n++] = (struct CMUnitTest){paths[i].name, test_path, NULL, NULL, (void *)&paths[i]};
+  }
+  return _cmocka_run_group_tests("deaths", tests, n, NULL, NULL);
+}
