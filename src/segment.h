@@ -227,6 +227,10 @@ int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint3
  */
 int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool last);
 
+/* Makes a range of a file real; CHALK_EMEMORY when the file system does not allow it. */
+int segment_allocate(int fd, uint64_t offset, uint64_t size);
+
+void segment_lock_new(segment_lock *lock);
 /* Takes a lock. True: its last owner died in it, and the caller has to put right what it protects. */
 bool segment_lock_take(segment_lock *lock);
 bool segment_lock_try(segment_lock *lock, bool *orphaned);

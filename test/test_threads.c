@@ -29,6 +29,15 @@ typedef struct actor {
   int64_t recorded[KINDS];
 } actor;
 
+/* In a thread cmocka cannot end the test, so this ends the program. */
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      fprintf(stderr, "%s:%d: in a thread: %s\n", __FILE__, __LINE__, #condition); \
+      _exit(1);                                                                    \
+    }                                                                              \
+  } while (0)
+
 /* xorshift, one for each thread. */
 static uint32_t roll(actor *a, uint32_t sides) {
   a->seed ^= a->seed << 13, a->seed ^= a->seed >> 7, a->seed ^= a->seed << 17;
@@ -49,7 +58,7 @@ static chalk_writer *join_in(stage *t) {
   chalk_writer *w = open_writer(t->g);
   stage again = {.g = t->g};
   define_all(&again, w);
-  assert_memory_equal(again.metrics, t->metrics, sizeof t->metrics);
+  CHECK(memcmp(again.metrics, t->metrics, sizeof t->metrics) == 0);
   return w;
 }
 
@@ -60,7 +69,7 @@ static void inc(chalk_series *s) {
   if (load_double((const shared_u64 *)s->shared) + *s->own == epoch) {
     store_double(cell, load_double(cell) + 1);
   } else {
-    assert_true(chalk_add(s, 1) >= CHALK_OK);
+    CHECK(chalk_add(s, 1) >= CHALK_OK);
   }
 }
 
@@ -71,9 +80,9 @@ static void record(actor *a, chalk_series *const *s, const int *kinds, int n) {
     if (kind == STABLE || kind == CHURNED) {
       inc(s[i]);
     } else if (kind == IN_FLIGHT || kind == LOAD) {
-      assert_true(chalk_add(s[i], 1) >= CHALK_OK);
+      CHECK(chalk_add(s[i], 1) >= CHALK_OK);
     } else {
-      assert_true(chalk_record(s[i], exp(20.0 * roll(a, 1000) / 1000 - 10)) >= CHALK_OK);
+      CHECK(chalk_record(s[i], exp(20.0 * roll(a, 1000) / 1000 - 10)) >= CHALK_OK);
     }
   }
 }
@@ -144,9 +153,9 @@ static void act_definer(actor *a) {
     d.name_size = 8, d.shape_size = d.blob_size = (size_t)n;
     chalk_writer *w = open_writer(t->g);
     int metric = chalk_define(w, &d, NULL);
-    assert_true(metric >= 0);
+    CHECK(metric >= 0);
     chalk_series *s = bind_numbered(t, w, STABLE, 0), *r = bind(w, metric, "x");
-    assert_true((d.kind == CHALK_COUNT ? chalk_add(r, 1) : chalk_record(r, 1)) >= CHALK_OK);
+    CHECK((d.kind == CHALK_COUNT ? chalk_add(r, 1) : chalk_record(r, 1)) >= CHALK_OK);
     free(r), free(s);
     if (roll(a, 10) == 0) chalk_generation(t->g, 1);
     chalk_writer_close(w);
@@ -170,7 +179,7 @@ static void render_all(chalk_snapshot *s) {
     if (s->segment->metrics[e[at].metric].les > 0) f.le = le, f.le_index = places, f.n_le = 1;
     while (at < last) {
       size_t size = chalk_snapshot_render(s, &f, &at, last, out, sizeof out);
-      assert_true(size <= sizeof out && (size > 0 || at == last));
+      CHECK(size <= sizeof out && (size > 0 || at == last));
     }
   }
 }
@@ -185,13 +194,13 @@ static void act_reader(actor *a) {
     render_all(all);
     chalk_snapshot_free(all);
     double now = chalk_value(s);
-    assert_true(now >= before);
+    CHECK(now >= before);
     before = now;
     chalk_sketch *k = chalk_series_sketch(h);
-    assert_non_null(k);
-    assert_true(isnan(chalk_sketch_quantile(k, 0.5)) || chalk_sketch_quantile(k, 0.5) > 0);
+    CHECK(k);
+    CHECK(isnan(chalk_sketch_quantile(k, 0.5)) || chalk_sketch_quantile(k, 0.5) > 0);
     chalk_sketch_free(k);
-    assert_true(info_of(t->g).memory > 0);
+    CHECK(info_of(t->g).memory > 0);
     chalk_writer_tick(w);
   } while (atomic_load(&t->working) > 0);
   free(s), free(h);
@@ -201,7 +210,7 @@ static void act_reader(actor *a) {
 /* A flush: what came since goes to `received`; then what all have seen is made reusable. */
 static void flush(stage *t) {
   chalk_cursor *c = chalk_cursor_open(t->g, "the only one", 1, chalk_now(), NULL);
-  assert_non_null(c);
+  CHECK(c);
   uint64_t ticket = chalk_flush_request(t->g);
   chalk_snapshot *s = take(t->g, 1);
   uint32_t n;
@@ -212,17 +221,17 @@ static void flush(stage *t) {
     if (kind == STABLE || kind == CHURNED) atomic_fetch_add(&t->received[kind], chalk_cursor_delta(c, s, i));
     if (kind != STABLE_TIMES && kind != CHURNED_TIMES) continue;
     chalk_sketch *k = chalk_cursor_delta_sketch(c, s, i);
-    assert_non_null(k);
+    CHECK(k);
     atomic_fetch_add(&t->received[kind], (int64_t)chalk_sketch_count(k));
     chalk_sketch_free(k);
   }
-  assert_int_equal(chalk_cursor_commit(c, s, 0, n, chalk_now()), CHALK_OK);
+  CHECK(chalk_cursor_commit(c, s, 0, n, chalk_now()) == CHALK_OK);
   chalk_sweep(s, chalk_now(), (double[]){0.05, 0.05, 0.05});
   chalk_snapshot_free(s);
   chalk_cursor_close(c);
   chalk_heartbeat(t->g);
   chalk_flush_done(t->g, ticket);
-  assert_int_equal(chalk_flush_wait(t->g, ticket, 0), CHALK_OK);
+  CHECK(chalk_flush_wait(t->g, ticket, 0) == CHALK_OK);
   atomic_fetch_add(&t->rounds, 1);
 }
 

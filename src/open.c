@@ -1,0 +1,398 @@
+/*
+ * Opening segments: by name, at a path, or anonymous. A segment is laid out and filled in once; `ready` is stored last,
+ * so a file that somebody died at making is told from a whole one and made anew. What comes from a file is checked
+ * before it is used.
+ */
+#include "segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "heap.h"
+#include "process.h"
+#include "series.h"
+#include "sketch.h"
+
+#define MAGIC 0x31746e6d67657363ull /* "csegmnt1" */
+
+enum { STRIPE_HEADS = 32 };
+static const uint64_t DEFAULT_LIMIT = 1ull << 30, LEAST_LIMIT = 4ull << 20;
+static const uint32_t DEFAULT_SERIES = 100000, LEAST_CAPACITY = 1u << 17, MOST_CAPACITY = 1u << 24;
+
+static chalk_segment *segments; /* of this process; process lock */
+
+/* Laying out and creating */
+
+static uint64_t rounded_up(uint64_t n) { return (n + 4095) & ~4095ull; }
+
+/* Places every region for this capacity and heap; returns the size of all. */
+static uint64_t lay_out(header *h, uint32_t capacity, uint64_t heap) {
+  uint64_t at = rounded_up(sizeof(header));
+  h->capacity = capacity;
+  h->slots = at, at += rounded_up(sizeof(slot) * WRITERS);
+  h->stripes = at, at += rounded_up(sizeof(stripe) * STRIPES);
+  h->cursors = at, at += rounded_up(sizeof(cursor_head) * CURSORS);
+  h->metrics = at, at += rounded_up(sizeof(metric) * METRICS);
+  h->series = at, at += rounded_up(sizeof(series) * (uint64_t)capacity);
+  h->cells = at, at += (uint64_t)WRITERS * capacity * 8;
+  h->baselines = at, at += (uint64_t)CURSORS * capacity * sizeof(baseline);
+  h->heap = at;
+  return h->size = at + rounded_up(heap);
+}
+
+static uint32_t capacity_for(uint32_t max_series) {
+  uint32_t capacity = LEAST_CAPACITY;
+  while (capacity < MOST_CAPACITY && capacity / 2 < max_series + METRICS) capacity *= 2;
+  return capacity;
+}
+
+static void view(chalk_segment *g) {
+  header *h = g->head;
+  g->slots = segment_at(g, h->slots);
+  g->stripes = segment_at(g, h->stripes);
+  g->cursors = segment_at(g, h->cursors);
+  g->metrics = segment_at(g, h->metrics);
+  g->series = segment_at(g, h->series);
+}
+
+static int file_limit(uint64_t size, char *message) {
+  struct rlimit r;
+  if (getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY && size > r.rlim_cur) {
+    process_say(message, "the file size limit (%llu bytes) is below what a segment reserves",
+                (unsigned long long)r.rlim_cur);
+    return CHALK_EMEMORY;
+  }
+  return CHALK_OK;
+}
+
+/* Reserves and maps; a smaller heap where the address space is limited. Fills in g->base, g->size, plan. */
+static int reserve(chalk_segment *g, const chalk_options *o, header *plan, char *message) {
+  uint64_t wanted = o->memory_limit ? o->memory_limit : DEFAULT_LIMIT, limit = wanted;
+  uint32_t capacity = capacity_for(o->max_series ? o->max_series : DEFAULT_SERIES);
+  struct rlimit r;
+  bool limited = getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY;
+  for (;; limit /= 2) {
+    uint64_t size = lay_out(plan, capacity, limit);
+    if (limited && size > r.rlim_cur && limit > LEAST_LIMIT) continue;
+    if (file_limit(size, message) != CHALK_OK) return CHALK_EMEMORY;
+    void *base = MAP_FAILED;
+    static const uint64_t magic = MAGIC;
+    if (pwrite(g->fd, &magic, sizeof magic, 0) == sizeof magic && ftruncate(g->fd, (off_t)size) == 0) {
+      base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
+    }
+    if (base != MAP_FAILED) {
+      g->base = base;
+      g->size = size;
+      if (limit < wanted) {
+        process_say(message, "only %llu of %llu MiB could be reserved: the address space or file size is limited",
+                    (unsigned long long)(limit >> 20), (unsigned long long)(wanted >> 20));
+      }
+      return CHALK_OK;
+    }
+    if (limit <= LEAST_LIMIT) {
+      process_say(message, "cannot reserve memory for a segment: %s", strerror(errno));
+      return ftruncate(g->fd, 0) == 0 ? CHALK_EMEMORY : CHALK_EINVALID;
+    }
+  }
+}
+
+static void set_limits(header *h, const chalk_options *o) {
+  uint32_t most = h->capacity / 2;
+  if (o->max_series) atomic_store(&h->max_series, o->max_series < most ? o->max_series : most);
+  if (o->max_buckets) atomic_store(&h->max_buckets, o->max_buckets);
+  if (o->initial_error > 0) atomic_store(&h->start_scale, (uint32_t)sketch_scale_for(o->initial_error));
+  if (o->memory_limit) atomic_store(&h->memory_limit, o->memory_limit);
+}
+
+static int check_options(const chalk_options *o, char *message) {
+  if (o->max_buckets && (o->max_buckets < 8 || o->max_buckets > 8192)) {
+    process_say(message, "max_buckets must be from 8 to 8192");
+    return CHALK_EINVALID;
+  }
+  if (o->initial_error != 0 && !(o->initial_error >= 0.0001 && o->initial_error <= 0.5)) {
+    process_say(message, "initial_error must be from 0.0001 to 0.5");
+    return CHALK_EINVALID;
+  }
+  if (o->max_series > MOST_CAPACITY / 2) {
+    process_say(message, "max_series must be at most %u", MOST_CAPACITY / 2);
+    return CHALK_EINVALID;
+  }
+  if (o->memory_limit && o->memory_limit < LEAST_LIMIT) {
+    process_say(message, "memory_limit must be at least %llu bytes", (unsigned long long)LEAST_LIMIT);
+    return CHALK_EINVALID;
+  }
+  return CHALK_OK;
+}
+
+static void read_boot(char *boot, size_t size) {
+  memset(boot, 0, size);
+  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  ssize_t n = read(fd, boot, size - 1);
+  if (n < 0) boot[0] = 0;
+  close(fd);
+}
+
+static void make_locks(chalk_segment *g) {
+  header *h = g->head;
+  segment_lock_new(&h->registry), segment_lock_new(&h->ids_lock), segment_lock_new(&h->heap_lock),
+      segment_lock_new(&h->holder);
+  for (uint32_t i = 0; i < STRIPES; i++) segment_lock_new(&g->stripes[i].lock);
+}
+
+/* Writes a new segment's header; the file is all zeroes. `ready` is stored last. */
+static int create(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
+  if (segment_allocate(g->fd, 0, plan->metrics) != CHALK_OK) {
+    process_say(message, "no memory for a segment: %s", strerror(errno ? errno : ENOSPC));
+    return CHALK_EMEMORY;
+  }
+  header *h = g->head;
+  static const chalk_options defaults = {NULL, 0, 100000, 512, 0.001};
+  h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
+  lay_out(h, plan->capacity, plan->size - plan->heap);
+  atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : DEFAULT_LIMIT);
+  atomic_store(&h->memory, plan->metrics);
+  set_limits(h, &defaults);
+  set_limits(h, o);
+  atomic_store(&h->epoch, as_bits(1));
+  h->heap_top = h->heap_real = h->heap;
+  h->ids_free = NONE;
+  atomic_store(&h->ids_top, METRICS);
+  atomic_store(&h->series_real, METRICS);
+  atomic_store(&h->slot_top, 1);
+  read_boot(h->boot, sizeof h->boot);
+  view(g);
+  make_locks(g);
+  for (uint32_t i = 0; i < STRIPES; i++) {
+    stripe *s = &g->stripes[i];
+    s->size = STRIPE_HEADS;
+    s->heads = heap_take(g, STRIPE_HEADS * sizeof(uint32_t));
+    if (!s->heads) {
+      process_say(message, "no memory for a segment");
+      return CHALK_EMEMORY;
+    }
+    memset(segment_at(g, s->heads), 0xff, STRIPE_HEADS * sizeof(uint32_t));
+  }
+  atomic_store_explicit(&h->ready, 1, memory_order_release);
+  return CHALK_OK;
+}
+
+/* Opening: by name, by path, or anonymous */
+
+static int restart_needed(char *message) {
+  process_say(message, "restart needed: the segment was made by another version of chalk");
+  return CHALK_EINVALID;
+}
+
+static bool inside(uint64_t offset, uint64_t size) { return offset >= sizeof(header) && offset <= size; }
+
+/* Whether the file was left by somebody who died at making it. */
+static bool is_half_made(const chalk_segment *g, uint64_t size) {
+  header h = {0};
+  uint64_t read = size < sizeof h ? size : sizeof h;
+  if (pread(g->fd, &h, read, 0) != (ssize_t)read || h.magic != MAGIC) return false;
+  bool ours = h.layout == 0 || h.layout == SEGMENT_LAYOUT;
+  return size == sizeof h.magic || (size >= sizeof h && ours && !atomic_load(&h.ready));
+}
+
+/*
+ * A file that was left by another boot of the machine, or came from another machine: whoever owned its locks and slots
+ * is gone, and its clock was another one. The counts stay.
+ */
+static void revive(chalk_segment *g, const char *boot) {
+  header *h = g->head;
+  make_locks(g);
+  for (uint32_t i = 1; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 0);
+  for (uint32_t i = 0; i < CURSORS; i++) g->cursors[i].used = 0;
+  for (uint32_t id = METRICS; id < atomic_load(&h->ids_top); id++) g->series[id].seen_time = 0;
+  atomic_store(&h->flusher.pid, 0);
+  atomic_store(&h->heartbeat, 0);
+  atomic_store(&h->flushed, 0);
+  series_rebuild(g);
+  memcpy(h->boot, boot, sizeof h->boot);
+}
+
+/* Maps what another process made at the path. */
+static int attach(chalk_segment *g, uint64_t size, char *message) {
+  header h;
+  if (size < sizeof h || pread(g->fd, &h, sizeof h, 0) != (ssize_t)sizeof h || h.magic != MAGIC) {
+    process_say(message, "the file is not a segment of chalk");
+    return CHALK_EINVALID;
+  }
+  if (h.layout != SEGMENT_LAYOUT || h.abi != CHALK_ABI) return restart_needed(message);
+  header plan = {0};
+  bool sane = h.capacity >= LEAST_CAPACITY && h.capacity <= MOST_CAPACITY && (h.capacity & (h.capacity - 1)) == 0 &&
+              inside(h.heap, h.size) && h.size == size && lay_out(&plan, h.capacity, h.size - h.heap) == h.size &&
+              memcmp(&plan.slots, &h.slots, offsetof(header, heap) + sizeof h.heap - offsetof(header, slots)) == 0;
+  if (!sane || !atomic_load(&h.ready)) {
+    process_say(message, "the file is a damaged segment of chalk");
+    return CHALK_EINVALID;
+  }
+  void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
+  if (base == MAP_FAILED) {
+    process_say(message, "cannot map the segment: %s", strerror(errno));
+    return CHALK_EMEMORY;
+  }
+  g->base = base;
+  g->size = size;
+  view(g);
+  char boot[sizeof h.boot];
+  read_boot(boot, sizeof boot);
+  if (memcmp(boot, h.boot, sizeof boot) != 0) revive(g, boot);
+  return CHALK_OK;
+}
+
+static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
+  struct stat st;
+  if (fstat(g->fd, &st) != 0) return CHALK_EINVALID;
+  if (o->path && st.st_size > 0) {
+    uint64_t size = (uint64_t)st.st_size;
+    if (!is_half_made(g, size) || ftruncate(g->fd, 0) != 0) return attach(g, size, message);
+  }
+  header plan = {0};
+  int e = reserve(g, o, &plan, message);
+  return e == CHALK_OK ? create(g, &plan, o, message) : e;
+}
+
+static int open_file(const chalk_options *o, char *message) {
+  int fd =
+      o->path ? open(o->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : memfd_create("chalk", MFD_CLOEXEC);
+  if (fd < 0) {
+    process_say(message, "cannot open %s: %s", o->path ? o->path : "anonymous memory", strerror(errno));
+    return -1;
+  }
+  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  if (o->path && fcntl(fd, F_OFD_SETLKW, &whole) != 0) {
+    process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
+static void unlock_file(int fd) {
+  struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+  fcntl(fd, F_OFD_SETLK, &whole);
+}
+
+static chalk_segment *open_new(const char *name, const chalk_options *o, char *message) {
+  chalk_segment *g = calloc(1, sizeof *g);
+  if (!g) {
+    process_say(message, "out of memory");
+    return NULL;
+  }
+  g->fd = open_file(o, message);
+  if (g->fd < 0) {
+    free(g);
+    return NULL;
+  }
+  int e = create_or_attach(g, o, message);
+  if (o->path) {
+    /* A half-made file is emptied, so that the next to come makes it anew. */
+    if (e != CHALK_OK && g->base && ftruncate(g->fd, 0) != 0) e = CHALK_EINVALID;
+    unlock_file(g->fd);
+  }
+  if (e != CHALK_OK) {
+    if (g->base) munmap(g->base, g->size);
+    close(g->fd);
+    free(g);
+    return NULL;
+  }
+  madvise(g->base, g->size, MADV_DONTDUMP);
+  g->references = 1;
+  if (name) g->name = strdup(name);
+  return g;
+}
+
+static const chalk_options no_options;
+
+chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message) {
+  const chalk_options *o = options ? options : &no_options;
+  process_say(message, "%s", "");
+  if (check_options(o, message) != CHALK_OK) return NULL;
+  process_lock();
+  chalk_segment *g = NULL;
+  for (chalk_segment *s = segments; s && name && !g; s = s->next) {
+    if (s->name && strcmp(s->name, name) == 0) g = s;
+  }
+  if (g && (g->head->layout != SEGMENT_LAYOUT || g->head->abi != CHALK_ABI)) {
+    restart_needed(message);
+    g = NULL;
+  } else if (g) {
+    g->references++;
+  } else {
+    g = open_new(name, o, message);
+    if (g) g->next = segments, segments = g;
+  }
+  process_unlock();
+  return g;
+}
+
+/*
+ * A named segment stays for the process's life. A private one gives its memory back, but keeps its range of addresses
+ * as private zeroes: a series object that outlived its client may still be stored through.
+ */
+void chalk_segment_close(chalk_segment *g) {
+  process_lock();
+  if (--g->references > 0 || g->name) {
+    process_unlock();
+    return;
+  }
+  for (chalk_segment **p = &segments; *p; p = &(*p)->next) {
+    if (*p == g) {
+      *p = g->next;
+      break;
+    }
+  }
+  process_unlock();
+  mmap(g->base, g->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  close(g->fd);
+  free(g);
+}
+
+int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *message) {
+  int e = check_options(o, message);
+  if (e == CHALK_OK && o->max_series > g->head->capacity / 2) {
+    process_say(message, "max_series can be at most %u in this segment; give it before the first load",
+                g->head->capacity / 2);
+    e = CHALK_EINVALID;
+  }
+  uint64_t room = g->head->size - g->head->heap;
+  if (e == CHALK_OK && o->memory_limit > room) {
+    process_say(message, "memory_limit can be at most %llu in this segment; give it before the first load",
+                (unsigned long long)room);
+    e = CHALK_EINVALID;
+  }
+  if (e == CHALK_OK) set_limits(g->head, o);
+  return e;
+}
+
+void chalk_segment_info(chalk_segment *g, chalk_info *info) {
+  header *h = g->head;
+  *info = (chalk_info){
+      .epoch = segment_epoch(g),
+      .heartbeat = load_double(&h->heartbeat),
+      .flushed = load_double(&h->flushed),
+      .memory = atomic_load(&h->memory),
+      .memory_limit = atomic_load(&h->memory_limit),
+      .requested = atomic_load(&h->requested),
+      .done = atomic_load(&h->done),
+      .folded = atomic_load(&h->folded),
+      .series = atomic_load(&h->live),
+      .quarantined = atomic_load(&h->quarantined),
+      .max_series = atomic_load(&h->max_series),
+      .capacity = h->capacity,
+      .generation = atomic_load(&h->generation),
+      .holder = atomic_load(&h->flusher.pid),
+  };
+  for (uint32_t i = 0; i < atomic_load(&h->metric_top); i++) {
+    info->metrics += atomic_load(&g->metrics[i].state) != METRIC_FREE;
+  }
+  for (uint32_t i = 1; i < atomic_load(&h->slot_top); i++) info->writers += atomic_load(&g->slots[i].taken);
+}
