@@ -52,6 +52,9 @@ tsan: setup ## the C tests with the thread sanitizer
 	@$(call compile,build-tsan)
 	@BUILD=build-tsan tools/test c
 
+die: all ## kill a process at every store to shared memory of every path; make test takes a sample
+	@$(BUILD)/test/die/test_die --all $(PATHS)
+
 setup: ## install what building and testing need
 	@tools/setup
 
@@ -62,4 +65,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
 	  while IFS='|' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
-.PHONY: all install test demo bench bench-gate soak lint asan tsan setup clean help
+.PHONY: all install test demo bench bench-gate soak lint asan tsan die setup clean help

@@ -29,7 +29,7 @@ static void forget(chalk_segment *g, uint32_t number) {
     uint64_t total = atomic_exchange(&b->total, 0);
     bool own = atomic_load(&b->generation) == atomic_load(&g->series[id].generation);
     atomic_store(&b->generation, 0);
-    if (own && g->metrics[g->series[id].metric].kind == CHALK_HISTOGRAM) stored_give(g, total);
+    if (own && segment_metric_of(g, id)->kind == CHALK_HISTOGRAM) stored_give(g, total);
   }
 }
 
@@ -85,8 +85,9 @@ chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, d
     memcpy(h->name, name, size);
   }
   h->used = now;
-  atomic_store(&g->head->cursors_ever, 1);
+  /* In this order: who dies in between leaves a cursor, and not the belief that there was one. */
   atomic_store_explicit(&h->state, 1, memory_order_release);
+  atomic_store(&g->head->cursors_ever, 1);
   return c;
 }
 
@@ -98,7 +99,12 @@ void cursor_sweep(chalk_segment *g, double now) {
     if (atomic_load(&g->cursors[i].state) && now - g->cursors[i].used > DAY) forget(g, i);
   }
 }
-int chalk_cursors_ever(chalk_segment *g) { return (int)atomic_load(&g->head->cursors_ever); }
+
+int chalk_cursors_ever(chalk_segment *g) {
+  bool any = false;
+  for (uint32_t i = 0; i < CURSORS; i++) any = any || atomic_load(&g->cursors[i].state);
+  return any || atomic_load(&g->head->cursors_ever);
+}
 
 /* The total or block that was sent of this entry; 0 when nothing was. */
 static uint64_t sent_of(const chalk_cursor *c, const chalk_entry *e) {
@@ -163,8 +169,11 @@ static int commit_one(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   if (same && is_stored(c, s, i, old)) return CHALK_OK;
   int code = total_of(c, s, i, &total);
   if (code != CHALK_OK) return code;
+  if (!same) {
+    atomic_store(&b->total, 0);
+    atomic_store(&b->generation, e->generation);
+  }
   atomic_store(&b->total, total);
-  atomic_store(&b->generation, e->generation);
   if (kind == CHALK_HISTOGRAM) stored_give(g, old);
   return CHALK_OK;
 }

@@ -26,6 +26,7 @@ int chalk_hold(chalk_segment *g, uint32_t generation) {
   bool orphaned, newer = atomic_load(&h->generation) > generation;
   if (newer && chalk_now() - load_double(&h->heartbeat) < STUCK) return 0;
   if (!segment_lock_try(&h->holder, &orphaned)) return 0;
+  if (orphaned) atomic_store(&h->recount, 1); /* it may have died at reclaiming, a number freed and not counted */
   process_own(&h->flusher);
   chalk_heartbeat(g);
   return 1;
@@ -72,19 +73,18 @@ int chalk_flush_wait(chalk_segment *g, uint64_t ticket, double timeout) {
 
 /* Sweeping */
 
-/* Whether every cursor has sent what the series stands at. */
-static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint32_t kind) {
+/* Whether every cursor has sent what the series stands at: `sketched` values in its sketch, if it is a histogram. */
+static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_t sketched, uint32_t kind) {
   const series *s = &g->series[id];
-  if (kind == CHALK_GAUGE || total == 0) return true;
+  if (kind == CHALK_GAUGE || (total == 0 && sketched == 0)) return true;
   for (uint32_t c = 0; c < CURSORS; c++) {
     cursor_head *h = &g->cursors[c];
     if (!atomic_load(&h->state)) continue;
     if (!segment_chunk_real(g, h->chunks, id)) return false;
     baseline *b = segment_baseline(g, c, id);
-    if (atomic_load(&b->generation) != atomic_load((shared_u32 *)&s->generation) ||
-        stored_total(g, atomic_load(&b->total), kind) < (int64_t)total) {
-      return false;
-    }
+    if (atomic_load(&b->generation) != atomic_load((shared_u32 *)&s->generation)) return false;
+    uint64_t sent = atomic_load(&b->total);
+    if (stored_total(g, sent, kind) < (int64_t)total || stored_sketched(g, sent, kind) < sketched) return false;
   }
   return true;
 }
@@ -101,7 +101,7 @@ static bool is_idle(chalk_segment *g, const chalk_entry *e, double now, const do
   if (recorded || s->seen_time == 0) s->seen_time = now;
   double limit = idle[m->kind - 1], age = now - s->seen_time;
   if (!s->active || limit <= 0 || age <= limit || m->max_series == NONE) return false;
-  return age > 2 * limit || is_sent(g, e->series, s->seen_total, m->kind);
+  return age > 2 * limit || is_sent(g, e->series, s->seen_total, 0, m->kind);
 }
 
 /* A dropped series waits for exporters that are away for as long as an idle one would, or this. */
@@ -111,13 +111,12 @@ static void reclaim(chalk_segment *g, double now, const double *idle) {
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
     if (atomic_load(&s->state) != SERIES_DROPPED) continue;
-    uint32_t kind = g->metrics[s->metric].kind;
+    uint32_t kind = segment_metric_of(g, id)->kind;
     if (s->active != STAMPED) s->active = STAMPED, s->seen_time = now;
     double limit = idle[kind - 1] > 0 ? idle[kind - 1] : QUARANTINE;
     uint64_t at_drop = atomic_load(&s->at_drop);
-    if (now - s->seen_time > limit || is_sent(g, id, (uint64_t)stored_total(g, at_drop, kind), kind)) {
-      series_reclaim(g, id);
-    }
+    uint64_t total = (uint64_t)stored_total(g, at_drop, kind), sketched = stored_sketched(g, at_drop, kind);
+    if (now - s->seen_time > limit || is_sent(g, id, total, sketched, kind)) series_reclaim(g, id);
   }
 }
 

@@ -26,6 +26,12 @@ uint64_t heap_rounded(uint64_t size) {
   return rounded;
 }
 
+/* The most that was asked for of a block of this class. */
+static uint64_t most_of(uint32_t class) {
+  uint64_t base = (uint64_t)SMALLEST << class / 4;
+  return base + class % 4 * (base / 4);
+}
+
 static uint64_t take_new(chalk_segment *g, uint64_t size, bool last) {
   header *h = g->head;
   uint64_t offset = h->heap_top;
@@ -73,4 +79,16 @@ void heap_give(chalk_segment *g, uint64_t offset, uint64_t size) {
   atomic_signal_fence(memory_order_release);
   h->heap_free[class] = offset;
   segment_lock_give(&h->heap_lock);
+}
+
+/* A list that turned into a ring ends at the number of blocks that there can be. */
+bool heap_is_sound(const chalk_segment *g, recovery *r) {
+  const header *h = g->head;
+  uint64_t left = (h->heap_top - h->heap) / SMALLEST;
+  for (uint32_t class = 0; class < HEAP_CLASSES; class++) {
+    for (uint64_t at = h->heap_free[class]; at; at = *(uint64_t *)segment_at(g, at)) {
+      if (left-- == 0 || !recover_block(r, at, most_of(class))) return false;
+    }
+  }
+  return true;
 }

@@ -6,6 +6,7 @@
 #ifndef HEAP_H
 #define HEAP_H
 
+#include "recover.h"
 #include "segment.h"
 
 /* A zeroed block; its offset, or 0 when the segment is full. Thread and process safe. */
@@ -16,5 +17,7 @@ uint64_t heap_take_last(chalk_segment *g, uint64_t size);
 void heap_give(chalk_segment *g, uint64_t offset, uint64_t size);
 /* The bytes a block of this size really takes. */
 uint64_t heap_rounded(uint64_t size);
+/* Whether the lists of free blocks are sound; nobody else may use the heap. */
+bool heap_is_sound(const chalk_segment *g, recovery *r);
 
 #endif

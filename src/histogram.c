@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "heap.h"
+#include "peek.h"
 
 enum { FIRST_LOG = 3, MOST_LOG = 15 };
 
@@ -55,6 +56,12 @@ static uint32_t place(const chalk_segment *g, table t, int32_t index) {
   return NONE;
 }
 
+static sketch_bucket bucket_peek(const chalk_segment *g, table t, uint32_t i) {
+  uint64_t word = peek_u64(&counts_of(g, t)[i]);
+  if (!t.wide) return (sketch_bucket){(int32_t)(word >> 32), word & 0xffffffffu};
+  return (sketch_bucket){(int32_t)peek_u32(&indices_of(g, t)[i]), word};
+}
+
 static uint64_t most_count(table t) { return t.wide ? UINT64_MAX : UINT32_MAX; }
 
 /* A private copy of a table's buckets, unsorted, at a coarser scale. NULL: out of memory. */
@@ -62,7 +69,7 @@ static sketch_bucket *copy_table(const chalk_segment *g, table t, int scale, uin
   sketch_bucket *out = malloc(sizeof *out << t.log);
   *n = 0;
   for (uint32_t i = 0; out && i < 1u << t.log; i++) {
-    sketch_bucket b = bucket_at(g, t, i);
+    sketch_bucket b = bucket_peek(g, t, i);
     if (b.count > 0) out[(*n)++] = (sketch_bucket){b.index >> (t.scale - scale), b.count};
   }
   return out;
@@ -251,32 +258,58 @@ uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last) {
   return offset;
 }
 
+void histogram_free_table(chalk_segment *g, uint64_t word) {
+  if (word) heap_give(g, unpack(word).offset, table_size(unpack(word)));
+}
+
+void histogram_empty(chalk_segment *g, uint64_t offset) {
+  histogram *h = segment_at(g, offset);
+  for (int which = 0; which < 2; which++) histogram_free_table(g, atomic_exchange(&h->table[which], 0));
+}
+
+void histogram_free_block(chalk_segment *g, uint64_t offset) {
+  heap_give(g, offset, block_size(((histogram *)segment_at(g, offset))->les));
+}
+
 void histogram_free(chalk_segment *g, uint64_t offset) {
   if (!offset) return;
-  histogram *h = segment_at(g, offset);
+  histogram_empty(g, offset);
+  histogram_free_block(g, offset);
+}
+
+void histogram_become(histogram *h, const histogram *other, uint64_t *replaced) {
+  histogram *from = (histogram *)other;
   for (int which = 0; which < 2; which++) {
-    uint64_t word = atomic_load_explicit(&h->table[which], memory_order_relaxed);
-    if (word) heap_give(g, unpack(word).offset, table_size(unpack(word)));
+    uint64_t word = atomic_load(&from->table[which]), old = atomic_exchange(&h->table[which], word);
+    replaced[which] = old == word ? 0 : old;
+    h->used[which] = from->used[which];
   }
-  heap_give(g, offset, block_size(h->les));
+  atomic_fetch_add_explicit(&h->version, 1, memory_order_seq_cst);
+  for (uint32_t i = 0; i <= h->les; i++) atomic_store(&h->le[i], atomic_load(&from->le[i]));
+  atomic_store(&h->zero, atomic_load(&from->zero));
+  atomic_store(&h->sum, atomic_load(&from->sum));
+  atomic_store(&h->min, atomic_load(&from->min));
+  atomic_store(&h->max, atomic_load(&from->max));
 }
 
 /* A reader without a lock may meet a block that is no longer one; what it reads then is thrown away. */
-static uint32_t les_of(const histogram *h) { return h->les < CHALK_LES ? h->les : CHALK_LES; }
+static uint32_t les_of(const histogram *h) {
+  uint32_t les = peek_u32(&h->les);
+  return les < CHALK_LES ? les : CHALK_LES;
+}
 
 void histogram_read(const histogram *h, histogram_sum *into) {
   uint64_t n = 0;
   for (uint32_t i = 0, les = les_of(h); i <= les; i++) {
-    n += atomic_load_explicit((shared_u64 *)&h->le[i], memory_order_relaxed);
+    n += peek_u64(&h->le[i]);
     into->le[i] += n;
   }
-  into->sum += load_double(&h->sum);
+  into->sum += as_double(peek_u64(&h->sum));
 }
 
 uint64_t histogram_count(const histogram *h) {
   uint64_t n = 0;
-  for (uint32_t i = 0, les = les_of(h); i <= les; i++)
-    n += atomic_load_explicit((shared_u64 *)&h->le[i], memory_order_relaxed);
+  for (uint32_t i = 0, les = les_of(h); i <= les; i++) n += peek_u64(&h->le[i]);
   return n;
 }
 
@@ -295,15 +328,14 @@ int histogram_read_sketch(const chalk_segment *g, const histogram *block, chalk_
     do {
       free(copy);
       copy = NULL;
-      version = atomic_load_explicit(&h->version, memory_order_seq_cst);
-      word = atomic_load_explicit(&h->table[which], memory_order_acquire);
+      version = peek_u64(&h->version);
+      word = peek_u64(&h->table[which]);
       t = unpack(word);
       if (!is_table(g, t)) word = 0;
       if (!word) break;
       copy = copy_table(g, t, t.scale, &n);
       if (!copy) return CHALK_EMEMORY;
-      atomic_thread_fence(memory_order_acquire);
-    } while (atomic_load_explicit(&h->version, memory_order_seq_cst) != version);
+    } while (peek_u64(&h->version) != version);
     if (!word) continue;
     sketch_coarsen(into, t.scale);
     for (uint32_t i = 0; i < n; i++) {
@@ -316,11 +348,39 @@ int histogram_read_sketch(const chalk_segment *g, const histogram *block, chalk_
     free(copy);
     if (e != CHALK_OK) return e;
   }
-  uint64_t zero = atomic_load_explicit(&h->zero, memory_order_relaxed);
+  uint64_t zero = peek_u64(&h->zero);
+  double min = as_double(peek_u64(&h->min)), max = as_double(peek_u64(&h->max));
   into->zero += zero;
   into->count += zero;
-  into->sum += load_double(&h->sum);
-  if (load_double(&h->min) < into->min) into->min = load_double(&h->min);
-  if (load_double(&h->max) > into->max) into->max = load_double(&h->max);
+  into->sum += as_double(peek_u64(&h->sum));
+  if (min < into->min) into->min = min;
+  if (max > into->max) into->max = max;
   return CHALK_OK;
+}
+
+static bool table_is_sound(chalk_segment *g, histogram *h, int which, recovery *r) {
+  uint64_t word = atomic_load(&h->table[which]);
+  table t = unpack(word);
+  h->used[which] = 0;
+  if (!word) return true;
+  if (!is_table(g, t) || !recover_block(r, t.offset, table_size(t))) return false;
+  for (uint32_t i = 0; i < 1u << t.log; i++) {
+    sketch_bucket b = bucket_at(g, t, i);
+    if (b.count > 0 && !sketch_index_fits(b.index, t.scale)) return false;
+    h->used[which] += b.count > 0;
+  }
+  return true;
+}
+
+bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, recovery *r, uint64_t *count) {
+  histogram *h = segment_block(g, offset, block_size(les));
+  if (!h || offset % 64 != 0 || !recover_block(r, offset, block_size(les))) return false;
+  if (h->les != les || h->start_scale > SKETCH_MOST_SCALE) return false;
+  for (uint32_t i = 0; i <= les; i++) {
+    uint64_t n = atomic_load(&h->le[i]);
+    if (n > RECOVER_MOST || *count > RECOVER_MOST - n) return false;
+    *count += n;
+  }
+  atomic_store(&h->none, 0);
+  return table_is_sound(g, h, 0, r) && table_is_sound(g, h, 1, r);
 }

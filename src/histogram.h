@@ -13,6 +13,7 @@
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H
 
+#include "recover.h"
 #include "segment.h"
 #include "sketch.h"
 
@@ -44,6 +45,15 @@ typedef struct histogram_sum {
 /* A new block for `les` bounds; 0 when the segment is full. `last`: for an overflow series. */
 uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last);
 void histogram_free(chalk_segment *g, uint64_t offset);
+/* The parts of that: a block that stays reachable until it has no tables any more loses one at most to a death. */
+void histogram_empty(chalk_segment *g, uint64_t offset);
+void histogram_free_block(chalk_segment *g, uint64_t offset);
+void histogram_free_table(chalk_segment *g, uint64_t table);
+/*
+ * Makes a block equal to another, whose tables are then its own; the same when done again. `replaced` gets the tables
+ * it had, for the caller to free; 0 where it had none.
+ */
+void histogram_become(histogram *h, const histogram *other, uint64_t *replaced);
 
 /*
  * What recording into a metric's histograms needs, apart from the block: private to a process, made once for a writer
@@ -118,7 +128,7 @@ static inline uint32_t histogram_step(int32_t index, uint32_t log) {
  */
 static inline __attribute__((always_inline)) int histogram_add(const chalk_series *s, double v) {
   if (__builtin_expect(!histogram_is_usual(v), 0)) return histogram_add_otherwise(s, v);
-  const sketch_map *map = atomic_load_explicit(&histogram_usual_map, memory_order_relaxed);
+  const sketch_map *map = atomic_load_explicit(&histogram_usual_map, memory_order_acquire);
   int32_t index = sketch_index_normal(map, as_bits(v));
   histogram *h = s->histogram;
   const histogram_plan *plan = s->plan;
@@ -142,6 +152,8 @@ int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const
 void histogram_read(const histogram *h, histogram_sum *into);
 /* Merges a block's sketch into a private one. */
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into);
+/* Whether a block of `les` bounds stands there that can be used; adds to *count. Nobody else may use it. */
+bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, recovery *r, uint64_t *count);
 /* How many values were recorded. */
 uint64_t histogram_count(const histogram *h);
 

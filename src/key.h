@@ -18,6 +18,8 @@ enum { KEY_MOST = CHALK_TAGS * (2 + CHALK_VALUE) };
 uint32_t key_encode(char *out, const char *const *values, const size_t *sizes, uint32_t n);
 /* The key of the overflow series. */
 uint32_t key_overflow(char *out, uint32_t n);
+/* What decides the stripe of a metric's overflow series. */
+uint64_t key_overflow_hash(uint32_t metric);
 uint64_t key_hash(uint32_t metric, const char *key, uint32_t size);
 /* The next value of a key: advances *at; false at the end or where the key is damaged. */
 bool key_next(const char *key, uint32_t size, uint32_t *at, const char **value, uint32_t *value_size);

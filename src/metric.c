@@ -5,8 +5,10 @@
 
 #include "heap.h"
 #include "histogram.h"
+#include "peek.h"
 #include "process.h"
 #include "series.h"
+#include "stored.h"
 #include "text.h"
 
 static uint32_t top_of(const chalk_segment *g) { return atomic_load(&g->head->metric_top); }
@@ -57,14 +59,20 @@ static void give_blob(chalk_segment *g, uint64_t blob) {
   if (blob) heap_give(g, blob, 8 + *(uint64_t *)segment_at(g, blob));
 }
 
+/* Gives a field's block back; a death in between loses that one. */
+static void give_field(chalk_segment *g, shared_u64 *field, uint64_t size) {
+  uint64_t at = *field;
+  *field = 0;
+  atomic_signal_fence(memory_order_seq_cst);
+  heap_give(g, at, size);
+}
+
 static void struct_free(chalk_segment *g, uint32_t number) {
   metric *m = &g->metrics[number];
-  uint64_t name = m->name, shape = m->shape, le = m->le, blob = atomic_exchange(&m->blob, 0);
-  m->name = m->shape = m->le = 0;
-  heap_give(g, name, m->name_size);
-  heap_give(g, shape, m->shape_size);
-  heap_give(g, le, m->les * sizeof(double));
-  give_blob(g, blob);
+  give_field(g, &m->name, m->name_size);
+  give_field(g, &m->shape, m->shape_size);
+  give_field(g, &m->le, m->les * sizeof(double));
+  give_blob(g, atomic_exchange(&m->blob, 0));
 }
 
 static uint64_t copy(chalk_segment *g, const void *bytes, size_t size) {
@@ -101,8 +109,10 @@ static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d
 
 static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
   metric *m = &g->metrics[number];
+  struct_free(g, number); /* somebody may have died at filling or freeing it */
   m->kind = d->kind, m->across = d->across, m->tags = d->tags, m->les = d->les;
-  m->max_series = d->max_series, m->hash = hash;
+  m->max_series = d->max_series;
+  m->hash = hash;
   m->name_size = d->name_size, m->shape_size = d->shape_size;
   m->folded_told = 0;
   atomic_store(&m->folded, 0);
@@ -156,34 +166,66 @@ int metric_define(chalk_segment *g, const chalk_definition *d, char *message) {
   return e == CHALK_OK ? (int)number : e;
 }
 
-bool metric_is_shown(const chalk_segment *g, uint32_t number) {
-  const metric *m = &g->metrics[number];
-  uint32_t state = state_of(g, number);
-  if (state != METRIC_SUPERSEDED) return state == METRIC_LIVE;
-  for (uint32_t i = 0; i < top_of(g); i++) {
-    const metric *n = &g->metrics[i];
-    if (state_of(g, i) == METRIC_LIVE && n->hash == m->hash &&
-        bytes_are(g, n->name, n->name_size, segment_at(g, m->name), m->name_size)) {
-      return n->kind == m->kind;
-    }
-  }
-  return true;
+static bool names_same(const chalk_segment *g, const metric *m, const metric *n) {
+  return n->hash == m->hash && bytes_are(g, n->name, n->name_size, segment_at(g, m->name), m->name_size);
 }
 
-const char *chalk_metric_blob(chalk_segment *g, uint32_t number, size_t *size) {
-  if (number >= top_of(g) || state_of(g, number) == METRIC_FREE) return NULL;
-  uint64_t blob = atomic_load(&g->metrics[number].blob);
-  if (!blob) return NULL;
-  const uint64_t *at = segment_at(g, blob);
-  *size = *at;
-  return (const char *)(at + 1);
+/*
+ * A superseded definition has a live one, but for a moment in which that is made. Who dies in that moment leaves none
+ * until the name is defined again; then the first of them says of which kind the family is.
+ */
+static bool is_of_familys_kind(const chalk_segment *g, uint32_t number) {
+  const metric *m = &g->metrics[number], *first = NULL;
+  if (state_of(g, number) == METRIC_FREE) return false;
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    const metric *n = &g->metrics[i];
+    uint32_t state = state_of(g, i);
+    if (state == METRIC_FREE || !names_same(g, m, n)) continue;
+    if (state == METRIC_LIVE) return n->kind == m->kind;
+    if (!first) first = n;
+  }
+  return !first || first->kind == m->kind;
+}
+
+/* The registry lock, because the names that are compared may go with their metrics. */
+bool metric_is_shown(const chalk_segment *g, uint32_t number) {
+  uint32_t state = state_of(g, number);
+  if (state != METRIC_SUPERSEDED) return state == METRIC_LIVE;
+  segment_lock_take(&g->head->registry);
+  bool shown = is_of_familys_kind(g, number);
+  segment_lock_give(&g->head->registry);
+  return shown;
+}
+
+/* The generation of its overflow series moves when a metric leaves. */
+static uint32_t generation_of(const chalk_segment *g, uint32_t number) {
+  return atomic_load(&g->series[number].generation);
+}
+
+size_t chalk_metric_blob(chalk_segment *g, uint32_t number, char *out, size_t size) {
+  if (number >= top_of(g)) return 0;
+  uint32_t generation = generation_of(g, number);
+  if (state_of(g, number) == METRIC_FREE) return 0;
+  const uint64_t *at = segment_block(g, atomic_load(&g->metrics[number].blob), 2 * sizeof *at);
+  uint64_t n = at ? peek_u64(at) : 0;
+  if (n <= size && segment_block(g, (uint64_t)((const char *)at - g->base), 8 + n)) {
+    for (uint64_t i = 0; i < n; i += 8) {
+      uint64_t word = peek_u64(at + 1 + i / 8);
+      memcpy(out + i, &word, n - i < 8 ? n - i : 8);
+    }
+  }
+  return generation_of(g, number) == generation && state_of(g, number) != METRIC_FREE ? n : 0;
 }
 
 uint32_t chalk_metric_les(chalk_segment *g, uint32_t number, double *bounds) {
-  if (number >= top_of(g) || state_of(g, number) == METRIC_FREE) return 0;
+  if (number >= top_of(g)) return 0;
+  uint32_t generation = generation_of(g, number);
   const metric *m = &g->metrics[number];
-  memcpy(bounds, segment_at(g, m->le), m->les * sizeof *bounds);
-  return m->les;
+  uint32_t n = m->les;
+  const double *le = segment_block(g, m->le, n * sizeof *le);
+  if (state_of(g, number) == METRIC_FREE || n > CHALK_LES || !le) return 0;
+  peek_bytes(bounds, le, n * sizeof *le);
+  return generation_of(g, number) == generation ? n : 0;
 }
 
 uint32_t chalk_metric_top(chalk_segment *g) { return top_of(g); }
@@ -222,10 +264,13 @@ static void free_overflow(chalk_segment *g, uint32_t number) {
   atomic_fetch_add(&g->series[number].generation, 1);
   for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, number)) continue;
-    uint64_t bits = atomic_exchange(segment_cell(g, w, number), 0);
-    if (bits && m->kind == CHALK_HISTOGRAM) histogram_free(g, bits);
+    uint64_t bits = atomic_load(segment_cell(g, w, number));
+    if (bits && m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
+    atomic_store(segment_cell(g, w, number), 0);
+    if (bits && m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
     if (bits && m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
   }
+  stored_forget_baselines(g, number, m->kind);
 }
 
 /* A metric leaves in two sweeps or more: first its series, then, once they are reclaimed, itself. */

@@ -149,39 +149,29 @@ static char *put_histogram(char *o, const plan *p, const histogram_sum *sum, con
   return o;
 }
 
-/* A series' key in place; for an overflow series in `buffer`. NULL: it is gone. */
-static const char *key_of(const chalk_snapshot *s, const chalk_entry *e, char *buffer, uint32_t *size) {
-  if (e->series < METRICS) {
-    *size = key_overflow(buffer, s->segment->metrics[e->metric].tags);
-    return buffer;
-  }
-  const series *x = &s->segment->series[e->series];
-  *size = x->key_size;
-  uint64_t at = x->key;
-  if (!snapshot_is_current(s, e) || at + *size > s->segment->size || *size > KEY_MOST) return NULL;
-  return segment_at(s->segment, at);
-}
-
 size_t chalk_snapshot_render(chalk_snapshot *s, const chalk_family *f, uint32_t *next, uint32_t last, char *out,
                              size_t size) {
   if (last > s->n) last = s->n;
   if (*next >= last) return 0;
   plan p;
   uint32_t kind = s->segment->metrics[s->entries[*next].metric].kind;
+  /* The number went to another metric. */
+  if ((kind == CHALK_HISTOGRAM) != (f->bucket != NULL)) {
+    *next = last;
+    return 0;
+  }
   plan_make(&p, f, kind);
-  char *o = out, *end = out + size, overflow[CHALK_TAGS * (2 + sizeof KEY_OVERFLOW)];
+  char *o = out, *end = out + size;
+  uint64_t key_words[(KEY_MOST + 7) / 8];
+  const char *key = (const char *)key_words;
   for (; *next < last; (*next)++) {
     const chalk_entry *e = &s->entries[*next];
-    uint32_t key_size;
-    const char *key = key_of(s, e, overflow, &key_size);
-    if (!key) continue;
+    uint32_t key_size = snapshot_key(s, e, key_words);
+    if (key_size == NONE) continue;
     if ((size_t)(end - o) < most_bytes(&p, key_size)) break;
     histogram_sum sum;
     if (kind == CHALK_HISTOGRAM && !snapshot_sum(s, e, &sum)) continue;
-    char *to =
-        kind == CHALK_HISTOGRAM ? put_histogram(o, &p, &sum, key, key_size) : put_sample(o, &p, e, kind, key, key_size);
-    /* A key that was reused while it was read. */
-    if (snapshot_is_current(s, e)) o = to;
+    o = kind == CHALK_HISTOGRAM ? put_histogram(o, &p, &sum, key, key_size) : put_sample(o, &p, e, kind, key, key_size);
   }
   return (size_t)(o - out);
 }

@@ -57,12 +57,12 @@ int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool las
   uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
   uint64_t first = offset / page * page, end = (offset + size + page - 1) / page * page;
   if (end > g->size) end = g->size;
-  uint64_t limit = atomic_load(&h->memory_limit), had = atomic_fetch_add(&h->memory, end - first);
+  uint64_t limit = atomic_load(&h->memory_limit);
   if (!last) limit -= limit / 16;
-  if (had + (end - first) > limit || segment_allocate(g->fd, first, end - first) != CHALK_OK) {
-    atomic_fetch_sub(&h->memory, end - first);
-    return CHALK_EMEMORY;
-  }
+  if (atomic_load(&h->memory) + (end - first) > limit) return CHALK_EMEMORY;
+  if (segment_allocate(g->fd, first, end - first) != CHALK_OK) return CHALK_EMEMORY;
+  /* Only now: whoever dies in the call, which takes its time, leaves nothing that the next counts again. */
+  atomic_fetch_add(&h->memory, end - first);
   return CHALK_OK;
 }
 

@@ -13,7 +13,7 @@
  *
  * A series' number is also the number of its cells: cells[writer][series]. For a count the cell is the double that the
  * writer adds to; for a histogram and an `across` gauge it holds the heap offset of the writer's block. A cell whose
- * bits are not zero was bound by that writer: binding a count stores -0.0.
+ * bits are not zero was bound by that writer: binding a count stores BOUND.
  *
  * Locks are robust and process-shared. Under each, every prefix of the stores leaves what the next owner can use, or
  * rebuild: what a lock protects is written so that one store publishes it. Order: stripe, then ids, then heap;
@@ -67,12 +67,15 @@ typedef struct slot {
   shared_u64 chunks[CHUNKS / 64]; /* pieces of its row of cells that are real; store-release after fallocate */
 } slot;
 
-/* A stripe of the series table: chains of series through series.next. */
+/* A stripe of the series table: chains of series through series.next. And a residue on its way, see residue.h. */
 typedef struct stripe {
   segment_lock lock;
   uint64_t heads; /* heap offset of `size` uint32 */
   uint32_t size;
   uint32_t used;
+  shared_u32 passing; /* 1: what follows is whole and not yet, or not quite, in place */
+  uint32_t pass_from, pass_to;
+  uint64_t pass_value, pass_at_drop;
 } stripe;
 
 enum { METRIC_FREE, METRIC_LIVE, METRIC_SUPERSEDED };
@@ -80,18 +83,15 @@ enum { METRIC_FREE, METRIC_LIVE, METRIC_SUPERSEDED };
 /* A definition. Written under the registry lock, published by `state`; immutable until it leaves. */
 typedef struct metric {
   shared_u32 state;
-  uint32_t kind;
-  uint32_t across;
-  uint32_t tags;
-  uint32_t les;
-  uint32_t max_series;
+  shared_u32 kind, across, tags, les;
+  shared_u32 max_series; /* may change while the metric stays */
   shared_u32 series;     /* live ones, overflow left out */
   shared_u32 generation; /* of the configuration that last defined it */
   uint64_t hash;         /* of the name */
-  uint64_t name, name_size;
-  uint64_t shape, shape_size;
+  shared_u64 name, shape;
+  uint64_t name_size, shape_size;
   shared_u64 blob; /* its size, then its bytes; replaced under the registry lock */
-  uint64_t le;     /* heap offset of `les` doubles */
+  shared_u64 le;   /* heap offset of `les` doubles */
   shared_u64 folded;
   uint64_t folded_told; /* the holder's */
 } metric;
@@ -106,11 +106,11 @@ enum { GAUGE_UNSET = 0, GAUGE_TOUCHED = 1, GAUGE_SET = 2 }; /* a gauge's mark, a
 typedef struct series {
   shared_u32 state; /* SERIES_..., and for RESERVED the stripe in the bits above 8 */
   shared_u32 generation;
-  uint32_t metric;
+  shared_u32 metric;
   uint32_t next; /* in its chain, or in the list of free ones */
-  uint64_t hash;
-  uint64_t key;
-  uint32_t key_size;
+  shared_u64 hash;
+  shared_u64 key;
+  shared_u32 key_size;
   uint32_t active; /* the holder's: something was recorded since creation */
   shared_u64 drop_epoch;
   shared_u64 gauge; /* a `last` gauge: value and mark, doubles; written by every VM */
@@ -120,7 +120,13 @@ typedef struct series {
   shared_u64 at_drop; /* what it stood at when dropped: a count's total; a histogram's: a stored sketch */
 } series;
 
-/* A baseline: what a cursor has sent of a series. Written by the holder: total first, then generation. */
+/*
+ * What a count's cell holds once it is bound, before anything is counted: the least normal double. It takes no part in
+ * sums, which are of whole numbers, and adding to it is exact: adding zero leaves it, where it would make a -0.0 zero.
+ */
+#define BOUND 0x1p-1022
+
+/* A baseline: what a cursor has sent of a series. Written by the holder: a new generation with no total, then the total. */
 typedef struct baseline {
   shared_u64 total; /* a count's total as int64; a histogram's: heap offset of a stored sketch */
   shared_u32 generation;
@@ -201,6 +207,12 @@ static inline void *segment_block(const chalk_segment *g, uint64_t offset, uint6
 
 static inline shared_u64 *segment_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
   return (shared_u64 *)(g->base + g->head->cells) + (uint64_t)writer * g->head->capacity + id;
+}
+
+/* The metric of a series. */
+static inline metric *segment_metric_of(const chalk_segment *g, uint32_t id) {
+  uint32_t number = atomic_load_explicit(&g->series[id].metric, memory_order_relaxed);
+  return &g->metrics[number];
 }
 
 static inline baseline *segment_baseline(const chalk_segment *g, uint32_t cursor, uint32_t id) {

@@ -5,7 +5,9 @@
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
+#include "peek.h"
 #include "process.h"
+#include "residue.h"
 #include "stored.h"
 
 #define UNKNOWN_EPOCH UINT64_MAX
@@ -16,7 +18,6 @@ static uint32_t state_of(const series *s) {
   return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & ((1u << STATE_BITS) - 1);
 }
 
-static uint32_t stripe_of(uint64_t hash) { return (uint32_t)(hash >> 58); }
 static uint32_t *heads_of(const chalk_segment *g, const stripe *t) { return segment_at(g, t->heads); }
 static uint32_t *head_of(const chalk_segment *g, const stripe *t, uint64_t hash) {
   return &heads_of(g, t)[hash & (t->size - 1)];
@@ -87,6 +88,16 @@ static void ids_give(chalk_segment *g, uint32_t id) {
 
 /* Stripes */
 
+/* What died before it became a series; its key may be there already. */
+static void give_reserved(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  uint64_t key = s->key;
+  s->key = 0;
+  atomic_signal_fence(memory_order_seq_cst);
+  heap_give(g, key, s->key_size);
+  ids_give(g, id);
+}
+
 /* Chains anew from the series. Ends what a dead owner left half done: a reservation, a drop without its epoch. */
 static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) {
   stripe *t = &g->stripes[number];
@@ -97,10 +108,10 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
     series *s = &g->series[id];
     uint32_t state = state_of(s);
     if (state == SERIES_RESERVED) {
-      if (after_death && atomic_load(&s->state) >> STATE_BITS == number) ids_give(g, id);
+      if (after_death && atomic_load(&s->state) >> STATE_BITS == number) give_reserved(g, id);
       continue;
     }
-    if (state == SERIES_FREE || stripe_of(s->hash) != number) continue;
+    if (state == SERIES_FREE || series_stripe(s->hash) != number) continue;
     move = move || (state == SERIES_DROPPED && atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH);
     if (state != SERIES_LIVE) continue;
     uint32_t *head = head_of(g, t, s->hash);
@@ -113,7 +124,8 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
   double epoch = segment_epoch_move(g);
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
-    if (state_of(s) == SERIES_DROPPED && stripe_of(s->hash) == number && atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH) {
+    if (state_of(s) == SERIES_DROPPED && series_stripe(s->hash) == number &&
+        atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH) {
       atomic_store(&s->drop_epoch, (uint64_t)epoch);
     }
   }
@@ -121,16 +133,24 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
 
 void series_rebuild(chalk_segment *g) {
   ids_rebuild(g);
-  for (uint32_t i = 0; i < STRIPES; i++) stripe_rebuild(g, i, true);
+  for (uint32_t i = 0; i < STRIPES; i++) {
+    stripe_rebuild(g, i, true);
+    residue_finish(g, &g->stripes[i]);
+  }
 }
 
 static stripe *stripe_lock(chalk_segment *g, uint32_t number) {
   stripe *t = &g->stripes[number];
-  if (segment_lock_take(&t->lock)) stripe_rebuild(g, number, true);
+  if (segment_lock_take(&t->lock)) {
+    stripe_rebuild(g, number, true);
+    residue_finish(g, t);
+  }
   return t;
 }
 
 static void stripe_unlock(stripe *t) { segment_lock_give(&t->lock); }
+
+void series_repair(chalk_segment *g, uint64_t hash) { stripe_unlock(stripe_lock(g, series_stripe(hash))); }
 
 /* Twice the chains, once they have two links on average. Without memory they just stay longer. */
 static void stripe_grow(chalk_segment *g, uint32_t number) {
@@ -189,17 +209,18 @@ static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *
   metric *m = &g->metrics[key->metric];
   if (is_full(g, m)) return fold(g, m, id, key->metric);
   uint64_t bytes = key->size ? heap_take(g, key->size) : 0;
-  uint32_t new = key->size && !bytes ? NONE : ids_take(g, stripe_of(key->hash));
+  uint32_t new = key->size && !bytes ? NONE : ids_take(g, series_stripe(key->hash));
   if (new == NONE) {
     heap_give(g, bytes, key->size);
     return fold(g, m, id, key->metric);
   }
   series *s = &g->series[new];
   if (key->size) memcpy(segment_at(g, bytes), key->bytes, key->size);
-  s->metric = key->metric;
-  s->hash = key->hash;
+  atomic_store_explicit(&s->metric, key->metric, memory_order_relaxed);
+  atomic_store_explicit(&s->hash, key->hash, memory_order_relaxed);
+  atomic_store_explicit(&s->key_size, key->size, memory_order_relaxed);
+  atomic_signal_fence(memory_order_seq_cst);
   s->key = bytes;
-  s->key_size = key->size;
   s->active = 0;
   s->seen_total = 0;
   s->seen_time = 0;
@@ -214,21 +235,21 @@ static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *
   *head = new;
   t->used++;
   *id = new;
-  stripe_grow(g, stripe_of(key->hash));
+  stripe_grow(g, series_stripe(key->hash));
   return CHALK_OK;
 }
 
-void series_let_go(chalk_segment *g, const series_key *key) { stripe_unlock(&g->stripes[stripe_of(key->hash)]); }
+void series_let_go(chalk_segment *g, const series_key *key) { stripe_unlock(&g->stripes[series_stripe(key->hash)]); }
 
 void series_hold_overflow(chalk_segment *g, series_key *key) {
   series_let_go(g, key);
-  key->hash = key_hash(key->metric, KEY_OVERFLOW, sizeof KEY_OVERFLOW - 1);
-  stripe_lock(g, stripe_of(key->hash));
+  key->hash = key_overflow_hash(key->metric);
+  stripe_lock(g, series_stripe(key->hash));
 }
 
 int series_hold(chalk_segment *g, series_key *key, uint32_t *id) {
   const metric *m = &g->metrics[key->metric];
-  stripe *t = stripe_lock(g, stripe_of(key->hash));
+  stripe *t = stripe_lock(g, series_stripe(key->hash));
   if (atomic_load(&((metric *)m)->state) == METRIC_FREE) return CHALK_EGONE;
   /* Without tags the overflow series would look like the series itself, so once in use it is the series. */
   bool overflow = m->tags ? is_overflow(m, key) : series_bound(g, key->metric);
@@ -250,7 +271,7 @@ int series_find(chalk_segment *g, series_key *key, uint32_t *id) {
 static uint64_t cell_bits(const chalk_segment *g, uint32_t writer, uint32_t id) {
   const slot *w = &g->slots[writer];
   if (!segment_chunk_real(g, w->chunks, id)) return 0;
-  return atomic_load_explicit(segment_cell(g, writer, id), memory_order_relaxed);
+  return atomic_load_explicit(segment_cell(g, writer, id), memory_order_acquire);
 }
 
 static uint32_t slots_top(const chalk_segment *g) { return atomic_load(&g->head->slot_top); }
@@ -263,7 +284,7 @@ bool series_bound(const chalk_segment *g, uint32_t id) {
 }
 
 int64_t series_total(const chalk_segment *g, uint32_t id) {
-  uint32_t kind = g->metrics[g->series[id].metric].kind;
+  uint32_t kind = segment_metric_of(g, id)->kind;
   int64_t total = 0;
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t bits = cell_bits(g, w, id);
@@ -282,15 +303,13 @@ static double combined(uint32_t across, double a, double b) {
 static bool slot_lives(const slot *w) { return atomic_load((shared_u32 *)&w->taken) && !process_is_dead(&w->owner); }
 
 /* Before the value is read, or a reader would take the zero from before the first set for a value. */
-static bool is_set(const shared_u64 *mark) {
-  return as_double(atomic_load_explicit((shared_u64 *)mark, memory_order_acquire)) != GAUGE_UNSET;
-}
+static bool is_set(uint64_t mark) { return as_double(mark) != GAUGE_UNSET; }
 
 bool series_gauge(const chalk_segment *g, uint32_t id, double *value) {
   series *s = &g->series[id];
-  uint32_t across = g->metrics[s->metric].across;
+  uint32_t across = segment_metric_of(g, id)->across;
   if (across == CHALK_LAST) {
-    bool set = is_set(&s->mark);
+    bool set = is_set(atomic_load_explicit(&s->mark, memory_order_acquire));
     *value = load_double(&s->gauge);
     return set;
   }
@@ -298,8 +317,9 @@ bool series_gauge(const chalk_segment *g, uint32_t id, double *value) {
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t offset = cell_bits(g, w, id);
     const shared_u64 *block = segment_block(g, offset, 2 * sizeof *block);
-    if (!block || (w > 0 && !slot_lives(&g->slots[w])) || !is_set(&block[1])) continue;
-    *value = any ? combined(across, *value, load_double(&block[0])) : load_double(&block[0]);
+    if (!block || (w > 0 && !slot_lives(&g->slots[w])) || !is_set(peek_u64(&block[1]))) continue;
+    double v = as_double(peek_u64(&block[0]));
+    *value = any ? combined(across, *value, v) : v;
     any = true;
   }
   return any;
@@ -313,7 +333,7 @@ static bool take_mark(shared_u64 *mark) {
 bool series_gauge_touched(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   bool touched = take_mark(&s->mark);
-  if (g->metrics[s->metric].across == CHALK_LAST) return touched;
+  if (segment_metric_of(g, id)->across == CHALK_LAST) return touched;
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t offset = cell_bits(g, w, id);
     if (offset && take_mark((shared_u64 *)segment_at(g, offset) + 1)) touched = true;
@@ -332,12 +352,12 @@ static void unlink_series(chalk_segment *g, stripe *t, uint32_t id) {
 /* Under the stripe's lock. The epoch is the caller's to move, then to store. */
 static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, bool idle) {
   series *s = &g->series[id];
-  metric *m = &g->metrics[s->metric];
+  metric *m = segment_metric_of(g, id);
   if (m->kind == CHALK_HISTOGRAM) {
     if (idle && (uint64_t)series_total(g, id) != s->seen_total) return false;
     uint64_t stored = stored_take(g, id);
     if (!stored) return false;
-    atomic_store(&s->at_drop, stored);
+    stored_give(g, atomic_exchange(&s->at_drop, stored)); /* of somebody who died at dropping it */
   } else if (m->kind == CHALK_COUNT) {
     uint64_t total = (uint64_t)series_total(g, id);
     if (idle && total != s->seen_total) return false;
@@ -356,14 +376,14 @@ static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t
   stripe *t = stripe_lock(g, number);
   for (uint32_t i = 0; i < n; i++) {
     series *s = &g->series[ids[i]];
-    if (state_of(s) == SERIES_LIVE && stripe_of(s->hash) == number) dropped += drop_one(g, t, ids[i], idle);
+    if (state_of(s) == SERIES_LIVE && series_stripe(s->hash) == number) dropped += drop_one(g, t, ids[i], idle);
   }
   if (dropped) {
     uint64_t epoch = (uint64_t)segment_epoch_move(g);
     for (uint32_t i = 0; i < n; i++) {
       series *s = &g->series[ids[i]];
       if (state_of(s) == SERIES_DROPPED && atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH &&
-          stripe_of(s->hash) == number) {
+          series_stripe(s->hash) == number) {
         atomic_store(&s->drop_epoch, epoch);
       }
     }
@@ -376,14 +396,14 @@ uint32_t series_drop(chalk_segment *g, const uint32_t *ids, uint32_t n, bool idl
   uint32_t dropped = 0;
   for (uint32_t number = 0; number < STRIPES; number++) {
     bool any = false;
-    for (uint32_t i = 0; i < n && !any; i++) any = stripe_of(g->series[ids[i]].hash) == number;
+    for (uint32_t i = 0; i < n && !any; i++) any = series_stripe(g->series[ids[i]].hash) == number;
     if (any) dropped += drop_in_stripe(g, number, ids, n, idle);
   }
   return dropped;
 }
 
 bool series_drop_key(chalk_segment *g, const series_key *key) {
-  uint32_t number = stripe_of(key->hash);
+  uint32_t number = series_stripe(key->hash);
   stripe *t = stripe_lock(g, number);
   uint32_t id = stripe_search(g, t, key);
   bool dropped = id != NONE && drop_one(g, t, id, false);
@@ -412,7 +432,7 @@ void series_recount(chalk_segment *g) {
   for (uint32_t m = 0; m < atomic_load(&g->head->metric_top); m++) atomic_store(&g->metrics[m].series, 0);
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     uint32_t state = state_of(&g->series[id]);
-    metric *m = &g->metrics[g->series[id].metric];
+    metric *m = segment_metric_of(g, id);
     quarantined += state == SERIES_DROPPED;
     if (state != SERIES_LIVE || m->max_series == NONE) continue;
     live++;
@@ -434,44 +454,15 @@ static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch) {
   return true;
 }
 
-static void add_to_count(chalk_segment *g, uint32_t id, double n) {
-  shared_u64 *cell = segment_cell(g, 0, id);
-  uint64_t old = atomic_load(cell);
-  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n))) {
-  }
-}
-
-/* Gives the residue to the series that has the key now, through the shared slot. */
-static void pass_on(chalk_segment *g, uint32_t id) {
-  series *s = &g->series[id];
-  metric *m = &g->metrics[s->metric];
-  if (m->kind == CHALK_GAUGE || atomic_load(&m->state) == METRIC_FREE) return;
-  int64_t total = series_total(g, id), known = stored_total(g, s->at_drop, m->kind);
-  if (total <= known) return;
-  series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
-  uint32_t to;
-  int e = series_hold(g, &key, &to);
-  if (e == CHALK_OK || e == CHALK_FOLDED) {
-    uint64_t row = g->head->cells;
-    e = segment_chunk_make(g, g->slots[0].chunks, row, 8, to, to < METRICS);
-    if (e == CHALK_OK && m->kind == CHALK_COUNT) {
-      atomic_store(&s->at_drop, (uint64_t)total);
-      add_to_count(g, to, (double)(total - known));
-    } else if (e == CHALK_OK) {
-      stored_pass_on(g, id, to);
-    }
-  }
-  series_let_go(g, &key);
-}
-
 /* The registry lock keeps away those who take a slot and look at the gauges in it. */
 static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
   segment_lock_take(&g->head->registry);
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t bits = cell_bits(g, w, id);
     if (bits == 0) continue;
+    if (m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
     atomic_store(segment_cell(g, w, id), 0);
-    if (m->kind == CHALK_HISTOGRAM) histogram_free(g, bits);
+    if (m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
     if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
   }
   segment_lock_give(&g->head->registry);
@@ -481,8 +472,8 @@ bool series_reclaim(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   uint64_t epoch = atomic_load(&s->drop_epoch);
   if (state_of(s) != SERIES_DROPPED || epoch == UNKNOWN_EPOCH || !all_have_seen(g, id, epoch)) return false;
-  metric *m = &g->metrics[s->metric];
-  pass_on(g, id);
+  metric *m = segment_metric_of(g, id);
+  residue_pass_on(g, id);
   atomic_fetch_add_explicit(&s->generation, 1, memory_order_seq_cst);
   free_cells(g, id, m);
   stored_forget_baselines(g, id, m->kind);

@@ -33,6 +33,10 @@ int series_hold(chalk_segment *g, series_key *key, uint32_t *id);
 void series_hold_overflow(chalk_segment *g, series_key *key);
 void series_let_go(chalk_segment *g, const series_key *key);
 
+/* Puts right what a dead owner of the stripe's lock left. */
+void series_repair(chalk_segment *g, uint64_t hash);
+static inline uint32_t series_stripe(uint64_t hash) { return (uint32_t)(hash >> 58); }
+
 /* Whether the number still is this series, alive. */
 bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation);
 

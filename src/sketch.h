@@ -61,6 +61,12 @@ double sketch_error_of(int scale);
 /* The lower bound of bucket `index`, which is the upper one of index - 1. */
 double sketch_bound(int32_t index, int scale);
 
+/* Whether a finite number can fall into this bucket, or into one near it: its bounds can be worked out. */
+static inline int sketch_index_fits(int32_t index, int scale) {
+  int32_t octave = scale > 0 ? 1 << scale : 1;
+  return index >= -1080 * octave && index < 1025 * octave;
+}
+
 /* Brings a sketch to a coarser scale. */
 void sketch_coarsen(chalk_sketch *k, int scale);
 /* Adds buckets of a scale not finer than the sketch's own; they are sorted in place. 0, or CHALK_EMEMORY. */

@@ -6,6 +6,7 @@
 
 #include "key.h"
 #include "metric.h"
+#include "peek.h"
 #include "process.h"
 #include "series.h"
 #include "stored.h"
@@ -142,20 +143,22 @@ const chalk_entry *chalk_snapshot_entries(const chalk_snapshot *s, uint32_t *cou
   return s->entries;
 }
 
-size_t chalk_snapshot_key(chalk_snapshot *s, uint32_t i, char *out, size_t size) {
-  const chalk_entry *e = &s->entries[i];
-  if (e->series < METRICS) {
-    char key[KEY_MOST];
-    uint32_t n = key_overflow(key, s->segment->metrics[e->metric].tags);
-    if (n <= size) memcpy(out, key, n);
-    return n <= size ? n : 0;
-  }
+uint32_t snapshot_key(const chalk_snapshot *s, const chalk_entry *e, void *out) {
+  if (e->series < METRICS) return key_overflow(out, s->segment->metrics[e->metric].tags);
   const series *x = &s->segment->series[e->series];
   uint32_t n = x->key_size;
-  uint64_t at = x->key;
-  if (n > size || at + n > s->segment->size || !snapshot_is_current(s, e)) return 0;
-  memcpy(out, segment_at(s->segment, at), n);
-  return snapshot_is_current(s, e) ? n : 0;
+  const void *key = segment_block(s->segment, x->key, (n + 7) / 8 * 8);
+  if (n > 0 && (n > KEY_MOST || !key)) return NONE;
+  peek_bytes(out, key, n);
+  return snapshot_is_current(s, e) ? n : NONE;
+}
+
+size_t chalk_snapshot_key(chalk_snapshot *s, uint32_t i, char *out, size_t size) {
+  uint64_t key[(KEY_MOST + 7) / 8];
+  uint32_t n = snapshot_key(s, &s->entries[i], key);
+  if (n > size) return 0;
+  memcpy(out, key, n);
+  return n;
 }
 
 bool snapshot_sum(const chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
@@ -219,17 +222,15 @@ const chalk_sketch *chalk_snapshot_sketch(chalk_snapshot *s, uint32_t i) {
 uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint64_t *counts) {
   const snapshot_detail *d = snapshot_detail_of(s, i);
   if (!d) return 0;
-  const metric *m = &s->segment->metrics[s->entries[i].metric];
-  const double *le = segment_at(s->segment, m->le);
-  for (uint32_t k = 0; k <= m->les; k++) {
-    bounds[k] = k < m->les ? le[k] : INFINITY;
-    counts[k] = d->sum.le[k];
-  }
-  return m->les + 1;
+  uint32_t n = chalk_metric_les(s->segment, s->entries[i].metric, bounds);
+  if (n != d->sum.les) return 0;
+  bounds[n] = INFINITY;
+  memcpy(counts, d->sum.le, (n + 1) * sizeof *counts);
+  return n + 1;
 }
 
 chalk_sketch *chalk_series_sketch(chalk_series *s) {
-  if (*s->shared + *s->own != s->epoch && chalk_rebind(s) < 0) return NULL;
+  if (!writer_is_current(s) && chalk_rebind(s) < 0) return NULL;
   chalk_segment *g = s->writer->segment;
   chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
   histogram_sum sum = {0};

@@ -27,6 +27,8 @@ static inline bool snapshot_is_current(const chalk_snapshot *s, const chalk_entr
   return atomic_load_explicit(&s->segment->series[e->series].generation, memory_order_acquire) == e->generation;
 }
 
+/* Copies the entry's key to `out`, which has room for KEY_MOST and is aligned to words; its size, NONE if it is gone. */
+uint32_t snapshot_key(const chalk_snapshot *s, const chalk_entry *e, void *out);
 /* The detail of a histogram entry; NULL: out of memory. */
 const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i);
 /* The counts of a histogram entry as they stand now. False: it is gone. */

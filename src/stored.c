@@ -18,7 +18,7 @@ typedef struct stored {
 
 int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch) {
   int e = CHALK_OK;
-  sum->les = g->metrics[g->series[id].metric].les;
+  sum->les = segment_metric_of(g, id)->les;
   for (uint32_t w = 0; w < atomic_load(&g->head->slot_top) && e == CHALK_OK; w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, id)) continue;
     uint64_t offset = atomic_load_explicit(segment_cell(g, w, id), memory_order_acquire);
@@ -112,39 +112,58 @@ int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {
   return (int64_t)s->counts[s->les];
 }
 
-void stored_pass_on(chalk_segment *g, uint32_t from, uint32_t to) {
-  shared_u64 *cell = segment_cell(g, 0, to);
-  uint64_t block = atomic_load(cell), at_drop = atomic_load(&g->series[from].at_drop);
-  uint32_t les = g->metrics[g->series[from].metric].les, buckets = atomic_load(&g->head->max_buckets);
-  if (!block) {
-    block = histogram_new(g, les, to < METRICS);
-    if (!block) return;
-    atomic_store(cell, block);
-  }
-  chalk_sketch *now = chalk_sketch_new(0.0001, buckets), *then = chalk_sketch_new(0.0001, buckets), *d = NULL;
-  histogram_sum sum = {0}, before = {0};
-  if (now && then && stored_read(g, from, &sum, now) == CHALK_OK &&
-      (!at_drop || stored_load(g, at_drop, &before, then) == CHALK_OK)) {
-    d = sketch_difference(now, then);
-  }
-  /* First what it now stands at, then the sum: dying in between must not pass on twice. */
-  uint64_t settled = d ? stored_write(g, &sum, now, true) : 0;
-  if (settled) {
-    atomic_store(&g->series[from].at_drop, settled);
-    stored_give(g, at_drop);
-    for (uint32_t i = 0; i <= les; i++) sum.le[i] -= before.le[i];
-    d->sum = sum.sum - before.sum;
-    histogram_merge(g, segment_at(g, block), d, sum.le);
-  }
-  chalk_sketch_free(now), chalk_sketch_free(then), chalk_sketch_free(d);
+uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind) {
+  if (kind != CHALK_HISTOGRAM || !total) return 0;
+  const stored *s = segment_at(g, total);
+  return s->count;
 }
 
-void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
+static bool is_further(const chalk_segment *g, uint64_t a, uint64_t b, uint32_t kind) {
+  int64_t more = stored_total(g, a, kind) - stored_total(g, b, kind);
+  return more > 0 || (more == 0 && stored_sketched(g, a, kind) > stored_sketched(g, b, kind));
+}
+
+uint64_t stored_known(const chalk_segment *g, uint32_t id, uint32_t kind) {
+  series *s = &g->series[id];
+  uint64_t known = atomic_load(&s->at_drop);
   for (uint32_t c = 0; c < CURSORS; c++) {
     cursor_head *head = &g->cursors[c];
     if (!atomic_load(&head->state) || !segment_chunk_real(g, head->chunks, id)) continue;
     baseline *b = segment_baseline(g, c, id);
+    if (atomic_load(&b->generation) != atomic_load(&s->generation)) continue;
+    uint64_t sent = atomic_load(&b->total);
+    if (is_further(g, sent, known, kind)) known = sent;
+  }
+  return known;
+}
+
+void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
+  for (uint32_t c = 0; c < CURSORS; c++) {
+    /* Of cursors not in use too: somebody may have died at making or freeing one. */
+    if (!segment_chunk_real(g, g->cursors[c].chunks, id)) continue;
+    baseline *b = segment_baseline(g, c, id);
     uint64_t total = atomic_exchange(&b->total, 0);
     if (kind == CHALK_HISTOGRAM) stored_give(g, total);
   }
+}
+
+static bool side_is_sound(const int32_t *indices, uint32_t n, int scale) {
+  for (uint32_t i = 0; i < n; i++) {
+    if (!sketch_index_fits(indices[i], scale) || (i > 0 && indices[i] <= indices[i - 1])) return false;
+  }
+  return true;
+}
+
+bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, recovery *r) {
+  const stored *s = segment_block(g, offset, sizeof *s);
+  if (!s || s->les != les || s->n_positive > UINT32_MAX - s->n_negative) return false;
+  uint32_t n = s->n_positive + s->n_negative;
+  if (s->size != size_of(les, n) || !recover_block(r, offset, s->size)) return false;
+  if (s->scale < SKETCH_LEAST_SCALE || s->scale > SKETCH_MOST_SCALE) return false;
+  for (uint32_t i = 0; i <= les; i++) {
+    if (s->counts[i] > RECOVER_MOST || (i > 0 && s->counts[i] < s->counts[i - 1])) return false;
+  }
+  const int32_t *indices = (const int32_t *)(s->counts + les + 1 + n);
+  return side_is_sound(indices, s->n_positive, s->scale) &&
+         side_is_sound(indices + s->n_positive, s->n_negative, s->scale);
 }

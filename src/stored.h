@@ -20,11 +20,19 @@ int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, cha
 bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *sketch);
 void stored_give(chalk_segment *g, uint64_t offset);
 
+/* Whether such a block of `les` bounds stands there. */
+bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, recovery *r);
+
 /* The total in `at_drop` or a baseline: of a count the number itself, of a histogram what its block says. */
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind);
+/* How many values are in the block's sketch: one more than it says where a record was under way. */
+uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind);
+/*
+ * What nobody has to be told of a dropped series any more: what it was dropped with, or what a cursor sent, which is
+ * more where a snapshot was taken between the dropper's look at the cells and the drop.
+ */
+uint64_t stored_known(const chalk_segment *g, uint32_t id, uint32_t kind);
 
-/* Adds to a live series what another, dropped one recorded since its drop, through the shared slot. */
-void stored_pass_on(chalk_segment *g, uint32_t from, uint32_t to);
 /* Frees the blocks that cursors keep for a series. */
 void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind);
 

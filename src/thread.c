@@ -187,7 +187,8 @@ int chalk_thread_wait(chalk_thread *t, double timeout) {
 }
 
 void chalk_thread_free(chalk_thread *t) {
-  if (t->pid != (uint32_t)getpid() || !t->ended) return;
+  if (!chalk_thread_wait(t, 0)) return;
+  if (t->pid != (uint32_t)getpid()) return;
   process_lock();
   for (chalk_thread **p = &threads; *p; p = &(*p)->next) {
     if (*p == t) {

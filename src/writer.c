@@ -35,7 +35,7 @@ static void forget_gauges(chalk_segment *g, uint32_t number) {
   for (uint32_t id = 0; id < series_top(g); id++) {
     if (id == atomic_load(&g->head->metric_top)) id = METRICS;
     if (id >= series_top(g)) break;
-    const metric *m = &g->metrics[g->series[id].metric];
+    const metric *m = segment_metric_of(g, id);
     if (m->kind != CHALK_GAUGE || m->across == CHALK_LAST) continue;
     if (!segment_chunk_real(g, g->slots[number].chunks, id)) continue;
     uint64_t offset = atomic_load(segment_cell(g, number, id));
@@ -251,7 +251,7 @@ static int bind_cell(chalk_series *s, uint32_t id) {
   uint64_t block = own_block ? block_of(w, id, m) : 0;
   if (own_block && !block) return CHALK_EMEMORY;
   uint64_t unbound = 0;
-  if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(-0.0));
+  if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(BOUND));
   s->cell = (double *)(m->kind == CHALK_COUNT ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
   s->histogram = m->kind == CHALK_HISTOGRAM ? segment_at(g, block) : NULL;
   s->plan = m->kind == CHALK_HISTOGRAM ? plan_of(w, s->metric, s->histogram) : NULL;
@@ -341,8 +341,6 @@ int chalk_rebind(chalk_series *s) {
   return bind_key(s, see_epoch(w));
 }
 
-static bool is_current(const chalk_series *s) { return *s->shared + *s->own == s->epoch; }
-
 /* Recording */
 
 static void add_atomic(shared_u64 *cell, double n) {
@@ -383,7 +381,7 @@ static int record_shared(chalk_series *s, double v, bool set) {
 /* Whether the record may go on through the handle; if not it was done otherwise, or cannot be. *e is the code. */
 static bool prepare(chalk_series *s, double v, bool set, int *e) {
   *e = CHALK_OK;
-  if (is_current(s)) return true;
+  if (writer_is_current(s)) return true;
   chalk_writer *w = s->writer;
   if (w->pid != 0) writer_take_slot(w);
   if (w->pid != 0 && w->slot == 0) {
@@ -431,7 +429,8 @@ static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v)
 }
 
 int chalk_record(chalk_series *s, double v) {
-  if (__builtin_expect(!is_current(s) || !s->histogram || !histogram_is_usual(v), 0)) return record_otherwise(s, v);
+  if (__builtin_expect(!writer_is_current(s) || !s->histogram || !histogram_is_usual(v), 0))
+    return record_otherwise(s, v);
   return histogram_add(s, v);
 }
 
@@ -439,7 +438,7 @@ int chalk_record(chalk_series *s, double v) {
 
 double chalk_value(chalk_series *s) {
   int e;
-  if (!is_current(s)) {
+  if (!writer_is_current(s)) {
     e = chalk_rebind(s);
     if (e < 0) return NAN;
   }

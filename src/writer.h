@@ -25,6 +25,11 @@ struct chalk_writer {
   uint32_t *generations; /* of their overflow series, when they were: a number may have gone to another metric */
 };
 
+/* Whether a handle was bound at the epoch that is. */
+static inline bool writer_is_current(const chalk_series *s) {
+  return load_double((const shared_u64 *)s->shared) + *s->own == s->epoch;
+}
+
 /* Takes a slot if the process has none yet (it was just opened, or forked). */
 void writer_take_slot(chalk_writer *w);
 

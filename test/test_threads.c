@@ -151,7 +151,7 @@ static void act_definer(actor *a) {
     int n = snprintf(shape, sizeof shape, "the shape of %u", roll(a, 3));
     chalk_definition d = {.name = "reloaded", .shape = shape, .blob = shape, .kind = roll(a, 2) ? 1 : 3, .tags = 1};
     d.name_size = 8, d.shape_size = d.blob_size = (size_t)n;
-    chalk_writer *w = open_writer(t->g);
+    chalk_writer *w = join_in(t);
     int metric = chalk_define(w, &d, NULL);
     CHECK(metric >= 0);
     chalk_series *s = bind_numbered(t, w, STABLE, 0), *r = bind(w, metric, "x");
@@ -226,7 +226,7 @@ static void flush(stage *t) {
     chalk_sketch_free(k);
   }
   CHECK(chalk_cursor_commit(c, s, 0, n, chalk_now()) == CHALK_OK);
-  chalk_sweep(s, chalk_now(), (double[]){0.05, 0.05, 0.05});
+  chalk_sweep(s, chalk_now(), (double[]){0, 0, 0.05});
   chalk_snapshot_free(s);
   chalk_cursor_close(c);
   chalk_heartbeat(t->g);

@@ -112,6 +112,7 @@ function M.run(world)
     act(self, now)
     if now - sampled > 0.5 then
       sampled = now
+      collectgarbage() -- what is left in memory is in use, or the collector of the flush thread's VM has yet to come
       self.ledger:set("descriptors", posix.descriptors())
     end
     posix.sleep(TICK)

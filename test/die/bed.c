@@ -99,6 +99,7 @@ void bed_send(bed *b, const char *name, bool fresh) {
     if (histogram) {
       chalk_sketch *k = chalk_cursor_delta_sketch(c, s, i);
       EXPECT(k);
+      delta = (int64_t)chalk_sketch_count(k);
       chalk_sketch_free(k);
     }
     if (histogram || e[i].metric == (uint32_t)b->count) {

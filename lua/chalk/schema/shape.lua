@@ -7,11 +7,11 @@
 --     metrics.json: namespaces.http.metrics[2].tags[1]: unknown tag "endpont", did you mean "endpoint"?
 
 local json = require("chalk.json")
+local quote = require("chalk.schema.quote")
 local suggest = require("chalk.schema.suggest")
 
 local M = {}
 
-local QUOTED = 64
 local HINTED = 100
 
 ---@class chalk.Report
@@ -53,21 +53,7 @@ function Report:hint(word, list)
   return hint and ", " .. hint or ""
 end
 
-local function escaped(character)
-  return ("\\%d"):format(character:byte())
-end
-
---- A string in double quotes, made fit for one line of a log and cut when it is long.
----@param text string
----@return string
-function M.quote(text)
-  local shown = text:sub(1, QUOTED)
-  if json.invalid_utf8(shown) then
-    shown = shown:gsub("[\128-\255]", escaped)
-  end
-  shown = shown:gsub("[%c\\\"]", escaped)
-  return '"' .. shown .. (#text > QUOTED and "..." or "") .. '"'
-end
+M.quote = quote
 
 --- The path of a member of what stands at `path`.
 ---@param path string
@@ -77,7 +63,7 @@ function M.at(path, key)
   if type(key) == "number" then
     return ("%s[%d]"):format(path, key)
   elseif not key:find("^[%a_][%w_]*$") then
-    return ("%s[%s]"):format(path, M.quote(key))
+    return ("%s[%s]"):format(path, quote(key))
   end
   return path == "" and key or path .. "." .. key
 end
@@ -180,7 +166,7 @@ end
 local function report_unknown(report, path, value, known)
   for _, name in ipairs(M.names(value)) do
     if not known[name] then
-      report:add(path, "unknown field %s%s", M.quote(name), report:hint(name, M.names(known)))
+      report:add(path, "unknown field %s%s", quote(name), report:hint(name, M.names(known)))
     end
   end
 end

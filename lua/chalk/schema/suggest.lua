@@ -1,5 +1,7 @@
 --- Which known word a misspelt one was meant to be.
 
+local quote = require("chalk.schema.quote")
+
 local LONGEST = 128
 local FURTHEST = 2
 
@@ -48,7 +50,7 @@ local function suggest(word, list)
       best, least = candidate, found
     end
   end
-  return best and ('did you mean "%s"?'):format(best) or nil
+  return best and ("did you mean %s?"):format(quote(best, LONGEST)) or nil
 end
 
 return suggest

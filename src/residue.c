@@ -1,0 +1,111 @@
+#include "residue.h"
+
+#include "heap.h"
+#include "histogram.h"
+#include "key.h"
+#include "series.h"
+#include "stored.h"
+
+void residue_finish(chalk_segment *g, stripe *t) {
+  if (!atomic_load_explicit(&t->passing, memory_order_acquire)) return;
+  series *from = &g->series[t->pass_from];
+  shared_u64 *cell = segment_cell(g, 0, t->pass_to);
+  bool is_histogram = segment_metric_of(g, t->pass_from)->kind == CHALK_HISTOGRAM;
+  uint64_t tables[2] = {0, 0};
+  if (is_histogram) {
+    histogram_become(segment_at(g, atomic_load(cell)), segment_at(g, t->pass_value), tables);
+  } else {
+    atomic_store(cell, t->pass_value);
+  }
+  uint64_t old = atomic_exchange(&from->at_drop, t->pass_at_drop);
+  atomic_store(&t->passing, 0);
+  if (!is_histogram) return;
+  for (int i = 0; i < 2; i++) histogram_free_table(g, tables[i]);
+  histogram_free_block(g, t->pass_value);
+  if (old != t->pass_at_drop) stored_give(g, old);
+}
+
+/* `value` is what the successor's cell is to be; of a histogram, a block that its own is to become equal to. */
+static void pass(chalk_segment *g, stripe *t, uint32_t from, uint32_t to, uint64_t value, uint64_t at_drop) {
+  t->pass_from = from;
+  t->pass_to = to;
+  t->pass_value = value;
+  t->pass_at_drop = at_drop;
+  atomic_store_explicit(&t->passing, 1, memory_order_release);
+  residue_finish(g, t);
+}
+
+static void pass_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+  int64_t total = series_total(g, from), known = (int64_t)stored_known(g, from, CHALK_COUNT);
+  double had = as_double(atomic_load(segment_cell(g, 0, to)));
+  if (total > known) pass(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
+}
+
+/* A block with all that `h` has and what `from` got since it was dropped; 0 without memory. */
+static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum *now, chalk_sketch *all, uint32_t from,
+                       bool last) {
+  uint32_t buckets = atomic_load(&g->head->max_buckets);
+  uint64_t known = stored_known(g, from, CHALK_HISTOGRAM), block = histogram_new(g, h->les, last);
+  chalk_sketch *then = chalk_sketch_new(0.0001, buckets), *had = chalk_sketch_new(0.0001, buckets), *more = NULL;
+  histogram_sum before = {0}, own = {0};
+  histogram_read(h, &own);
+  if (block && then && had && histogram_read_sketch(g, h, had) == CHALK_OK &&
+      (!known || stored_load(g, known, &before, then) == CHALK_OK)) {
+    more = sketch_difference(all, then);
+  }
+  bool done = more != NULL;
+  if (done) {
+    uint64_t les[CHALK_LES + 1];
+    for (uint32_t i = 0; i <= h->les; i++) les[i] = now->le[i] - before.le[i];
+    more->sum = now->sum - before.sum;
+    done = histogram_merge(g, segment_at(g, block), had, own.le) == CHALK_OK &&
+           histogram_merge(g, segment_at(g, block), more, les) == CHALK_OK;
+  }
+  if (block && !done) histogram_free(g, block);
+  chalk_sketch_free(then), chalk_sketch_free(had), chalk_sketch_free(more);
+  return done ? block : 0;
+}
+
+static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+  shared_u64 *cell = segment_cell(g, 0, to);
+  bool last = to < METRICS;
+  if (!atomic_load(cell)) {
+    uint64_t new = histogram_new(g, segment_metric_of(g, from)->les, last);
+    if (!new) return;
+    atomic_store(cell, new);
+  }
+  chalk_sketch *all = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  histogram_sum now = {0};
+  if (all && stored_read(g, from, &now, all) == CHALK_OK) {
+    uint64_t block = joined(g, segment_at(g, atomic_load(cell)), &now, all, from, last);
+    uint64_t settled = block ? stored_write(g, &now, all, true) : 0;
+    if (settled) {
+      pass(g, t, from, to, block, settled);
+    } else if (block) {
+      histogram_free(g, block);
+    }
+  }
+  chalk_sketch_free(all);
+}
+
+static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
+  return series_total(g, id) > stored_total(g, stored_known(g, id, kind), kind);
+}
+
+void residue_pass_on(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  metric *m = segment_metric_of(g, id);
+  if (m->kind == CHALK_GAUGE || atomic_load(&m->state) == METRIC_FREE) return;
+  /* A holder before this one may have died at passing it on. */
+  series_repair(g, s->hash);
+  series_repair(g, key_overflow_hash(s->metric));
+  if (!is_owed(g, id, m->kind)) return;
+  series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
+  uint32_t to;
+  int e = series_hold(g, &key, &to);
+  if (e >= 0) e = segment_chunk_make(g, g->slots[0].chunks, g->head->cells, 8, to, to < METRICS);
+  stripe *t = &g->stripes[series_stripe(key.hash)];
+  if (e >= 0 && m->kind == CHALK_COUNT) pass_count(g, t, id, to);
+  if (e >= 0 && m->kind == CHALK_HISTOGRAM) pass_histogram(g, t, id, to);
+  series_let_go(g, &key);
+}

@@ -1,0 +1,129 @@
+/*
+ * A thousand deaths at random moments: processes that record, create, grow and collapse, drop, sweep and send with a
+ * cursor are killed one after the other. What the others counted stays exact, what is exposed stays readable, and a
+ * receiver gets what was counted, but for the batches that were under way.
+ */
+#include <sys/mman.h>
+
+#include "common.h"
+#include "exposition.h"
+
+enum { KILLS = 1000, VICTIMS = 4, TAGS = 60 };
+
+static int count, latency, load, mine, my_latency;
+
+/* What processes tell each other outside the segment. */
+typedef struct notes {
+  shared_u64 sent; /* what the receiver got of `mine` */
+  shared_u64 repeated;
+} notes;
+
+/* A flush: to a receiver that adds up what comes, with the role of the flusher. */
+static void flush(chalk_segment *g, notes *n, double now) {
+  if (chalk_hold(g, chalk_generation(g, 0)) != 1) return;
+  chalk_cursor *c = chalk_cursor_open(g, "receiver", 1, now, NULL);
+  chalk_snapshot *s = c ? chalk_snapshot_take(g, 1, NULL) : NULL;
+  uint32_t entries = 0;
+  const chalk_entry *e = s ? chalk_snapshot_entries(s, &entries) : NULL;
+  for (uint32_t i = 0; i < entries; i++) {
+    uint64_t delta = e[i].metric == (uint32_t)mine ? (uint64_t)chalk_cursor_delta(c, s, i) : 0;
+    /* Told before it is sent: what a death in the batch may repeat. */
+    atomic_store(&n->repeated, delta);
+    atomic_fetch_add(&n->sent, delta);
+    chalk_cursor_commit(c, s, i, i + 1, now);
+    atomic_store(&n->repeated, 0);
+  }
+  double idle[3] = {0, 0, 0};
+  if (s) chalk_sweep(s, now, idle);
+  chalk_snapshot_free(s);
+  if (c) chalk_cursor_close(c);
+  chalk_heartbeat(g);
+  chalk_release(g);
+}
+
+static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, uint64_t seed) {
+  for (uint64_t i = 0; i < seed; i++) random_bits();
+  for (uint64_t i = 0;; i++) {
+    char tag[32];
+    snprintf(tag, sizeof tag, "v%u", (unsigned)(random_bits() % TAGS));
+    chalk_series *c = bind(w, count, tag), *h = bind(w, latency, tag), *l = bind(w, load, tag);
+    for (int k = 0; k < 30; k++) {
+      chalk_add(c, 1);
+      double v = exp(20 * random_unit() - 10);
+      chalk_record(h, k % 5 ? v : -v);
+      chalk_set(l, v);
+    }
+    free(c), free(h), free(l);
+    if (i % 3 == 0) drop(w, count, tag), drop(w, latency, tag), drop(w, load, tag);
+    if (i % 5 == 0) flush(g, n, 1000);
+    if (i % 200 == 199) chalk_clear(w, (uint32_t)count);
+  }
+}
+
+static pid_t start(chalk_segment *g, chalk_writer *w, notes *n, uint64_t seed) {
+  pid_t pid = fork_child();
+  if (pid == 0) be_victim(g, w, n, seed);
+  return pid;
+}
+
+static void check_text(chalk_segment *g) {
+  size_t size;
+  char *text = exposition_render(g, &size);
+  assert_non_null(text);
+  const char *bad = exposition_check(text, size);
+  if (bad) fail_msg("not a line of an exposition: %s", bad);
+  free(text);
+}
+
+/* The word of those who define the format, where it is installed. */
+static void check_with_promtool(chalk_segment *g) {
+  if (system("command -v promtool >/dev/null 2>&1") != 0) return;
+  size_t size;
+  char *text = exposition_render(g, &size);
+  FILE *p = popen("promtool check metrics 2>&1 | grep -v 'no help text' >&2; exit ${PIPESTATUS:-0}", "w");
+  assert_non_null(p);
+  assert_int_equal(fwrite(text, 1, size, p), size);
+  pclose(p);
+  free(text);
+}
+
+static void test_a_thousand_kills(void **state) {
+  (void)state;
+  chalk_options o = {.max_buckets = 16, .memory_limit = 64 << 20};
+  chalk_segment *g = open_segment(&o);
+  chalk_writer *w = open_writer(g);
+  count = define(w, "count", CHALK_COUNT, 1, 0), latency = define(w, "latency", CHALK_HISTOGRAM, 1, 5);
+  mine = define(w, "mine", CHALK_COUNT, 1, 0), my_latency = define(w, "my_latency", CHALK_HISTOGRAM, 1, 5);
+  load = define_across(w, "load", CHALK_MAX);
+  notes *n = mmap(NULL, sizeof *n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  assert_true(n != MAP_FAILED);
+  pid_t victims[VICTIMS];
+  for (int i = 0; i < VICTIMS; i++) victims[i] = start(g, w, n, (uint64_t)i);
+  chalk_series *s = bind(w, mine, "kept"), *h = bind(w, my_latency, "kept");
+  int64_t recorded = 0, repeated = 0;
+  double started = chalk_now();
+  for (int i = 0; i < KILLS; i++) {
+    double end = chalk_now() + 0.001 + random_unit() * 0.03;
+    while (chalk_now() < end) {
+      char tag[16];
+      snprintf(tag, sizeof tag, "m%d", (int)(recorded % 100));
+      chalk_series *other = bind(w, mine, tag);
+      assert_true(chalk_add(other, 1) >= CHALK_OK);
+      assert_true(chalk_add(s, 1) >= CHALK_OK);
+      assert_true(chalk_record(h, (double)(recorded % 777) - 5) >= CHALK_OK);
+      free(other);
+      if (++recorded % 16 == 0) pause_ms(1);
+    }
+    chalk_writer_tick(w);
+    pid_t pid = victims[i % VICTIMS];
+    kill_child(pid);
+    if (chalk_info_holder_is(g, pid)) repeated += (int64_t)atomic_exchange(&n->repeated, 0);
+    victims[i % VICTIMS] = start(g, w, n, (uint64_t)i);
+    assert_int_equal(total_of(g, mine), 2 * recorded);
+    assert_int_equal(total_of(g, my_latency), recorded);
+    assert_true(info_of(g).writers <= VICTIMS + 2);
+    if (i % 10 == 0) check_text(g);
+    if (i % 250 == 0) check_with_promtool(g);
+  }
+  (void)started, (void)repeated;
+}
