@@ -156,7 +156,7 @@ size_t chalk_snapshot_render(chalk_snapshot *s, const chalk_family *f, uint32_t 
   plan p;
   uint32_t kind = s->segment->metrics[s->entries[*next].metric].kind;
   /* The number went to another metric. */
-  if ((kind == CHALK_HISTOGRAM) != (f->bucket != NULL)) {
+  if (!(kind == CHALK_HISTOGRAM ? f->bucket : f->sample)) {
     *next = last;
     return 0;
   }

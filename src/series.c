@@ -371,7 +371,13 @@ static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, bool idle) {
   return true;
 }
 
-static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t *ids, uint32_t n, bool idle) {
+/* What drops of all the ids: whoever is not the holder may find them in another metric's use meanwhile. */
+typedef struct drop {
+  uint32_t metric; /* NONE: any */
+  bool idle;
+} drop;
+
+static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t *ids, uint32_t n, drop d) {
   uint32_t dropped = 0;
   stripe *t = stripe_lock(g, number);
   for (uint32_t i = 0; i < n; i++) {

@@ -25,8 +25,9 @@ static inline char *exposition_render(chalk_segment *g, size_t *size) {
   while (out && next < n) {
     uint32_t last = next, metric = e[next].metric;
     while (last < n && e[last].metric == metric) last++;
-    size_t blob_size = 0;
-    const char *blob = chalk_metric_blob(g, metric, &blob_size);
+    char blob[48];
+    size_t blob_size = chalk_metric_blob(g, metric, blob, sizeof blob);
+    if (blob_size > sizeof blob) blob_size = 0;
     char name[4][64], le_text[CHALK_LES][32];
     double bounds[CHALK_LES];
     const char *le[CHALK_LES];
@@ -37,7 +38,7 @@ static inline char *exposition_render(chalk_segment *g, size_t *size) {
     }
     static const char *const suffix[] = {"", "_bucket", "_sum", "_count"};
     for (int i = 0; i < 4; i++)
-      snprintf(name[i], sizeof name[i], "%.*s%s", (int)blob_size, blob ? blob : "", suffix[i]);
+      snprintf(name[i], sizeof name[i], "%.*s%s", (int)blob_size, blob, suffix[i]);
     /* Nothing but the name says of which kind it is here. */
     const char *type = strstr(name[0], "latency") ? types[3] : strstr(name[0], "load") ? types[2] : types[1];
     chalk_family f = {.sample = name[0],

@@ -266,9 +266,10 @@ static void test_definitions_supersede_and_leave(void **state) {
   chalk_writer_close(w);
   for (int i = 0; i < 4; i++) sweep(g, 1000 * i, 0);
   assert_int_equal(info_of(g).metrics, 1);
-  size_t size;
-  assert_null(chalk_metric_blob(g, (uint32_t)old, &size));
-  assert_non_null(chalk_metric_blob(g, (uint32_t) new, &size));
+  char blob[16];
+  assert_int_equal(chalk_metric_blob(g, (uint32_t)old, blob, sizeof blob), 0);
+  assert_int_equal(chalk_metric_blob(g, (uint32_t) new, blob, sizeof blob), sizeof "requests" - 1);
+  assert_memory_equal(blob, "requests", sizeof "requests" - 1);
   free(s);
   chalk_writer_close(next);
   chalk_segment_close(g);

@@ -21,18 +21,29 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local size = ffi.new "size_t[1]"
+local room = 4096
+local text = ffi.new("char[?]", room)
 local count = ffi.new "uint32_t[1]"
 local bounds = ffi.new("double[?]", C.CHALK_LES)
 
 -- Decoded definitions by their bytes, so that one metric is one table from scrape to scrape.
 local decoded = setmetatable({}, { __mode = "v" })
 
+---@return string? blob
+local function blob_of(segment, metric)
+  local size = tonumber(C.chalk_metric_blob(segment, metric, text, room))
+  while size > room do
+    room = size
+    text = ffi.new("char[?]", room)
+    size = tonumber(C.chalk_metric_blob(segment, metric, text, room))
+  end
+  return size > 0 and ffi.string(text, size) or nil
+end
+
 ---@return table? definition
 local function definition_of(segment, metric)
-  local blob = C.chalk_metric_blob(segment, metric, size)
-  if blob == nil then return nil end
-  local bytes = ffi.string(blob, size[0])
+  local bytes = blob_of(segment, metric)
+  if not bytes then return nil end
   local definition = decoded[bytes]
   if not definition then
     definition = schema.decode(bytes)
