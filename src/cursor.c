@@ -117,7 +117,14 @@ static uint32_t kind_of(const chalk_cursor *c, const chalk_entry *e) { return c-
 
 int64_t chalk_cursor_delta(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   const chalk_entry *e = &s->entries[i];
-  int64_t d = e->total - stored_total(c->segment, sent_of(c, e), kind_of(c, e));
+  chalk_segment *g = c->segment;
+  uint32_t kind = kind_of(c, e);
+  uint64_t sent = sent_of(c, e);
+  int64_t d = e->total - stored_total(g, sent, kind);
+  if (d <= 0 && e->dropped && kind == CHALK_HISTOGRAM) {
+    uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
+    d = (int64_t)(stored_sketched(g, at_drop, kind) - stored_sketched(g, sent, kind));
+  }
   return d > 0 ? d : 0;
 }
 

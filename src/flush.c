@@ -110,7 +110,7 @@ enum { QUARANTINE = 300, STAMPED = 2 };
 static void reclaim(chalk_segment *g, double now, const double *idle) {
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
-    if (atomic_load(&s->state) != SERIES_DROPPED) continue;
+    if (atomic_load(&s->state) != SERIES_DROPPED || !series_is_settled(s)) continue;
     uint32_t kind = segment_metric_of(g, id)->kind;
     if (s->active != STAMPED) s->active = STAMPED, s->seen_time = now;
     double limit = idle[kind - 1] > 0 ? idle[kind - 1] : QUARANTINE;
@@ -128,7 +128,7 @@ int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {
     const chalk_entry *e = &s->entries[i];
     if (!e->dropped && e->series >= METRICS && is_idle(g, e, now, idle)) ids[n++] = e->series;
   }
-  int dropped = (int)series_drop(g, ids, n, true);
+  int dropped = (int)series_drop_idle(g, ids, n);
   free(ids);
   metric_sweep(g);
   cursor_sweep(g, now);

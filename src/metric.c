@@ -16,6 +16,11 @@ static uint32_t state_of(const chalk_segment *g, uint32_t number) {
   return atomic_load_explicit(&g->metrics[number].state, memory_order_acquire);
 }
 
+/* The generation of its overflow series moves when a metric leaves. */
+static uint32_t generation_of(const chalk_segment *g, uint32_t number) {
+  return atomic_load(&g->series[number].generation);
+}
+
 static bool bytes_are(const chalk_segment *g, uint64_t at, uint64_t size, const char *bytes, size_t n) {
   return size == n && memcmp(segment_at(g, at), bytes, n) == 0;
 }
@@ -110,7 +115,10 @@ static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d
 static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
   metric *m = &g->metrics[number];
   struct_free(g, number); /* somebody may have died at filling or freeing it */
-  m->kind = d->kind, m->across = d->across, m->tags = d->tags, m->les = d->les;
+  m->kind = d->kind;
+  m->across = d->across;
+  m->tags = d->tags;
+  m->les = d->les;
   m->max_series = d->max_series;
   m->hash = hash;
   m->name_size = d->name_size, m->shape_size = d->shape_size;
@@ -142,7 +150,7 @@ static int check(const chalk_definition *d, char *message) {
   return ok ? CHALK_OK : CHALK_EINVALID;
 }
 
-int metric_define(chalk_segment *g, const chalk_definition *d, char *message) {
+int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, char *message) {
   int e = check(d, message);
   if (e != CHALK_OK) return e;
   uint64_t hash = text_hash(d->name, d->name_size);
@@ -161,7 +169,11 @@ int metric_define(chalk_segment *g, const chalk_definition *d, char *message) {
       atomic_store_explicit(&g->head->metric_top, number + 1, memory_order_release);
     }
   }
-  if (e == CHALK_OK) make_newest(g, number, d, hash);
+  if (e == CHALK_OK) {
+    make_newest(g, number, d, hash);
+    *generation = generation_of(g, number);
+    if (uses) atomic_fetch_or(&uses[number / 64], 1ull << (number % 64));
+  }
   segment_lock_give(&g->head->registry);
   return e == CHALK_OK ? (int)number : e;
 }
@@ -195,11 +207,6 @@ bool metric_is_shown(const chalk_segment *g, uint32_t number) {
   bool shown = is_of_familys_kind(g, number);
   segment_lock_give(&g->head->registry);
   return shown;
-}
-
-/* The generation of its overflow series moves when a metric leaves. */
-static uint32_t generation_of(const chalk_segment *g, uint32_t number) {
-  return atomic_load(&g->series[number].generation);
 }
 
 size_t chalk_metric_blob(chalk_segment *g, uint32_t number, char *out, size_t size) {

@@ -16,7 +16,7 @@
 
 #include "heap.h"
 #include "process.h"
-#include "series.h"
+#include "recover.h"
 #include "sketch.h"
 
 #define MAGIC 0x31746e6d67657363ull /* "csegmnt1" */
@@ -139,13 +139,6 @@ static void read_boot(char *boot, size_t size) {
   close(fd);
 }
 
-static void make_locks(chalk_segment *g) {
-  header *h = g->head;
-  segment_lock_new(&h->registry), segment_lock_new(&h->ids_lock), segment_lock_new(&h->heap_lock),
-      segment_lock_new(&h->holder);
-  for (uint32_t i = 0; i < STRIPES; i++) segment_lock_new(&g->stripes[i].lock);
-}
-
 /* Writes a new segment's header; the file is all zeroes. `ready` is stored last. */
 static int create(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
   if (segment_allocate(g->fd, 0, plan->metrics) != CHALK_OK) {
@@ -168,7 +161,7 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   atomic_store(&h->slot_top, 1);
   read_boot(h->boot, sizeof h->boot);
   view(g);
-  make_locks(g);
+  segment_locks_new(g);
   for (uint32_t i = 0; i < STRIPES; i++) {
     stripe *s = &g->stripes[i];
     s->size = STRIPE_HEADS;
@@ -202,20 +195,29 @@ static bool is_half_made(const chalk_segment *g, uint64_t size) {
 }
 
 /*
- * A file that was left by another boot of the machine, or came from another machine: whoever owned its locks and slots
- * is gone, and its clock was another one. The counts stay.
+ * Two locks of the file. The first is held while a segment is opened. Part of the second is held by all who have it open,
+ * and by the forked children who do; so whoever opens it knows whether he is alone with what is in it.
  */
-static void revive(chalk_segment *g, const char *boot) {
-  header *h = g->head;
-  make_locks(g);
-  for (uint32_t i = 1; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 0);
-  for (uint32_t i = 0; i < CURSORS; i++) g->cursors[i].used = 0;
-  for (uint32_t id = METRICS; id < atomic_load(&h->ids_top); id++) g->series[id].seen_time = 0;
-  atomic_store(&h->flusher.pid, 0);
-  atomic_store(&h->heartbeat, 0);
-  atomic_store(&h->flushed, 0);
-  series_rebuild(g);
-  memcpy(h->boot, boot, sizeof h->boot);
+enum { OPENING, IN_USE };
+
+static int file_lock(int fd, int which, short type, bool wait) {
+  struct flock one = {.l_type = type, .l_whence = SEEK_SET, .l_start = which, .l_len = 1};
+  return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &one);
+}
+
+static bool is_in_use(int fd) {
+  struct flock one = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = IN_USE, .l_len = 1};
+  return fcntl(fd, F_OFD_GETLK, &one) != 0 || one.l_type != F_UNLCK;
+}
+
+/* What another process made, once mapped: as it is while somebody uses it, else looked through. */
+static int take_up(chalk_segment *g, const header *h, char *message) {
+  if (is_in_use(g->fd)) return CHALK_OK;
+  char boot[sizeof h->boot];
+  read_boot(boot, sizeof boot);
+  int e = recover(g, memcmp(boot, h->boot, sizeof boot) != 0, message);
+  if (e == CHALK_OK) memcpy(g->head->boot, boot, sizeof boot);
+  return e;
 }
 
 /* Maps what another process made at the path. */
@@ -242,10 +244,11 @@ static int attach(chalk_segment *g, uint64_t size, char *message) {
   g->base = base;
   g->size = size;
   view(g);
-  char boot[sizeof h.boot];
-  read_boot(boot, sizeof boot);
-  if (memcmp(boot, h.boot, sizeof boot) != 0) revive(g, boot);
-  return CHALK_OK;
+  int e = take_up(g, &h, message);
+  if (e == CHALK_OK) return CHALK_OK;
+  munmap(g->base, g->size); /* and the file stays as it is, for whoever wants to look at it */
+  g->base = NULL;
+  return e;
 }
 
 static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
@@ -267,18 +270,12 @@ static int open_file(const chalk_options *o, char *message) {
     process_say(message, "cannot open %s: %s", o->path ? o->path : "anonymous memory", strerror(errno));
     return -1;
   }
-  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-  if (o->path && fcntl(fd, F_OFD_SETLKW, &whole) != 0) {
+  if (o->path && file_lock(fd, OPENING, F_WRLCK, true) != 0) {
     process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
     close(fd);
     return -1;
   }
   return fd;
-}
-
-static void unlock_file(int fd) {
-  struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-  fcntl(fd, F_OFD_SETLK, &whole);
 }
 
 static chalk_segment *open_new(const char *name, const chalk_options *o, char *message) {
@@ -296,7 +293,11 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
   if (o->path) {
     /* A half-made file is emptied, so that the next to come makes it anew. */
     if (e != CHALK_OK && g->base && ftruncate(g->fd, 0) != 0) e = CHALK_EINVALID;
-    unlock_file(g->fd);
+    if (e == CHALK_OK && file_lock(g->fd, IN_USE, F_RDLCK, false) != 0) {
+      process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
+      e = CHALK_EINVALID;
+    }
+    file_lock(g->fd, OPENING, F_UNLCK, false);
   }
   if (e != CHALK_OK) {
     if (g->base) munmap(g->base, g->size);

@@ -26,8 +26,8 @@ typedef struct identity {
 
 static struct {
   shared_u32 pid; /* stored last: several threads may find out at once */
-  uint64_t space;
-  identity id;
+  shared_u64 space, start;
+  shared_u32 image;
 } self;
 
 void process_lock(void) { pthread_mutex_lock(&lock); }
@@ -87,7 +87,9 @@ static uint64_t pid_space(void) {
 static void know_self(void) {
   uint32_t pid = (uint32_t)getpid();
   if (self.pid == pid) return;
-  self.id = identity_of(pid);
+  identity id = identity_of(pid);
+  self.start = id.start;
+  self.image = id.image;
   self.space = pid_space();
   self.pid = pid;
 }
@@ -95,14 +97,14 @@ static void know_self(void) {
 void process_own(owner *o) {
   know_self();
   atomic_store(&o->space, self.space);
-  atomic_store(&o->start, self.id.start);
-  atomic_store(&o->image, self.id.image);
+  atomic_store(&o->start, self.start);
+  atomic_store(&o->image, self.image);
   atomic_store(&o->pid, self.pid);
 }
 
 bool process_is_own(const owner *o) {
   know_self();
-  return atomic_load(&o->pid) == self.pid && atomic_load(&o->start) == self.id.start &&
+  return atomic_load(&o->pid) == self.pid && atomic_load(&o->start) == self.start &&
          atomic_load(&o->space) == self.space;
 }
 

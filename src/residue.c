@@ -88,8 +88,15 @@ static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t 
   chalk_sketch_free(all);
 }
 
+/* By either of a histogram's counts: where a record was under way at the drop, only one of them had it. */
 static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
-  return series_total(g, id) > stored_total(g, stored_known(g, id, kind), kind);
+  uint64_t known = stored_known(g, id, kind);
+  if (series_total(g, id) > stored_total(g, known, kind)) return true;
+  chalk_sketch *k = kind == CHALK_HISTOGRAM ? chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets)) : NULL;
+  histogram_sum sum = {0};
+  bool owed = k && stored_read(g, id, &sum, k) == CHALK_OK && k->count > stored_sketched(g, known, kind);
+  chalk_sketch_free(k);
+  return owed;
 }
 
 void residue_pass_on(chalk_segment *g, uint32_t id) {

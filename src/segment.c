@@ -6,13 +6,19 @@
 
 /* Locks */
 
-void segment_lock_new(segment_lock *lock) {
+static void lock_new(segment_lock *lock) {
   pthread_mutexattr_t a;
   pthread_mutexattr_init(&a);
   pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
   pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
   pthread_mutex_init(&lock->mutex, &a);
   pthread_mutexattr_destroy(&a);
+}
+
+void segment_locks_new(chalk_segment *g) {
+  header *h = g->head;
+  lock_new(&h->registry), lock_new(&h->ids_lock), lock_new(&h->heap_lock), lock_new(&h->holder);
+  for (uint32_t i = 0; i < STRIPES; i++) lock_new(&g->stripes[i].lock);
 }
 
 bool segment_lock_take(segment_lock *lock) {

@@ -242,7 +242,8 @@ int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool las
 /* Makes a range of a file real; CHALK_EMEMORY when the file system does not allow it. */
 int segment_allocate(int fd, uint64_t offset, uint64_t size);
 
-void segment_lock_new(segment_lock *lock);
+/* All the segment's locks anew; only before anybody else has it. */
+void segment_locks_new(chalk_segment *g);
 /* Takes a lock. True: its last owner died in it, and the caller has to put right what it protects. */
 bool segment_lock_take(segment_lock *lock);
 bool segment_lock_try(segment_lock *lock, bool *orphaned);

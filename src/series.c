@@ -10,8 +10,6 @@
 #include "residue.h"
 #include "stored.h"
 
-#define UNKNOWN_EPOCH UINT64_MAX
-
 enum { STATE_BITS = 8 };
 
 static uint32_t state_of(const series *s) {
@@ -98,12 +96,17 @@ static void give_reserved(chalk_segment *g, uint32_t id) {
   ids_give(g, id);
 }
 
+/* A drop whose owner died in it is undone; what it stored as `at_drop` stays, for the next. */
+static uint32_t undo_drop(series *s) {
+  atomic_store(&s->state, SERIES_LIVE);
+  return SERIES_LIVE;
+}
+
 /* Chains anew from the series. Ends what a dead owner left half done: a reservation, a drop without its epoch. */
 static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) {
   stripe *t = &g->stripes[number];
   memset(heads_of(g, t), 0xff, t->size * sizeof(uint32_t));
   t->used = 0;
-  bool move = false;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
     uint32_t state = state_of(s);
@@ -112,7 +115,7 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
       continue;
     }
     if (state == SERIES_FREE || series_stripe(s->hash) != number) continue;
-    move = move || (state == SERIES_DROPPED && atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH);
+    if (after_death && state == SERIES_DROPPED && !series_is_settled(s)) state = undo_drop(s);
     if (state != SERIES_LIVE) continue;
     uint32_t *head = head_of(g, t, s->hash);
     s->next = *head;
@@ -120,31 +123,21 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
     t->used++;
   }
   if (after_death) atomic_store(&g->head->recount, 1);
-  if (!after_death || !move) return;
-  double epoch = segment_epoch_move(g);
-  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
-    series *s = &g->series[id];
-    if (state_of(s) == SERIES_DROPPED && series_stripe(s->hash) == number &&
-        atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH) {
-      atomic_store(&s->drop_epoch, (uint64_t)epoch);
-    }
-  }
+}
+
+static void stripe_repair(chalk_segment *g, uint32_t number) {
+  stripe_rebuild(g, number, true);
+  residue_finish(g, &g->stripes[number]);
 }
 
 void series_rebuild(chalk_segment *g) {
   ids_rebuild(g);
-  for (uint32_t i = 0; i < STRIPES; i++) {
-    stripe_rebuild(g, i, true);
-    residue_finish(g, &g->stripes[i]);
-  }
+  for (uint32_t i = 0; i < STRIPES; i++) stripe_repair(g, i);
 }
 
 static stripe *stripe_lock(chalk_segment *g, uint32_t number) {
   stripe *t = &g->stripes[number];
-  if (segment_lock_take(&t->lock)) {
-    stripe_rebuild(g, number, true);
-    residue_finish(g, t);
-  }
+  if (segment_lock_take(&t->lock)) stripe_repair(g, number);
   return t;
 }
 
@@ -227,7 +220,7 @@ static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *
   atomic_store(&s->at_drop, 0);
   store_double(&s->gauge, 0);
   store_double(&s->mark, GAUGE_UNSET);
-  atomic_store(&s->drop_epoch, UNKNOWN_EPOCH);
+  atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
   uint32_t *head = head_of(g, t, key->hash);
   s->next = *head;
   count_live(g, m, 1);
@@ -349,64 +342,67 @@ static void unlink_series(chalk_segment *g, stripe *t, uint32_t id) {
   if (*p == id) *p = g->series[id].next, t->used--;
 }
 
+/* Stores what the series stands at. From before that on it is seen as dropped: see series_is_settled. */
+static bool settle(chalk_segment *g, uint32_t id, uint32_t kind) {
+  series *s = &g->series[id];
+  if (kind == CHALK_COUNT) atomic_store(&s->at_drop, (uint64_t)series_total(g, id));
+  if (kind != CHALK_HISTOGRAM) return true;
+  uint64_t stored = stored_take(g, id);
+  if (!stored) return false;
+  stored_give(g, atomic_exchange(&s->at_drop, stored)); /* of somebody who died at dropping it */
+  return true;
+}
+
 /* Under the stripe's lock. The epoch is the caller's to move, then to store. */
 static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, bool idle) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
-  if (m->kind == CHALK_HISTOGRAM) {
-    if (idle && (uint64_t)series_total(g, id) != s->seen_total) return false;
-    uint64_t stored = stored_take(g, id);
-    if (!stored) return false;
-    stored_give(g, atomic_exchange(&s->at_drop, stored)); /* of somebody who died at dropping it */
-  } else if (m->kind == CHALK_COUNT) {
-    uint64_t total = (uint64_t)series_total(g, id);
-    if (idle && total != s->seen_total) return false;
-    atomic_store(&s->at_drop, total);
-  }
-  atomic_store(&s->drop_epoch, UNKNOWN_EPOCH);
+  if (idle && m->kind != CHALK_GAUGE && (uint64_t)series_total(g, id) != s->seen_total) return false;
+  atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
   atomic_store(&s->state, SERIES_DROPPED);
+  if (!settle(g, id, m->kind)) {
+    undo_drop(s);
+    return false;
+  }
   unlink_series(g, t, id);
   count_live(g, m, -1);
   atomic_fetch_add(&g->head->quarantined, 1);
   return true;
 }
 
-/* What drops of all the ids: whoever is not the holder may find them in another metric's use meanwhile. */
-typedef struct drop {
-  uint32_t metric; /* NONE: any */
-  bool idle;
-} drop;
-
-static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t *ids, uint32_t n, drop d) {
+/* Drops those of a metric, since a number may have gone to another one meanwhile; NONE: those that are idle. */
+static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t *ids, uint32_t n, uint32_t metric) {
   uint32_t dropped = 0;
+  bool idle = metric == NONE;
   stripe *t = stripe_lock(g, number);
   for (uint32_t i = 0; i < n; i++) {
     series *s = &g->series[ids[i]];
-    if (state_of(s) == SERIES_LIVE && series_stripe(s->hash) == number) dropped += drop_one(g, t, ids[i], idle);
+    bool meant = state_of(s) == SERIES_LIVE && series_stripe(s->hash) == number && (idle || s->metric == metric);
+    if (meant) dropped += drop_one(g, t, ids[i], idle);
   }
   if (dropped) {
     uint64_t epoch = (uint64_t)segment_epoch_move(g);
     for (uint32_t i = 0; i < n; i++) {
       series *s = &g->series[ids[i]];
-      if (state_of(s) == SERIES_DROPPED && atomic_load(&s->drop_epoch) == UNKNOWN_EPOCH &&
-          series_stripe(s->hash) == number) {
-        atomic_store(&s->drop_epoch, epoch);
-      }
+      bool mine = state_of(s) == SERIES_DROPPED && series_stripe(s->hash) == number && !series_is_settled(s);
+      if (mine) atomic_store(&s->drop_epoch, epoch);
     }
   }
   stripe_unlock(t);
   return dropped;
 }
 
-uint32_t series_drop(chalk_segment *g, const uint32_t *ids, uint32_t n, bool idle) {
+static uint32_t drop(chalk_segment *g, const uint32_t *ids, uint32_t n, uint32_t metric) {
   uint32_t dropped = 0;
   for (uint32_t number = 0; number < STRIPES; number++) {
     bool any = false;
     for (uint32_t i = 0; i < n && !any; i++) any = series_stripe(g->series[ids[i]].hash) == number;
-    if (any) dropped += drop_in_stripe(g, number, ids, n, idle);
+    if (any) dropped += drop_in_stripe(g, number, ids, n, metric);
   }
   return dropped;
 }
+
+uint32_t series_drop_idle(chalk_segment *g, const uint32_t *ids, uint32_t n) { return drop(g, ids, n, NONE); }
 
 bool series_drop_key(chalk_segment *g, const series_key *key) {
   uint32_t number = series_stripe(key->hash);
@@ -424,14 +420,25 @@ uint32_t series_drop_metric(chalk_segment *g, uint32_t number) {
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     if (state_of(&g->series[id]) == SERIES_LIVE && g->series[id].metric == number) ids[n++] = id;
     if (n == BATCH || (id + 1 == top && n > 0)) {
-      dropped += series_drop(g, ids, n, false);
+      dropped += drop(g, ids, n, number);
       n = 0;
     }
   }
   return dropped;
 }
 
+/* Takes each lock that is not busy, for the sake of those whose owner died: nobody else may want them for long. */
+static void look_for_deaths(chalk_segment *g) {
+  for (uint32_t i = 0; i < STRIPES; i++) {
+    bool orphaned;
+    if (!segment_lock_try(&g->stripes[i].lock, &orphaned)) continue;
+    if (orphaned) stripe_repair(g, i);
+    stripe_unlock(&g->stripes[i]);
+  }
+}
+
 void series_recount(chalk_segment *g) {
+  look_for_deaths(g);
   if (!atomic_exchange(&g->head->recount, 0)) return;
   for (uint32_t i = 0; i < STRIPES; i++) stripe_lock(g, i);
   uint32_t live = 0, quarantined = 0;
@@ -477,7 +484,7 @@ static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
 bool series_reclaim(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   uint64_t epoch = atomic_load(&s->drop_epoch);
-  if (state_of(s) != SERIES_DROPPED || epoch == UNKNOWN_EPOCH || !all_have_seen(g, id, epoch)) return false;
+  if (state_of(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED || !all_have_seen(g, id, epoch)) return false;
   metric *m = segment_metric_of(g, id);
   residue_pass_on(g, id);
   atomic_fetch_add_explicit(&s->generation, 1, memory_order_seq_cst);

@@ -37,11 +37,21 @@ void series_let_go(chalk_segment *g, const series_key *key);
 void series_repair(chalk_segment *g, uint64_t hash);
 static inline uint32_t series_stripe(uint64_t hash) { return (uint32_t)(hash >> 58); }
 
+/*
+ * Whether what a dropped series stood at is known, as it is once its epoch is. A holder that reads the cells of a live
+ * series, and after that still finds it alive, has read no more than it will be dropped with; else `at_drop` says
+ * what counts, once it is settled.
+ */
+#define SERIES_UNSETTLED UINT64_MAX
+static inline bool series_is_settled(const series *s) {
+  return atomic_load((shared_u64 *)&s->drop_epoch) != SERIES_UNSETTLED;
+}
+
 /* Whether the number still is this series, alive. */
 bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation);
 
-/* Drops the live ones among these, moving the epoch once a stripe. With `idle`: only if the total is seen_total. */
-uint32_t series_drop(chalk_segment *g, const uint32_t *ids, uint32_t n, bool idle);
+/* Drops those among these that still stand at seen_total, moving the epoch once a stripe. Only the holder. */
+uint32_t series_drop_idle(chalk_segment *g, const uint32_t *ids, uint32_t n);
 /* Drops the series of this key, if there is one. */
 bool series_drop_key(chalk_segment *g, const series_key *key);
 /* Drops all of a metric. */
@@ -50,7 +60,7 @@ uint32_t series_drop_metric(chalk_segment *g, uint32_t metric);
 /* All chains and the list of free numbers, from the series, as after the death of every process. */
 void series_rebuild(chalk_segment *g);
 
-/* Counts the series anew after somebody died at creating or dropping one. Only the holder. */
+/* Looks for deaths at creating or dropping series, and counts them anew after one. Only the holder. */
 void series_recount(chalk_segment *g);
 
 /* Makes a dropped series' number reusable if that is safe. Only the holder. */

@@ -58,10 +58,15 @@ static void add_writer(chalk_snapshot *s, uint32_t w) {
   }
 }
 
-/* For the holder only: it alone takes away what a dropped series stood at. */
+/* For the holder only: it alone takes away what a dropped series stood at. Waits for a drop that is under way. */
 static bool is_dropped(const chalk_snapshot *s, const chalk_entry *e) {
-  shared_u32 *state = &s->segment->series[e->series].state;
-  return e->dropped || (s->dropped && (atomic_load_explicit(state, memory_order_acquire) & 255) == SERIES_DROPPED);
+  series *x = &s->segment->series[e->series];
+  if (!s->dropped || e->series < METRICS) return e->dropped;
+  while ((atomic_load_explicit(&x->state, memory_order_acquire) & 255) == SERIES_DROPPED) {
+    if (series_is_settled(x)) return true;
+    series_repair(s->segment, x->hash);
+  }
+  return false;
 }
 
 /*

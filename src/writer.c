@@ -191,12 +191,12 @@ chalk_series *chalk_scratch(chalk_writer *w) { return w->scratch; }
 
 int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
   writer_take_slot(w);
-  int number = metric_define(w->segment, d, message);
-  if (number < 0) return number;
+  uint32_t generation;
   slot *l = &w->segment->slots[w->slot];
+  int number = metric_define(w->segment, d, w->slot ? l->uses : NULL, &generation, message);
+  if (number < 0) return number;
   w->uses[number / 64] |= 1ull << (number % 64);
-  w->generations[number] = atomic_load(&w->segment->series[number].generation);
-  if (w->slot) atomic_fetch_or(&l->uses[number / 64], 1ull << (number % 64));
+  w->generations[number] = generation;
   make_overflow_cells(w->segment, w->slot, (uint32_t)number);
   return number;
 }

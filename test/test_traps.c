@@ -3,7 +3,6 @@
 
 #include "common.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -303,7 +302,7 @@ typedef struct run {
   int count, latency, stranger;
   shared_u64 *page; /* shared: [0] stop, then what each recorder recorded */
   chalk_cursor *cursor;
-  int64_t counted, timed, sketched, strangers;
+  int64_t counted, sketched, strangers;
 } run;
 
 static void recorder(run *r, int me) {
@@ -397,7 +396,6 @@ static void test_stops_beside_drops_are_exact(void **state) {
   for (int i = 0; i <= RECORDERS; i++) join_child(pids[i]);
   for (int i = 0; i < RECORDERS; i++) recorded += (int64_t)atomic_load(&r.page[1 + i]);
   for (int i = 0; i < 4; i++) flush(&r, chalk_now());
-  print_message("recorded %ld counted %ld sketched %ld strangers %ld\n",(long)recorded,(long)(r.counted-recorded),(long)(r.sketched-recorded),(long)r.strangers);
   assert_true(recorded > 1000);
   assert_int_equal(info_of(r.g).quarantined, 0);
   assert_int_equal(r.strangers, ROUNDS * 10);

@@ -13,7 +13,7 @@ end
 
 -- `timeout` is the net under it all: a script that hangs must not hang the specs.
 local function command_of(script, options, ...)
-  local words = { "env", "LUA_PATH=" .. quoted(package.path), "LUA_CPATH=" .. quoted(package.cpath) }
+  local words = { options.shell or "", "env", "LUA_PATH=" .. quoted(package.path), "LUA_CPATH=" .. quoted(package.cpath) }
   for name, value in pairs(options.env or {}) do
     words[#words + 1] = name .. "=" .. quoted(value)
   end
@@ -42,7 +42,7 @@ end
 
 --- Runs a script to its end.
 ---@param script string
----@param options { env: table?, flags: string? }
+---@param options { env: table?, flags: string?, shell: string? } `shell` goes first, such as `ulimit -c 0;`
 ---@return integer? code
 ---@return string output what it wrote, to standard error too
 function M.run(script, options, ...)

@@ -1,0 +1,341 @@
+--- Records at bad moments: from finalizers, beside drops, across forks. What would be lost is counts, or worse: counts
+--- that land in somebody else's series.
+
+package.path = "spec/?.lua;" .. package.path
+
+local chalk = require("chalk")
+local children = require("support.children")
+local collect = require("support.collect")
+local files = require("support.files")
+local fork = require("support.fork")
+local wait = require("support.wait")
+
+local TAGGED = { tags = { { tag = "t" } } }
+
+-- Finalizers that look up series nobody has seen, while the program does too, and drop some of them.
+local MISSES = [[
+  %s
+  local client = require("chalk").new()
+  local spec = { tags = { { tag = "t" } } }
+  local count, latency, doomed = client:count("c", spec), client:histogram("h", spec), client:count("d", spec)
+  local served, ending = 0, false
+  local function arm()
+    getmetatable(newproxy(true)).__gc = function()
+      served = served + 1
+      count({ t = "finalizer with a longer name " .. served }):inc()
+      latency:with("finalizer " .. served %% 50):record(1)
+      doomed:with("x" .. served %% 7):inc()
+      doomed:remove { t = "x" .. served %% 5 }
+      if not ending then arm() end
+    end
+  end
+  for _ = 1, 20 do arm() end
+  collectgarbage("setpause", 50)
+  collectgarbage("setstepmul", 1000)
+  local n = 5000
+  for i = 1, n do
+    count:with("main " .. i):inc()
+    latency:with("main " .. i %% 50):record(1)
+    doomed:with("y" .. i %% 7):inc()
+    doomed:remove { t = "y" .. i %% 5 }
+  end
+  ending = true
+  collectgarbage()
+  collectgarbage()
+  local bad, timed = 0, 0
+  for i = 1, n do
+    if count:with("main " .. i):value() ~= 1 then bad = bad + 1 end
+  end
+  for i = 1, served do
+    if count:with("finalizer with a longer name " .. i):value() ~= 1 then bad = bad + 1 end
+  end
+  for i = 0, 49 do
+    timed = timed + latency:with("main " .. i):value():count() + latency:with("finalizer " .. i):value():count()
+  end
+  print(served > 1000, bad, timed == n + served)
+]]
+
+-- The same series from both, which is dropped again and again; every kind of record that can be added up.
+local SAME = [[
+  %s
+  local core = require "chalk.core"
+  local exporter = { c = 0, h = 0 }
+  function exporter:export(batch)
+    for m in batch:each() do
+      if m.name == "c" then self.c = self.c + m.delta end
+      if m.name == "h" then self.h = self.h + m.delta_sketch:count() end
+    end
+    return true
+  end
+  local client = require("chalk").new { driver = "manual", exporters = { exporter } }
+  client:init { driver = "manual", exporters = { exporter } }
+  local spec = { tags = { { tag = "t" } } }
+  local count, latency = client:count("c", spec), client:histogram("h", spec)
+  local load = client:gauge("g", { tags = { { tag = "t" } }, across = "sum" })
+  local c, h, g = count:with("x"), latency:with("x"), load:with("x")
+  local served, ending = 0, false
+  local function arm()
+    getmetatable(newproxy(true)).__gc = function()
+      c:inc()
+      h:record(2)
+      g:inc()
+      served = served + 1
+      if served %% 100 == 0 then
+        count:clear()
+        latency:remove { t = "x" }
+      end
+      if not ending then arm() end
+    end
+  end
+  for _ = 1, 20 do arm() end
+  collectgarbage("setpause", 50)
+  collectgarbage("setstepmul", 1000)
+  local n, waste, ends = 0, nil, core.C.chalk_now() + 1
+  repeat
+    for _ = 1, 2000 do
+      c:inc()
+      h:record(3)
+      g:inc()
+      waste = { n }
+      n = n + 1
+    end
+    client:flush()
+  until core.C.chalk_now() > ends
+  ending = true
+  collectgarbage()
+  collectgarbage()
+  c:inc(0)
+  for _ = 1, 4 do client:flush() end
+  local all = n + served
+  print(served > 1000, exporter.c - all, exporter.h - all, g:value() - all)
+]]
+
+-- A child that records, or not, and becomes another program: which descriptors does that one have?
+local EXEC = [[
+  local chalk = require "chalk"
+  local ffi = require "ffi"
+  local fork = require "support.fork"
+  ffi.cdef "int execv(const char *path, const char *const *arguments);"
+  local jobs = chalk.count("jobs")
+  chalk.init { flush_interval = 0.05, exporters = {
+    chalk.exporter.custom("support.file_exporter", { path = arg[1] }),
+    chalk.exporter.prometheus { listen = "127.0.0.1:0" },
+  } }
+  jobs:inc()
+  for i = 1, 2 do
+    local pid = fork.child(function()
+      if i == 2 then jobs:inc(10) end
+      local words = ffi.new("const char *[4]", { "/bin/sh", "-c", "for f in /proc/$$/fd/*; do readlink $f; done" })
+      ffi.C.execv(words[0], words)
+    end)
+    assert(fork.wait(pid) == 0)
+  end
+  jobs:inc(100)
+  assert(chalk.flush())
+  print(jobs:value())
+  os.exit(0)
+]]
+
+describe("a trap for records:", function()
+  local client
+
+  after_each(files.clean)
+
+  for _, mode in ipairs({ "on", "off" }) do
+    it("finalizers that look up new series in the middle of a lookup, the JIT compiler " .. mode, function()
+      local code, output = children.run(MISSES:format("jit." .. mode .. "()"))
+      assert.same({ 0, "true\t0\ttrue\n" }, { code, output })
+    end)
+
+    it("finalizers that record and drop the series being recorded, the JIT compiler " .. mode, function()
+      local code, output = children.run(SAME:format("jit." .. mode .. "()"))
+      assert.same({ 0, "true\t0\t0\t0\n" }, { code, output })
+    end)
+  end
+
+  describe("another process drops what a compiled loop records into, by", function()
+    -- Records in a tight loop; in the middle of it a child drops everything of the metric. Returns how many records
+    -- came when it surely had.
+    local function record_across_drop(metric, record)
+      local flags = fork.shared(2)
+      local pid = fork.child(function()
+        wait.till(function() return flags[0] >= 1 end)
+        assert(metric:clear() == 1)
+        flags[1] = 1
+      end)
+      for i = 1, 300 do
+        record(i)
+      end
+      flags[0] = 1
+      local after = 0
+      for i = 1, 5e9 do
+        record(i)
+        if flags[1] == 1 then
+          after = after + 1
+          if after == 50000 then break end
+        end
+      end
+      assert.equal(0, fork.wait(pid))
+      return after
+    end
+
+    local function sample(id) return collect.samples(client:text())[id] or -1 end
+
+    before_each(function() client = chalk.new() end)
+
+    -- name, kind, spec, how it is recorded, sample of what came after
+    local WAYS = {
+      { "count:with", "count", TAGGED, function(m) return function() m:with("x"):inc() end end, 'm_total{t="x"}' },
+      { "count{}", "count", TAGGED, function(m) return function() m({ t = "x" }):inc() end end, 'm_total{t="x"}' },
+      { "count:record", "count", TAGGED, function(m)
+        local s = m:with("x")
+        return function() s:record(1) end
+      end, 'm_total{t="x"}' },
+      { "a count without tags", "count", {}, function(m) return function() m:inc() end end, "m_total" },
+      { "gauge:inc", "gauge", TAGGED, function(m)
+        local s = m:with("x")
+        return function() s:inc() end
+      end, 'm{t="x"}' },
+      { "a summed gauge", "gauge", { tags = TAGGED.tags, across = "sum" }, function(m)
+        local s = m:with("x")
+        return function() s:inc() end
+      end, 'm{t="x"}' },
+      { "a histogram:with", "histogram", TAGGED, function(m) return function(i) m:with("x"):record(i) end end,
+        'm_count{t="x"}' },
+      { "a histogram without tags", "histogram", {}, function(m) return function(i) m:record(i) end end, "m_count" },
+    }
+    for _, way in ipairs(WAYS) do
+      it(way[1], function()
+        local metric = client[way[2]](client, "m", way[3])
+        local after = record_across_drop(metric, way[4](metric))
+        assert.is_true(sample(way[5]) >= after - 1, tostring(sample(way[5])))
+      end)
+    end
+
+    for _, across in ipairs({ "last", "max" }) do
+      it("gauge:set, across " .. across, function()
+        local metric = client:gauge("m", { tags = TAGGED.tags, across = across })
+        local series, last = metric:with("x"), 0
+        record_across_drop(metric, function(i)
+          series:set(i)
+          last = i
+        end)
+        assert.equal(last, sample('m{t="x"}'))
+      end)
+    end
+  end)
+
+  it("forks from a coroutine, in the middle of a loop, and of a child that forks again", function()
+    client = chalk.new()
+    local count, latency = client:count("c", TAGGED), client:histogram("h", TAGGED)
+    local c, h, n = count:with("x"), latency:with("x"), 20000
+    local function work(depth)
+      local pid
+      for i = 1, n do
+        c:inc()
+        h:record(i)
+        count:with("x"):inc()
+        if i == n / 2 and depth > 0 then
+          pid = coroutine.wrap(function() return fork.child(work, depth - 1) end)()
+        end
+      end
+      if pid then assert(fork.wait(pid) == 0) end
+    end
+    local outer = coroutine.create(function()
+      for depth = 0, 3 do
+        coroutine.yield(fork.child(work, depth))
+      end
+    end)
+    for _ = 0, 3 do
+      local _, pid = coroutine.resume(outer)
+      work(0)
+      assert.equal(0, fork.wait(pid))
+    end
+    -- 1 + 2 + 3 + 4 processes of the children, whose loops all run whole, and four of this one
+    local loops = 10 + 4
+    assert.equal(2 * loops * n, c:value())
+    assert.equal(loops * n, h:value():count())
+    assert.is_true(client:info().writers <= 6)
+  end)
+
+  it("children that become another program leave no slot, lock or descriptor behind", function()
+    local path = files.name()
+    local code, output = children.run(EXEC, {}, path)
+    local total = output:match("(%d+)\n$")
+    assert.same({ 0, "111" }, { code, total }, output)
+    for line in output:gmatch("[^\n]+") do
+      assert.is_nil(line:find("chalk", 1, true) or line:find("socket", 1, true) or line:find("event", 1, true), output)
+    end
+    local sent = 0
+    for delta in files.read(path):gmatch("delta=(%d+)") do
+      sent = sent + tonumber(delta)
+    end
+    assert.equal(111, sent)
+  end)
+
+  it("series dropped and made anew by idling, remove and clear while others hold them", function()
+    local now, counted, timed, flags = 1000, 0, 0, fork.shared(8)
+    local exporter = { export = function(_, batch)
+      for m in batch:each() do
+        if m.name == "c" then
+          assert(m.delta >= 0 and m.delta <= m.total)
+          counted = counted + m.delta
+        elseif m.name == "h" then
+          for _, _, n in m.delta_sketch:buckets() do
+            assert(n > 0)
+          end
+          timed = timed + m.delta_sketch:count()
+        end
+      end
+      return true
+    end }
+    client = chalk.new({
+      driver = "manual", idle_timeout = 10, exporters = { exporter }, clock = function() return now end,
+    })
+    client:init({
+      driver = "manual", idle_timeout = 10, exporters = { exporter }, clock = function() return now end,
+    })
+    local count, latency = client:count("c", TAGGED), client:histogram("h", TAGGED)
+    local c, h, pids = {}, {}, {}
+    for i = 0, 9 do
+      c[i], h[i] = count:with(i), latency:with(i)
+    end
+    for k = 1, 3 do
+      pids[k] = fork.child(function()
+        local n = 0
+        while flags[0] == 0 do
+          -- a few series at a time, so that the others idle
+          for i = 0, 2 do
+            local at = (math.floor(n / 3000) + i) % 10
+            c[at]:inc()
+            h[at]:record(n % 100 + 1)
+            n = n + 1
+          end
+          if n % 3000 == 0 then wait.till(function() return flags[4] % 2 == 0 end) end
+        end
+        flags[k] = n
+      end)
+    end
+    local dropped = 0
+    for round = 1, 200 do
+      flags[4] = round % 2
+      now = now + round % 4 * 4
+      assert(client:flush())
+      if count:remove({ t = round % 10 }) then dropped = dropped + 1 end
+      if latency:remove({ t = round % 10 }) then dropped = dropped + 1 end
+      if round % 20 == 0 then dropped = dropped + count:clear() + latency:clear() end
+    end
+    flags[4], flags[0] = 0, 1
+    local all = 0
+    for k = 1, 3 do
+      assert.equal(0, fork.wait(pids[k]))
+      all = all + flags[k]
+    end
+    for _ = 1, 4 do
+      client:text()
+      assert(client:flush())
+    end
+    assert.is_true(dropped > 100 and all > 100000, dropped .. " drops, " .. all .. " records")
+    assert.same({ all, all, 0 }, { counted, timed, client:info().quarantined })
+  end)
+end)

@@ -1,0 +1,206 @@
+/*
+ * What is lost when this fails: a damaged file takes down every process that opens it, at each start.
+ *
+ * A file with a bit of everything in it is made once. An input says what of it to overwrite; the file is opened, and
+ * either refused with a message or good for reading and recording, as whole a segment afterwards as before.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kit.h"
+#include "recover.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+void __sanitizer_set_death_callback(void (*callback)(void));
+
+enum { PAGE = 4096, LEAST_MEMORY = 4 << 20, SERIES = 24, WRITTEN = 3 };
+
+/* The file as it was made: `real` pages of it, at these places. */
+static struct {
+  char path[64];
+  int fd;
+  char *now; /* the file, mapped */
+  size_t size, real;
+  blkcnt_t blocks;
+  off_t *places;
+  char *pages;
+  uint64_t at[9], length[9]; /* the parts that are overwritten */
+} file;
+
+static void remove_file(void) { unlink(file.path); }
+
+/* Making it */
+
+static void fill(chalk_writer *w, const kit *k, int from, int to) {
+  for (int i = from; i < to; i++) {
+    char tag[16];
+    snprintf(tag, sizeof tag, "value %d", i);
+    kit_record(w, k, i % KINDS, tag, i % 3 == 0 ? -i : i * 1.5);
+    if (i % KINDS == HISTOGRAM) {
+      for (int v = 0; v < 20; v++) kit_record(w, k, HISTOGRAM, tag, v * v);
+    }
+  }
+}
+
+static void make(void) {
+  chalk_options o = {.path = file.path, .memory_limit = LEAST_MEMORY};
+  chalk_segment *g = must(chalk_segment_open(NULL, &o, NULL));
+  chalk_writer *w = must(chalk_writer_open(g, NULL)), *other = must(chalk_writer_open(g, NULL));
+  kit k = kit_define(w);
+  kit_define(other);
+  fill(w, &k, 0, SERIES);
+  fill(other, &k, SERIES / 2, SERIES);
+  kit_record(w, &k, COUNT, "__overflow__", 1);
+  kit_record(w, &k, HISTOGRAM, "__overflow__", 1);
+  chalk_cursor *c = must(chalk_cursor_open(g, "one", 1, 1, NULL)), *d = must(chalk_cursor_open(g, "two", 1, 1, NULL));
+  kit_commit(g, c), kit_commit(g, d);
+  /* Some series whose numbers are free again, some in quarantine. */
+  kit_remove(w, &k, COUNT, "value 0"), kit_remove(w, &k, HISTOGRAM, "value 3");
+  chalk_writer_tick(w), chalk_writer_tick(other);
+  kit_sweep(g, 10, 0);
+  fill(w, &k, SERIES, SERIES + 3);
+  kit_remove(w, &k, COUNT, "value 6"), kit_remove(w, &k, HISTOGRAM, "value 9");
+  chalk_cursor_close(c), chalk_cursor_close(d);
+  chalk_writer_close(w), chalk_writer_close(other);
+  const header *h = g->head;
+  uint64_t top = h->ids_top - METRICS + 4;
+  const uint64_t at[] = {0,
+                         h->slots,
+                         h->stripes,
+                         h->cursors,
+                         h->metrics,
+                         h->series + METRICS * sizeof(series),
+                         h->cells + (h->capacity + METRICS) * 8,
+                         h->baselines + METRICS * sizeof(baseline),
+                         h->heap};
+  const uint64_t length[] = {sizeof(header),
+                             WRITTEN * sizeof(slot),
+                             STRIPES * sizeof(stripe),
+                             2 * sizeof(cursor_head),
+                             (h->metric_top + 1) * sizeof(metric),
+                             top * sizeof(series),
+                             top * 8,
+                             top * sizeof(baseline),
+                             h->heap_top - h->heap};
+  memcpy(file.at, at, sizeof at);
+  memcpy(file.length, length, sizeof length);
+  kit_close(g);
+}
+
+static void remember(void) {
+  struct stat st;
+  file.fd = open(file.path, O_RDWR | O_CLOEXEC);
+  check(file.fd >= 0 && fstat(file.fd, &st) == 0);
+  file.size = (size_t)st.st_size, file.blocks = st.st_blocks;
+  file.now = mmap(NULL, file.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file.fd, 0);
+  file.pages = malloc((size_t)st.st_blocks * 512);
+  file.places = malloc((size_t)st.st_blocks * 512 / PAGE * sizeof *file.places);
+  check(file.now != MAP_FAILED && file.pages && file.places);
+  for (off_t at = lseek(file.fd, 0, SEEK_DATA); at >= 0 && at < st.st_size; at = lseek(file.fd, at, SEEK_DATA)) {
+    off_t end = lseek(file.fd, at, SEEK_HOLE);
+    for (; at < end; at += PAGE) {
+      memcpy(file.pages + file.real * PAGE, file.now + at, PAGE);
+      file.places[file.real++] = at;
+    }
+  }
+}
+
+static void restore(void) {
+  struct stat st;
+  check(fstat(file.fd, &st) == 0);
+  if (st.st_blocks != file.blocks || (size_t)st.st_size != file.size) {
+    check(ftruncate(file.fd, 0) == 0 && ftruncate(file.fd, (off_t)file.size) == 0);
+  }
+  for (size_t i = 0; i < file.real; i++) {
+    char *now = file.now + file.places[i], *then = file.pages + i * PAGE;
+    if (memcmp(now, then, PAGE) != 0) memcpy(now, then, PAGE);
+  }
+  if (fstat(file.fd, &st) == 0 && st.st_blocks != file.blocks) {
+    for (size_t i = 0; i < file.real; i++) check(posix_fallocate(file.fd, file.places[i], PAGE) == 0);
+  }
+}
+
+/* Damaging it */
+
+static uint64_t place(uint32_t part, uint32_t offset) {
+  part %= sizeof file.at / sizeof *file.at;
+  return file.at[part] + offset % file.length[part];
+}
+
+/* What stands there is replaced: by bytes of the input, by little or much, by what stands elsewhere, by a step. */
+static void damage(input *in) {
+  while (in->n >= 5) {
+    uint32_t how = take8(in), part = take8(in);
+    uint64_t at = place(part, take16(in)), width = 1ull << (how & 3), value = 0;
+    if (how & 4) at &= ~(width - 1);
+    if (at > file.size - 8) continue;
+    memcpy(&value, file.now + at, width);
+    switch (how >> 3 & 7) {
+      case 0: value = take8(in); break;
+      case 1: value = take16(in); break;
+      case 2: value = take64(in); break;
+      case 3: value = UINT64_MAX; break;
+      case 4: value += (uint64_t)(int64_t)(int8_t)take8(in); break;
+      case 5: value ^= 1ull << (take8(in) & 63); break;
+      case 6: value = file.at[8] + take16(in) * 8; break;
+      default: {
+        uint64_t other = place(take8(in), take16(in)) & ~7ull;
+        memcpy(&value, file.now + other, 8);
+      }
+    }
+    memcpy(file.now + at, &value, width);
+  }
+}
+
+/* Using it */
+
+static void use(chalk_segment *g, uint32_t how) {
+  check(recover_check(g));
+  kit_read(g);
+  if (how & 1) {
+    chalk_writer *w = must(chalk_writer_open(g, NULL));
+    kit k = kit_define(w);
+    if (how & 2) fill(w, &k, 0, SERIES);
+    if (how & 4) kit_remove(w, &k, COUNT, "value 6");
+    if (how & 8) chalk_clear(w, (uint32_t)k.metrics[HISTOGRAM]);
+    chalk_writer_tick(w);
+    if (how & 16) kit_sweep(g, 1e6, 0);
+    chalk_writer_close(w);
+    kit_read(g);
+  }
+  check(recover_check(g));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  if (!file.fd) {
+    snprintf(file.path, sizeof file.path, "/dev/shm/chalk-fuzz-%d", (int)getpid());
+    __sanitizer_set_death_callback(remove_file);
+    atexit(remove_file);
+    make();
+    remember();
+  }
+  input in = {data, size};
+  uint32_t how = take8(&in);
+  restore();
+  if (how & 128) {
+    check(ftruncate(file.fd, 0) == 0 && pwrite(file.fd, in.at, in.n, 0) == (ssize_t)in.n);
+  } else {
+    if (how & 64) *((header *)file.now)->boot ^= 1;
+    damage(&in);
+  }
+  char message[CHALK_MESSAGE] = "";
+  chalk_options o = {.path = file.path, .memory_limit = LEAST_MEMORY};
+  chalk_segment *g = chalk_segment_open(NULL, &o, message);
+  if (!g) {
+    check(message[0]);
+    return 0;
+  }
+  use(g, how);
+  kit_close(g);
+  return 0;
+}
