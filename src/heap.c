@@ -85,7 +85,7 @@ void heap_give(chalk_segment *g, uint64_t offset, uint64_t size) {
 bool heap_is_sound(const chalk_segment *g, recovery *r) {
   const header *h = g->head;
   uint64_t left = (h->heap_top - h->heap) / SMALLEST;
-  for (uint32_t class = 0; class < HEAP_CLASSES; class++) {
+  for (uint32_t class = 0; class < HEAP_CLASSES; class ++) {
     for (uint64_t at = h->heap_free[class]; at; at = *(uint64_t *)segment_at(g, at)) {
       if (left-- == 0 || !recover_block(r, at, most_of(class))) return false;
     }

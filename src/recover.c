@@ -63,12 +63,11 @@ static bool are_apart(recovery *r) {
 static bool header_is_sound(const chalk_segment *g) {
   header *h = g->head;
   double epoch = segment_epoch(g);
-  return epoch >= 1 && epoch < 0x1p53 && epoch == floor(epoch) && h->heap_top >= h->heap &&
-         h->heap_top % 8 == 0 && h->heap_real >= h->heap_top &&
-         h->heap_real <= g->size && h->metric_top <= METRICS && h->metrics_real >= h->metric_top &&
-         h->metrics_real <= METRICS && h->ids_top >= METRICS && h->series_real >= h->ids_top &&
-         h->series_real <= h->capacity && h->slot_top >= 1 && h->slot_top <= WRITERS && h->max_buckets >= 8 &&
-         h->max_buckets <= 8192 && h->start_scale <= SKETCH_MOST_SCALE && h->max_series >= 1 &&
+  return epoch >= 1 && epoch < 0x1p53 && epoch == floor(epoch) && h->heap_top >= h->heap && h->heap_top % 8 == 0 &&
+         h->heap_real >= h->heap_top && h->heap_real <= g->size && h->metric_top <= METRICS &&
+         h->metrics_real >= h->metric_top && h->metrics_real <= METRICS && h->ids_top >= METRICS &&
+         h->series_real >= h->ids_top && h->series_real <= h->capacity && h->slot_top >= 1 && h->slot_top <= WRITERS &&
+         h->max_buckets >= 8 && h->max_buckets <= 8192 && h->start_scale <= SKETCH_MOST_SCALE && h->max_series >= 1 &&
          h->max_series <= h->capacity / 2;
 }
 
@@ -111,8 +110,8 @@ static bool metric_is_sound(recovery *r, uint32_t number) {
   }
   return recover_block(r, m->name, m->name_size) && recover_block(r, m->shape, m->shape_size) &&
          recover_block(r, m->le, m->les * sizeof(double)) && blob_is_sound(r, atomic_load(&m->blob)) &&
-         text_hash(segment_at(g, m->name), m->name_size) == m->hash &&
-         bounds_are_sound(segment_at(g, m->le), m->les) && overflow_is_sound(g, number);
+         text_hash(segment_at(g, m->name), m->name_size) == m->hash && bounds_are_sound(segment_at(g, m->le), m->les) &&
+         overflow_is_sound(g, number);
 }
 
 static bool metrics_are_sound(recovery *r) {
@@ -216,17 +215,24 @@ static bool baseline_is_sound(recovery *r, uint32_t cursor, uint32_t id) {
   return !m || total_is_sound(r, m, atomic_load(&b->total));
 }
 
+/* The pieces of a row that are real are set bits; the lowest of them is taken out. */
+static uint32_t next_piece(uint64_t *bits, uint32_t word) {
+  uint32_t chunk = word * 64 + (uint32_t)__builtin_ctzll(*bits);
+  *bits &= *bits - 1;
+  return chunk;
+}
+
 /* All items of a row's pieces that are real. Pieces beyond the row's end are none. */
 static bool row_is_sound(recovery *r, shared_u64 *chunks, uint32_t row,
                          bool (*is_sound)(recovery *, uint32_t row, uint32_t id)) {
   uint32_t items = segment_chunk_items(r->g), n = r->g->head->capacity / items, top = series_top(r->g);
-  for (uint32_t chunk = 0; chunk < CHUNKS; chunk++) {
-    bool real = atomic_load(&chunks[chunk / 64]) >> (chunk % 64) & 1;
-    if (real && chunk >= n) return false;
-    for (uint32_t i = 0; real && i < items; i++) {
-      uint32_t id = chunk * items + i;
-      if (id >= top) break;
-      if (!is_sound(r, row, id)) return false;
+  for (uint32_t word = 0; word < CHUNKS / 64; word++) {
+    for (uint64_t bits = atomic_load(&chunks[word]); bits;) {
+      uint32_t chunk = next_piece(&bits, word);
+      if (chunk >= n) return false;
+      for (uint32_t id = chunk * items; id < (chunk + 1) * items && id < top; id++) {
+        if (!is_sound(r, row, id)) return false;
+      }
     }
   }
   return true;
@@ -315,11 +321,13 @@ static int make_real(chalk_segment *g, uint64_t offset, uint64_t size) {
 }
 
 static int make_row_real(chalk_segment *g, const shared_u64 *chunks, uint64_t row, uint32_t width) {
-  uint32_t items = segment_chunk_items(g);
-  uint64_t size = (uint64_t)items * width;
+  uint64_t size = (uint64_t)segment_chunk_items(g) * width;
   int e = CHALK_OK;
-  for (uint32_t chunk = 0; chunk < g->head->capacity / items && e == CHALK_OK; chunk++) {
-    if (segment_chunk_real(g, chunks, chunk * items)) e = make_real(g, row + chunk * size, size);
+  for (uint32_t word = 0; word < CHUNKS / 64; word++) {
+    for (uint64_t bits = atomic_load((shared_u64 *)&chunks[word]); bits && e == CHALK_OK;) {
+      uint32_t chunk = next_piece(&bits, word);
+      if (chunk < g->head->capacity / segment_chunk_items(g)) e = make_real(g, row + chunk * size, size);
+    }
   }
   return e;
 }

@@ -96,13 +96,7 @@ static void give_reserved(chalk_segment *g, uint32_t id) {
   ids_give(g, id);
 }
 
-/* A drop whose owner died in it is undone; what it stored as `at_drop` stays, for the next. */
-static uint32_t undo_drop(series *s) {
-  atomic_store(&s->state, SERIES_LIVE);
-  return SERIES_LIVE;
-}
-
-/* Chains anew from the series. Ends what a dead owner left half done: a reservation, a drop without its epoch. */
+/* Chains anew from the series. Undoes what a dead owner left half done: a reservation, a drop. */
 static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) {
   stripe *t = &g->stripes[number];
   memset(heads_of(g, t), 0xff, t->size * sizeof(uint32_t));
@@ -115,7 +109,7 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
       continue;
     }
     if (state == SERIES_FREE || series_stripe(s->hash) != number) continue;
-    if (after_death && state == SERIES_DROPPED && !series_is_settled(s)) state = undo_drop(s);
+    if (after_death && state == SERIES_DROPPED && !series_is_settled(s)) atomic_store(&s->state, state = SERIES_LIVE);
     if (state != SERIES_LIVE) continue;
     uint32_t *head = head_of(g, t, s->hash);
     s->next = *head;
@@ -361,7 +355,7 @@ static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, bool idle) {
   atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
   atomic_store(&s->state, SERIES_DROPPED);
   if (!settle(g, id, m->kind)) {
-    undo_drop(s);
+    atomic_store(&s->state, SERIES_LIVE);
     return false;
   }
   unlink_series(g, t, id);

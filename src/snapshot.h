@@ -18,7 +18,7 @@ struct chalk_snapshot {
   chalk_segment *segment;
   chalk_entry *entries;
   uint32_t n;
-  bool dropped; /* taken with dropped series, as the holder does */
+  bool dropped;              /* taken with dropped series, as the holder does */
   snapshot_detail **details; /* made when first asked for */
 };
 

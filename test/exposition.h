@@ -37,8 +37,7 @@ static inline char *exposition_render(chalk_segment *g, size_t *size) {
       le[i] = le_text[i], index[i] = i;
     }
     static const char *const suffix[] = {"", "_bucket", "_sum", "_count"};
-    for (int i = 0; i < 4; i++)
-      snprintf(name[i], sizeof name[i], "%.*s%s", (int)blob_size, blob, suffix[i]);
+    for (int i = 0; i < 4; i++) snprintf(name[i], sizeof name[i], "%.*s%s", (int)blob_size, blob, suffix[i]);
     /* Nothing but the name says of which kind it is here. */
     const char *type = strstr(name[0], "latency") ? types[3] : strstr(name[0], "load") ? types[2] : types[1];
     chalk_family f = {.sample = name[0],

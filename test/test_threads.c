@@ -322,7 +322,6 @@ static stage *new_stage(void) {
 /* Differences are counted when they are sent, so a cursor that lost nothing was given just what was recorded. */
 static void check_exact(stage *t) {
   assert_true(atomic_load(&t->rounds) > 10);
-  for (int kind = STABLE; kind <= CHURNED_TIMES; kind++) if (t->received[kind] != t->recorded[kind]) fprintf(stderr, "kind %d: received - recorded %lld, quarantined %u\n", kind, (long long)(t->received[kind] - t->recorded[kind]), info_of(t->g).quarantined);
   for (int kind = STABLE; kind <= CHURNED_TIMES; kind++) assert_int_equal(t->received[kind], t->recorded[kind]);
 }
 

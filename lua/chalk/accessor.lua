@@ -128,13 +128,17 @@ local function put(texts)
   end
 end
 
--- A raw value is remembered only if it is stored as it is: else endlessly many of them could lead to one series.
-local function is_normal(found, texts)
+local function size_of(texts)
   local size = 0
   for _, text in ipairs(texts) do
     size = size + 2 + #text
   end
-  if found.key_size ~= size then return false end
+  return size
+end
+
+-- A raw value is remembered only if it is stored as it is: else endlessly many of them could lead to one series.
+local function is_normal(found, texts)
+  if found.key_size ~= size_of(texts) then return false end
   local at = found.key
   for _, text in ipairs(texts) do
     if ffi.string(at + 2, #text) ~= text then return false end
@@ -157,25 +161,22 @@ local function remember(cache, found, n, ...)
   node[(select(n, ...))] = found
 end
 
--- Counts the uses of `values` and of writers' scratch series: wherever memory is allocated a finalizer may run, and
--- bind or drop other series.
-local turns = 0
-
--- Binds as often as it takes to come to the copy undisturbed.
+-- Wherever memory is allocated a finalizer may run, and bind or drop other series. So from `put` to the copy nothing
+-- allocates: the handle is made before, and again if the key became longer.
 local function bind_once(state, texts)
-  local client = state.client
+  local client, size, defined = state.client, size_of(texts), false
   while true do
-    turns = turns + 1
-    local turn = turns
+    local found = series.new(client, size)
     put(texts)
     local code = C.chalk_bind(client.writer, state.number, values, sizes)
-    if code == C.CHALK_EGONE then
+    if code == C.CHALK_EGONE and not defined then
       client:define(state)
-      put(texts)
-      code = C.chalk_bind(client.writer, state.number, values, sizes)
+      defined = true
+    elseif series.copy(found, client.scratch, size) then
+      return found, code
+    else
+      size = client.scratch.key_size
     end
-    local found = series.copy(C.chalk_scratch(client.writer), client.number)
-    if turn == turns then return found, code end
   end
 end
 
@@ -298,7 +299,6 @@ local function remove(state, tags)
     refused(state, "tag", message, 3)
     return false
   end
-  turns = turns + 1
   put(texts)
   local dropped = C.chalk_remove(state.client.writer, state.number, values, sizes)
   state.client:on_stale()

@@ -97,6 +97,7 @@ function Client:open(segment)
   if not segment and core.said() ~= "" then log.write("warning", core.said()) end
   self.writer = C.chalk_writer_open(self.segment, core.message)
   if self.writer == nil then fail(core.said(), 0) end
+  self.scratch = C.chalk_scratch(self.writer)
   keep_open(self)
   self.pid = C.chalk_process()
   self.own = self:add_own()

@@ -215,16 +215,27 @@ pcall(ffi.metatype, Handle, metatable)
 
 local HEAD = ffi.offsetof("chalk_series", "key")
 
---- A copy of the writer's scratch series, as just bound, for a client of this VM.
----@param scratch ffi.cdata*
----@param client integer
+--- A handle for a client of this VM, with room for a key.
+---@param client chalk.Client
+---@param size integer
 ---@return chalk.Series
-function M.copy(scratch, client)
-  local size = scratch.key_size
+function M.new(client, size)
   local series = Handle(size)
-  ffi.copy(series, scratch, HEAD + size)
-  series.client = client
+  series.client = client.number
   return series
+end
+
+--- Makes it a copy of the writer's scratch series, as just bound. Allocates nothing. False: the key is longer than
+--- size.
+---@param series chalk.Series
+---@param scratch ffi.cdata*
+---@param size integer
+---@return boolean
+function M.copy(series, scratch, size)
+  if scratch.key_size > size then return false end
+  scratch.client = series.client
+  ffi.copy(series, scratch, HEAD + scratch.key_size)
+  return true
 end
 
 -- What stands in where nothing is to be recorded: every verb is an empty function.

@@ -13,7 +13,8 @@ end
 
 -- `timeout` is the net under it all: a script that hangs must not hang the specs.
 local function command_of(script, options, ...)
-  local words = { options.shell or "", "env", "LUA_PATH=" .. quoted(package.path), "LUA_CPATH=" .. quoted(package.cpath) }
+  local words = { options.shell or "", "env" }
+  words[3], words[4] = "LUA_PATH=" .. quoted(package.path), "LUA_CPATH=" .. quoted(package.cpath)
   for name, value in pairs(options.env or {}) do
     words[#words + 1] = name .. "=" .. quoted(value)
   end

@@ -141,13 +141,27 @@ static void damage(input *in) {
     if (at > file.size - 8) continue;
     memcpy(&value, file.now + at, width);
     switch (how >> 3 & 7) {
-      case 0: value = take8(in); break;
-      case 1: value = take16(in); break;
-      case 2: value = take64(in); break;
-      case 3: value = UINT64_MAX; break;
-      case 4: value += (uint64_t)(int64_t)(int8_t)take8(in); break;
-      case 5: value ^= 1ull << (take8(in) & 63); break;
-      case 6: value = file.at[8] + take16(in) * 8; break;
+      case 0:
+        value = take8(in);
+        break;
+      case 1:
+        value = take16(in);
+        break;
+      case 2:
+        value = take64(in);
+        break;
+      case 3:
+        value = UINT64_MAX;
+        break;
+      case 4:
+        value += (uint64_t)(int64_t)(int8_t)take8(in);
+        break;
+      case 5:
+        value ^= 1ull << (take8(in) & 63);
+        break;
+      case 6:
+        value = file.at[8] + take16(in) * 8;
+        break;
       default: {
         uint64_t other = place(take8(in), take16(in)) & ~7ull;
         memcpy(&value, file.now + other, 8);

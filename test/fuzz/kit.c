@@ -29,7 +29,9 @@ kit kit_define(chalk_writer *w) {
                           .blob_size = 36,
                           .le = bounds,
                           .kind = kit_kind(i),
-                          .across = i == TOGETHER ? CHALK_SUM : i == HIGHEST ? CHALK_MAX : CHALK_LAST,
+                          .across = i == TOGETHER  ? CHALK_SUM
+                                    : i == HIGHEST ? CHALK_MAX
+                                                   : CHALK_LAST,
                           .tags = i < PLAIN ? 1 : 0,
                           .les = kit_kind(i) == CHALK_HISTOGRAM ? sizeof bounds / sizeof *bounds : 0,
                           .max_series = i == NARROW ? NARROW_SERIES : 0};
@@ -148,10 +150,9 @@ void kit_read(chalk_segment *g) {
   check(info.series + info.quarantined <= info.capacity);
   uint32_t top = chalk_metric_top(g);
   for (uint32_t m = 0; m < top; m++) {
-    size_t size = 0;
+    char blob[64];
     double le[CHALK_LES];
-    const char *blob = chalk_metric_blob(g, m, &size);
-    for (size_t i = 0; blob && i < size; i += 16) check(((const volatile char *)blob)[i] || 1);
+    chalk_metric_blob(g, m, blob, sizeof blob);
     check(chalk_metric_les(g, m, le) <= CHALK_LES);
     chalk_metric_shown(g, m);
     chalk_metric_folded(g, m);

@@ -8,12 +8,12 @@
 
 #include "segment.h"
 
-#define check(condition)                                                              \
-  do {                                                                                \
-    if (!(condition)) {                                                               \
+#define check(condition)                                                             \
+  do {                                                                               \
+    if (!(condition)) {                                                              \
       fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
-      abort();                                                                        \
-    }                                                                                 \
+      abort();                                                                       \
+    }                                                                                \
   } while (0)
 
 /* The pointer, which must not be NULL. */

@@ -25,6 +25,8 @@ function M.start(client, config)
   -- luv is for exporters that yield; it has to be older than the finalizer that flushes last.
   local uv = luv.load()
   local self = setmetatable({ flusher = flushers.new(client, config), uv = uv }, Driver)
+  -- A new exporter's differences start here, not at the first flush.
+  if self.flusher:hold() then self.flusher:release() end
   exits.add(self)
   return self
 end

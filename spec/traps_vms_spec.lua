@@ -1,0 +1,118 @@
+--- VMs that come and go, as with a VM for each request, and more of them than there are slots: no count may be lost,
+--- nothing may be left behind. CHALK_VMS sets how many live one after the other (1,000).
+
+package.path = "spec/?.lua;" .. package.path
+
+local chalk = require("chalk")
+local files = require("support.files")
+local vms = require("support.vms")
+
+local LIVES = tonumber(os.getenv("CHALK_VMS") or "1000")
+
+local LIFE = [[
+  local i = tonumber((...))
+  local chalk = require "chalk"
+  local spec = { tags = { { tag = "t" } } }
+  local count, latency = chalk.count("vm_jobs", spec), chalk.histogram("vm_seconds", spec)
+  count:with("all"):inc()
+  count:with(i % 10):inc()
+  latency:with(i % 10):record(i % 10 + 1)
+  -- recorded as the VM closes
+  local last = count:with("last")
+  getmetatable(newproxy(true)).__gc = function() last:inc() end
+]]
+
+-- Kept by each of many VMs.
+local KEEP = [[
+  local chalk = require "chalk"
+  local spec = { tags = { { tag = "t" } } }
+  local count, latency = chalk.count("many_jobs", spec), chalk.histogram("many_seconds", spec)
+  local load = chalk.gauge("many_load", { tags = { { tag = "t" } }, across = "sum" })
+  local c, h, g = count:with("x"), latency:with("x"), load:with("x")
+  function work(n)
+    for i = 1, n do
+      c:inc()
+      count:with("x"):inc()
+      h:record(i)
+      g:inc()
+    end
+  end
+  work(100)
+]]
+
+local function resident()
+  return tonumber(files.read("/proc/self/status"):match("VmRSS:%s*(%d+)"))
+end
+
+local function descriptors()
+  local pipe = assert(io.popen("ls /proc/" .. require("support.fork").pid() .. "/fd | wc -l"))
+  local n = tonumber(pipe:read("*a"))
+  pipe:close()
+  return n
+end
+
+describe("VMs", function()
+  -- Makes the segment that they share, and sees what becomes of it.
+  local jobs
+
+  local function live(from, to)
+    for i = from, to do
+      local vm = vms.open()
+      vm:run(LIFE, tostring(i))
+      vm:close()
+    end
+  end
+
+  it("one after the other leave nothing but their counts", function()
+    local spec = { tags = { { tag = "t" } } }
+    jobs = chalk.count("vm_jobs", spec)
+    local seconds = chalk.histogram("vm_seconds", spec)
+    local warm = math.max(100, LIVES / 10)
+    live(1, warm)
+    collectgarbage()
+    local before, memory, open = resident(), chalk.info().memory, descriptors()
+    live(warm + 1, LIVES)
+    collectgarbage()
+    local grown = resident() - before
+    -- the sanitizer's runtime keeps what was freed for a while
+    local limit = (os.getenv("LD_PRELOAD") or ""):find("san") and 1e6 or 2048
+    assert.is_true(grown < limit, grown .. " KiB more")
+    assert.same({ memory, open, 1 }, { chalk.info().memory, descriptors(), chalk.info().writers })
+    assert.equal(LIVES, jobs:with("all"):value())
+    local singly, timed = 0, 0
+    for i = 0, 9 do
+      singly, timed = singly + jobs:with(i):value(), timed + seconds:with(i):value():count()
+    end
+    assert.same({ LIVES, LIVES }, { singly, timed })
+    assert.is_true(jobs:with("last"):value() <= LIVES)
+  end)
+
+  it("300 at once, of which most share a slot, are exact", function()
+    local spec = { tags = { { tag = "t" } } }
+    local count, latency = chalk.count("many_jobs", spec), chalk.histogram("many_seconds", spec)
+    local load = chalk.gauge("many_load", { tags = { { tag = "t" } }, across = "sum" })
+    local all = {}
+    for i = 1, 300 do
+      all[i] = vms.open()
+      all[i]:run(KEEP)
+    end
+    assert.equal(127, chalk.info().writers)
+    for i = 1, 300 do
+      all[i]:run("work(50)")
+    end
+    assert.same({ 300 * 300, 300 * 150, 300 * 150 },
+      { count:with("x"):value(), latency:with("x"):value():count(), load:with("x"):value() })
+    count:clear()
+    latency:clear()
+    for i = 300, 1, -1 do
+      all[i]:run("work(10)")
+      all[i]:close()
+    end
+    assert.same({ 300 * 20, 300 * 10, 1 },
+      { count:with("x"):value(), latency:with("x"):value():count(), chalk.info().writers })
+    local vm = vms.open()
+    vm:run(KEEP)
+    assert.equal(2, chalk.info().writers)
+    vm:close()
+  end)
+end)
