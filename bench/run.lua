@@ -1,6 +1,8 @@
 -- `make bench`: what records and exports cost, as a table and in build/bench.json. With --gate it fails when a record
 -- path is over 50 ns or over three times its target; with --paths only the record paths are measured and printed raw.
 
+package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
+
 local cjson = require "cjson"
 local export = require "export"
 local harness = require "harness"
