@@ -55,14 +55,20 @@ tsan: setup ## the C tests with the thread sanitizer
 die: all ## kill a process at every store to shared memory of every path; make test takes a sample
 	@$(BUILD)/test/die/test_die --all $(PATHS)
 
+fuzz: setup ## FUZZ_RUNS (10000000) executions of each fuzz target, with libFuzzer
+	@tools/fuzz long $(TARGETS)
+
+fuzz-short: setup ## the fuzz targets over their kept inputs, then five seconds of each
+	@tools/fuzz short $(TARGETS)
+
 setup: ## install what building and testing need
 	@tools/setup
 
 clean: ## remove what was built
-	rm -rf build build-asan build-tsan build.luarocks
+	rm -rf build build-asan build-tsan build-fuzz build.luarocks
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
 	  while IFS='|' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
-.PHONY: all install test demo bench bench-gate soak lint asan tsan die setup clean help
+.PHONY: all install test demo bench bench-gate soak lint asan tsan die fuzz fuzz-short setup clean help

@@ -89,7 +89,7 @@ typedef struct chalk_series {
 
 typedef struct chalk_options {
   const char *path;      /* a file to share between unrelated processes; NULL: anonymous memory */
-  uint64_t memory_limit; /* bytes the segment may ever take; 0: 1 GiB */
+  uint64_t memory_limit; /* bytes the segment may ever take; 0: 1 GiB, or half of its control group's */
   uint32_t max_series;   /* most series; 0: 100,000 */
   uint32_t max_buckets;  /* of a sketch, 8 to 8192; 0: 512 */
   double initial_error;  /* of a sketch, 0.0001 to 0.5; 0: 0.001 */
@@ -262,12 +262,14 @@ size_t chalk_text_double(char *out, double v);
 size_t chalk_text_bound(char *out, double v);
 
 /* Flushing: exactly one holder of a segment flushes. */
-int chalk_hold(chalk_segment *segment, uint32_t generation); /* 1: holds now; 0: another does */
+int chalk_hold(chalk_segment *segment, uint32_t generation);       /* 1: holds now; 0: another does, or is to */
+int chalk_is_claimed(chalk_segment *segment, uint32_t generation); /* 1: a newer configuration asked for the role */
 void chalk_release(chalk_segment *segment);
 void chalk_heartbeat(chalk_segment *segment);
 uint32_t chalk_generation(chalk_segment *segment, int raise);
-uint64_t chalk_flush_request(chalk_segment *segment);           /* a ticket */
-void chalk_flush_done(chalk_segment *segment, uint64_t ticket); /* all flushes up to it */
+void chalk_generation_reach(chalk_segment *segment, uint32_t generation); /* raises it to this, if it is lower */
+uint64_t chalk_flush_request(chalk_segment *segment);                     /* a ticket */
+void chalk_flush_done(chalk_segment *segment, uint64_t ticket);           /* all flushes up to it */
 int chalk_flush_wait(chalk_segment *segment, uint64_t ticket, double timeout);
 /*
  * Drops what was idle (seconds for counts, gauges and histograms; 0: never), lets definitions leave and makes cells
@@ -289,10 +291,12 @@ int chalk_cursor_commit(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t
 
 /*
  * The flush thread. `state` is a lua_State with a chunk and its arguments on the stack; `call` and `close` are
- * lua_pcall and lua_close. The chunk may return a message (a string is taken with `tostring`, lua_tolstring).
+ * lua_pcall and lua_close. The chunk may return a message (a string is taken with `tostring`, lua_tolstring). It is
+ * called once this configuration can have the flusher's role of `segment`, if one is given; until then the thread waits.
  */
 chalk_thread *chalk_thread_start(void *state, int arguments, int (*call)(void *, int, int, int), void (*close)(void *),
-                                 const char *(*tostring)(void *, int, size_t *), char *message);
+                                 const char *(*tostring)(void *, int, size_t *), chalk_segment *segment,
+                                 uint32_t generation, char *message);
 chalk_thread *chalk_thread_self(void);           /* in a flush thread: itself; else NULL */
 int chalk_thread_fd(const chalk_thread *thread); /* readable when asked for something */
 void chalk_thread_wake(chalk_thread *thread);
@@ -312,6 +316,14 @@ void chalk_thread_free(chalk_thread *thread);                /* once it has ende
 int chalk_listen(const char *client, const char *address, char *message);
 int chalk_accept_fd(const char *client, const char *address);
 void chalk_unlisten(const char *client, const char *address);
+/* Shuts all of the client's sockets but these, here and in every process that has them. */
+void chalk_listen_only(const char *client, const char *const *addresses, uint32_t n);
+
+/*
+ * For a server with worker processes. On: forked children, and a program that this one is replaced by, go on with the
+ * named segments and the sockets that are open; what is opened from now on may have come so. Off: no longer from here.
+ */
+void chalk_inherit(int on);
 
 /* ffi: end */
 

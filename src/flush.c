@@ -18,13 +18,24 @@
 #include "snapshot.h"
 #include "stored.h"
 
-/* Seconds without a heartbeat after which an older configuration may flush. */
-#define STUCK 3.0
+/*
+ * An older configuration lets a newer one have the role, but only while one that lives asks for it: a claim is good for
+ * this many milliseconds, in which it is made several times.
+ */
+enum { CLAIM = 500 };
+
+static uint32_t milliseconds(void) { return (uint32_t)(uint64_t)(chalk_now() * 1e3); }
+
+int chalk_is_claimed(chalk_segment *g, uint32_t generation) {
+  uint64_t claim = atomic_load(&g->head->claim);
+  return (uint32_t)(claim >> 32) > generation && milliseconds() - (uint32_t)claim < CLAIM;
+}
 
 int chalk_hold(chalk_segment *g, uint32_t generation) {
   header *h = g->head;
-  bool orphaned, newer = atomic_load(&h->generation) > generation;
-  if (newer && chalk_now() - load_double(&h->heartbeat) < STUCK) return 0;
+  bool orphaned;
+  if (chalk_is_claimed(g, generation)) return 0;
+  atomic_store(&h->claim, (uint64_t)generation << 32 | milliseconds());
   if (!segment_lock_try(&h->holder, &orphaned)) return 0;
   if (orphaned) atomic_store(&h->recount, 1); /* it may have died at reclaiming, a number freed and not counted */
   process_own(&h->flusher);
@@ -41,6 +52,12 @@ void chalk_heartbeat(chalk_segment *g) { store_double(&g->head->heartbeat, chalk
 
 uint32_t chalk_generation(chalk_segment *g, int raise) {
   return raise ? atomic_fetch_add(&g->head->generation, 1) + 1 : atomic_load(&g->head->generation);
+}
+
+void chalk_generation_reach(chalk_segment *g, uint32_t generation) {
+  uint32_t now = atomic_load(&g->head->generation);
+  while (now < generation && !atomic_compare_exchange_weak(&g->head->generation, &now, generation)) {
+  }
 }
 
 /* Tickets */

@@ -358,7 +358,7 @@ int histogram_read_sketch(const chalk_segment *g, const histogram *block, chalk_
   return CHALK_OK;
 }
 
-static bool table_is_sound(chalk_segment *g, histogram *h, int which, recovery *r) {
+static bool table_is_sound(chalk_segment *g, histogram *h, int which, recovery *r, uint64_t *count) {
   uint64_t word = atomic_load(&h->table[which]);
   table t = unpack(word);
   h->used[which] = 0;
@@ -366,7 +366,7 @@ static bool table_is_sound(chalk_segment *g, histogram *h, int which, recovery *
   if (!is_table(g, t) || !recover_block(r, t.offset, table_size(t))) return false;
   for (uint32_t i = 0; i < 1u << t.log; i++) {
     sketch_bucket b = bucket_at(g, t, i);
-    if (b.count > 0 && !sketch_index_fits(b.index, t.scale)) return false;
+    if (!recover_count(count, b.count) || (b.count > 0 && !sketch_index_fits(b.index, t.scale))) return false;
     h->used[which] += b.count > 0;
   }
   return true;
@@ -375,12 +375,10 @@ static bool table_is_sound(chalk_segment *g, histogram *h, int which, recovery *
 bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, recovery *r, uint64_t *count) {
   histogram *h = segment_block(g, offset, block_size(les));
   if (!h || offset % 64 != 0 || !recover_block(r, offset, block_size(les))) return false;
-  if (h->les != les || h->start_scale > SKETCH_MOST_SCALE) return false;
+  if (h->les != les || h->start_scale > SKETCH_MOST_SCALE || !recover_count(count, atomic_load(&h->zero))) return false;
   for (uint32_t i = 0; i <= les; i++) {
-    uint64_t n = atomic_load(&h->le[i]);
-    if (n > RECOVER_MOST || *count > RECOVER_MOST - n) return false;
-    *count += n;
+    if (!recover_count(count, atomic_load(&h->le[i]))) return false;
   }
   atomic_store(&h->none, 0);
-  return table_is_sound(g, h, 0, r) && table_is_sound(g, h, 1, r);
+  return table_is_sound(g, h, 0, r, count) && table_is_sound(g, h, 1, r, count);
 }

@@ -152,7 +152,7 @@ int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const
 void histogram_read(const histogram *h, histogram_sum *into);
 /* Merges a block's sketch into a private one. */
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into);
-/* Whether a block of `les` bounds stands there that can be used; adds to *count. Nobody else may use it. */
+/* Whether a block of `les` bounds stands there that can be used; adds all counts in it to *count. Nobody else may use it. */
 bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, recovery *r, uint64_t *count);
 /* How many values were recorded. */
 uint64_t histogram_count(const histogram *h);

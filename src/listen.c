@@ -1,8 +1,10 @@
 /*
  * Listening sockets, opened where `init` runs and remembered like segments: a new VM of the same process goes on with
  * the socket of the one before, so a reload never fights over a port. A forked child closes its copies, or a port
- * would stay taken by somebody who never accepts.
+ * would stay taken by somebody who never accepts; the workers of a server keep them, and take turns.
  */
+#include "listen.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -14,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "inherit.h"
 #include "process.h"
 
 enum { BACKLOG = 511, ADDRESS = 256, COPIES = 64 };
@@ -21,6 +24,7 @@ enum { BACKLOG = 511, ADDRESS = 256, COPIES = 64 };
 typedef struct listener {
   char *client, *address;
   int fd;
+  uint32_t opened_by; /* the process that made it: the file of a unix socket is its to remove */
   struct listener *next;
 } listener;
 
@@ -49,6 +53,7 @@ static void note_copy(int fd) {
 }
 
 static void in_child(void) {
+  if (inherit_is_on()) return;
   for (int i = 0; i < COPIES; i++) {
     if (copies[i].socket && is_socket(copies[i].fd, copies[i].socket)) close(copies[i].fd);
     copies[i].socket = 0;
@@ -77,6 +82,8 @@ static int listen_unix(const char *address, const char *path, char *message) {
   struct sockaddr_un a = {.sun_family = AF_UNIX};
   if (strlen(path) >= sizeof a.sun_path) return fail(-1, address, "the path is too long", message);
   strcpy(a.sun_path, path);
+  int inherited = inherit_listener((struct sockaddr *)&a, sizeof a);
+  if (inherited >= 0) return inherited;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fail(fd, address, strerror(errno), message);
   remove_stale(&a);
@@ -108,6 +115,11 @@ static int listen_inet(const char *address, char *message) {
   struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
   int e = getaddrinfo(host, port, &hints, &found);
   if (e != 0) return fail(-1, address, gai_strerror(e), message);
+  int inherited = inherit_listener(found->ai_addr, found->ai_addrlen);
+  if (inherited >= 0) {
+    freeaddrinfo(found);
+    return inherited;
+  }
   int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
   bool bound = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
                bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0;
@@ -130,22 +142,44 @@ static listener *find(const char *client, const char *address) {
   return l;
 }
 
+/* Shut down: another process of the same server found that its configuration has no such address. */
+static bool is_shut(int fd) {
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && !listening;
+}
+
+void listeners_mark(void) {
+  process_lock();
+  for (listener *l = listeners; l; l = l->next) {
+    if (l->fd >= 0) inherit_mark(l->fd);
+  }
+  process_unlock();
+}
+
 int chalk_listen(const char *client, const char *address, char *message) {
   process_at_fork(in_child);
   process_lock();
   listener *l = find(client, address);
+  if (l && l->fd >= 0 && is_shut(l->fd)) {
+    close(l->fd);
+    l->fd = -1;
+  }
   int fd = l ? l->fd : -1;
-  if (fd < 0) fd = open_listener(address, message);
+  if (fd < 0) {
+    fd = open_listener(address, message);
+    if (fd >= 0) inherit_mark(fd);
+  }
   if (fd >= 0 && !l) {
     l = calloc(1, sizeof *l);
     if (l) {
-      *l = (listener){strdup(client), strdup(address), fd, listeners};
+      *l = (listener){strdup(client), strdup(address), fd, 0, listeners};
       listeners = l;
     } else {
       fd = fail(fd, address, "out of memory", message);
     }
   }
-  if (l && fd >= 0) l->fd = fd;
+  if (l && fd >= 0 && (l->fd < 0 || !l->opened_by)) l->fd = fd, l->opened_by = (uint32_t)getpid();
   process_unlock();
   return fd >= 0 ? CHALK_OK : fd;
 }
@@ -159,13 +193,32 @@ int chalk_accept_fd(const char *client, const char *address) {
   return fd;
 }
 
+static bool is_among(const char *address, const char *const *addresses, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) {
+    if (strcmp(address, addresses[i]) == 0) return true;
+  }
+  return false;
+}
+
+void chalk_listen_only(const char *client, const char *const *addresses, uint32_t n) {
+  process_lock();
+  for (listener *l = listeners; l; l = l->next) {
+    if (l->fd < 0 || strcmp(l->client, client) != 0 || is_among(l->address, addresses, n)) continue;
+    shutdown(l->fd, SHUT_RDWR);
+    close(l->fd);
+    l->fd = -1;
+    if (strncmp(l->address, "unix://", 7) == 0) unlink(l->address + 7);
+  }
+  process_unlock();
+}
+
 void chalk_unlisten(const char *client, const char *address) {
   process_lock();
   listener *l = find(client, address);
   if (l && l->fd >= 0) {
     close(l->fd);
     l->fd = -1;
-    if (strncmp(address, "unix://", 7) == 0) unlink(address + 7);
+    if (l->opened_by == (uint32_t)getpid() && strncmp(address, "unix://", 7) == 0) unlink(address + 7);
   }
   process_unlock();
 }

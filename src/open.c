@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "heap.h"
+#include "inherit.h"
 #include "process.h"
 #include "recover.h"
 #include "sketch.h"
@@ -102,6 +104,12 @@ static int reserve(chalk_segment *g, const chalk_options *o, header *plan, char 
   }
 }
 
+/* Half of what a control group leaves: beyond its limit the kernel kills, where beyond ours series are folded. */
+static uint64_t default_limit(void) {
+  uint64_t half = process_memory_limit() / 2;
+  return half > DEFAULT_LIMIT ? DEFAULT_LIMIT : half < LEAST_LIMIT ? LEAST_LIMIT : half;
+}
+
 static void set_limits(header *h, const chalk_options *o) {
   uint32_t most = h->capacity / 2;
   if (o->max_series) atomic_store(&h->max_series, o->max_series < most ? o->max_series : most);
@@ -149,7 +157,7 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   static const chalk_options defaults = {NULL, 0, 100000, 512, 0.001};
   h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
   lay_out(h, plan->capacity, plan->size - plan->heap);
-  atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : DEFAULT_LIMIT);
+  atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : default_limit());
   atomic_store(&h->memory, plan->metrics);
   set_limits(h, &defaults);
   set_limits(h, o);
@@ -220,8 +228,8 @@ static int take_up(chalk_segment *g, const header *h, char *message) {
   return e;
 }
 
-/* Maps what another process made at the path. */
-static int attach(chalk_segment *g, uint64_t size, char *message) {
+/* Maps what another process made: at a path, or in memory that was inherited from the server which is replaced. */
+static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message) {
   header h;
   if (size < sizeof h || pread(g->fd, &h, sizeof h, 0) != (ssize_t)sizeof h || h.magic != MAGIC) {
     process_say(message, "the file is not a segment of chalk");
@@ -244,7 +252,7 @@ static int attach(chalk_segment *g, uint64_t size, char *message) {
   g->base = base;
   g->size = size;
   view(g);
-  int e = take_up(g, &h, message);
+  int e = inherited ? CHALK_OK : take_up(g, &h, message);
   if (e == CHALK_OK) return CHALK_OK;
   munmap(g->base, g->size); /* and the file stays as it is, for whoever wants to look at it */
   g->base = NULL;
@@ -254,18 +262,27 @@ static int attach(chalk_segment *g, uint64_t size, char *message) {
 static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
   struct stat st;
   if (fstat(g->fd, &st) != 0) return CHALK_EINVALID;
-  if (o->path && st.st_size > 0) {
+  if (st.st_size > 0) {
     uint64_t size = (uint64_t)st.st_size;
-    if (!is_half_made(g, size) || ftruncate(g->fd, 0) != 0) return attach(g, size, message);
+    if (!is_half_made(g, size) || ftruncate(g->fd, 0) != 0) return attach(g, size, !o->path, message);
   }
   header plan = {0};
   int e = reserve(g, o, &plan, message);
   return e == CHALK_OK ? create(g, &plan, o, message) : e;
 }
 
-static int open_file(const chalk_options *o, char *message) {
-  int fd =
-      o->path ? open(o->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : memfd_create("chalk", MFD_CLOEXEC);
+/* New memory, or what the program that this one replaced had under the name. */
+static int open_memory(const char *name) {
+  char label[200];
+  snprintf(label, sizeof label, "chalk%s%s", name ? ":" : "", name ? name : "");
+  int fd = name ? inherit_memory(label) : -1;
+  if (fd < 0) fd = memfd_create(label, MFD_CLOEXEC);
+  if (fd >= 0 && name) inherit_mark(fd);
+  return fd;
+}
+
+static int open_file(const char *name, const chalk_options *o, char *message) {
+  int fd = o->path ? open(o->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : open_memory(name);
   if (fd < 0) {
     process_say(message, "cannot open %s: %s", o->path ? o->path : "anonymous memory", strerror(errno));
     return -1;
@@ -284,7 +301,7 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
     process_say(message, "out of memory");
     return NULL;
   }
-  g->fd = open_file(o, message);
+  g->fd = open_file(name, o, message);
   if (g->fd < 0) {
     free(g);
     return NULL;
@@ -335,6 +352,14 @@ chalk_segment *chalk_segment_open(const char *name, const chalk_options *options
   return g;
 }
 
+void segments_mark(void) {
+  process_lock();
+  for (chalk_segment *g = segments; g; g = g->next) {
+    if (g->name) inherit_mark(g->fd);
+  }
+  process_unlock();
+}
+
 /*
  * A named segment stays for the process's life. A private one gives its memory back, but keeps its range of addresses
  * as private zeroes: a series object that outlived its client may still be stored through.
@@ -353,6 +378,7 @@ void chalk_segment_close(chalk_segment *g) {
   }
   process_unlock();
   mmap(g->base, g->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  madvise(g->base, g->size, MADV_DONTDUMP);
   close(g->fd);
   free(g);
 }

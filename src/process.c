@@ -129,6 +129,39 @@ void process_say(char *message, const char *format, ...) {
   va_end(args);
 }
 
+/* The least limit of a control group and of those it is in: files of this name on the way to the root. */
+static uint64_t group_limit(const char *root, const char *group, const char *name) {
+  uint64_t least = UINT64_MAX;
+  for (size_t n = strlen(group);; n--) {
+    char path[600];
+    unsigned long long limit;
+    snprintf(path, sizeof path, "%s%.*s/%s", root, (int)n, group, name);
+    FILE *file = n == 0 || group[n] == '/' || group[n] == 0 ? fopen(path, "re") : NULL;
+    if (file && fscanf(file, "%llu", &limit) == 1 && limit < least) least = limit;
+    if (file) fclose(file);
+    if (n == 0) return least;
+  }
+}
+
+/* Lines of /proc/self/cgroup are number:controllers:group; in the second version there are no controllers. */
+uint64_t process_memory_limit(void) {
+  uint64_t least = UINT64_MAX;
+  char line[512];
+  FILE *file = fopen("/proc/self/cgroup", "re");
+  while (file && fgets(line, sizeof line, file)) {
+    line[strcspn(line, "\n")] = 0;
+    char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (!group) continue;
+    *group++ = 0;
+    uint64_t limit = UINT64_MAX;
+    if (!controllers[1]) limit = group_limit("/sys/fs/cgroup", group, "memory.max");
+    if (strstr(controllers, "memory")) limit = group_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes");
+    if (limit < least) least = limit;
+  }
+  if (file) fclose(file);
+  return least;
+}
+
 uint32_t chalk_process(void) { return (uint32_t)getpid(); }
 
 static double clock_seconds(clockid_t id) {

@@ -21,6 +21,9 @@ bool process_is_dead(const owner *o);
 /* A list of what to call in the child of a fork, after the lock was reset. */
 void process_at_fork(void (*child)(void));
 
+/* How much memory the process's control group may take, in bytes; UINT64_MAX: no limit is known. */
+uint64_t process_memory_limit(void);
+
 /* Writes a sentence to `message` (CHALK_MESSAGE bytes, may be NULL). */
 void process_say(char *message, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

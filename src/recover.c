@@ -1,8 +1,10 @@
 #include "recover.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "heap.h"
 #include "histogram.h"
@@ -21,7 +23,7 @@ struct recovery {
   chalk_segment *g;
   extent *at; /* blocks of the heap */
   size_t n, room;
-  uint64_t *counts; /* by series, over the writers so far */
+  uint64_t *counts; /* by series, all that is counted in the cells of the writers so far */
 };
 
 /* Blocks */
@@ -93,7 +95,7 @@ static bool overflow_is_sound(chalk_segment *g, uint32_t number) {
   return s->metric == number && atomic_load(&s->state) == SERIES_LIVE;
 }
 
-/* Of a free struct nothing is kept: what somebody had begun who died is lost. */
+/* Of a free struct nothing is kept: what somebody had begun who died is lost. Its overflow series is its own again. */
 static bool metric_is_sound(recovery *r, uint32_t number) {
   chalk_segment *g = r->g;
   metric *m = &g->metrics[number];
@@ -102,6 +104,7 @@ static bool metric_is_sound(recovery *r, uint32_t number) {
     atomic_store(&m->state, METRIC_FREE);
     m->name = m->shape = m->le = 0;
     atomic_store(&m->blob, 0);
+    g->series[number].metric = number;
     return true;
   }
   if (state > METRIC_SUPERSEDED || m->kind < CHALK_COUNT || m->kind > CHALK_HISTOGRAM || m->across > CHALK_MAX ||
@@ -154,6 +157,7 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   series *s = &g->series[id];
   uint32_t state = atomic_load(&s->state) & 255;
   if (state == SERIES_FREE) s->key = 0;
+  if (s->metric >= METRICS) s->metric = 0; /* of those not in use too: readers look it up before they know the state */
   if (state == SERIES_RESERVED && s->key) return recover_block(r, s->key, s->key_size);
   if (state == SERIES_FREE || state == SERIES_RESERVED) return true;
   const metric *m = metric_of(g, id);
@@ -191,10 +195,8 @@ static bool keys_are_unique(const chalk_segment *g) {
 
 /* Cells and baselines */
 
-static bool cell_is_sound(recovery *r, uint32_t writer, uint32_t id) {
-  shared_u64 *cell = segment_cell(r->g, writer, id);
+static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
   uint64_t bits = atomic_load(cell);
-  if (!bits) return true;
   const metric *m = metric_of(r->g, id);
   if (!m) {
     atomic_store(cell, 0);
@@ -203,16 +205,13 @@ static bool cell_is_sound(recovery *r, uint32_t writer, uint32_t id) {
   if (m->kind == CHALK_HISTOGRAM) return histogram_is_sound(r->g, bits, m->les, r, &r->counts[id]);
   if (m->kind == CHALK_GAUGE) return m->across == CHALK_LAST || recover_block(r, bits, 16);
   double n = as_double(bits);
-  if (!(n >= 0 && n <= (double)(RECOVER_MOST - r->counts[id]))) return false;
-  r->counts[id] += (uint64_t)n;
-  return true;
+  return n >= 0 && n <= (double)RECOVER_MOST && recover_count(&r->counts[id], (uint64_t)n);
 }
 
-static bool baseline_is_sound(recovery *r, uint32_t cursor, uint32_t id) {
-  baseline *b = segment_baseline(r->g, cursor, id);
+static bool baseline_is_sound(recovery *r, shared_u64 *total, uint32_t id) {
   const metric *m = metric_of(r->g, id);
-  if (!m || m->kind == CHALK_GAUGE) atomic_store(&b->total, 0);
-  return !m || total_is_sound(r, m, atomic_load(&b->total));
+  if (!m || m->kind == CHALK_GAUGE) atomic_store(total, 0);
+  return !m || total_is_sound(r, m, atomic_load(total));
 }
 
 /* The pieces of a row that are real are set bits; the lowest of them is taken out. */
@@ -222,16 +221,17 @@ static uint32_t next_piece(uint64_t *bits, uint32_t word) {
   return chunk;
 }
 
-/* All items of a row's pieces that are real. Pieces beyond the row's end are none. */
-static bool row_is_sound(recovery *r, shared_u64 *chunks, uint32_t row,
-                         bool (*is_sound)(recovery *, uint32_t row, uint32_t id)) {
+/* All items of a row's pieces that are real and not zero. Pieces beyond the row's end are none. */
+static bool row_is_sound(recovery *r, shared_u64 *chunks, void *row, uint32_t width,
+                         bool (*is_sound)(recovery *, shared_u64 *item, uint32_t id)) {
   uint32_t items = segment_chunk_items(r->g), n = r->g->head->capacity / items, top = series_top(r->g);
   for (uint32_t word = 0; word < CHUNKS / 64; word++) {
     for (uint64_t bits = atomic_load(&chunks[word]); bits;) {
       uint32_t chunk = next_piece(&bits, word);
       if (chunk >= n) return false;
       for (uint32_t id = chunk * items; id < (chunk + 1) * items && id < top; id++) {
-        if (!is_sound(r, row, id)) return false;
+        shared_u64 *item = (shared_u64 *)((char *)row + (uint64_t)id * width);
+        if (atomic_load_explicit(item, memory_order_relaxed) != 0 && !is_sound(r, item, id)) return false;
       }
     }
   }
@@ -241,7 +241,9 @@ static bool row_is_sound(recovery *r, shared_u64 *chunks, uint32_t row,
 static bool cells_are_sound(recovery *r) {
   r->counts = calloc(series_top(r->g), sizeof *r->counts);
   bool sound = r->counts != NULL;
-  for (uint32_t w = 0; w < WRITERS && sound; w++) sound = row_is_sound(r, r->g->slots[w].chunks, w, cell_is_sound);
+  for (uint32_t w = 0; w < WRITERS && sound; w++) {
+    sound = row_is_sound(r, r->g->slots[w].chunks, segment_cell(r->g, w, 0), 8, cell_is_sound);
+  }
   free(r->counts);
   r->counts = NULL;
   return sound;
@@ -252,7 +254,8 @@ static bool cursors_are_sound(recovery *r) {
     cursor_head *h = &r->g->cursors[c];
     if (atomic_load(&h->state) > 1 || h->name_size >= sizeof h->name) return false;
     if (!isfinite(h->used)) h->used = 0;
-    if (!row_is_sound(r, h->chunks, c, baseline_is_sound)) return false;
+    baseline *row = segment_baseline(r->g, c, 0);
+    if (!row_is_sound(r, h->chunks, row, sizeof *row, baseline_is_sound)) return false;
   }
   return true;
 }
@@ -350,6 +353,62 @@ static int make_all_real(chalk_segment *g) {
   return e == CHALK_OK ? make_real(g, h->heap, h->heap_real - h->heap) : e;
 }
 
+/* Clearing what is not in use: whoever takes it up expects zeroes. Holes of the file are passed over. */
+
+static void clear(char *from, char *to) {
+  static const char zeroes[4096];
+  for (size_t n; from < to; from += n) {
+    n = (size_t)(to - from) < sizeof zeroes ? (size_t)(to - from) : sizeof zeroes;
+    if (memcmp(from, zeroes, n) != 0) memset(from, 0, n);
+  }
+}
+
+/* The next bytes of a range that are in the file; false: there are none. Where holes are not told, that is all. */
+static bool next_data(const chalk_segment *g, uint64_t *from, uint64_t end, uint64_t *to) {
+  *to = end;
+  off_t data = lseek(g->fd, (off_t)*from, SEEK_DATA);
+  if (data < 0) return errno != ENXIO;
+  if ((uint64_t)data >= end) return false;
+  *from = (uint64_t)data;
+  off_t hole = lseek(g->fd, data, SEEK_HOLE);
+  if (hole >= 0 && (uint64_t)hole < end) *to = (uint64_t)hole;
+  return true;
+}
+
+static void clear_range(chalk_segment *g, uint64_t from, uint64_t end) {
+  for (uint64_t to; from < end && next_data(g, &from, end, &to); from = to) clear(g->base + from, g->base + to);
+}
+
+/* Rows of `width` bytes a series. In pieces that are not real all is cleared, in the others what is behind the top. */
+static void clear_rows(chalk_segment *g, uint64_t rows, uint32_t n, uint32_t width,
+                       const shared_u64 *(*chunks_of)(const chalk_segment *, uint32_t)) {
+  uint64_t piece = (uint64_t)segment_chunk_items(g) * width, row = (uint64_t)g->head->capacity * width;
+  uint64_t end = rows + n * row, top = (uint64_t)series_top(g) * width;
+  for (uint64_t from = rows, to; from < end && next_data(g, &from, end, &to);) {
+    while (from < to) {
+      uint64_t at = (from - rows) % row, next = from - at % piece + piece, keep = 0;
+      const shared_u64 *chunks = chunks_of(g, (uint32_t)((from - rows) / row));
+      if (next > to) next = to;
+      if (top > at && segment_chunk_real(g, chunks, (uint32_t)(at / width))) keep = top - at;
+      if (keep < next - from) clear(g->base + from + keep, g->base + next);
+      from = next;
+    }
+  }
+}
+
+static const shared_u64 *chunks_of_writer(const chalk_segment *g, uint32_t w) { return g->slots[w].chunks; }
+static const shared_u64 *chunks_of_cursor(const chalk_segment *g, uint32_t c) { return g->cursors[c].chunks; }
+
+static void clear_unused(chalk_segment *g) {
+  header *h = g->head;
+  clear_range(g, h->metrics + h->metric_top * sizeof(metric), h->series);
+  clear_range(g, h->series + h->metric_top * sizeof(series), h->series + METRICS * sizeof(series));
+  clear_range(g, h->series + h->ids_top * sizeof(series), h->cells);
+  clear_rows(g, h->cells, WRITERS, 8, chunks_of_writer);
+  clear_rows(g, h->baselines, CURSORS, sizeof(baseline), chunks_of_cursor);
+  clear_range(g, h->heap_top, g->size);
+}
+
 static void forget_owners(chalk_segment *g, bool rebooted) {
   header *h = g->head;
   for (uint32_t i = 1; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 0);
@@ -378,6 +437,7 @@ int recover(chalk_segment *g, bool rebooted, char *message) {
   bool sound = metrics_are_sound(&r) && finish_passing(&r) && is_sound(&r);
   free(r.at);
   if (!sound) return refuse(message);
+  clear_unused(g);
   forget_owners(g, rebooted);
   series_rebuild(g);
   series_recount(g);

@@ -21,8 +21,25 @@ void segment_locks_new(chalk_segment *g) {
   for (uint32_t i = 0; i < STRIPES; i++) lock_new(&g->stripes[i].lock);
 }
 
+/*
+ * A process that is killed when a lock was handed to it, before it could take it, may leave others asleep that nobody
+ * wakes: so they look for themselves now and then.
+ */
+static int lock_wait(pthread_mutex_t *mutex) {
+  enum { LOOK = 50000000 }; /* ns */
+  int e = pthread_mutex_trylock(mutex);
+  while (e == EBUSY || e == ETIMEDOUT) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_nsec += LOOK;
+    if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+    e = pthread_mutex_timedlock(mutex, &t);
+  }
+  return e;
+}
+
 bool segment_lock_take(segment_lock *lock) {
-  bool orphaned = pthread_mutex_lock(&lock->mutex) == EOWNERDEAD;
+  bool orphaned = lock_wait(&lock->mutex) == EOWNERDEAD;
   if (orphaned) pthread_mutex_consistent(&lock->mutex);
   return orphaned;
 }

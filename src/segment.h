@@ -170,6 +170,7 @@ typedef struct header {
   shared_u64 heartbeat, flushed; /* doubles' bits */
   shared_u64 requested, done;
   shared_u32 done_word; /* moves with `done`; a futex */
+  shared_u64 claim;     /* on the flusher's role: generation << 32 | milliseconds of when; by whoever asks for it */
   owner flusher;
   uint64_t heap_top, heap_real;     /* heap lock */
   uint64_t heap_free[HEAP_CLASSES]; /* heap lock; a free block's first word is the next */
@@ -241,6 +242,9 @@ int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool las
 
 /* Makes a range of a file real; CHALK_EMEMORY when the file system does not allow it. */
 int segment_allocate(int fd, uint64_t offset, uint64_t size);
+
+/* Marks the named segments' descriptors as what inherit_is_on says. */
+void segments_mark(void);
 
 /* All the segment's locks anew; only before anybody else has it. */
 void segment_locks_new(chalk_segment *g);

@@ -78,13 +78,17 @@ int32_t sketch_index(const sketch_map *map, double v) {
 }
 
 double sketch_error_of(int scale) {
+  /* (g - 1) / (g + 1), g = 2^(2^-scale). */
+  static const double errors[SKETCH_MOST_SCALE + 1] = {
+      0.3333333333333333,    0.1715728752538099,    0.0864272337258898,     0.043294617499389176,
+      0.02165746232622629,   0.010830001253373642,  0.005415159415902569,   0.002707599557476328,
+      0.0013538022599560793, 0.0006769014401311318, 0.00033845075883472906, 0.00016922538426351075,
+      8.461269273752368e-05};
   if (scale < 0) {
     double g = from_bits((uint64_t)(1023 + (1 << -scale > 1023 ? 1023 : 1 << -scale)) << 52);
     return (g - 1) / (g + 1);
   }
-  long double g = 2;
-  for (int i = 0; i < scale; i++) g = root(g);
-  return (double)((g - 1) / (g + 1));
+  return errors[scale];
 }
 
 int sketch_scale_for(double error) {
@@ -334,14 +338,15 @@ static double representative(const chalk_bucket *b) {
   double l = b->lower < 0 ? -b->upper : b->lower, u = b->lower < 0 ? -b->lower : b->upper;
   if (u == 0) return 0;
   double v = l / u;
-  v = l == 0 ? u : 2 * l / (1 + v);
+  v = l == 0 ? 0x1p-1074 : 2 * l / (1 + v); /* a lower bound that is no double: 2 l is the least there is, or less */
   if (v > u || v != v) v = u;
   return b->lower < 0 ? -v : v;
 }
 
 double chalk_sketch_quantile(const chalk_sketch *k, double q) {
   if (k->count == 0 || !(q >= 0 && q <= 1)) return NAN;
-  uint64_t rank = (uint64_t)(q * (double)(k->count - 1)), below = 0;
+  double place = q * (double)(k->count - 1);
+  uint64_t rank = place < (double)(k->count - 1) ? (uint64_t)place : k->count - 1, below = 0;
   chalk_bucket b;
   for (uint32_t i = 0; chalk_sketch_bucket(k, i, &b); i++) {
     below += b.count;

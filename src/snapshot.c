@@ -69,9 +69,16 @@ static bool is_dropped(const chalk_snapshot *s, const chalk_entry *e) {
   return false;
 }
 
+/* Whether nothing of the same key can have been found beside it. */
+static bool is_alive(const chalk_snapshot *s, const chalk_entry *e) {
+  const series *x = &s->segment->series[e->series];
+  return e->series < METRICS ||
+         (atomic_load_explicit((shared_u32 *)&x->state, memory_order_acquire) & 255) == SERIES_LIVE;
+}
+
 /*
  * A dropped series stands at what it was dropped with, even if it was alive before its cells were read: what came later
- * is its successor's.
+ * is its successor's. Where dropped ones are not shown it must not be shown at all, since its successor may be.
  */
 static void settle(chalk_snapshot *s) {
   chalk_segment *g = s->segment;
@@ -82,7 +89,8 @@ static void settle(chalk_snapshot *s) {
     if (kind != CHALK_GAUGE) e.dropped = is_dropped(s, &e);
     uint64_t at_drop = atomic_load(&g->series[e.series].at_drop);
     if (e.dropped) e.total = stored_total(g, at_drop, kind);
-    if (snapshot_is_current(s, &e)) s->entries[n++] = e;
+    bool seen = (s->dropped && kind != CHALK_GAUGE) || is_alive(s, &e);
+    if (seen && snapshot_is_current(s, &e)) s->entries[n++] = e;
   }
   s->n = n;
 }

@@ -147,9 +147,10 @@ void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
   }
 }
 
-static bool side_is_sound(const int32_t *indices, uint32_t n, int scale) {
+static bool side_is_sound(const int32_t *indices, const uint64_t *counts, uint32_t n, int scale, uint64_t *count) {
   for (uint32_t i = 0; i < n; i++) {
     if (!sketch_index_fits(indices[i], scale) || (i > 0 && indices[i] <= indices[i - 1])) return false;
+    if (!recover_count(count, counts[i])) return false;
   }
   return true;
 }
@@ -163,7 +164,10 @@ bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, reco
   for (uint32_t i = 0; i <= les; i++) {
     if (s->counts[i] > RECOVER_MOST || (i > 0 && s->counts[i] < s->counts[i - 1])) return false;
   }
-  const int32_t *indices = (const int32_t *)(s->counts + les + 1 + n);
-  return side_is_sound(indices, s->n_positive, s->scale) &&
-         side_is_sound(indices + s->n_positive, s->n_negative, s->scale);
+  const uint64_t *counts = s->counts + les + 1;
+  const int32_t *indices = (const int32_t *)(counts + n);
+  uint64_t count = 0;
+  return recover_count(&count, s->zero) && side_is_sound(indices, counts, s->n_positive, s->scale, &count) &&
+         side_is_sound(indices + s->n_positive, counts + s->n_positive, s->n_negative, s->scale, &count) &&
+         count == s->count;
 }

@@ -5,8 +5,10 @@
  * it started (not those of a parent) are asked for a last flush and waited for.
  */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -27,6 +29,8 @@ struct chalk_thread {
   int (*call)(void *, int, int, int);
   void (*close)(void *);
   const char *(*tostring)(void *, int, size_t *);
+  chalk_segment *segment;
+  uint32_t generation;
   pthread_mutex_t lock; /* over what follows */
   pthread_cond_t changed;
   bool stopping, ready, failed, ended;
@@ -50,13 +54,40 @@ static void say_ready(chalk_thread *t, const char *message) {
   pthread_mutex_unlock(&t->lock);
 }
 
+static bool is_free(const chalk_thread *t) {
+  if (chalk_hold(t->segment, t->generation) != 1) return false;
+  chalk_release(t->segment);
+  return true;
+}
+
+/* Until the flusher's role is to be had: the chunk has little to do before. False: it is not to be called at all. */
+static bool stand_by(chalk_thread *t) {
+  enum { LOOK = 100 }; /* milliseconds */
+  while (t->segment && !is_free(t)) {
+    if (chalk_thread_stopping(t)) return false;
+    say_ready(t, NULL);
+    poll(&(struct pollfd){t->fd, POLLIN, 0}, 1, LOOK);
+    chalk_thread_drain(t);
+  }
+  if (chalk_thread_stopping(t)) chalk_thread_wake(t); /* which was drained */
+  return true;
+}
+
+/* Whoever started the thread no longer waits for a message. */
+static void complain(const chalk_thread *t, const char *message) {
+  if (t->ready && !t->failed && message) fprintf(stderr, "chalk: error: flush thread: %s\n", message);
+}
+
 static void *run(void *argument) {
   enum { TOP = -1 };
   chalk_thread *t = argument;
   self = t;
-  int e = t->call(t->state, t->arguments, 1, 0);
-  const char *message = t->tostring(t->state, TOP, NULL);
-  say_ready(t, message ? message : e ? "the flush thread failed" : "the flush thread ended");
+  if (stand_by(t)) {
+    int e = t->call(t->state, t->arguments, 1, 0);
+    const char *message = t->tostring(t->state, TOP, NULL);
+    complain(t, message);
+    say_ready(t, message ? message : e ? "the flush thread failed" : "the flush thread ended");
+  }
   t->close(t->state);
   pthread_mutex_lock(&t->lock);
   t->ended = true;
@@ -88,7 +119,7 @@ static int start_blocked(chalk_thread *t) {
 
 chalk_thread *chalk_thread_start(void *state, int arguments, int (*call)(void *, int, int, int),
                                  void (*close_state)(void *), const char *(*tostring)(void *, int, size_t *),
-                                 char *message) {
+                                 chalk_segment *segment, uint32_t generation, char *message) {
   static bool registered;
   chalk_thread *t = calloc(1, sizeof *t);
   if (!t || (t->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
@@ -98,6 +129,7 @@ chalk_thread *chalk_thread_start(void *state, int arguments, int (*call)(void *,
   }
   t->state = state, t->arguments = arguments;
   t->call = call, t->close = close_state, t->tostring = tostring;
+  t->segment = segment, t->generation = generation;
   t->pid = (uint32_t)getpid();
   pthread_condattr_t a;
   pthread_condattr_init(&a);

@@ -111,7 +111,9 @@ static void retire(chalk_writer *w) {
   free(w->scratch);
   free(w->uses);
   free(w->generations);
-  for (uint32_t m = 0; m < METRICS; m++) free(w->plans[m]);
+  for (uint32_t m = 0; m < METRICS; m++) {
+    if (w->plans[m]) free(w->plans[m]); /* a closing VM may be one a request: most are not there */
+  }
   free(w->plans);
   w->plans = NULL;
   w->scratch = NULL;
@@ -198,6 +200,7 @@ int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
   w->uses[number / 64] |= 1ull << (number % 64);
   w->generations[number] = generation;
   make_overflow_cells(w->segment, w->slot, (uint32_t)number);
+  make_overflow_cells(w->segment, 0, (uint32_t)number); /* for those who come when nothing more is to be had */
   return number;
 }
 

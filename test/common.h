@@ -24,6 +24,15 @@
 /* Seconds after which a hang becomes a failure. */
 enum { DEADLINE = 60 };
 
+/* Sanitized programs are slow, and long runs are shorter for them. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#elif defined(__has_feature)
+enum { SANITIZED = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) };
+#else
+enum { SANITIZED = 0 };
+#endif
+
 static inline uint64_t random_bits(void) {
   static uint64_t state = 0x2545f4914f6cdd1d;
   state ^= state << 13;

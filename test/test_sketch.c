@@ -164,6 +164,28 @@ static void test_extremes(void **state) {
   chalk_sketch_free(k);
 }
 
+/* Where few buckets span all there is, a tiny value's bucket begins at a bound that is no double; counts may fill an
+   uint64. The quantiles stay what was recorded. */
+static void test_extreme_quantiles(void **state) {
+  (void)state;
+  chalk_sketch *k = chalk_sketch_new(0.001, 8);
+  static const double values[] = {1e-310, 1e-200, 1e-100, 1e-3, 1e3, 1e100, 1e200, 1e300};
+  enum { N = sizeof values / sizeof *values };
+  for (int round = 0; round < 2; round++) {
+    for (int i = 0; i < N; i++) chalk_sketch_add(k, round ? -values[i] : values[i], 1);
+  }
+  for (int i = 0; i < N; i++) {
+    double got = chalk_sketch_quantile(k, (N + i) / (2.0 * N - 1));
+    assert_true(fabs(got - values[i]) <= chalk_sketch_error(k) * values[i] * (1 + 1e-9));
+  }
+  chalk_sketch_free(k);
+  k = chalk_sketch_new(0.001, 8);
+  chalk_sketch_add(k, 1, 1);
+  chalk_sketch_add(k, 1000, UINT64_MAX - 1);
+  assert_true(fabs(chalk_sketch_quantile(k, 1) - 1000) <= 1000 * chalk_sketch_error(k));
+  chalk_sketch_free(k);
+}
+
 static void test_empty(void **state) {
   (void)state;
   chalk_sketch *k = chalk_sketch_new(0.001, 512);
@@ -216,6 +238,7 @@ int main(void) {
       cmocka_unit_test(test_index_is_the_logarithm),
       cmocka_unit_test(test_initial_error_holds_until_the_first_collapse),
       cmocka_unit_test(test_extremes),
+      cmocka_unit_test(test_extreme_quantiles),
       cmocka_unit_test(test_empty),
       cmocka_unit_test(test_differences_add_up),
   };

@@ -186,7 +186,7 @@ local function bind(state, texts)
   client:on_stale()
   local found, code = bind_once(state, texts)
   if code == C.CHALK_FOLDED then client:count_overflow(state) end
-  if code < 0 then client:count_error "memory" end
+  if code < 0 then client:count_error("memory", state) end
   return found, code == C.CHALK_OK and is_normal(found, texts)
 end
 

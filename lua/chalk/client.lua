@@ -251,8 +251,9 @@ function Client:metric_name(number)
   return state and state.definition.id_name or "metric"
 end
 
-function Client:count_error(kind)
-  if self.own then self.own.errors:with(kind):inc() end
+--- Counts an error; `state`: of the metric where it came up. None of chalk's own, where counting would meet it again.
+function Client:count_error(kind, state)
+  if self.own and not (state and state.definition.own) then self.own.errors:with(kind):inc() end
 end
 
 function Client:count_overflow(state)
@@ -264,7 +265,7 @@ end
 function Client:tidy(dropped)
   if self.live.driver then return end
   self.loose = (self.loose or 0) + dropped
-  if self.loose < LOOSE or C.chalk_hold(self.segment, C.chalk_generation(self.segment, 0)) ~= 1 then return end
+  if self.loose < LOOSE or C.chalk_hold(self.segment, 0) ~= 1 then return end
   self.loose = 0
   C.chalk_writer_tick(self.writer)
   local v = view.take(self.segment)
@@ -336,21 +337,30 @@ local function apply(client, options)
   return nil
 end
 
-local function start_driver(client, options)
+-- What the driver is to do; nil when there is nothing. Opens the sockets that exporters listen at.
+local function driver_config(client, options)
   local specs = exporters.specs(client, options.exporters or {})
-  if #specs == 0 and not options.idle_timeout then return end
-  local driver = require("chalk.driver." .. (options.driver or DEFAULTS.driver))
-  client.live.driver = driver.start(client, {
+  if #specs == 0 and not options.idle_timeout then return nil end
+  return {
     exporters = specs,
     interval = options.flush_interval or DEFAULTS.flush_interval,
     idle = exporters.idle(options.idle_timeout),
     global_tags = options.global_tags or {},
-    generation = C.chalk_generation(client.segment, 1),
+    generation = C.chalk_generation(client.segment, 0) + 1,
     clock = options.clock,
-  })
+  }
 end
 
-local function try(client, options)
+--- Starts the driver that was prepared, in this process.
+function Client:start()
+  local config = self.config
+  if not config then return end
+  local driver = require("chalk.driver." .. (self.options.driver or DEFAULTS.driver))
+  C.chalk_generation_reach(self.segment, config.generation)
+  self.live.driver = driver.start(self, config)
+end
+
+local function prepare(client, options)
   local problem = option.check(options)
   if problem then return nil, problem end
   local problem_of_exporter = exporters.check(options)
@@ -359,10 +369,23 @@ local function try(client, options)
   local ok, message = pcall(apply, client, options)
   if not ok or message then return nil, message end
   if client.enabled then
-    ok, message = pcall(start_driver, client, options)
+    ok, message = pcall(driver_config, client, options)
     if not ok then return nil, message end
+    client.config = message
   end
   client.initialised = true
+  return true
+end
+
+local function without_prefix(message) return (tostring(message):gsub("^chalk: ", "")) end
+
+--- All of init but the driver's start: for a process that does not export, but forks others that do, with `start`.
+---@param options table?
+---@return boolean?, string?
+function Client:prepare(options)
+  if self.initialised then return nil, "init was called twice" end
+  local ok, message = prepare(self, options or {})
+  if not ok then return nil, without_prefix(message) end
   return true
 end
 
@@ -370,10 +393,12 @@ end
 ---@param options table?
 ---@return boolean?, string?
 function Client:try_init(options)
-  if self.initialised then return nil, "init was called twice" end
-  local ok, message = try(self, options or {})
-  if not ok then return nil, (tostring(message):gsub("^chalk: ", "")) end
-  return true
+  local ok, message = self:prepare(options)
+  if not ok then return nil, message end
+  ok, message = pcall(self.start, self)
+  if ok then return true end
+  self.initialised = false
+  return nil, without_prefix(message)
 end
 
 ---@param options table?

@@ -151,17 +151,20 @@ function M.listener(client)
   return client.listener_name or client.name or ("private " .. tostring(core.ffi.cast("uintptr_t", client.segment)))
 end
 
---- The exporter behind chalk.text(): configured as the first Prometheus exporter is.
-function M.prometheus(options)
-  local module = require "chalk.exporter.prometheus"
-  local given, tags = {}, options.global_tags or {}
+--- How the first Prometheus exporter is configured; without one, as such an exporter would be.
+---@param options table
+---@return table
+function M.prometheus_options(options)
   for _, e in ipairs(options.exporters or {}) do
     if getmetatable(e) == SPEC and e.module == "chalk.exporter.prometheus" then
-      given, tags = e.options, e.options.global_tags or tags
-      break
+      local o = e.options
+      return { namespace = o.namespace, buckets = o.buckets, global_tags = o.global_tags or options.global_tags }
     end
   end
-  return module.new { namespace = given.namespace, buckets = given.buckets, global_tags = tags }
+  return { global_tags = options.global_tags }
 end
+
+--- The exporter behind chalk.text().
+function M.prometheus(options) return require("chalk.exporter.prometheus").new(M.prometheus_options(options)) end
 
 return M

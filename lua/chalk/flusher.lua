@@ -321,7 +321,7 @@ local info = ffi.new "chalk_info"
 --- the same: its slot may have cells of an owner before it.
 function Flusher:turn()
   C.chalk_writer_tick(self.client.writer)
-  if self.holding and C.chalk_generation(self.segment, 0) > self.generation then self:release() end
+  if self.holding and C.chalk_is_claimed(self.segment, self.generation) == 1 then self:release() end
   if not self:hold() then return end
   C.chalk_heartbeat(self.segment)
   self:listen()

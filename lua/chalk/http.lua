@@ -10,7 +10,8 @@
 --             connection under the response (RFC 9112, section 9.6)
 --
 -- A body made by a function is asked for its next piece when the piece before is written, at most one a turn: a slow
--- reader holds one piece, and no response keeps the others waiting. One timer sweeps all connections for those past
+-- reader holds one piece, and no response keeps the others waiting. A peer that must not be given more than it can
+-- handle at once says so in its request (Chalk-Paced: 1), and asks for each piece after the head with a byte. One timer sweeps all connections for those past
 -- their limit. When the server is full the connection that has waited longest goes, never one being answered. So a
 -- peer that is slow, silent or hostile can cost no more than one of the places.
 
@@ -104,6 +105,8 @@ function Connection:received(err, data)
     return self:close()
   elseif self.state == "linger" then
     return
+  elseif self.state == "answer" then
+    return self:asked_for(#data)
   elseif self.state == "idle" then
     self:enter("head")
   end
@@ -132,7 +135,7 @@ function Connection:send(request, response, keep_alive)
     return self.server:release(frame, false)
   end
   self.frame = frame
-  self:read(false)
+  self:read(frame.paced)
   self:enter("answer")
   self:write(frame.body and { frame.head, frame.body } or frame.head)
   frame.head, frame.body = nil, nil
@@ -151,11 +154,33 @@ function Connection:written(err)
   self:advance()
 end
 
+-- The peer of a paced response asks for each piece with a byte; one is made beforehand.
+function Connection:asked_for(pieces)
+  local frame = self.frame
+  frame.asked = frame.asked + pieces
+  local ready = frame.ready
+  if ready then
+    frame.ready, frame.asked = nil, frame.asked - 1
+    self:write(ready)
+  end
+end
+
+local function next_piece(frame)
+  local piece = frame.pull and frame.pull()
+  if not frame.paced or not piece or piece == "" then
+    return piece
+  elseif frame.asked > 0 then
+    frame.asked = frame.asked - 1
+    return piece
+  end
+  frame.ready = piece
+  return nil
+end
+
 -- libuv calls back about a write in a later turn, even when the kernel took it at once: one piece a turn.
 function Connection:advance()
-  local pull = self.frame.pull
-  local piece = pull and pull()
-  if self.closed then
+  local piece = next_piece(self.frame)
+  if self.closed or self.frame.ready then
     return
   elseif not piece then
     self:finish()

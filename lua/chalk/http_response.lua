@@ -41,6 +41,9 @@ local FRAMING = {
 ---@field body string|nil bytes that follow the head at once
 ---@field pull (fun(): string|nil)|nil the source of what follows later
 ---@field keep_alive boolean
+---@field paced boolean whether the peer asks for each piece
+---@field asked integer how many pieces it has asked for and not been given
+---@field ready string|nil a piece that waits for being asked for
 ---@field release fun(complete: boolean) to be called at the end, sent or not; may be repeated
 
 ---A plain text response.
@@ -190,7 +193,8 @@ function M.frame(request, response, keep_alive)
   local wants_gzip = response.gzip and not bodiless and gzip.available()
     and parser.accepts_gzip(request.headers["accept-encoding"])
   local streamed = not bodiless and (type(body) == "function" or wants_gzip)
-  keep_alive = keep_alive and not response.close and not (streamed and version == "1.0")
+  local paced = streamed and not silent and request.headers["chalk-paced"] == "1"
+  keep_alive = keep_alive and not response.close and not paced and not (streamed and version == "1.0")
 
   local lines = { ("HTTP/1.1 %d %s"):format(status, REASONS[status] or "Unknown"), "Date: " .. date() }
   add_headers(lines, response)
@@ -208,6 +212,8 @@ function M.frame(request, response, keep_alive)
     body = not silent and not streamed and body or nil,
     pull = not silent and streamed and build_pull(body, stream, version) or nil,
     keep_alive = keep_alive,
+    paced = paced,
+    asked = 0,
     release = releaser(stream, response.done),
   }
 end

@@ -11,7 +11,7 @@ local client = require "chalk.client"
 local exporters = require "chalk.exporters"
 local sketch = require "chalk.sketch"
 
-local global = client.new "chalk"
+local global = require "chalk.global"
 
 ---@class chalk
 local M = { exporter = exporters.constructors, sketch = sketch.new, _VERSION = "chalk 0.1.0" }

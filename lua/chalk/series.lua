@@ -92,7 +92,7 @@ local function noted(self, code, v)
     return client:count_overflow(client.by_number[self.metric])
   end
   if code == C.CHALK_ENUMBER then return client:count_error "not_finite" end
-  if code == C.CHALK_EMEMORY then return client:count_error "memory" end
+  if code == C.CHALK_EMEMORY then return client:count_error("memory", client.by_number[self.metric]) end
   if code ~= C.CHALK_EGONE or not client:redefine(self) then return end
   if self.kind == HISTOGRAM then return C.chalk_record(self, v) end
   if self.kind == GAUGE then return C.chalk_set(self, v) end

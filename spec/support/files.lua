@@ -22,6 +22,13 @@ function M.make(text)
   return name
 end
 
+--- Makes an empty file of this name.
+---@param name string
+function M.make_at(name)
+  assert(io.open(name, "wb")):close()
+  names[#names + 1] = name
+end
+
 --- The text of a file; "" when there is none.
 ---@param name string
 function M.read(name)

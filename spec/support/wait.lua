@@ -22,4 +22,7 @@ function M.till(condition, seconds, what)
   end
 end
 
+---@param seconds number
+function M.sleep(seconds) ffi.C.poll(nil, 0, seconds * 1000) end
+
 return M

@@ -39,7 +39,7 @@ Driver.__index = Driver
 
 local function push(state, text) ffi.C.lua_pushlstring(state, text, #text) end
 
-local function start_vm(text)
+local function start_vm(text, segment, generation)
   declare_lua()
   local state = ffi.C.luaL_newstate()
   if state == nil then error("no memory for the flush thread's VM", 0) end
@@ -58,6 +58,8 @@ local function start_vm(text)
     ffi.cast("int (*)(void *, int, int, int)", ffi.C.lua_pcall),
     ffi.cast("void (*)(void *)", ffi.C.lua_close),
     ffi.cast("const char *(*)(void *, int, size_t *)", ffi.C.lua_tolstring),
+    segment,
+    generation,
     core.message
   )
 end
@@ -73,7 +75,7 @@ local function launch(self)
   config.listener = exporters.listener(self.client)
   local ok, text = pcall(serial.write, config)
   if not ok then error(text .. " (with the thread driver exporters live in a VM of their own)", 0) end
-  local thread = start_vm(text)
+  local thread = start_vm(text, self.client.segment, self.config.generation)
   if thread == nil then error(core.said(), 0) end
   if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0 then
     local message = core.said()
@@ -94,6 +96,17 @@ function M.start(client, config)
   return self
 end
 
+-- Where the client has a way to pause that lets others go on, it is taken.
+local function wait(client, ticket, timeout)
+  local pause, deadline = client.pause, C.chalk_now() + timeout
+  while pause and C.chalk_flush_wait(client.segment, ticket, 0) ~= 0 do
+    local left = deadline - C.chalk_now()
+    if left <= 0 then return false end
+    if not pause() then return C.chalk_flush_wait(client.segment, ticket, left) == 0 end
+  end
+  return pause ~= nil or C.chalk_flush_wait(client.segment, ticket, timeout) == 0
+end
+
 --- Asks whoever holds the flusher's role, in this process or another, for a flush, and waits.
 ---@return boolean?, string?
 function Driver:flush(timeout)
@@ -102,7 +115,7 @@ function Driver:flush(timeout)
   local segment = self.client.segment
   local ticket = C.chalk_flush_request(segment)
   if self.thread then C.chalk_thread_wake(self.thread) end
-  if C.chalk_flush_wait(segment, ticket, timeout) == 0 then return true end
+  if wait(self.client, ticket, timeout) then return true end
   return nil, "the flush did not end in time"
 end
 

@@ -1,0 +1,142 @@
+-- chalk in nginx and OpenResty: one set of metrics over all workers.
+--
+--     init_by_lua_block        { metrics = require("resty.chalk").init { definitions = "metrics.json" } }
+--     init_worker_by_lua_block { require("resty.chalk").init_worker() }
+--     location /metrics        { content_by_lua_block { require("resty.chalk").serve() } }
+--
+-- `init` runs in the master: the segment and the listening sockets are opened there, and workers inherit them.
+-- `init_worker` starts a flush thread, which stands by until it can have the flusher's role. `serve` hands on what the
+-- thread that has it answers at a unix socket, so that nothing is rendered on a worker's event loop.
+
+local client = require "chalk.global"
+local core = require "chalk.core"
+local exporters = require "chalk.exporters"
+local socket = require "resty.chalk.socket"
+
+local C = core.C
+
+local M = {}
+
+local TICK = 0.25 -- seconds; cells of dropped series are reusable when every worker has ticked
+local PAUSE = 0.005
+
+local YIELDING = {
+  rewrite = true, access = true, content = true, timer = true, ssl_cert = true, ssl_session_fetch = true,
+  server_rewrite = true, ssl_client_hello = true,
+}
+
+local state -- of this VM, once init has run: the socket's path, and what init was given
+
+local function fail(message) error("resty.chalk: " .. message, 0) end
+
+local function without(options, ...)
+  local rest = {}
+  for name, value in pairs(options) do
+    rest[name] = value
+  end
+  for _, name in ipairs { ... } do
+    rest[name] = nil
+  end
+  return rest
+end
+
+-- The listener that `serve` asks, beside what the user's exporters listen at.
+local function with_relay(options, address)
+  local list = {}
+  for i, e in ipairs(options.exporters or {}) do
+    list[i] = e
+  end
+  local relay = exporters.prometheus_options(options)
+  relay.name, relay.listen = "resty.chalk.serve", address
+  list[#list + 1] = exporters.constructors.prometheus(relay)
+  options.exporters = list
+end
+
+local function check(options)
+  if type(options) ~= "table" then fail "init takes a table of options" end
+  local phase = ngx.get_phase()
+  if phase ~= "init" then fail("init belongs into init_by_lua*, it was called in " .. phase) end
+  if options.driver ~= nil and options.driver ~= "thread" then fail 'driver can only be "thread" in nginx' end
+  if options.definitions == nil then fail "init needs definitions: a path, or the structure of metrics.json as a table" end
+end
+
+-- A second init with the same definitions, from another include of one configuration, gets what the first one got.
+local function repeated(options)
+  if options.definitions ~= state.definitions then fail "init was called twice, with other definitions" end
+  return state.metrics, state.tags
+end
+
+--- Loads the definitions and configures the exporters. In init_by_lua*. Raises what is wrong, so that nginx does not
+--- start, or goes on with the configuration it has.
+---@param options table `definitions` (a path or a table), `socket` (a path), and the options of chalk.init
+---@return table metrics, table tags
+function M.init(options)
+  check(options)
+  if state then return repeated(options) end
+  C.chalk_inherit(1)
+  local rest = without(options, "definitions", "socket")
+  local ok, metrics, tags = pcall(client.load, client, options.definitions)
+  if not ok then error(metrics, 0) end
+  local address = client.enabled and options.enabled ~= false and socket.open(client, options.socket)
+  if address then with_relay(rest, address) end
+  local message
+  ok, message = client:prepare(rest)
+  if not ok then fail(message) end
+  state = { metrics = metrics, tags = tags, definitions = options.definitions, address = address }
+  return metrics, tags
+end
+
+local function addresses_of(config)
+  local list = {}
+  for _, spec in ipairs(config and config.exporters or {}) do
+    if spec.listen then list[#list + 1] = spec.listen end
+  end
+  return core.ffi.new("const char *[?]", math.max(#list, 1), list), #list, list
+end
+
+-- Says now and then that nothing is being recorded in this moment.
+local function tick(premature)
+  if premature or not client.segment then return end
+  client:on_stale()
+  C.chalk_writer_tick(client.writer)
+end
+
+--- Lets a flush be waited for without holding up the worker, where the phase allows it.
+local function pause()
+  if not YIELDING[ngx.get_phase()] then return false end
+  ngx.sleep(PAUSE)
+  return true
+end
+
+--- Starts this worker's part. In init_worker_by_lua*.
+function M.init_worker()
+  if not state then fail "init_worker was called, but not init, which belongs into init_by_lua*" end
+  if ngx.get_phase() ~= "init_worker" then fail "init_worker belongs into init_worker_by_lua*" end
+  if not client.segment or state.started then return end
+  state.started = true
+  C.chalk_inherit(0)
+  client:on_stale()
+  client.pause = pause
+  client:start()
+  -- What an older configuration listened at and this one does not. Here, since only now nginx has taken it up.
+  local addresses, n = addresses_of(client.config)
+  C.chalk_listen_only(exporters.listener(client), addresses, n)
+  local ok, message = ngx.timer.every(TICK, tick)
+  if not ok then fail("no timer: " .. tostring(message)) end
+end
+
+--- Answers a scrape. In content_by_lua*.
+function M.serve()
+  if not state then fail "serve was called, but not init, which belongs into init_by_lua*" end
+  if not state.address then
+    ngx.header["Content-Type"] = "text/plain; charset=utf-8"
+    return ngx.exit(ngx.HTTP_OK)
+  end
+  return require("resty.chalk.relay").run(state.address)
+end
+
+--- Defines and records the standard metrics of an HTTP server.
+---@param options table?
+function M.http(options) return require("resty.chalk.http").new(client, options) end
+
+return M

@@ -1,0 +1,215 @@
+--- The process that flushes is killed, stopped or hangs: the others must go on recording, see what is wrong, and take
+--- over where that is possible, without anything lost or sent twice.
+
+package.path = "spec/?.lua;" .. package.path
+
+local chalk = require("chalk")
+local children = require("support.children")
+local committing = require("support.committing_exporter")
+local core = require("chalk.core")
+local files = require("support.files")
+local fork = require("support.fork")
+local wait = require("support.wait")
+
+-- arg: the segment, the exporter's file, after how many metrics it is stuck, the file that ends it, how many children.
+local NODE = [[
+  local chalk = require "chalk"
+  local files = require "support.files"
+  local fork = require "support.fork"
+  local wait = require "support.wait"
+  local options = { name = "sent", path = arg[2], stuck_after = tonumber(arg[3]) }
+  chalk.init { segment_path = arg[1], flush_interval = 0.1, exporters = {
+    chalk.exporter.custom("support.committing_exporter", options),
+  } }
+  local jobs = chalk.count("jobs", { tags = { { tag = "t" } } })
+  local function work()
+    while not io.open(arg[4]) do
+      for i = 1, 100 do jobs:with(i % 5):inc() end
+      wait.sleep(0.005)
+    end
+    assert(chalk.flush(20))
+  end
+  for _ = 1, tonumber(arg[5]) do fork.child(work) end
+  io.write(fork.pid(), "\n")
+  io.flush()
+  work()
+  print "ended"
+  os.exit(0)
+]]
+
+local STOP, CONTINUE = 19, 18
+local SOON = 2 -- a second, and another one for a machine that is busy
+
+describe("the process that flushes", function()
+  local segment, sent, stop, client, jobs, nodes
+
+  before_each(function()
+    segment, sent, stop = files.name(), files.name(), files.name()
+    nodes, client = {}, nil
+  end)
+
+  after_each(function()
+    files.make_at(stop)
+    for _, node in ipairs(nodes) do
+      fork.kill(node.pid, CONTINUE)
+    end
+    for _, node in ipairs(nodes) do
+      if not node.gone then
+        if not node.killed then fork.kill(node.pid, fork.KILL) end
+        node.finish()
+      end
+    end
+    files.clean()
+  end)
+
+  local function start(stuck_after, forks)
+    local node = children.start(NODE, {}, segment, sent, stuck_after or "never", stop, forks or 0)
+    nodes[#nodes + 1] = node
+    if not client then
+      client = chalk.new({ segment_path = segment })
+      jobs = client:count("jobs", { tags = { { tag = "t" } } })
+    end
+    return node
+  end
+
+  local function total()
+    local all = 0
+    for value in client:text():gmatch("jobs_total{[^\n]- (%d+)\n") do
+      all = all + tonumber(value)
+    end
+    return all
+  end
+
+  local function age() return tonumber(client:text():match("\nchalk_flush_age_seconds (%S+)")) end
+  local function holder() return client:info().holder end
+
+  -- Returns when that was.
+  local function kill(node)
+    fork.kill(node.pid, fork.KILL)
+    node.killed = true
+    return core.C.chalk_now()
+  end
+
+  -- All end by themselves, and flush last; what was sent is what was counted.
+  local function assert_all_sent(node)
+    files.make_at(stop)
+    node.gone = true
+    local code, output = node.finish()
+    assert.same({ 0, "ended\n" }, { code, output })
+    wait.till(function() return committing.sum(sent) >= total() end, 10, "the last flush")
+    assert.equal(total(), committing.sum(sent))
+    assert.is_true(total() > 0)
+  end
+
+  it("is followed within a second by another one when it is killed in the middle of a batch", function()
+    local first = start(2)
+    wait.till(function() return holder() == first.pid and committing.sum(sent) > 0 end)
+    local second = start()
+    wait.till(function() return total() > 1000 end)
+    assert.equal(first.pid, holder())
+    local killed = kill(first)
+    wait.till(function() return holder() == second.pid end)
+    local took = core.C.chalk_now() - killed
+    assert.is_true(took < SOON, "took " .. took)
+    assert_all_sent(second)
+  end)
+
+  it("is followed by an older configuration, too, which stays", function()
+    local older = start()
+    local newer = start()
+    wait.till(function() return holder() == newer.pid and total() > 1000 end)
+    local killed = kill(newer)
+    wait.till(function() return holder() == older.pid end)
+    local took = core.C.chalk_now() - killed
+    assert.is_true(took < SOON, "took " .. took)
+    for _ = 1, 50 do
+      wait.sleep(0.02)
+      assert.equal(older.pid, holder())
+    end
+    assert_all_sent(older)
+  end)
+
+  it("is followed by its child", function()
+    local parent = start(nil, 2)
+    wait.till(function() return holder() == parent.pid and client:info().writers >= 5 end)
+    local killed = kill(parent)
+    local heirs = { parent.pid }
+    for turn = 1, 2 do
+      wait.till(function() return holder() ~= heirs[turn] and holder() ~= 0 end)
+      local took = core.C.chalk_now() - killed
+      assert.is_true(took < SOON, "took " .. took)
+      heirs[turn + 1] = holder()
+      if turn == 1 then killed = kill({ pid = heirs[2] }) end
+    end
+    files.make_at(stop)
+    local last
+    wait.till(function()
+      local before = last
+      last = total()
+      wait.sleep(0.2)
+      return last == before and committing.sum(sent) == last
+    end, 10, "the last flush")
+  end)
+
+  it("can be stopped: others record and are scraped, and see since when", function()
+    local first = start()
+    wait.till(function() return holder() == first.pid and committing.sum(sent) > 0 end)
+    fork.kill(first.pid, STOP)
+    local before, started = jobs:with("mine"):value(), core.C.chalk_now()
+    repeat
+      jobs:with("mine"):inc()
+      jobs:with("mine " .. before):inc()
+      before = before + 1
+      assert.is_true(core.C.chalk_now() - started < 30, before .. " records beside a stopped flusher")
+    until age() > 1.5 and before > 100
+    assert.equal(before, jobs:with("mine"):value())
+    assert.equal(first.pid, holder())
+    local second = start()
+    wait.till(function() return total() > 2000 end)
+    assert.equal(first.pid, holder())
+    fork.kill(first.pid, CONTINUE)
+    wait.till(function() return holder() == second.pid end, 10, "the newer configuration")
+    wait.till(function() return age() < 1 end)
+    files.make_at(stop)
+    first.gone = true
+    assert.equal(0, (first.finish()))
+    assert_all_sent(second)
+  end)
+
+  it("can hang in an exporter: its own program goes on, too", function()
+    local first = start(0)
+    wait.till(function() return holder() == first.pid and total() > 500 end)
+    wait.till(function() return age() > 1.5 end, 10, "the age of the last turn")
+    local then_ = total()
+    wait.till(function() return total() > then_ + 500 end, 10, "records of the one that hangs")
+    assert.equal(0, committing.sum(sent))
+    local second = start()
+    wait.till(function() return client:info().writers >= 4 and total() > then_ + 2000 end)
+    assert.equal(first.pid, holder())
+    files.make_at(sent .. ".free")
+    wait.till(function() return holder() == second.pid end, 10, "the newer configuration")
+    files.make_at(stop)
+    first.gone = true
+    assert.equal(0, (first.finish()))
+    assert_all_sent(second)
+    os.remove(sent .. ".free")
+  end)
+
+  it("does not keep anybody waiting for a flush longer than asked for", function()
+    local first = start()
+    wait.till(function() return holder() == first.pid end)
+    fork.kill(first.pid, STOP)
+    for _, driver in ipairs({ "manual", "loop", "thread" }) do
+      local other = chalk.new({ segment_path = segment, driver = driver, flush_interval = 3600, exporters = {
+        chalk.exporter.custom("support.committing_exporter", { name = driver, path = files.name() }),
+      } })
+      local started = core.C.chalk_now()
+      local ok, message = other:flush(0.3)
+      local took = core.C.chalk_now() - started
+      assert.is_nil(ok)
+      assert.matches("in time", message)
+      assert.is_true(took >= 0.25 and took < 5, driver .. " took " .. took)
+      other:shutdown(0.2)
+    end
+  end)
+end)

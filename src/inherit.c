@@ -1,0 +1,70 @@
+#include "inherit.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "listen.h"
+#include "segment.h"
+
+static bool on;
+
+bool inherit_is_on(void) { return on; }
+
+void inherit_mark(int fd) { fcntl(fd, F_SETFD, on ? 0 : FD_CLOEXEC); }
+
+void chalk_inherit(int whether) {
+  on = whether;
+  segments_mark();
+  listeners_mark();
+}
+
+/* The first of the process's descriptors that is it. */
+static int find(bool (*is_it)(int fd, const void *what), const void *what) {
+  DIR *d = opendir("/proc/self/fd");
+  if (!d) return -1;
+  int found = -1;
+  for (struct dirent *e; found < 0 && (e = readdir(d));) {
+    int fd = atoi(e->d_name);
+    if (fd > 2 && fd != dirfd(d) && is_it(fd, what)) found = fd;
+  }
+  closedir(d);
+  return found;
+}
+
+static bool is_memory(int fd, const void *what) {
+  char path[64], target[320], wanted[320];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  ssize_t n = readlink(path, target, sizeof target - 1);
+  if (n <= 0) return false;
+  target[n] = 0;
+  snprintf(wanted, sizeof wanted, "/memfd:%s (deleted)", (const char *)what);
+  return strcmp(target, wanted) == 0;
+}
+
+int inherit_memory(const char *name) { return on ? find(is_memory, name) : -1; }
+
+typedef struct place {
+  const struct sockaddr *address;
+  socklen_t size;
+} place;
+
+static bool is_listener(int fd, const void *what) {
+  const place *p = what;
+  struct sockaddr_storage own;
+  socklen_t n = sizeof own, size = sizeof(int);
+  int listening = 0;
+  memset(&own, 0, sizeof own);
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening) return false;
+  if (getsockname(fd, (struct sockaddr *)&own, &n) != 0 || own.ss_family != p->address->sa_family) return false;
+  if (own.ss_family != AF_UNIX) return n == p->size && memcmp(&own, p->address, n) == 0;
+  return strcmp(((struct sockaddr_un *)&own)->sun_path, ((const struct sockaddr_un *)p->address)->sun_path) == 0;
+}
+
+int inherit_listener(const struct sockaddr *address, socklen_t size) {
+  return on ? find(is_listener, &(place){address, size}) : -1;
+}
