@@ -36,6 +36,9 @@ bench: all ## time the record and export paths
 bench-gate: all ## fail when a record path is too slow
 	@$(lua) bench/run.lua --gate
 
+bench-nginx: all ## what scrapes and recording cost inside nginx, with and without chalk
+	@BUILD=$(abspath $(BUILD)) $(lua) bench/nginx.lua
+
 soak: all ## kills, forks, drops, scrapes and pushes at once for SOAK_SECONDS (600); report in docs/soak.md
 	@SOAK_REPORT=docs/soak.md $(lua) bench/soak.lua
 
@@ -50,7 +53,14 @@ asan: setup ## every test with the address and undefined behaviour sanitizers
 tsan: setup ## the C tests with the thread sanitizer
 	@$(call configure,build-tsan,-DCHALK_SANITIZE=thread)
 	@$(call compile,build-tsan)
-	@BUILD=build-tsan tools/test c
+	@BUILD=build-tsan CTEST_PARALLEL_LEVEL=$(JOBS) tools/test c
+
+valgrind: setup ## a program's whole life in C and in LuaJIT, looking for leaks
+	@$(MAKE) all
+	@BUILD=$(BUILD) LUAJIT=$(LUAJIT) tools/valgrind
+
+model: setup ## check the models in test/model, and that their broken variants fail
+	@tools/model $(MODELS)
 
 die: all ## kill a process at every store to shared memory of every path; make test takes a sample
 	@$(BUILD)/test/die/test_die --all $(PATHS)
@@ -71,4 +81,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
 	  while IFS='|' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
-.PHONY: all install test demo bench bench-gate soak lint asan tsan die fuzz fuzz-short setup clean help
+.PHONY: all install test demo bench bench-gate bench-nginx soak lint asan tsan valgrind model die fuzz fuzz-short setup clean help

@@ -103,7 +103,7 @@ describe("the documentation", function()
       for target in read(page):gmatch("%]%(([^)]+)%)") do
         local path, place = target:match("^([^#]*)#?(.*)$")
         if not target:find("^https?:") then
-          local text = read(here .. path)
+          local text = read(path == "" and page or here .. path)
           local headings = text:lower():gsub("[^%w\n #-]", ""):gsub(" ", "-")
           assert.truthy(place == "" or headings:find("#-" .. place .. "\n", 1, true), page .. ": " .. target)
         end

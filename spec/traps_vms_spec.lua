@@ -77,7 +77,8 @@ describe("VMs", function()
     -- the sanitizer's runtime keeps what was freed for a while
     local limit = (os.getenv("LD_PRELOAD") or ""):find("san") and 1e6 or 2048
     assert.is_true(grown < limit, grown .. " KiB more")
-    assert.same({ memory, open, 1 }, { chalk.info().memory, descriptors(), chalk.info().writers })
+    assert.same({ memory, 1 }, { chalk.info().memory, chalk.info().writers })
+    assert.is_true(descriptors() <= open) -- less, where garbage from before was collected
     assert.equal(LIVES, jobs:with("all"):value())
     local singly, timed = 0, 0
     for i = 0, 9 do

@@ -264,6 +264,7 @@ size_t chalk_text_bound(char *out, double v);
 /* Flushing: exactly one holder of a segment flushes. */
 int chalk_hold(chalk_segment *segment, uint32_t generation);       /* 1: holds now; 0: another does, or is to */
 int chalk_is_claimed(chalk_segment *segment, uint32_t generation); /* 1: a newer configuration asked for the role */
+void chalk_leave(chalk_segment *segment); /* the holder's next flush is its last: those who end meanwhile flush too */
 void chalk_release(chalk_segment *segment);
 void chalk_heartbeat(chalk_segment *segment);
 uint32_t chalk_generation(chalk_segment *segment, int raise);
@@ -288,6 +289,51 @@ int64_t chalk_cursor_delta(chalk_cursor *cursor, chalk_snapshot *snapshot, uint3
 chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t i);
 /* Marks entries first to last - 1 as sent. */
 int chalk_cursor_commit(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t first, uint32_t last, double now);
+
+/* The cumulative counts of a histogram entry's `le` bounds that came since, +Inf last; how many, 0 without memory. */
+uint32_t chalk_cursor_delta_les(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t i, uint64_t *counts);
+
+/*
+ * StatsD: lines of what came since, packed into packets of at most a size. Fill one family after the other; 1: the
+ * packet is full, to be sent before going on from *next, where an entry may be under way. What was sent is for the
+ * caller to commit. Gauges are noted as sent when they are packed; after a failure, forget.
+ */
+enum { CHALK_STATSD_VALUES, CHALK_STATSD_PERCENTILES, CHALK_STATSD_BUCKETS };
+typedef struct chalk_statsd chalk_statsd;
+typedef struct chalk_statsd_family {
+  const char *name;          /* all names and constant tags are safe text, ended with NUL */
+  const char *const *labels; /* a key for each tag */
+  const char *tags;          /* constant tags, "env:prod,team:a" */
+  const char *tail;          /* behind the tags of every line: "|c:ci-12" */
+  const char *timestamp;     /* behind that on counts and gauges: "|T1700000000" */
+  const char *type;          /* of a histogram's values: "d", "h", "ms" */
+  const double *quantiles;
+  const char *const *quantile_names; /* ".p50" */
+  const char *const *le;             /* texts of the bounds to send, +Inf too */
+  const char *const *le_suffixes;    /* the same for names: ".le_0_5" */
+  const uint32_t *le_index;          /* and their places */
+  double factor;                     /* of a histogram's values */
+  uint64_t max_weight;               /* most that a value may stand for */
+  uint32_t n_labels, n_quantiles, n_le;
+  uint32_t mode;         /* of histograms: CHALK_STATSD_VALUES ... */
+  uint32_t pack;         /* several values in a line */
+  uint32_t fold;         /* tag values into the name, no tags */
+  uint32_t relative;     /* a gauge below zero needs a zero before it */
+  uint32_t changed_only; /* gauges that were not sent like this before */
+} chalk_statsd_family;
+typedef struct chalk_statsd_totals {
+  uint64_t metrics, lines, too_long;
+} chalk_statsd_totals;
+chalk_statsd *chalk_statsd_new(uint32_t max_packet);
+void chalk_statsd_free(chalk_statsd *statsd);
+int chalk_statsd_fill(chalk_statsd *statsd, const chalk_statsd_family *family, chalk_cursor *cursor,
+                      chalk_snapshot *snapshot, uint32_t *next, uint32_t last);
+const char *chalk_statsd_packet(chalk_statsd *statsd, uint32_t *size);
+void chalk_statsd_begin(chalk_statsd *statsd);  /* an empty packet; the entry under way goes on in it */
+void chalk_statsd_forget(chalk_statsd *statsd); /* as new: no packet, no entry, no gauge sent */
+void chalk_statsd_count(const chalk_statsd *statsd, chalk_statsd_totals *totals);
+/* The sample rate by which a value counts `n` times, as text; room for 24 bytes. */
+size_t chalk_statsd_rate(char *out, uint64_t n);
 
 /*
  * The flush thread. `state` is a lua_State with a chunk and its arguments on the stack; `call` and `close` are
@@ -321,7 +367,7 @@ void chalk_listen_only(const char *client, const char *const *addresses, uint32_
 
 /*
  * For a server with worker processes. On: forked children, and a program that this one is replaced by, go on with the
- * named segments and the sockets that are open; what is opened from now on may have come so. Off: no longer from here.
+ * named segments and the sockets that are open; what is opened from now on may have come so. Off: from this process on nothing is handed on, for good.
  */
 void chalk_inherit(int on);
 

@@ -4,6 +4,7 @@
 #include "cursor.h"
 #include "heap.h"
 #include "process.h"
+#include "role.h"
 #include "snapshot.h"
 #include "stored.h"
 
@@ -48,17 +49,19 @@ static uint32_t find(chalk_segment *g, const char *name, size_t size, bool *know
   return free_one;
 }
 
+static int commit(chalk_cursor *c, chalk_snapshot *s, uint32_t first, uint32_t last, double now);
+
 /* A new cursor that is not the first starts at what all series stand at. */
 static int start_at_totals(chalk_cursor *c, double now, char *message) {
   chalk_snapshot *s = chalk_snapshot_take(c->segment, 1, message);
   if (!s) return CHALK_EMEMORY;
-  int e = chalk_cursor_commit(c, s, 0, s->n, now);
+  int e = commit(c, s, 0, s->n, now);
   if (e != CHALK_OK) process_say(message, "no room for an exporter's cursor");
   chalk_snapshot_free(s);
   return e;
 }
 
-chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, double now, char *message) {
+static chalk_cursor *open_cursor(chalk_segment *g, const char *name, int fresh, double now, char *message) {
   size_t size = strlen(name);
   bool known = false;
   uint32_t number = size < sizeof g->cursors[0].name ? find(g, name, size, &known) : NONE;
@@ -91,8 +94,23 @@ chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, d
   return c;
 }
 
+chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, double now, char *message) {
+  if (!role_enter(g)) {
+    process_say(message, "the flusher's role is another process's");
+    return NULL;
+  }
+  chalk_cursor *c = open_cursor(g, name, fresh, now, message);
+  role_leave(g);
+  return c;
+}
+
 void chalk_cursor_close(chalk_cursor *c) { free(c); }
-void chalk_cursor_touch(chalk_cursor *c, double now) { head_of(c)->used = now; }
+
+void chalk_cursor_touch(chalk_cursor *c, double now) {
+  if (!role_enter(c->segment)) return;
+  head_of(c)->used = now;
+  role_leave(c->segment);
+}
 
 void cursor_sweep(chalk_segment *g, double now) {
   for (uint32_t i = 0; i < CURSORS; i++) {
@@ -142,6 +160,17 @@ chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *c, chalk_snapshot *s, uint
   return delta;
 }
 
+uint32_t chalk_cursor_delta_les(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *counts) {
+  const snapshot_detail *d = snapshot_detail_of(s, i);
+  histogram_sum before = {0};
+  uint64_t sent = sent_of(c, &s->entries[i]);
+  if (!d || (sent && stored_load(c->segment, sent, &before, NULL) != CHALK_OK)) return 0;
+  for (uint32_t j = 0; j <= d->sum.les; j++) {
+    counts[j] = d->sum.le[j] > before.le[j] ? d->sum.le[j] - before.le[j] : 0;
+  }
+  return d->sum.les + 1;
+}
+
 /* What to store as sent of an entry. */
 static int total_of(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *total) {
   const chalk_entry *e = &s->entries[i];
@@ -185,12 +214,19 @@ static int commit_one(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   return CHALK_OK;
 }
 
-int chalk_cursor_commit(chalk_cursor *c, chalk_snapshot *s, uint32_t first, uint32_t last, double now) {
+static int commit(chalk_cursor *c, chalk_snapshot *s, uint32_t first, uint32_t last, double now) {
   int e = CHALK_OK;
   for (uint32_t i = first; i < last && i < s->n; i++) {
     int code = commit_one(c, s, i);
     if (code != CHALK_OK) e = code;
   }
   head_of(c)->used = now;
+  return e;
+}
+
+int chalk_cursor_commit(chalk_cursor *c, chalk_snapshot *s, uint32_t first, uint32_t last, double now) {
+  if (!role_enter(c->segment)) return CHALK_EINVALID;
+  int e = commit(c, s, first, last, now);
+  role_leave(c->segment);
   return e;
 }

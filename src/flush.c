@@ -1,7 +1,6 @@
 /*
- * Who flushes, and when. Of all processes and VMs on a segment one holds the flusher's role: the owner of a robust
- * mutex, which the kernel hands on when it dies. Flushes are asked for with tickets. The holder also sweeps: it drops
- * idle series and makes those reusable whose drop everybody has seen.
+ * What the holder of the flusher's role is asked for, and what it does for all. Flushes are asked for with tickets. It
+ * also sweeps: it drops idle series and makes those reusable whose drop everybody has seen.
  */
 #include <errno.h>
 #include <limits.h>
@@ -13,52 +12,10 @@
 
 #include "cursor.h"
 #include "metric.h"
-#include "process.h"
+#include "role.h"
 #include "series.h"
 #include "snapshot.h"
 #include "stored.h"
-
-/*
- * An older configuration lets a newer one have the role, but only while one that lives asks for it: a claim is good for
- * this many milliseconds, in which it is made several times.
- */
-enum { CLAIM = 500 };
-
-static uint32_t milliseconds(void) { return (uint32_t)(uint64_t)(chalk_now() * 1e3); }
-
-int chalk_is_claimed(chalk_segment *g, uint32_t generation) {
-  uint64_t claim = atomic_load(&g->head->claim);
-  return (uint32_t)(claim >> 32) > generation && milliseconds() - (uint32_t)claim < CLAIM;
-}
-
-int chalk_hold(chalk_segment *g, uint32_t generation) {
-  header *h = g->head;
-  bool orphaned;
-  if (chalk_is_claimed(g, generation)) return 0;
-  atomic_store(&h->claim, (uint64_t)generation << 32 | milliseconds());
-  if (!segment_lock_try(&h->holder, &orphaned)) return 0;
-  if (orphaned) atomic_store(&h->recount, 1); /* it may have died at reclaiming, a number freed and not counted */
-  process_own(&h->flusher);
-  chalk_heartbeat(g);
-  return 1;
-}
-
-void chalk_release(chalk_segment *g) {
-  atomic_store(&g->head->flusher.pid, 0);
-  segment_lock_give(&g->head->holder);
-}
-
-void chalk_heartbeat(chalk_segment *g) { store_double(&g->head->heartbeat, chalk_now()); }
-
-uint32_t chalk_generation(chalk_segment *g, int raise) {
-  return raise ? atomic_fetch_add(&g->head->generation, 1) + 1 : atomic_load(&g->head->generation);
-}
-
-void chalk_generation_reach(chalk_segment *g, uint32_t generation) {
-  uint32_t now = atomic_load(&g->head->generation);
-  while (now < generation && !atomic_compare_exchange_weak(&g->head->generation, &now, generation)) {
-  }
-}
 
 /* Tickets */
 
@@ -141,6 +98,10 @@ int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {
   chalk_segment *g = s->segment;
   uint32_t *ids = malloc(((size_t)s->n + 1) * sizeof *ids), n = 0;
   if (!ids) return CHALK_EMEMORY;
+  if (!role_enter(g)) {
+    free(ids);
+    return 0;
+  }
   for (uint32_t i = 0; i < s->n; i++) {
     const chalk_entry *e = &s->entries[i];
     if (!e->dropped && e->series >= METRICS && is_idle(g, e, now, idle)) ids[n++] = e->series;
@@ -151,5 +112,6 @@ int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {
   cursor_sweep(g, now);
   series_recount(g);
   if (atomic_load(&g->head->quarantined)) reclaim(g, now, idle);
+  role_leave(g);
   return dropped;
 }

@@ -5,19 +5,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "listen.h"
 #include "segment.h"
 
-static bool on;
+static bool on, settled; /* settled: a worker, where a VM made later does not hand on anything */
 
 bool inherit_is_on(void) { return on; }
 
 void inherit_mark(int fd) { fcntl(fd, F_SETFD, on ? 0 : FD_CLOEXEC); }
 
 void chalk_inherit(int whether) {
+  if (settled) return;
+  settled = !whether;
   on = whether;
   segments_mark();
   listeners_mark();
@@ -48,6 +51,17 @@ static bool is_memory(int fd, const void *what) {
 
 int inherit_memory(const char *name) { return on ? find(is_memory, name) : -1; }
 
+/* A time limit that nobody else has, and that means nothing to a socket which never blocks. */
+static const struct timeval signature = {.tv_sec = 0x63686b};
+
+void inherit_sign(int fd) { setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &signature, sizeof signature); }
+
+static bool is_signed(int fd) {
+  struct timeval limit = {0};
+  socklen_t size = sizeof limit;
+  return getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &size) == 0 && limit.tv_sec == signature.tv_sec;
+}
+
 typedef struct place {
   const struct sockaddr *address;
   socklen_t size;
@@ -59,7 +73,7 @@ static bool is_listener(int fd, const void *what) {
   socklen_t n = sizeof own, size = sizeof(int);
   int listening = 0;
   memset(&own, 0, sizeof own);
-  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening) return false;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening || !is_signed(fd)) return false;
   if (getsockname(fd, (struct sockaddr *)&own, &n) != 0 || own.ss_family != p->address->sa_family) return false;
   if (own.ss_family != AF_UNIX) return n == p->size && memcmp(&own, p->address, n) == 0;
   return strcmp(((struct sockaddr_un *)&own)->sun_path, ((const struct sockaddr_un *)p->address)->sun_path) == 0;

@@ -14,7 +14,13 @@ bool inherit_is_on(void);
 /* Lets a descriptor survive exec, or not, as is in force now. */
 void inherit_mark(int fd);
 
-/* The memory file of this name, or the listening socket of this address, that came with the process; -1: none did. */
+/* Says on a socket itself that it was opened here: the server listens, too. */
+void inherit_sign(int fd);
+
+/*
+ * The memory file of this name, or the listening socket of this address and so signed, that came with the process; -1:
+ * none did.
+ */
 int inherit_memory(const char *name);
 int inherit_listener(const struct sockaddr *address, socklen_t size);
 

@@ -86,6 +86,7 @@ static int listen_unix(const char *address, const char *path, char *message) {
   if (inherited >= 0) return inherited;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fail(fd, address, strerror(errno), message);
+  inherit_sign(fd);
   remove_stale(&a);
   if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(fd, BACKLOG) != 0) {
     return fail(fd, address, strerror(errno), message);
@@ -124,6 +125,7 @@ static int listen_inet(const char *address, char *message) {
   bool bound = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
                bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0;
   e = errno;
+  if (bound) inherit_sign(fd);
   freeaddrinfo(found);
   return bound ? fd : fail(fd, address, strerror(e), message);
 }

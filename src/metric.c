@@ -297,10 +297,27 @@ static bool is_left_behind(const chalk_segment *g, uint32_t number) {
          (state == METRIC_LIVE && atomic_load(&g->metrics[number].generation) < atomic_load(&g->head->generation));
 }
 
-void metric_sweep(chalk_segment *g) {
+/*
+ * A newer definition that nobody has, such as that of a configuration that was refused, hides an older one that is in
+ * use: that one is in force again.
+ */
+static void step_back(chalk_segment *g, uint32_t number) {
+  if (state_of(g, number) != METRIC_SUPERSEDED || !is_used(g, number)) return;
   for (uint32_t i = 0; i < top_of(g); i++) {
+    metric *m = &g->metrics[i];
+    if (state_of(g, i) != METRIC_LIVE || !names_same(g, m, &g->metrics[number])) continue;
+    if (is_used(g, i)) return;
+    atomic_store(&m->state, METRIC_SUPERSEDED);
+  }
+  atomic_store(&g->metrics[number].generation, atomic_load(&g->head->generation));
+  atomic_store_explicit(&g->metrics[number].state, METRIC_LIVE, memory_order_release);
+}
+
+void metric_sweep(chalk_segment *g) {
+  for (uint32_t i = top_of(g); i-- > 0;) {
     if (!is_left_behind(g, i)) continue;
     segment_lock_take(&g->head->registry);
+    step_back(g, i);
     if (is_left_behind(g, i)) leave(g, i);
     segment_lock_give(&g->head->registry);
   }

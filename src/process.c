@@ -22,6 +22,7 @@ static int n_hooks;
 typedef struct identity {
   uint64_t start;
   uint32_t image; /* of its program: where its stack was put, which is random */
+  bool stopped;
 } identity;
 
 static struct {
@@ -75,6 +76,7 @@ static identity identity_of(uint32_t pid) {
     if (p && field == 22) found.start = strtoull(p + 1, NULL, 10);
     if (p && field == 28) found.image = (uint32_t)(strtoull(p + 1, NULL, 10) >> 4);
   }
+  found.stopped = state == 'T' || state == 't';
   if ((state == 'Z' || state == 'X') && threads <= 1) found.start = ZOMBIE;
   return found;
 }
@@ -119,6 +121,14 @@ bool process_is_dead(const owner *o) {
   if (now.start == ZOMBIE) return true;
   if (now.start == 0) return start != 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
   return (start != 0 && now.start != start) || (image != 0 && now.image != 0 && now.image != image);
+}
+
+bool process_is_stopped(const owner *o) {
+  know_self();
+  uint32_t pid = atomic_load(&o->pid);
+  if (pid == 0 || self.space == 0 || atomic_load(&o->space) != self.space) return false;
+  identity now = identity_of(pid);
+  return now.stopped && now.start == atomic_load(&o->start);
 }
 
 void process_say(char *message, const char *format, ...) {

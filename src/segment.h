@@ -17,7 +17,7 @@
  *
  * Locks are robust and process-shared. Under each, every prefix of the stores leaves what the next owner can use, or
  * rebuild: what a lock protects is written so that one store publishes it. Order: stripe, then ids, then heap;
- * registry before stripe.
+ * registry before stripe; acting before all of them.
  */
 #ifndef SEGMENT_H
 #define SEGMENT_H
@@ -35,6 +35,7 @@ enum {
   METRICS = 4096,
   STRIPES = 64,
   CURSORS = 16,
+  SEATS = 4,          /* one more than processes that may be stopped, each while it flushed */
   CHUNKS = 2048,      /* most pieces in which a row of cells or baselines is made real */
   CHUNK_LEAST = 512,  /* fewest items in a piece: a page of cells */
   HEAP_CLASSES = 160, /* four a doubling */
@@ -154,7 +155,8 @@ typedef struct header {
   _Alignas(64) segment_lock registry;
   segment_lock ids_lock;
   segment_lock heap_lock;
-  segment_lock holder;
+  segment_lock seats[SEATS]; /* of the flusher: the one in force is seats[seat % SEATS], see role.h */
+  segment_lock acting;       /* over what only the flusher changes */
   _Alignas(64) shared_u32 max_series, max_buckets;
   shared_u32 start_scale, ids_top;
   shared_u32 live, quarantined;
@@ -171,6 +173,8 @@ typedef struct header {
   shared_u64 requested, done;
   shared_u32 done_word; /* moves with `done`; a futex */
   shared_u64 claim;     /* on the flusher's role: generation << 32 | milliseconds of when; by whoever asks for it */
+  shared_u32 seat;
+  shared_u32 leaving; /* the holder is in its last flush: whoever ends now may have recorded what it has not seen */
   owner flusher;
   uint64_t heap_top, heap_real;     /* heap lock */
   uint64_t heap_free[HEAP_CLASSES]; /* heap lock; a free block's first word is the next */
@@ -185,7 +189,8 @@ struct chalk_segment {
   };
   size_t size;
   int fd;
-  uint32_t references; /* process lock */
+  uint32_t references;   /* process lock */
+  uint32_t seat, sitter; /* as which process it took the flusher's role last, and its seat */
   char *name;
   struct chalk_segment *next;
   struct slot *slots;

@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 #include "process.h"
+#include "role.h"
+#include "role.h"
 
 /* How long an exit waits for the last flush, in seconds. */
 #define LAST_FLUSH 5.0
@@ -54,16 +56,13 @@ static void say_ready(chalk_thread *t, const char *message) {
   pthread_mutex_unlock(&t->lock);
 }
 
-static bool is_free(const chalk_thread *t) {
-  if (chalk_hold(t->segment, t->generation) != 1) return false;
-  chalk_release(t->segment);
-  return true;
-}
-
-/* Until the flusher's role is to be had: the chunk has little to do before. False: it is not to be called at all. */
+/*
+ * Until the flusher's role is to be had: the chunk has little to do before. False: it is not to be called at all, for
+ * what this process recorded is the holder's to flush; but for one that leaves too, and may have looked before.
+ */
 static bool stand_by(chalk_thread *t) {
   enum { LOOK = 100 }; /* milliseconds */
-  while (t->segment && !is_free(t)) {
+  while (t->segment && !role_reserve(t->segment, t->generation)) {
     if (chalk_thread_stopping(t)) return false;
     say_ready(t, NULL);
     poll(&(struct pollfd){t->fd, POLLIN, 0}, 1, LOOK);
@@ -84,6 +83,7 @@ static void *run(void *argument) {
   self = t;
   if (stand_by(t)) {
     int e = t->call(t->state, t->arguments, 1, 0);
+    role_unreserve();
     const char *message = t->tostring(t->state, TOP, NULL);
     complain(t, message);
     say_ready(t, message ? message : e ? "the flush thread failed" : "the flush thread ended");

@@ -180,7 +180,7 @@ static void test_a_thousand_kills(void **state) {
 static void on_alarm(int signal) {
   (void)signal;
   const segment_lock *named[] = {&looked_at->head->registry, &looked_at->head->ids_lock, &looked_at->head->heap_lock,
-                                 &looked_at->head->holder};
+                                 &looked_at->head->acting};
   for (int i = 0; i < 4 + STRIPES; i++) {
     const segment_lock *l = i < 4 ? named[i] : &looked_at->stripes[i - 4].lock;
     int word = l->mutex.__data.__lock;

@@ -3,6 +3,7 @@
 
 #include "common.h"
 
+#include "heap.h"
 #include "key.h"
 #include "series.h"
 
@@ -93,6 +94,90 @@ static void test_limits_fold(void **state) {
   assert_int_equal(value_of(w, metric, "new"), 0);
   assert_int_equal(info_of(g).series, 1);
   assert_int_equal(value_of(w, metric, KEY_OVERFLOW), 900);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+/* Handles that are kept for the life of a program, as most are, and were folded: they go on in their own series. */
+static void test_a_raised_limit_reaches_held_handles(void **state) {
+  (void)state;
+  chalk_options few = {.max_series = 1}, more = {.max_series = 10};
+  chalk_segment *g = open_segment(&few);
+  chalk_writer *w = open_writer(g);
+  int metric = define(w, "requests", CHALK_COUNT, 1, 0);
+  chalk_series *a = bind(w, metric, "a"), *b = bind(w, metric, "b");
+  assert_int_equal(chalk_add(b, 1), CHALK_OK);
+  assert_true(a->series >= METRICS && b->series < METRICS);
+  assert_int_equal(chalk_segment_configure(g, &more, NULL), CHALK_OK);
+  assert_true(chalk_add(b, 1) >= CHALK_OK);
+  assert_true(b->series >= METRICS && chalk_value(b) == 1);
+  assert_int_equal(value_of(w, metric, KEY_OVERFLOW), 1);
+  /* Every process that starts says what the limits are; none of the others has to bind anew for that. */
+  assert_int_equal(chalk_segment_configure(g, &more, NULL), CHALK_OK);
+  assert_true(*b->shared + *b->own == b->epoch);
+  free(a), free(b);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+static int define_limited(chalk_writer *w, uint32_t max_series) {
+  chalk_definition d = {.name = "m", .shape = "m", .blob = "m", .name_size = 1, .shape_size = 1, .blob_size = 1,
+                        .kind = CHALK_COUNT, .tags = 1, .max_series = max_series};
+  return chalk_define(w, &d, NULL);
+}
+
+static void test_a_metrics_raised_limit_reaches_held_handles(void **state) {
+  (void)state;
+  static const uint32_t limits[] = {2, 3, 0};
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int metric = define_limited(w, 1);
+  chalk_series *first = bind(w, metric, "first");
+  for (int i = 0; i < 3; i++) {
+    chalk_series *s = bind(w, metric, (const char *[]){"a", "b", "c"}[i]);
+    chalk_add(s, 1);
+    assert_true(s->series < METRICS);
+    assert_int_equal(define_limited(w, limits[i]), metric);
+    chalk_add(s, 1);
+    assert_true(s->series >= METRICS && chalk_value(s) == 1);
+    assert_int_equal(define_limited(w, limits[i]), metric);
+    assert_true(*s->shared + *s->own == s->epoch);
+    free(s);
+  }
+  free(first);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+static void fill_memory(chalk_segment *g) {
+  for (uint64_t size = 4096; size >= 16; size /= 2) {
+    while (heap_take(g, size)) {
+    }
+  }
+}
+
+static void test_memory_reaches_held_handles(void **state) {
+  (void)state;
+  chalk_options o = {.memory_limit = 4 << 20}, more = {.memory_limit = 8 << 20};
+  chalk_segment *g = open_segment(&o);
+  chalk_writer *w = open_writer(g);
+  int metric = define(w, "requests", CHALK_COUNT, 1, 0);
+  chalk_series *a = bind(w, metric, "a");
+  fill_memory(g);
+  chalk_series *b = bind(w, metric, "b"), *c = bind(w, metric, "c");
+  assert_true(b->series < METRICS && c->series < METRICS);
+  /* What a series leaves, which is some time after it was dropped. */
+  assert_int_equal(drop(w, metric, "a"), 1);
+  chalk_add(b, 1), chalk_add(c, 1);
+  assert_true(b->series < METRICS);
+  for (int i = 1; i < 4; i++) sweep(g, 1000 * i, 0);
+  chalk_add(b, 1), chalk_add(c, 1);
+  assert_true(b->series >= METRICS && c->series < METRICS);
+  assert_int_equal(chalk_segment_configure(g, &more, NULL), CHALK_OK);
+  chalk_add(b, 1), chalk_add(c, 1);
+  assert_true(c->series >= METRICS);
+  assert_int_equal(total_of(g, metric), 6);
+  free(a), free(b), free(c);
   chalk_writer_close(w);
   chalk_segment_close(g);
 }
@@ -275,12 +360,41 @@ static void test_definitions_supersede_and_leave(void **state) {
   chalk_segment_close(g);
 }
 
+/* A reload that fails after it loaded its definitions must not hide what goes on being recorded. */
+static void test_a_definition_nobody_took_up_steps_back(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int old = define(w, "requests", CHALK_COUNT, 1, 0);
+  chalk_series *s = bind(w, old, "a");
+  chalk_add(s, 5);
+  chalk_writer *next = open_writer(g);
+  int new = define(next, "requests", CHALK_GAUGE, 1, 0);
+  sweep(g, 1, 0);
+  assert_int_equal(chalk_metric_shown(g, (uint32_t)old), 0);
+  chalk_writer_close(next);
+  for (int i = 0; i < 4; i++) sweep(g, 1000 * i, 0);
+  assert_int_equal(chalk_metric_shown(g, (uint32_t)old), 1);
+  assert_int_equal(chalk_metric_shown(g, (uint32_t) new), 0);
+  assert_int_equal(info_of(g).metrics, 1);
+  assert_int_equal(total_of(g, old), 5);
+  assert_int_equal(chalk_add(s, 1), CHALK_OK);
+  assert_int_equal(total_of(g, old), 6);
+  free(s);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_a_definition_nobody_took_up_steps_back),
       cmocka_unit_test(test_a_series_for_each_key),
       cmocka_unit_test(test_keys_are_normalised),
       cmocka_unit_test(test_long_values_are_cut_apart),
       cmocka_unit_test(test_limits_fold),
+      cmocka_unit_test(test_a_raised_limit_reaches_held_handles),
+      cmocka_unit_test(test_a_metrics_raised_limit_reaches_held_handles),
+      cmocka_unit_test(test_memory_reaches_held_handles),
       cmocka_unit_test(test_dropping_moves_the_epoch),
       cmocka_unit_test(test_residue_goes_to_the_successor),
       cmocka_unit_test(test_no_reuse_before_all_have_seen),

@@ -147,10 +147,10 @@ local function is_normal(found, texts)
   return true
 end
 
-local function remember(cache, found, n, ...)
-  local node = cache
+local function remember(cache, found, order, ...)
+  local node, n = cache, #order
   for i = 1, n - 1 do
-    local value = (select(i, ...))
+    local value = (select(order[i], ...))
     local next = node[value]
     if not next then
       next = {}
@@ -158,7 +158,7 @@ local function remember(cache, found, n, ...)
     end
     node = next
   end
-  node[(select(n, ...))] = found
+  node[(select(order[n], ...))] = found
 end
 
 -- Wherever memory is allocated a finalizer may run, and bind or drop other series. So from `put` to the copy nothing
@@ -192,12 +192,12 @@ end
 
 local function new_miss(state)
   local definition, cache = state.definition, state.cache
-  local n = #definition.tags
+  local order = source.order(definition.tags)
   return function(tags, ...)
     local texts, message = texts_of(definition, tags, ...)
     if not texts then return refused(state, "tag", message) end
     local found, keep = bind(state, texts)
-    if keep then remember(cache, found, n, ...) end
+    if keep then remember(cache, found, order, ...) end
     return found
   end
 end

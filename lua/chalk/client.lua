@@ -322,9 +322,12 @@ local function apply(client, options)
   local changes = options.enabled == false and client.enabled or (options.strict or false) ~= client.strict
   if options.enabled == false then client.enabled = false end
   client.strict, client.on_error = options.strict or false, options.on_error
+  local opened_at = client.options.segment_path
   client.options = options
   if client.enabled then
-    if client.segment and options.segment_path then return "segment_path has to be given before anything is loaded" end
+    if client.segment and options.segment_path and options.segment_path ~= opened_at then
+      return "segment_path has to be given before anything is loaded"
+    end
     client:open()
     if C.chalk_segment_configure(client.segment, core_options(options), core.message) ~= 0 then return core.said() end
     local buckets, message = exporters.buckets(options, DEFAULT_BUCKETS)
@@ -360,11 +363,14 @@ function Client:start()
   self.live.driver = driver.start(self, config)
 end
 
+--- What is wrong with options of init; nil when nothing is.
+---@param options table
+---@return string?
+function Client.problem_of(options) return option.check(options) or exporters.check(options) end
+
 local function prepare(client, options)
-  local problem = option.check(options)
+  local problem = client.problem_of(options)
   if problem then return nil, problem end
-  local problem_of_exporter = exporters.check(options)
-  if problem_of_exporter then return nil, problem_of_exporter end
   client:on_stale() -- a fork before now is none of the driver's
   local ok, message = pcall(apply, client, options)
   if not ok or message then return nil, message end

@@ -28,12 +28,21 @@ M.constructors = setmetatable({
 }, {
   __index = function(constructors, name)
     local module = "chalk.exporter." .. tostring(name)
-    local ok, message = pcall(require, module)
+    local ok, loaded = pcall(require, module)
     if not ok then
+      local message = loaded
       local absent = tostring(message):find("module '" .. module .. "' not found", 1, true)
       error(absent and ("chalk: there is no exporter %q"):format(tostring(name)) or message, 2)
     end
-    local function construct(options) return spec(module, options or {}, true) end
+    -- A module that reads the environment does so here, where init runs: other VMs and processes may lack it.
+    local function construct(options)
+      local made = spec(module, options or {}, true)
+      if loaded.resolve then
+        local resolved, problem = loaded.resolve(made.options)
+        made.options, made.resolved, made.problem = resolved or made.options, true, problem
+      end
+      return made
+    end
     rawset(constructors, name, construct)
     return construct
   end,
@@ -55,7 +64,8 @@ local function check_one(i, e, driver)
   end
   if type(e.options) ~= "table" then return where(i) .. ": options are a table" end
   if not e.built_in then return nil end
-  local problem = require(e.module).check(e.options)
+  local problem = e.problem
+  if not e.resolved then problem = require(e.module).check(e.options) end
   return problem and ("%s (%s): %s"):format(where(i), e.module:match "[^.]+$", problem) or nil
 end
 
@@ -101,11 +111,12 @@ function M.buckets(options, default)
   end
   local shown = false
   for _, e in ipairs(options.exporters or {}) do
-    local list = getmetatable(e) == SPEC and e.options.buckets
-    if option.is_buckets(list) then
-      add(list)
+    local of = getmetatable(e) == SPEC and e.options or {}
+    if option.is_buckets(of.buckets) then
+      add(of.buckets)
       shown = true
     end
+    if option.is_buckets(of.counted) then add(of.counted) end
   end
   if options.buckets or not shown then add(options.buckets or default) end
   table.sort(all)

@@ -54,6 +54,7 @@ function M.new(client, config)
     client = client,
     segment = client.segment,
     jobs = {},
+    draining = {},
     interval = config.interval,
     idle = ffi.new("double[3]", config.idle),
     generation = config.generation,
@@ -154,11 +155,30 @@ function Flusher:forsake()
   if self.holding then open_cursors(self) end
 end
 
---- Gives the role back.
+function Flusher:drain(server)
+  local left = {}
+  for _, other in ipairs(self.draining) do
+    if not other.closed then left[#left + 1] = other end
+  end
+  left[#left + 1] = server
+  self.draining = left
+  server:drain()
+end
+
+--- Whether scrapes are still being answered after the role was given back.
+---@return boolean
+function Flusher:is_draining()
+  for _, server in ipairs(self.draining) do
+    if not server.closed then return true end
+  end
+  return false
+end
+
+--- Gives the role back. Scrapes under way are answered all the same, while the loop turns.
 function Flusher:release()
   if not self.holding then return end
   for _, job in ipairs(self.jobs) do
-    if job.server then job.server:close() end
+    if job.server then self:drain(job.server) end
     if job.running then job.running.batch:finish() end
     job.server, job.cursor = nil, nil
   end
@@ -334,7 +354,14 @@ function Flusher:turn()
   end
 end
 
---- The end: exporters are told, the role goes to whoever is next.
+--- Breaks off the scrapes that are still being answered.
+function Flusher:close_servers()
+  for _, server in ipairs(self.draining) do
+    server:close()
+  end
+end
+
+--- The end: exporters are told, the role goes to whoever is next. `close_servers` is the end of what is still served.
 function Flusher:close()
   for _, job in ipairs(self.jobs) do
     if job.exporter.shutdown then

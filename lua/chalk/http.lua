@@ -11,9 +11,11 @@
 --
 -- A body made by a function is asked for its next piece when the piece before is written, at most one a turn: a slow
 -- reader holds one piece, and no response keeps the others waiting. A peer that must not be given more than it can
--- handle at once says so in its request (Chalk-Paced: 1), and asks for each piece after the head with a byte. One timer sweeps all connections for those past
--- their limit. When the server is full the connection that has waited longest goes, never one being answered. So a
--- peer that is slow, silent or hostile can cost no more than one of the places.
+-- handle at once says so in its request (Chalk-Paced: 1), and asks for each piece after the head with a byte.
+--
+-- One timer sweeps all connections for those past their limit. When the server is full the connection that has waited
+-- longest goes, never one being answered. So a peer that is slow, silent or hostile can cost no more than one of the
+-- places.
 
 local uv = require("luv")
 local parser = require("chalk.http_parser")
@@ -197,7 +199,7 @@ function Connection:finish()
   self.server:release(frame, true)
   if self.closed then
     return
-  elseif frame.keep_alive then
+  elseif frame.keep_alive and not self.server.draining then
     self:enter(self.buffer == "" and "idle" or "head")
     self:queue()
     self:next_request()
@@ -265,7 +267,7 @@ function Server:respond(request)
   end
   local ok, response = pcall(self.handler, request)
   if ok and type(response) == "table" then
-    return response, request.keep_alive
+    return response, request.keep_alive and not self.draining
   end
   local problem = ok and "the handler returned no response" or tostring(response)
   self:report("error", "http: " .. request.path:sub(1, 100) .. ": " .. problem)
@@ -300,6 +302,8 @@ end
 function Server:accept_failed(name, message)
   if PASSING[name] then
     return
+  elseif name == "EINVAL" then -- shut by another process, whose configuration lacks the address
+    return self:stop_listening()
   end
   if not self.troubled then
     self.troubled = true
@@ -363,6 +367,9 @@ function Server:forget(connection)
     if self.count == 0 and not self.sweeper:is_closing() then
       self.sweeper:stop()
     end
+    if self.count == 0 and self.draining then
+      self:close()
+    end
   end
 end
 
@@ -413,6 +420,39 @@ function Server:unref()
   end
 end
 
+function Server:stop_listening()
+  close_handle(self.poll)
+  close_handle(self.pause)
+  if self.fd then
+    socket.close(self.fd)
+  end
+  if self.bound then
+    close_handle(self.bound)
+  end
+  self.fd, self.bound = nil, nil
+end
+
+---Accepts nobody else, answers whoever has been accepted once more, and closes when all of them have their answer.
+function Server:drain()
+  if self.closed or self.draining then
+    return
+  end
+  self.draining = true
+  self:stop_listening()
+  local idle = {}
+  for connection in pairs(self.open) do
+    if connection.state == "idle" then
+      idle[#idle + 1] = connection
+    end
+  end
+  for _, connection in ipairs(idle) do
+    connection:close()
+  end
+  if self.count == 0 then
+    self:close()
+  end
+end
+
 ---Closes the listening socket and all connections at once; may be repeated. libuv lets go of them in the loop's next
 ---turn, which a program should still run: luv up to 1.44 crashes in lua_close() while handles are closing.
 function Server:close()
@@ -427,13 +467,9 @@ function Server:close()
   for _, connection in ipairs(open) do
     pcall(connection.close, connection)
   end
-  for _, handle in ipairs({ self.poll, self.sweeper, self.pause, self.turn }) do
-    close_handle(handle)
-  end
-  socket.close(self.fd)
-  if self.bound then
-    close_handle(self.bound)
-  end
+  self:stop_listening()
+  close_handle(self.sweeper)
+  close_handle(self.turn)
 end
 
 local function merge_limits(given)

@@ -6,21 +6,35 @@ local M = {}
 
 local MOST_LES = 64
 
+-- What an option may be is a function of a value: whether the value is that, and the words for what it must be.
+
 local function whole_from(least)
   return function(v) return type(v) == "number" and v >= least and v % 1 == 0, "a whole number from " .. least end
 end
 
-local function number_between(low, high)
+---@return fun(v: any): boolean, string
+function M.whole_between(low, high)
+  return function(v)
+    return type(v) == "number" and v >= low and v <= high and v % 1 == 0,
+      ("a whole number from %d to %d"):format(low, high)
+  end
+end
+
+---@return fun(v: any): boolean, string
+function M.number_between(low, high)
   return function(v)
     return type(v) == "number" and v >= low and v <= high, ("a number from %g to %g"):format(low, high)
   end
 end
 
-local function of_type(name, words)
+---@param name type
+---@return fun(v: any): boolean, string
+function M.of_type(name, words)
   return function(v) return type(v) == name, words end
 end
 
-local function one_of(...)
+---@return fun(v: any): boolean, string
+function M.one_of(...)
   local allowed = { ... }
   return function(v)
     for _, a in ipairs(allowed) do
@@ -67,41 +81,44 @@ function M.is_tags(v)
 end
 
 local CHECKS = {
-  exporters = of_type("table", "a list of exporters"),
-  flush_interval = number_between(0.01, 86400),
-  driver = one_of("thread", "loop", "manual"),
+  exporters = M.of_type("table", "a list of exporters"),
+  flush_interval = M.number_between(0.01, 86400),
+  driver = M.one_of("thread", "loop", "manual"),
   max_buckets = function(v) return type(v) == "number" and v >= 8 and v <= 8192 and v % 1 == 0, "from 8 to 8192" end,
-  initial_error = number_between(0.0001, 0.5),
+  initial_error = M.number_between(0.0001, 0.5),
   buckets = M.is_buckets,
   global_tags = M.is_tags,
   idle_timeout = is_idle,
-  max_series = function(v)
-    return type(v) == "number" and v >= 1 and v <= 8000000 and v % 1 == 0, "a whole number from 1 to 8000000"
-  end,
-  strict = of_type("boolean", "true or false"),
-  enabled = of_type("boolean", "true or false"),
-  on_error = of_type("function", "a function"),
+  max_series = M.whole_between(1, 8000000),
+  strict = M.of_type("boolean", "true or false"),
+  enabled = M.of_type("boolean", "true or false"),
+  on_error = M.of_type("function", "a function"),
   memory_limit = whole_from(4 * 1024 * 1024),
-  segment_path = of_type("string", "a path"),
-  clock = of_type("function", "a function"),
+  segment_path = M.of_type("string", "a path"),
+  clock = M.of_type("function", "a function"),
 }
 
-M.names = {}
-for name in pairs(CHECKS) do
-  M.names[#M.names + 1] = name
+local function names_of(checks)
+  local names = {}
+  for name in pairs(checks) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return names
 end
-table.sort(M.names)
 
---- What is wrong with these options; nil when nothing is.
+M.names = names_of(CHECKS)
+
+--- Everything that is wrong with a table of options, sorted.
 ---@param options table
----@return string?
-function M.check(options)
-  if type(options) ~= "table" then return "options are a table" end
+---@param checks table<string, fun(v: any): boolean, string> what each may be
+---@return string[]
+function M.problems(options, checks)
   local problems = {}
   for name, value in pairs(options) do
-    local check = CHECKS[name]
+    local check = checks[name]
     if not check then
-      local hint = type(name) == "string" and suggest(name, M.names)
+      local hint = type(name) == "string" and suggest(name, names_of(checks))
       problems[#problems + 1] = ("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or "")
     else
       local ok, words = check(value)
@@ -109,6 +126,15 @@ function M.check(options)
     end
   end
   table.sort(problems)
+  return problems
+end
+
+--- What is wrong with these options; nil when nothing is.
+---@param options table
+---@return string?
+function M.check(options)
+  if type(options) ~= "table" then return "options are a table" end
+  local problems = M.problems(options, CHECKS)
   return problems[1] and table.concat(problems, "; ") or nil
 end
 

@@ -11,6 +11,7 @@
 local client = require "chalk.global"
 local core = require "chalk.core"
 local exporters = require "chalk.exporters"
+local instance = require "resty.chalk.instance"
 local socket = require "resty.chalk.socket"
 
 local C = core.C
@@ -57,7 +58,9 @@ local function check(options)
   local phase = ngx.get_phase()
   if phase ~= "init" then fail("init belongs into init_by_lua*, it was called in " .. phase) end
   if options.driver ~= nil and options.driver ~= "thread" then fail 'driver can only be "thread" in nginx' end
-  if options.definitions == nil then fail "init needs definitions: a path, or the structure of metrics.json as a table" end
+  if options.definitions == nil then
+    fail "init needs definitions: a path, or the structure of metrics.json as a table"
+  end
 end
 
 -- A second init with the same definitions, from another include of one configuration, gets what the first one got.
@@ -73,8 +76,11 @@ end
 function M.init(options)
   check(options)
   if state then return repeated(options) end
-  C.chalk_inherit(1)
   local rest = without(options, "definitions", "socket")
+  local problem = client.problem_of(rest)
+  if problem then fail(problem) end
+  client.options = rest -- how large the segment may get is settled when it is opened, which loading does
+  C.chalk_inherit(1)
   local ok, metrics, tags = pcall(client.load, client, options.definitions)
   if not ok then error(metrics, 0) end
   local address = client.enabled and options.enabled ~= false and socket.open(client, options.socket)
@@ -116,6 +122,7 @@ function M.init_worker()
   state.started = true
   C.chalk_inherit(0)
   client:on_stale()
+  C.chalk_rebind(client.watch) -- takes a slot of this worker's, so that its definitions are in use
   client.pause = pause
   client:start()
   -- What an older configuration listened at and this one does not. Here, since only now nginx has taken it up.
@@ -123,6 +130,7 @@ function M.init_worker()
   C.chalk_listen_only(exporters.listener(client), addresses, n)
   local ok, message = ngx.timer.every(TICK, tick)
   if not ok then fail("no timer: " .. tostring(message)) end
+  instance.start()
 end
 
 --- Answers a scrape. In content_by_lua*.
@@ -135,8 +143,13 @@ function M.serve()
   return require("resty.chalk.relay").run(state.address)
 end
 
---- Defines and records the standard metrics of an HTTP server.
----@param options table?
-function M.http(options) return require("resty.chalk.http").new(client, options) end
+--- Defines the standard metrics of an HTTP server, which the object's log() records. In init_by_lua*, after init.
+---@param options table? see resty.chalk.http
+---@return resty.chalk.Http
+function M.http(options)
+  if not state then fail "http was called, but not init, which comes before it in init_by_lua*" end
+  if ngx.get_phase() ~= "init" then fail("http belongs into init_by_lua*, it was called in " .. ngx.get_phase()) end
+  return require("resty.chalk.http").new(client, options)
+end
 
 return M

@@ -1,6 +1,8 @@
---- A custom exporter for tests: appends each difference to a file and commits it, one by one.
+--- A custom exporter for tests: appends each difference to a file and commits it, one by one. A line is a tag's value
+--- and from which total to which the difference goes.
 --
--- Options: path; stuck_after: how many it sends before it blocks for good, unless there is a file `path`.free.
+-- Options: path; stuck_after: how many it sends before it blocks for good, unless there is a file `path`.free; or
+-- stuck_at: the number of that which it sends and does not come to commit.
 
 local wait = require("support.wait")
 
@@ -13,20 +15,24 @@ local function exists(path)
   return file ~= nil
 end
 
+local function block(o)
+  while not exists(o.path .. ".free") do
+    wait.sleep(0.01)
+  end
+end
+
 function Exporter:export(batch)
   local o, sent = self.options, 0
   for m in batch:each() do
     if m.type == "count" and not m.own and m.delta > 0 then
       local file = assert(io.open(o.path, "a"))
-      file:write(("%s %d\n"):format(m.name, m.delta))
+      file:write(("%s %d %d\n"):format(m.tags[1][2], m.total - m.delta, m.total))
       file:close()
-      batch:commit(m)
       sent = sent + 1
+      if o.stuck_at == sent then block(o) end
+      batch:commit(m)
     end
-    while o.stuck_after == sent do
-      wait.sleep(0.01)
-      if exists(o.path .. ".free") then o.stuck_after = nil end
-    end
+    if o.stuck_after == sent then block(o) end
   end
   return true
 end
@@ -35,16 +41,26 @@ local M = {}
 
 function M.new(options) return setmetatable({ options = options }, Exporter) end
 
---- What was sent to the file, added up.
+--- What was sent to the file, added up, and how often something was sent that had been sent before. Raises where
+--- something between is missing.
 ---@param path string
+---@return integer sum
+---@return integer repeats
 function M.sum(path)
-  local file, sum = io.open(path), 0
-  if not file then return 0 end
+  local file, sum, repeats, last = io.open(path), 0, 0, {}
+  if not file then return 0, 0 end
   for line in file:lines() do
-    sum = sum + tonumber(line:match("%d+$"))
+    local series, from, to = line:match("^(.*) (%d+) (%d+)$")
+    from, to = tonumber(from), tonumber(to)
+    local before = last[series] or { from = 0, to = 0 }
+    if from ~= before.to then
+      assert(from == before.from, line)
+      repeats = repeats + 1
+    end
+    sum, last[series] = sum + to - before.to, { from = from, to = to }
   end
   file:close()
-  return sum
+  return sum, repeats
 end
 
 return M

@@ -35,15 +35,31 @@ local function optional_lines(tags)
   return out
 end
 
+--- In which order the tags lead through the nested tables: by their places, those with few values first, so that
+--- there are few tables.
+---@param tags table[]
+---@return integer[]
+function M.order(tags)
+  local order, others = {}, {}
+  for i, tag in ipairs(tags) do
+    local list = tag.kind == "enum" and order or others
+    list[#list + 1] = i
+  end
+  for _, i in ipairs(others) do
+    order[#order + 1] = i
+  end
+  return order
+end
+
 -- The walk through the tables: cache[t1][t2] ...
 local function walk_lines(tags)
-  local out = {}
+  local out, order = {}, M.order(tags)
   local n = #tags
   for i = 1, n do
     local from = i == 1 and "cache" or "n" .. i - 1
     local to = i == n and "series" or "n" .. i
     local indent = ("  "):rep(i)
-    out[#out + 1] = ("%slocal %s = %s[t%d]"):format(indent, to, from, i)
+    out[#out + 1] = ("%slocal %s = %s[t%d]"):format(indent, to, from, order[i])
     out[#out + 1] = i == n and ("%sif series then return series end"):format(indent)
       or ("%sif %s then"):format(indent, to)
   end

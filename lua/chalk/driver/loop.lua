@@ -80,6 +80,7 @@ function Driver:close(timeout)
   end
   self.flusher = nil
   flusher:close()
+  flusher:close_servers()
   self:close_timer()
   return ok, message
 end

@@ -76,6 +76,7 @@ function Driver:close(timeout)
   local ok, message = self:flush(timeout or exits.LAST_FLUSH)
   self.flusher = nil
   flusher:close()
+  flusher:close_servers()
   if self.uv and not self.is_child then wait.settle(self.uv) end
   return ok, message
 end

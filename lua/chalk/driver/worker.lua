@@ -12,6 +12,7 @@ local ffi, C = core.ffi, core.C
 local M = {}
 
 local TURN, LAST_FLUSH = 100, 4000
+local LAST_SCRAPES, LOOK = 2, 10 -- seconds; milliseconds
 
 -- A timer's or handle's callback must not end the loop.
 local function guarded(f)
@@ -24,6 +25,7 @@ end
 -- The last flush: exporters that yield are waited for.
 local function last_flush(uv, flusher, finished)
   if not flusher:hold() then return finished() end
+  C.chalk_leave(flusher.segment)
   local timer, over = uv.new_timer(), false
   local function once()
     if over then return end
@@ -33,6 +35,17 @@ local function last_flush(uv, flusher, finished)
   end
   timer:start(LAST_FLUSH, 0, once)
   flusher:flush(once)
+end
+
+-- Lets the scrapes under way have their end.
+local function last_scrapes(uv, flusher, finished)
+  local timer, deadline = uv.new_timer(), C.chalk_now() + LAST_SCRAPES
+  timer:start(0, LOOK, function()
+    if flusher:is_draining() and C.chalk_now() < deadline then return end
+    timer:stop()
+    flusher:close_servers()
+    finished()
+  end)
 end
 
 local function run(config)
@@ -56,7 +69,7 @@ local function run(config)
     timer:stop()
     last_flush(uv, flusher, function()
       flusher:close()
-      uv.stop()
+      last_scrapes(uv, flusher, uv.stop)
     end)
   end))
   turn()

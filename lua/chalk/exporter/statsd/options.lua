@@ -1,0 +1,312 @@
+--- The options of the StatsD exporter: checked, and made whole with defaults and the environment.
+--
+-- The environment counts below explicit options, as for Datadog's clients:
+--
+--     DD_DOGSTATSD_URL                     the address; without it
+--     DD_AGENT_HOST, DD_DOGSTATSD_PORT     its host (or a unix:// address) and its port
+--     DD_ENTITY_ID                         the tag dd.internal.entity_id
+--     DD_ENV, DD_SERVICE, DD_VERSION       the tags env, service, version
+--     DD_EXTERNAL_ENV                      the field e:
+--     DD_CARDINALITY, DATADOG_CARDINALITY  the field card:
+--     DD_ORIGIN_DETECTION_ENABLED          "false": no container_id
+--
+-- It is read where init runs: the flush thread may be in another process, which lacks it. So what `resolve` returns is
+-- plain values, which that thread's VM is given.
+
+local addresses = require("chalk.exporter.statsd.address")
+local names = require("chalk.exporter.statsd.names")
+local option = require("chalk.options")
+local rules = require("chalk.exporter.statsd.rules")
+local weights = require("chalk.exporter.statsd.weights")
+
+local M = {}
+
+---@class chalk.statsd.Options
+---@field address string? see chalk.exporter.statsd.address; else the environment's, else "127.0.0.1:8125"
+---@field dialect "dogstatsd"|"statsd"|nil "dogstatsd"
+---@field namespace string? put before every name, joined with "."
+---@field global_tags table<string, string|number|boolean>? on everything; a metric's own of that name wins
+---@field histograms chalk.statsd.Mode? "distribution"; "percentiles" for the dialect statsd
+---@field quantiles number[]? of the mode percentiles, { 0.5, 0.9, 0.95, 0.99 }
+---@field buckets number[]? of the mode buckets: the bounds to send, of those that are counted; all of them
+---@field per_metric chalk.statsd.Rule[]?
+---@field sample_rate number? of the mode raw: which part of the values is sent, 0 to 1 (1)
+---@field max_packet integer? bytes, 64 to 65507; 1432 for UDP, 8192 for unix sockets
+---@field max_weight integer? how many values one value of a distribution may stand for, 10000
+---@field timestamps boolean? send the time with counts and gauges (false)
+---@field container_id "auto"|string|false|nil the field c: ("auto"; false for the dialect statsd)
+---@field cardinality "none"|"low"|"orchestrator"|"high"|nil the field card:
+---@field telemetry boolean? send the client's own counters, too (false)
+---@field write_timeout number? seconds that a blocked write to a stream may take (1)
+---@field gauges "always"|"changed"|nil when a gauge is sent: at every flush, or when it changed ("always")
+---@field relative_gauges boolean? whether the server takes a signed gauge as a change (true for the dialect statsd)
+---@field name string? the cursor's, for two exporters to one address
+
+---@alias chalk.statsd.Mode "percentiles"|"distribution"|"histogram"|"timing"|"raw"|"buckets"
+
+---@class chalk.statsd.Resolved: chalk.statsd.Options every field with a default is set
+---@field target chalk.statsd.Address of the address
+---@field environment_tags table<string, string> below the global tags
+---@field external_env string? of the field e:
+---@field counted number[]? the bounds that rules ask for, to be counted with the rest
+
+local MODES = { "percentiles", "distribution", "histogram", "timing", "raw", "buckets" }
+local TAGGED_MODES = { distribution = true, histogram = true } -- types that plain statsd servers do not know
+local QUANTILES = { 0.5, 0.9, 0.95, 0.99 }
+local MOST_QUANTILES = 32
+local LONGEST_ID = 128
+local PACKETS = { udp = 1432, unix = 8192, unixgram = 8192, unixstream = 8192 }
+local LEAST_PACKET, MOST_PACKET = 64, 65507
+local LINE = 48 -- what a line has beside its name, tags and constant fields: value, type, rate, time
+
+local function is_address(v)
+  if type(v) ~= "string" then return false, "a string" end
+  local address, message = addresses.parse(v)
+  if address then message = addresses.problem(address) end
+  return message == nil, "the address of a server: " .. (message or "")
+end
+
+local function is_quantiles(v)
+  local words = ("a list of 1 to %d different numbers from 0 to 1"):format(MOST_QUANTILES)
+  if type(v) ~= "table" or #v == 0 or #v > MOST_QUANTILES then return false, words end
+  local seen, n = {}, 0
+  for i, q in pairs(v) do
+    if type(i) ~= "number" or type(q) ~= "number" or not (q >= 0 and q <= 1) or seen[q] then return false, words end
+    seen[q], n = true, n + 1
+  end
+  return n == #v, words
+end
+
+local function is_container_id(v)
+  local words = ('"auto", an id of up to %d letters, digits and _ . : / -, or false'):format(LONGEST_ID)
+  return v == false or type(v) == "string" and #v <= LONGEST_ID and v:find("^[%w_.:/-]+$") ~= nil, words
+end
+
+local function is_namespace(v)
+  return type(v) == "string" and v:find("^%a[%w_.-]*$") ~= nil and not v:find("..", 1, true),
+    "a string of letters, digits, _ - and . between them, with a letter first"
+end
+
+local function is_name(v) return type(v) == "string" and v ~= "", "a string that is not empty" end
+
+local is_boolean = option.of_type("boolean", "true or false")
+local is_mode = option.one_of(unpack(MODES))
+local is_cardinality = option.one_of("none", "low", "orchestrator", "high")
+
+local RULE = {
+  histograms = is_mode,
+  quantiles = is_quantiles,
+  buckets = option.is_buckets,
+  sample_rate = option.number_between(0, 1),
+}
+
+local CHECKS = {
+  address = is_address,
+  dialect = option.one_of("dogstatsd", "statsd"),
+  namespace = is_namespace,
+  global_tags = option.is_tags,
+  histograms = is_mode,
+  quantiles = is_quantiles,
+  buckets = option.is_buckets,
+  per_metric = function() return true end, -- see rules.problem
+  sample_rate = option.number_between(0, 1),
+  max_packet = option.whole_between(LEAST_PACKET, MOST_PACKET),
+  max_weight = option.whole_between(1, weights.MOST),
+  timestamps = is_boolean,
+  container_id = is_container_id,
+  cardinality = is_cardinality,
+  telemetry = is_boolean,
+  write_timeout = option.number_between(0.001, 60),
+  gauges = option.one_of("always", "changed"),
+  relative_gauges = is_boolean,
+  name = is_name,
+}
+
+-- What plain statsd has no words for, with where it was asked for.
+local function check_dialect(options, problems)
+  local function refuse(what) problems[#problems + 1] = what .. ' needs the dialect "dogstatsd"' end
+  local function refuse_mode(where, mode)
+    if TAGGED_MODES[mode] then refuse(("%s = %q"):format(where, mode)) end
+  end
+  if options.container_id then refuse("container_id") end
+  if options.cardinality then refuse("cardinality") end
+  if options.timestamps == true then refuse("timestamps") end
+  refuse_mode("histograms", options.histograms)
+  for i, rule in ipairs(type(options.per_metric) == "table" and options.per_metric or {}) do
+    if type(rule) == "table" then refuse_mode(("per_metric[%d].histograms"):format(i), rule.histograms) end
+  end
+end
+
+--- What is wrong with the options.
+---@param options any
+---@return string? message nil when nothing is
+function M.check(options)
+  if type(options) ~= "table" then return "options are a table" end
+  local problems = option.problems(options, CHECKS)
+  if options.per_metric ~= nil then problems[#problems + 1] = rules.problem(options.per_metric, RULE) end
+  if options.dialect == "statsd" then check_dialect(options, problems) end
+  return problems[1] and table.concat(problems, "; ") or nil
+end
+
+-- The environment
+
+local function variable(getenv, name)
+  local value = getenv(name)
+  return value ~= "" and value or nil
+end
+
+-- A host as DD_AGENT_HOST has it: also an IPv6 address without brackets, host:port or unix:///path.
+local function with_port(host, port)
+  if host:find("://", 1, true) then return host end
+  if addresses.is_ipv6(host) then host = "[" .. host .. "]" end
+  local complete = host:find("^%[.*%]:") or host:find("^[^%[]*:")
+  return complete and host or host .. ":" .. port
+end
+
+---@return string address, string? source the variable it is from
+local function address_text(options, getenv)
+  if options.address then return options.address end
+  local url = variable(getenv, "DD_DOGSTATSD_URL")
+  if url then return url, "DD_DOGSTATSD_URL" end
+  local host, port = variable(getenv, "DD_AGENT_HOST"), variable(getenv, "DD_DOGSTATSD_PORT")
+  local source = host and "DD_AGENT_HOST" or port and "DD_DOGSTATSD_PORT"
+  if host and port then source = source .. " and DD_DOGSTATSD_PORT" end
+  return with_port(host or "127.0.0.1", port or addresses.PORT), source
+end
+
+local TAGS = {
+  ["dd.internal.entity_id"] = "DD_ENTITY_ID",
+  env = "DD_ENV",
+  service = "DD_SERVICE",
+  version = "DD_VERSION",
+}
+
+-- None in plain statsd: in its names a tag from outside would be another metric.
+local function environment_tags(dialect, getenv)
+  local tags = {}
+  for key, name in pairs(dialect == "dogstatsd" and TAGS or {}) do
+    tags[key] = variable(getenv, name)
+  end
+  return tags
+end
+
+local function external_env(getenv)
+  local text = names.field(variable(getenv, "DD_EXTERNAL_ENV") or "")
+  return text ~= "" and text or nil
+end
+
+-- An unknown one is passed over: the agent has a default.
+local function cardinality(getenv)
+  for _, name in ipairs { "DD_CARDINALITY", "DATADOG_CARDINALITY" } do
+    local value = (variable(getenv, name) or ""):lower()
+    if is_cardinality(value) then return value end
+  end
+end
+
+local OFF = { ["0"] = true, f = true, ["false"] = true, no = true, off = true }
+
+local function container_id(getenv)
+  return not OFF[(variable(getenv, "DD_ORIGIN_DETECTION_ENABLED") or ""):lower()] and "auto"
+end
+
+-- Resolving
+
+local function copy(value)
+  if type(value) ~= "table" then return value end
+  local copied = {}
+  for k, v in pairs(value) do
+    copied[k] = copy(v)
+  end
+  return copied
+end
+
+local function default(options, name, value)
+  if options[name] == nil then options[name] = value end
+end
+
+-- The bounds of all rules, which would not be counted otherwise.
+local function counted(list)
+  local seen, bounds = {}, {}
+  for _, rule in ipairs(list) do
+    for _, bound in ipairs(rule.buckets or {}) do
+      if not seen[bound] then
+        seen[bound] = true
+        bounds[#bounds + 1] = bound
+      end
+    end
+  end
+  table.sort(bounds)
+  return bounds[1] and bounds or nil
+end
+
+local function fill_of_dialect(options, getenv)
+  local tagged = options.dialect == "dogstatsd"
+  options.environment_tags = environment_tags(options.dialect, getenv)
+  default(options, "histograms", tagged and "distribution" or "percentiles")
+  default(options, "container_id", tagged and container_id(getenv))
+  default(options, "relative_gauges", not tagged)
+  if tagged then
+    options.external_env = external_env(getenv)
+    default(options, "cardinality", cardinality(getenv))
+  end
+end
+
+local function fill(options)
+  default(options, "quantiles", copy(QUANTILES))
+  default(options, "per_metric", {})
+  default(options, "sample_rate", 1)
+  default(options, "max_packet", PACKETS[options.target.kind])
+  default(options, "max_weight", 10000)
+  default(options, "timestamps", false)
+  default(options, "telemetry", false)
+  default(options, "write_timeout", 1)
+  default(options, "gauges", "always")
+  options.counted = counted(options.per_metric)
+end
+
+-- The bytes of every line that come from the options.
+local function constant(options)
+  local n = #(options.namespace or "") + #(options.external_env or "") + #(options.cardinality or "")
+  if options.container_id and options.container_id ~= "auto" then n = n + #options.container_id end
+  if options.dialect == "statsd" then return n end
+  for _, tag in ipairs(names.tags(M.tags(options))) do
+    n = n + #tag + 1
+  end
+  return n
+end
+
+--- The options with every default and what the environment says.
+---@param options chalk.statsd.Options
+---@param getenv? fun(name: string): string? os.getenv
+---@return chalk.statsd.Resolved? resolved, string? message what is wrong
+function M.resolve(options, getenv)
+  local message = M.check(options)
+  if message then return nil, message end
+  getenv = getenv or os.getenv
+  local resolved = copy(options)
+  local text, source = address_text(options, getenv)
+  resolved.address = text
+  resolved.target, message = addresses.parse(text)
+  if not resolved.target then return nil, ("%s: %s"):format(source, message) end
+  default(resolved, "dialect", "dogstatsd")
+  fill_of_dialect(resolved, getenv)
+  fill(resolved)
+  local least = constant(resolved) + LINE
+  if resolved.max_packet < least then
+    return nil, ("max_packet must be at least %d: namespace, tags and fields are on every line"):format(least)
+  end
+  return resolved
+end
+
+--- The tags of everything: the environment's and, above them, the global ones.
+---@param resolved chalk.statsd.Resolved
+---@return table<string, string|number|boolean>
+function M.tags(resolved)
+  local tags = copy(resolved.environment_tags)
+  for key, value in pairs(resolved.global_tags or {}) do
+    tags[key] = value
+  end
+  return tags
+end
+
+return M

@@ -1,0 +1,172 @@
+--- Receivers of datagrams and streams for tests, as raw sockets: what arrives is read when the test says so, and not
+--- before, and a receiver can be closed with packets unread.
+
+local ffi = require("ffi")
+local uv = require("luv")
+
+if not pcall(ffi.typeof, "chalk_spec_address") then
+  ffi.cdef([[
+    typedef struct { uint16_t family; uint8_t rest[126]; } chalk_spec_address;
+    int chalk_spec_socket(int family, int type, int protocol) __asm__("socket");
+    int chalk_spec_bind(int fd, const chalk_spec_address *, unsigned size) __asm__("bind");
+    int chalk_spec_listen(int fd, int backlog) __asm__("listen");
+    int chalk_spec_accept(int fd, void *, void *, int flags) __asm__("accept4");
+    int chalk_spec_name(int fd, chalk_spec_address *, unsigned *size) __asm__("getsockname");
+    long chalk_spec_recv(int fd, void *, size_t, int flags) __asm__("recv");
+    int chalk_spec_close(int fd) __asm__("close");
+    int chalk_spec_setsockopt(int fd, int level, int name, const int *, unsigned) __asm__("setsockopt");
+  ]])
+end
+local C = ffi.C
+
+local M = {}
+
+local AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+local STREAM, DATAGRAM, CLOEXEC_NONBLOCK = 1, 2, 0x80800
+local SOL_SOCKET, SO_RCVBUF = 1, 8
+
+local Receiver = {}
+Receiver.__index = Receiver
+
+local function open(family, type, address, size)
+  local fd = C.chalk_spec_socket(family, type + CLOEXEC_NONBLOCK, 0)
+  assert(fd >= 0 and C.chalk_spec_bind(fd, address, size) == 0, "cannot bind")
+  return setmetatable({ fd = fd, buffer = ffi.new("char[?]", 65536), text = "" }, Receiver)
+end
+
+--- On loopback.
+---@param host "127.0.0.1"|"::1"|nil
+---@param port integer? that a receiver had before
+function M.udp(host, port)
+  local v6 = host == "::1"
+  local address, size = ffi.new("chalk_spec_address"), ffi.new("unsigned[1]", 128)
+  address.family, port = v6 and AF_INET6 or AF_INET, port or 0
+  address.rest[0], address.rest[1] = math.floor(port / 256), port % 256
+  if v6 then
+    address.rest[21] = 1
+  else
+    address.rest[2], address.rest[5] = 127, 1
+  end
+  local self = open(address.family, DATAGRAM, address, v6 and 28 or 16)
+  C.chalk_spec_name(self.fd, address, size)
+  self.port = address.rest[0] * 256 + address.rest[1]
+  return self
+end
+
+local function unix_address(path)
+  local address = ffi.new("chalk_spec_address", { AF_UNIX })
+  ffi.copy(address.rest, path)
+  return address, 2 + #path + 1
+end
+
+---@param path string
+function M.unixgram(path)
+  local self = open(AF_UNIX, DATAGRAM, unix_address(path))
+  self.path = path
+  return self
+end
+
+---@param path string
+---@param backlog integer?
+function M.unixstream(path, backlog)
+  local self = open(AF_UNIX, STREAM, unix_address(path))
+  assert(C.chalk_spec_listen(self.fd, backlog or 8) == 0)
+  self.path, self.listener, self.fd = path, self.fd, -1
+  return self
+end
+
+--- Takes a stream's next connection; nil when there is none.
+function Receiver:accept()
+  local fd = C.chalk_spec_accept(self.listener, nil, nil, CLOEXEC_NONBLOCK)
+  if fd < 0 then return nil end
+  self:hang_up()
+  self.fd, self.text = fd, ""
+  return true
+end
+
+--- What has arrived next: a datagram, or a stream's bytes; nil when there is nothing, "" at a stream's end.
+function Receiver:read()
+  local n = tonumber(C.chalk_spec_recv(self.fd, self.buffer, 65536, 0))
+  return n >= 0 and ffi.string(self.buffer, n) or nil
+end
+
+--- Everything that has arrived, as a list of packets. A stream's are taken out of their frames; what is left over of
+--- an unfinished one is in `text`.
+function Receiver:packets()
+  local list = {}
+  for bytes in function() return self:read() end do
+    if not self.listener then
+      list[#list + 1] = bytes
+    elseif bytes == "" then
+      break
+    end
+    self.text = self.listener and self.text .. bytes or ""
+  end
+  while #self.text >= 4 do
+    local a, b, c, d = self.text:byte(1, 4)
+    local size = a + b * 256 + c * 65536 + d * 16777216
+    if #self.text < 4 + size then break end
+    list[#list + 1] = self.text:sub(5, 4 + size)
+    self.text = self.text:sub(5 + size)
+  end
+  return list
+end
+
+--- Makes the receive buffer small.
+function Receiver:shrink()
+  C.chalk_spec_setsockopt(self.fd, SOL_SOCKET, SO_RCVBUF, ffi.new("int[1]", 1024), 4)
+end
+
+--- Ends a stream's connection; the listener stays.
+function Receiver:hang_up()
+  if self.fd >= 0 then C.chalk_spec_close(self.fd) end
+  self.fd = -1
+end
+
+--- Closes it; a socket file stays.
+function Receiver:close()
+  self:hang_up()
+  if self.listener then C.chalk_spec_close(self.listener) end
+  self.listener = nil
+end
+
+function M.clock() return uv.hrtime() / 1e9 end
+
+--- Turns the loop until a condition holds.
+---@return any what it returned, false past the deadline
+function M.turn_until(condition, seconds)
+  local ends, tick = M.clock() + (seconds or 10), uv.new_timer()
+  tick:start(2, 2, function() end)
+  local value = condition()
+  while not value and M.clock() < ends do
+    uv.run("once")
+    value = condition()
+  end
+  tick:close()
+  uv.run("nowait")
+  return value or false
+end
+
+--- Starts a function in a coroutine of the loop, as an export is. The task's `done` is set at its end; `turns` counts
+--- the turns of the loop that others had meanwhile.
+function M.start(f)
+  local task = {}
+  local thread = coroutine.create(function()
+    task.results = { pcall(f) }
+    task.done = true
+  end)
+  assert(coroutine.resume(thread))
+  return task
+end
+
+--- What a task returned, when it is over.
+function M.join(task, seconds)
+  assert(M.turn_until(function() return task.done end, seconds), "the task did not end")
+  assert(task.results[1], task.results[2])
+  return unpack(task.results, 2, 6)
+end
+
+--- Runs a function to its end in a coroutine of the loop.
+function M.run(f, seconds) return M.join(M.start(f), seconds) end
+
+return M
