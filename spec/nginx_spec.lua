@@ -153,7 +153,7 @@ describe("recording in nginx", function()
   end)
 
   it("works with lua_code_cache off, a VM a request, and leaks no slot", function()
-    local requests = nginx.long and 10000 or 400
+    local requests = nginx.long and 10000 or 200
     local server = nginx.start({ http = "lua_code_cache off;", locations = [[
       location /work { access_log $prefix/access.log; content_by_lua_block {
         metrics.http.requests:with("200"):inc() metrics.http.time:record(1) ngx.say("x") } } ]] })

@@ -82,6 +82,7 @@ static bool is_idle(chalk_segment *g, const chalk_entry *e, double now, const do
 enum { QUARANTINE = 300, STAMPED = 2 };
 
 static void reclaim(chalk_segment *g, double now, const double *idle) {
+  bool any = false;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
     if (atomic_load(&s->state) != SERIES_DROPPED || !series_is_settled(s)) continue;
@@ -90,8 +91,11 @@ static void reclaim(chalk_segment *g, double now, const double *idle) {
     double limit = idle[kind - 1] > 0 ? idle[kind - 1] : QUARANTINE;
     uint64_t at_drop = atomic_load(&s->at_drop);
     uint64_t total = (uint64_t)stored_total(g, at_drop, kind), sketched = stored_sketched(g, at_drop, kind);
-    if (now - s->seen_time > limit || is_sent(g, id, total, sketched, kind)) series_reclaim(g, id);
+    if (now - s->seen_time > limit || is_sent(g, id, total, sketched, kind)) {
+      any = series_reclaim(g, id) || any;
+    }
   }
+  if (any) segment_epoch_move(g); /* handles that were folded for want of memory or numbers look again */
 }
 
 int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {

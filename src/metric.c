@@ -104,7 +104,9 @@ static bool is_same(const chalk_segment *g, uint32_t number, const chalk_definit
 /* Takes over what may change in a metric that stays. Without memory the old text stays. */
 static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d) {
   metric *m = &g->metrics[number];
+  bool more = m->max_series && (d->max_series == 0 || d->max_series > m->max_series);
   m->max_series = d->max_series;
+  if (more) segment_epoch_move(g); /* handles that were folded look for their series again */
   const uint64_t *old = segment_at(g, atomic_load(&m->blob));
   if (*old == d->blob_size && memcmp(old + 1, d->blob, d->blob_size) == 0) return;
   uint64_t new = copy_blob(g, d);

@@ -396,8 +396,12 @@ int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *mess
                 (unsigned long long)room);
     e = CHALK_EINVALID;
   }
-  if (e == CHALK_OK) set_limits(g->head, o);
-  return e;
+  if (e != CHALK_OK) return e;
+  bool more =
+      o->max_series > atomic_load(&g->head->max_series) || o->memory_limit > atomic_load(&g->head->memory_limit);
+  set_limits(g->head, o);
+  if (more) segment_epoch_move(g); /* handles that were folded look for their series again */
+  return CHALK_OK;
 }
 
 void chalk_segment_info(chalk_segment *g, chalk_info *info) {

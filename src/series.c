@@ -445,8 +445,9 @@ void series_recount(chalk_segment *g) {
     live++;
     atomic_fetch_add(&m->series, 1);
   }
-  atomic_store(&g->head->live, live);
+  bool room = live < atomic_exchange(&g->head->live, live);
   atomic_store(&g->head->quarantined, quarantined);
+  if (room) segment_epoch_move(g); /* for the handles that were folded meanwhile */
   for (uint32_t i = 0; i < STRIPES; i++) stripe_unlock(&g->stripes[i]);
 }
 

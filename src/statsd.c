@@ -16,7 +16,7 @@
 #include "snapshot.h"
 #include "text.h"
 
-enum { TAG = 200, RATE = 24, ROOM = 4096 };
+enum { TAG = 200, PART = 128, HASH = 9, RATE = 24, ROOM = 4096 }; /* characters of a tag, of a value in a name */
 
 typedef struct sent_gauge {
   double value;
@@ -99,38 +99,64 @@ static void put_whole(chalk_statsd *k, int64_t v) {
 
 /* Tags */
 
-/* What would end a tag, a section or a line. */
-static bool is_unsafe(unsigned char c) { return c < 0x20 || c == 0x7f || c == '|' || c == ',' || c == '#'; }
+/* 32 bits of FNV-1a, as text after "_". */
+static char *put_hash(char *o, const char *s, size_t n) {
+  uint32_t h = 2166136261u;
+  for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 16777619u;
+  *o++ = '_';
+  for (int shift = 28; shift >= 0; shift -= 4) *o++ = "0123456789abcdef"[h >> shift & 15];
+  return o;
+}
 
 static bool is_plain(unsigned char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-';
 }
 
-/* At most TAG characters, the key's among them; the bytes of a character that has begun stay together. */
+static bool is_first(char c) { return ((unsigned char)c & 0xc0) != 0x80; }
+
+/* A key's values are valid UTF-8. How many bytes of it are one character that ends lines: C1, U+2028, U+2029. */
+static uint32_t control_at(const char *s, uint32_t left) {
+  const unsigned char *u = (const unsigned char *)s;
+  if (left >= 2 && u[0] == 0xc2 && u[1] < 0xa0) return 2;
+  return left >= 3 && u[0] == 0xe2 && u[1] == 0x80 && (u[2] == 0xa8 || u[2] == 0xa9) ? 3 : 0;
+}
+
+/* The value with whatever is not a letter, digit or one of _-./: replaced; at most `most` characters. */
+static char *put_value(char *o, const char *value, uint32_t n, size_t most) {
+  char *start = o, *cut = NULL;
+  size_t characters = 0;
+  for (uint32_t i = 0; i < n;) {
+    unsigned char c = (unsigned char)value[i];
+    if (is_first(value[i])) {
+      if (characters == most) return put_hash(cut, value, n);
+      if (characters++ == most - HASH) cut = o;
+    }
+    uint32_t control = control_at(value + i, n - i);
+    *o++ = !control && (is_plain(c) || c == '.' || c == '/' || c == ':' || c >= 0x80) ? (char)c : '_';
+    i += control ? control : 1;
+  }
+  if (o > start && o[-1] == ':') o[-1] = '_';
+  return o;
+}
+
 static void put_tag(chalk_statsd *k, const char *label, const char *value, uint32_t n) {
   size_t size = strlen(label), characters = 1;
-  for (size_t i = 0; i < size; i++) characters += ((unsigned char)label[i] & 0xc0) != 0x80;
+  for (size_t i = 0; i < size; i++) characters += is_first(label[i]);
   put(k, label, size);
   put(k, ":", 1);
-  char *o = reserve(k, n);
-  uint32_t at = 0;
-  for (; o && at < n; at++) {
-    unsigned char c = (unsigned char)value[at];
-    if ((c & 0xc0) != 0x80 && ++characters > TAG) break;
-    o[at] = is_unsafe(c) ? '_' : (char)c;
-  }
-  k->text_size += o ? at : 0;
+  char *o = reserve(k, n + HASH);
+  if (o) k->text_size += (size_t)(put_value(o, value, n, TAG - characters) - o);
 }
 
 static void put_folded(chalk_statsd *k, const char *value, uint32_t n) {
   char *o = reserve(k, n + 8);
   if (!o) return;
   *o++ = '.';
-  if (n == 0)
-    memcpy(o, "none", n = 4);
-  else
-    for (uint32_t i = 0; i < n; i++) o[i] = is_plain((unsigned char)value[i]) ? value[i] : '_';
-  k->text_size += n + 1;
+  uint32_t size = n > PART ? PART - HASH : n;
+  for (uint32_t i = 0; i < size; i++) o[i] = is_plain((unsigned char)value[i]) ? value[i] : '_';
+  if (n > PART) size = (uint32_t)(put_hash(o + size, value, n) - o);
+  if (n == 0) memcpy(o, "none", size = 4);
+  k->text_size += size + 1;
 }
 
 /* What is the same in all lines of an entry: its name, and from the tags on its end. */
@@ -151,7 +177,7 @@ static void put_name(chalk_statsd *k, const frame *e, const char *suffix) {
   put(k, ":", 1);
 }
 
-static void put_tags(chalk_statsd *k, const frame *e, const char *extra_label, const char *extra) {
+static void put_tags(chalk_statsd *k, const frame *e, const char *le) {
   if (e->f->fold) return;
   size_t start = k->text_size;
   put(k, "|#", 2);
@@ -165,9 +191,9 @@ static void put_tags(chalk_statsd *k, const frame *e, const char *extra_label, c
     put_tag(k, e->f->labels[i], value, n);
     any = true;
   }
-  if (extra) {
-    if (any) put(k, ",", 1);
-    put_tag(k, extra_label, extra, (uint32_t)strlen(extra));
+  if (le) {
+    put_text(k, any ? ",le:" : "le:");
+    put_text(k, le);
     any = true;
   }
   if (!any) k->text_size = start;
@@ -179,7 +205,7 @@ static void end_line(chalk_statsd *k, const frame *e, const char *type, const ch
   put(k, "|", 1);
   put_text(k, type);
   if (rate) put(k, "|@", 2), put_text(k, rate);
-  put_tags(k, e, "le", le);
+  put_tags(k, e, le);
   put_text(k, e->f->tail);
   put_text(k, timestamp);
   put(k, "\n", 1);
@@ -244,7 +270,7 @@ size_t chalk_statsd_rate(char *out, uint64_t n) {
     if (m == 0 || (double)(power % n) >= 1e-6 * (double)m) continue;
     double r = (double)m / (double)power;
     if (floor(1 / r) != (double)n) continue;
-    char text[RATE];
+    char text[TEXT_NUMBER_MAX];
     size_t size = text_uint(text, m), zeros = (size_t)digits - size;
     memcpy(out, "0.", 2);
     memset(out + 2, '0', zeros);

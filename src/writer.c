@@ -87,9 +87,9 @@ static uint32_t slot_take(chalk_writer *w) {
   return number;
 }
 
-/* Makes all handles bind anew. Beyond any epoch, so that no two turns give the same sum. */
+/* Makes all handles bind anew. Beyond any epoch, so that no two turns give the same sum, which stays a whole number. */
 static void new_turn(chalk_writer *w) {
-  w->turns++;
+  w->turns = (w->turns + 1) % (1u << 20);
   w->own = (double)w->turns * 8589934592.0;
 }
 

@@ -121,8 +121,15 @@ static void test_a_raised_limit_reaches_held_handles(void **state) {
 }
 
 static int define_limited(chalk_writer *w, uint32_t max_series) {
-  chalk_definition d = {.name = "m", .shape = "m", .blob = "m", .name_size = 1, .shape_size = 1, .blob_size = 1,
-                        .kind = CHALK_COUNT, .tags = 1, .max_series = max_series};
+  chalk_definition d = {.name = "m",
+                        .shape = "m",
+                        .blob = "m",
+                        .name_size = 1,
+                        .shape_size = 1,
+                        .blob_size = 1,
+                        .kind = CHALK_COUNT,
+                        .tags = 1,
+                        .max_series = max_series};
   return chalk_define(w, &d, NULL);
 }
 
@@ -158,8 +165,9 @@ static void fill_memory(chalk_segment *g) {
 
 static void test_memory_reaches_held_handles(void **state) {
   (void)state;
-  chalk_options o = {.memory_limit = 4 << 20}, more = {.memory_limit = 8 << 20};
-  chalk_segment *g = open_segment(&o);
+  chalk_options less = {.memory_limit = 4 << 20}, more = {.memory_limit = 8 << 20};
+  chalk_segment *g = open_segment(&more);
+  assert_int_equal(chalk_segment_configure(g, &less, NULL), CHALK_OK);
   chalk_writer *w = open_writer(g);
   int metric = define(w, "requests", CHALK_COUNT, 1, 0);
   chalk_series *a = bind(w, metric, "a");

@@ -127,8 +127,8 @@ end
 function Server:wait_full()
   local wanted = "stock_full " .. self.settings.workers
   wait(START, "the workers did not fill the metrics", function()
-    return run(("curl -s --max-time 20 http://127.0.0.1:%d/metrics | grep '^stock_full'"):format(self.settings.listener))
-      :find(wanted, 1, true)
+    local command = "curl -s --max-time 20 http://127.0.0.1:%d/metrics | grep '^stock_full'"
+    return run(command:format(self.settings.listener)):find(wanted, 1, true)
   end)
 end
 

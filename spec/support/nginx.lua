@@ -200,14 +200,22 @@ function Server:launch()
   return true
 end
 
+-- Of a session of its own, which a signal to the specs' group does not reach.
+local WATCH = [[
+  while [ -e "$0" ] && kill -0 "$1" 2>/dev/null; do sleep 1; done
+  for file in "$0"/nginx.pid*; do
+    [ -e "$file" ] && for pid in $(cat "$file") $(cat /proc/$(cat "$file")/task/*/children); do kill -9 "$pid"; done
+  done
+  rm -rf "$0"]]
+
 -- Ends what is left, should the specs end without doing so.
 local function watch(self)
-  os.execute(([[
-    ( while [ -e '%s' ] && kill -0 %d 2>/dev/null; do sleep 1; done
-      for file in '%s'/nginx.pid*; do
-        [ -e "$file" ] && for pid in $(cat "$file") $(cat /proc/$(cat "$file")/task/*/children); do kill -9 $pid; done
-      done
-      rm -rf '%s' ) >/dev/null 2>&1 </dev/null &]]):format(self.prefix, uv.os_getpid(), self.prefix, self.prefix))
+  local process
+  process = assert(uv.spawn("setsid", {
+    args = { "sh", "-c", WATCH, self.prefix, tostring(uv.os_getpid()) },
+    detached = true,
+  }, function() process:close() end))
+  process:unref()
 end
 
 local servers = {}
@@ -415,6 +423,20 @@ end
 
 -- The end
 
+-- Files of unix sockets at which a process listens outside the prefix, where chalk chose the place.
+local function sockets_of(pid)
+  local own, list = {}, {}
+  local pipe = io.popen(("readlink /proc/%d/fd/* 2>/dev/null"):format(pid))
+  for inode in pipe:read("*a"):gmatch("socket:%[(%d+)%]") do
+    own[inode] = true
+  end
+  pipe:close()
+  for inode, path in files.read("/proc/net/unix"):gmatch("(%d+) (/%S*/chalk%-[^/\n]*%.sock)\n") do
+    if own[inode] then list[#list + 1] = path end
+  end
+  return list
+end
+
 --- Ends every process and removes the prefix.
 function Server:stop()
   local pids = {}
@@ -423,6 +445,9 @@ function Server:stop()
     local master = self:pid_in(name)
     if master and is_alive(master) then
       uv.kill(master, "sigstop") -- or it would start others
+      for _, path in ipairs(sockets_of(master)) do
+        os.remove(path)
+      end
       pids[master] = true
       self:children(master)
     end

@@ -11,10 +11,8 @@ if not pcall(ffi.typeof, "chalk_spec_address") then
     int chalk_spec_bind(int fd, const chalk_spec_address *, unsigned size) __asm__("bind");
     int chalk_spec_listen(int fd, int backlog) __asm__("listen");
     int chalk_spec_accept(int fd, void *, void *, int flags) __asm__("accept4");
-    int chalk_spec_name(int fd, chalk_spec_address *, unsigned *size) __asm__("getsockname");
     long chalk_spec_recv(int fd, void *, size_t, int flags) __asm__("recv");
     int chalk_spec_close(int fd) __asm__("close");
-    int chalk_spec_setsockopt(int fd, int level, int name, const int *, unsigned) __asm__("setsockopt");
   ]])
 end
 local C = ffi.C
@@ -23,34 +21,45 @@ local M = {}
 
 local AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 local STREAM, DATAGRAM, CLOEXEC_NONBLOCK = 1, 2, 0x80800
-local SOL_SOCKET, SO_RCVBUF = 1, 8
 
 local Receiver = {}
 Receiver.__index = Receiver
 
 local function open(family, type, address, size)
   local fd = C.chalk_spec_socket(family, type + CLOEXEC_NONBLOCK, 0)
-  assert(fd >= 0 and C.chalk_spec_bind(fd, address, size) == 0, "cannot bind")
+  if fd < 0 or C.chalk_spec_bind(fd, address, size) ~= 0 then
+    C.chalk_spec_close(fd)
+    error("cannot bind")
+  end
   return setmetatable({ fd = fd, buffer = ffi.new("char[?]", 65536), text = "" }, Receiver)
 end
 
---- On loopback.
+local function inet_address(host, port)
+  local address = ffi.new("chalk_spec_address")
+  address.rest[0], address.rest[1] = math.floor(port / 256), port % 256
+  if host == "::1" then
+    address.family, address.rest[21] = AF_INET6, 1
+    return address, 28
+  end
+  address.family, address.rest[2], address.rest[5] = AF_INET, 127, 1
+  return address, 16
+end
+
+--- On loopback. The port is not one that the kernel gives to senders: one that was closed stays free.
 ---@param host "127.0.0.1"|"::1"|nil
 ---@param port integer? that a receiver had before
 function M.udp(host, port)
-  local v6 = host == "::1"
-  local address, size = ffi.new("chalk_spec_address"), ffi.new("unsigned[1]", 128)
-  address.family, port = v6 and AF_INET6 or AF_INET, port or 0
-  address.rest[0], address.rest[1] = math.floor(port / 256), port % 256
-  if v6 then
-    address.rest[21] = 1
-  else
-    address.rest[2], address.rest[5] = 127, 1
+  local family, tries = host == "::1" and AF_INET6 or AF_INET, 0
+  while true do
+    local chosen = port or math.random(20000, 32000)
+    local ok, self = pcall(open, family, DATAGRAM, inet_address(host, chosen))
+    tries = tries + 1
+    if ok then
+      self.port = chosen
+      return self
+    end
+    assert(not port and tries < 100, self)
   end
-  local self = open(address.family, DATAGRAM, address, v6 and 28 or 16)
-  C.chalk_spec_name(self.fd, address, size)
-  self.port = address.rest[0] * 256 + address.rest[1]
-  return self
 end
 
 local function unix_address(path)
@@ -112,11 +121,6 @@ function Receiver:packets()
   return list
 end
 
---- Makes the receive buffer small.
-function Receiver:shrink()
-  C.chalk_spec_setsockopt(self.fd, SOL_SOCKET, SO_RCVBUF, ffi.new("int[1]", 1024), 4)
-end
-
 --- Ends a stream's connection; the listener stays.
 function Receiver:hang_up()
   if self.fd >= 0 then C.chalk_spec_close(self.fd) end
@@ -147,8 +151,7 @@ function M.turn_until(condition, seconds)
   return value or false
 end
 
---- Starts a function in a coroutine of the loop, as an export is. The task's `done` is set at its end; `turns` counts
---- the turns of the loop that others had meanwhile.
+--- Starts a function in a coroutine of the loop, as an export is. The task's `done` is set at its end.
 function M.start(f)
   local task = {}
   local thread = coroutine.create(function()

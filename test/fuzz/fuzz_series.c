@@ -440,7 +440,7 @@ static void end(bench *b) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static bench b;
   memset(&b, 0, sizeof b);
-  b.m.g = fresh_segment();
+  model_new(&b.m, fresh_segment());
   b.now = 1;
   for (int i = 0; i < KINDS; i++) b.kit.metrics[i] = i;
   input in = {data, size};

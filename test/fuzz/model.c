@@ -28,12 +28,17 @@ static struct {
 } owed[WATCHED];
 static uint32_t n_owed;
 
+void model_new(model *m, chalk_segment *g) {
+  memset(m, 0, sizeof *m);
+  m->g = g;
+  memset(endless, 'x', sizeof endless - 1);
+}
+
 static bool is_plain(int sort) { return sort == PLAIN || sort == PLAIN_HISTOGRAM; }
 
 static int tag_of(const model *m, uint32_t id) {
   const series *s = &m->g->series[id];
   if (id < METRICS || s->key_size == 0) return id < METRICS ? FOLDED : 0;
-  if (!endless[0]) memset(endless, 'x', sizeof endless - 1);
   for (int i = 0; i < TAGS; i++) {
     char key[KEY_MOST];
     size_t size = strlen(model_tags[i]);

@@ -47,6 +47,7 @@ typedef struct model {
 
 extern const char *const model_tags[TAGS];
 
+void model_new(model *m, chalk_segment *g);
 /* Where a handle's last record went. */
 place *model_place(model *m, int sort, const chalk_series *s, int tag);
 /* The live series of a metric and tag; NONE if there is none. */

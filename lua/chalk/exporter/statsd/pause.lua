@@ -62,6 +62,10 @@ local function await(self, seconds, arm)
   wait.handles[2], wait.watcher = arm(function(result) wake(self, wait, result) end)
   wait.sentinel = core.finalizer(function() wait.over = true end)
   self.wait = wait
+  -- An application's loop is not kept alive: what is not sent when it ends, the last flush sends.
+  for _, handle in ipairs(wait.handles) do
+    handle:unref()
+  end
   uv.update_time()
   timer:start(math.max(1, math.ceil(seconds * 1000)), 0, function() wake(self, wait, false) end)
   repeat

@@ -1,0 +1,114 @@
+-- What is the same for all series of one metric on the wire: its name, the keys of its tags, the constant ones, and how
+-- its histograms are sent. As the core takes it, with the texts that it points to.
+
+local core = require "chalk.core"
+local names = require "chalk.exporter.statsd.names"
+local rules = require "chalk.exporter.statsd.rules"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+local TYPES = { distribution = "d", histogram = "h", timing = "ms" }
+local MODES = { percentiles = C.CHALK_STATSD_PERCENTILES, buckets = C.CHALK_STATSD_BUCKETS }
+local MILLISECONDS = {
+  nanoseconds = 1e-6, microseconds = 1e-3, milliseconds = 1, seconds = 1e3, minutes = 6e4, hours = 3.6e6, days = 8.64e7,
+}
+local INF = "Inf"
+
+local function strings(list) return ffi.new("const char *[?]", math.max(#list, 1), list) end
+
+local function bound_text(bound)
+  local buffer = ffi.new "char[32]"
+  return ffi.string(buffer, C.chalk_text_double(buffer, bound))
+end
+
+-- The bounds to send, +Inf last, with their places among those that are counted.
+local function bounds_of(les, wanted)
+  local set, texts, suffixes, places = nil, {}, {}, {}
+  if wanted then
+    set = {}
+    for _, bound in ipairs(wanted) do
+      set[bound] = true
+    end
+  end
+  for i, bound in ipairs(les) do
+    if not set or set[bound] then
+      texts[#texts + 1] = bound_text(bound)
+      places[#places + 1] = i - 1
+    end
+  end
+  texts[#texts + 1], places[#places + 1] = INF, #les
+  for i, text in ipairs(texts) do
+    suffixes[i] = ".le_" .. text:gsub("[^%w]", "_")
+  end
+  return texts, suffixes, places
+end
+
+local function quantiles_of(quantiles)
+  local suffixes = {}
+  for i, q in ipairs(quantiles) do
+    suffixes[i] = "." .. names.quantile(q)
+  end
+  return suffixes
+end
+
+-- A name that leaves room for every suffix.
+local function name_of(options, definition, suffixes)
+  local longest = ".count"
+  for _, suffix in ipairs(suffixes) do
+    if #suffix > #longest then longest = suffix end
+  end
+  local namespace = not definition.own and options.namespace or nil
+  local room = definition.type == "histogram" and longest or ""
+  return names.metric(namespace, definition.namespace, definition.name, room):sub(1, -#room - 1)
+end
+
+---@class chalk.statsd.Family
+---@field c ffi.cdata* chalk_statsd_family
+---@field texts table what it points to
+
+---@param options chalk.statsd.Resolved
+---@param tags table<string, any> the constant ones
+---@param tail string
+---@param range chalk.Range
+---@return chalk.statsd.Family
+function M.new(options, tags, tail, range)
+  local definition = range.definition
+  local rule = rules.of(options.per_metric, definition.id_name) or {}
+  local mode = rule.histograms or options.histograms
+  local quantiles = rule.quantiles or options.quantiles
+  local les, le_suffixes, places = bounds_of(range.les or {}, rule.buckets or options.buckets)
+  local quantile_names = quantiles_of(quantiles)
+  local labels, own = {}, {}
+  for i, tag in ipairs(definition.tags) do
+    labels[i], own[tag.key] = names.key(tag.key), true
+  end
+  local texts = {
+    name = name_of(options, definition, mode == "buckets" and le_suffixes or quantile_names),
+    tags = table.concat(names.tags(tags, own), ","),
+    tail = tail,
+    type = TYPES[mode] or "g",
+    labels = strings(labels), labels_of = labels,
+    quantiles = ffi.new("double[?]", #quantiles, quantiles),
+    quantile_names = strings(quantile_names), quantile_names_of = quantile_names,
+    le = strings(les), le_of = les,
+    le_suffixes = strings(le_suffixes), le_suffixes_of = le_suffixes,
+    le_index = ffi.new("uint32_t[?]", #places, places),
+  }
+  local c = ffi.new "chalk_statsd_family"
+  c.name, c.tags, c.tail, c.type, c.timestamp = texts.name, texts.tags, texts.tail, texts.type, ""
+  c.labels, c.n_labels = texts.labels, #labels
+  c.quantiles, c.quantile_names, c.n_quantiles = texts.quantiles, texts.quantile_names, #quantiles
+  c.le, c.le_suffixes, c.le_index, c.n_le = texts.le, texts.le_suffixes, texts.le_index, #les
+  c.factor = mode == "timing" and MILLISECONDS[definition.unit] or 1
+  c.max_weight = options.dialect == "dogstatsd" and options.max_weight or 1
+  c.mode = MODES[mode] or C.CHALK_STATSD_VALUES
+  c.pack = options.dialect == "dogstatsd"
+  c.fold = options.dialect == "statsd"
+  c.relative = options.relative_gauges
+  c.changed_only = options.gauges == "changed"
+  return { c = c, texts = texts }
+end
+
+return M
