@@ -69,9 +69,16 @@ local function repeated(options)
   return state.metrics, state.tags
 end
 
+-- A path is the prefix's, as those of nginx's own directives are.
+local function source_of(definitions)
+  if type(definitions) ~= "string" or definitions:sub(1, 1) == "/" then return definitions end
+  return ngx.config.prefix() .. definitions
+end
+
 --- Loads the definitions and configures the exporters. In init_by_lua*. Raises what is wrong, so that nginx does not
 --- start, or goes on with the configuration it has.
----@param options table `definitions` (a path or a table), `socket` (a path), and the options of chalk.init
+---@param options table `definitions` (a path, from nginx's prefix on, or a table), `socket` (a path), and what
+--- chalk.init takes
 ---@return table metrics, table tags
 function M.init(options)
   check(options)
@@ -81,7 +88,7 @@ function M.init(options)
   if problem then fail(problem) end
   client.options = rest -- how large the segment may get is settled when it is opened, which loading does
   C.chalk_inherit(1)
-  local ok, metrics, tags = pcall(client.load, client, options.definitions)
+  local ok, metrics, tags = pcall(client.load, client, source_of(options.definitions))
   if not ok then error(metrics, 0) end
   local address = client.enabled and options.enabled ~= false and socket.open(client, options.socket)
   if address then with_relay(rest, address) end
