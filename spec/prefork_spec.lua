@@ -42,3 +42,38 @@ describe("a child that calls init", function()
     end)
   end
 end)
+
+-- The parent's last flush has looked at the counts already when the child counts once more and ends.
+local LEAVING = [[
+  local chalk, fork, wait = require "chalk", require "support.fork", require "support.wait"
+  local flags = fork.shared(2)
+  chalk.init {
+    flush_interval = 3600,
+    exporters = { chalk.exporter.custom("support.file_exporter", { path = arg[1], yields = 600 }) },
+  }
+  local jobs = chalk.count "jobs"
+  local child = fork.child(function()
+    jobs:inc()
+    flags[0] = 1
+    wait.till(function() return flags[1] == 1 end)
+    wait.sleep(0.2)
+    jobs:inc()
+    os.exit(0)
+  end)
+  wait.till(function() return flags[0] == 1 end)
+  jobs:inc()
+  flags[1] = 1
+  assert(chalk.shutdown())
+  os.exit(fork.wait(child))
+]]
+
+it("what a child counts while its parent flushes last is flushed by the child", function()
+  local path, sum = files.name(), 0
+  local code, output = children.run(LEAVING, {}, path)
+  assert.same({ 0, "" }, { code, output })
+  for delta in files.read(path):gmatch("delta=(%d+)") do
+    sum = sum + tonumber(delta)
+  end
+  assert.equal(3, sum, files.read(path))
+  files.clean()
+end)

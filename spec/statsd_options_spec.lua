@@ -49,8 +49,7 @@ describe("the options of a statsd exporter", function()
       histograms = "buckets",
       buckets = { 1, 2, math.pi },
       quantiles = { 0, 0.999, 1 },
-      per_metric = { { match = "full", name = "a", histograms = "raw", sample_rate = 0.5 } },
-      sample_rate = 0,
+      per_metric = { { match = "full", name = "a", histograms = "histogram", quantiles = { 0.5 } } },
       max_packet = 512,
       timestamps = true,
       container_id = "in-4026532",
@@ -66,7 +65,7 @@ describe("the options of a statsd exporter", function()
     end
     assert.same(got, serial.read(serial.write(got)))
     given.per_metric[1].histograms = "timing"
-    assert.equal("raw", got.per_metric[1].histograms)
+    assert.equal("histogram", got.per_metric[1].histograms)
   end)
 
   it("name the bounds that rules ask for, which would not be counted otherwise", function()
@@ -148,13 +147,14 @@ describe("a statsd exporter's wrong option", function()
     refuses('bad port in "localhost:0": expected 1 to 65535', { address = "localhost:0" })
     refuses('bad host in "my host:8125"', { address = "my host:8125" })
     refuses("dialect must be one of dogstatsd, statsd", { dialect = "graphite" })
-    refuses("histograms must be one of percentiles, distribution, histogram, timing, raw", { histograms = "mean" })
+    refuses("histograms must be one of percentiles, distribution, histogram, timing, buckets", { histograms = "mean" })
     refuses("quantiles must be a list of 1 to 32 different numbers from 0 to 1", { quantiles = { 0.5, 1.1 } })
     refuses("quantiles must be", { quantiles = {} })
     refuses("quantiles must be", { quantiles = { 0.5, 0.5 } })
     refuses("quantiles must be", { quantiles = { 0 / 0 } })
     refuses("buckets must be a list of 1 to 64 finite numbers", { buckets = {} })
-    refuses("sample_rate must be a number from 0 to 1", { sample_rate = 2 })
+    refuses("sending each recorded value is not possible yet", { histograms = "raw" })
+    refuses("sample_rate must be 1, or left out", { sample_rate = 0.5 })
     refuses("max_packet must be a whole number from 64 to 65507", { max_packet = 10 })
     refuses("max_weight must be a whole number from 1 to 1000000", { max_weight = 0 })
     refuses("container_id must be", { container_id = "a|#b" })
@@ -213,7 +213,8 @@ describe("the rules of per_metric", function()
     rule_refused("quantiles must be", { match = "x", quantiles = 0.5 })
     rule_refused("buckets must be", { match = "x", buckets = {} })
     rule_refused("histograms must be", { match = "x", histograms = 1 })
-    rule_refused("sample_rate must be", { match = "x", sample_rate = "1" })
+    rule_refused("sending each recorded value is not possible yet", { match = "x", histograms = "raw" })
+    rule_refused("sample_rate must be 1", { match = "x", sample_rate = 0.1 })
   end)
 
   it("take only patterns that Lua takes", function()
@@ -228,7 +229,7 @@ describe("the rules of per_metric", function()
 
   it("apply to the first they match", function()
     local list = {
-      { match = "full", name = "http.latency", sample_rate = 0.1 },
+      { match = "full", name = "http.latency", histograms = "timing" },
       { match = "prefix", name = "http." },
       { match = "suffix", name = "_bytes" },
       { match = "^db%.[^.]+%.seconds$" },

@@ -7,6 +7,7 @@
  *
  * A sketch goes over the wire as its buckets' representative values, each weighted by a sample rate of 1 / count.
  */
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "text.h"
 
 enum { TAG = 200, PART = 128, HASH = 9, RATE = 24, ROOM = 4096 }; /* characters of a tag, of a value in a name */
+enum { JOINT = 1 }; /* for the newline between lines that have to be in one packet; no text has it */
 
 typedef struct sent_gauge {
   double value;
@@ -34,6 +36,7 @@ struct chalk_statsd {
   uint32_t packet_size, packet_most;
   size_t text_at, text_size, text_room;
   bool failed; /* no memory for the entry's lines */
+  bool joined; /* some of them are */
   chalk_statsd_totals totals;
   sent_gauge *gauges;
   uint32_t n_gauges;
@@ -225,6 +228,9 @@ static void put_gauge(chalk_statsd *k, const frame *e, const char *suffix, doubl
     put_name(k, e, suffix);
     put(k, "0", 1);
     end_line(k, e, "g", NULL, NULL, e->f->timestamp);
+    if (k->failed) return;
+    k->text[k->text_size - 1] = JOINT;
+    k->joined = true;
   }
   put_name(k, e, suffix);
   put_number(k, v);
@@ -249,6 +255,7 @@ static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
 void chalk_statsd_forget(chalk_statsd *k) {
   if (k->gauges) memset(k->gauges, 0, k->n_gauges * sizeof *k->gauges);
   k->text_at = k->text_size = 0;
+  k->joined = false;
   k->packet_size = 0;
 }
 
@@ -287,6 +294,8 @@ static double representative(const chalk_bucket *b) {
   return isfinite(v) ? v : u;
 }
 
+static double clamped(double v) { return v > DBL_MAX ? DBL_MAX : v < -DBL_MAX ? -DBL_MAX : v; }
+
 static bool add_item(chalk_statsd *k, uint32_t *n, double value, uint64_t weight, uint64_t times) {
   if (*n == k->items_room) {
     uint32_t room = k->items_room ? 2 * k->items_room : 64;
@@ -309,7 +318,7 @@ static uint32_t items_of(chalk_statsd *k, const chalk_statsd_family *f, const ch
   uint32_t n = 0;
   chalk_bucket b;
   for (uint32_t i = 0; chalk_sketch_bucket(d, i, &b); i++) {
-    double v = representative(&b) * f->factor;
+    double v = clamped(representative(&b) * f->factor);
     uint64_t rest = b.count % f->max_weight, whole = b.count / f->max_weight;
     if (whole && !add_item(k, &n, v, f->max_weight, whole)) break;
     if (rest && !add_item(k, &n, v, rest, 1)) break;
@@ -402,6 +411,11 @@ static void put_entry(chalk_statsd *k, const chalk_statsd_family *f, chalk_curso
   if (kind == CHALK_HISTOGRAM) put_histogram(k, &frame, c, s, i);
 }
 
+static void copy_lines(const chalk_statsd *k, char *out, const char *lines, size_t n) {
+  memcpy(out, lines, n);
+  for (char *joint; k->joined && (joint = memchr(out, JOINT, n)) != NULL;) *joint = '\n';
+}
+
 /* Packs the lines of the entry under way. False: the packet is full. */
 static bool pack(chalk_statsd *k) {
   size_t left = k->text_size - k->text_at;
@@ -413,13 +427,14 @@ static bool pack(chalk_statsd *k) {
     if (n > k->packet_most) {
       k->totals.too_long++;
     } else {
-      memcpy(k->packet + k->packet_size, line, n);
+      copy_lines(k, k->packet + k->packet_size, line, n);
       k->packet_size += (uint32_t)n;
       k->totals.lines++;
     }
     k->text_at += n;
   }
   k->text_at = k->text_size = 0;
+  k->joined = false;
   return true;
 }
 
@@ -429,7 +444,7 @@ int chalk_statsd_fill(chalk_statsd *k, const chalk_statsd_family *f, chalk_curso
     if (k->text_size == 0) {
       put_entry(k, f, c, s, *next);
       if (k->failed) {
-        k->failed = false;
+        k->failed = k->joined = false;
         k->text_size = 0;
         return CHALK_EMEMORY;
       }

@@ -61,11 +61,12 @@ static void say_ready(chalk_thread *t, const char *message) {
  * what this process recorded is the holder's to flush; but for one that leaves too, and may have looked before.
  */
 static bool stand_by(chalk_thread *t) {
-  enum { LOOK = 100 }; /* milliseconds */
+  enum { LOOK = 100, SOON = 5 }; /* milliseconds */
   while (t->segment && !role_reserve(t->segment, t->generation)) {
-    if (chalk_thread_stopping(t)) return false;
+    bool stopping = chalk_thread_stopping(t);
+    if (stopping && !(role_is_left(t->segment) && chalk_now() - t->asked < LAST_FLUSH)) return false;
     say_ready(t, NULL);
-    poll(&(struct pollfd){t->fd, POLLIN, 0}, 1, LOOK);
+    poll(&(struct pollfd){t->fd, POLLIN, 0}, 1, stopping ? SOON : LOOK);
     chalk_thread_drain(t);
   }
   if (chalk_thread_stopping(t)) chalk_thread_wake(t); /* which was drained */

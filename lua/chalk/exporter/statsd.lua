@@ -6,6 +6,7 @@
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
+local log = require "chalk.log"
 local names = require "chalk.exporter.statsd.names"
 local options_of = require "chalk.exporter.statsd.options"
 local sockets = require "chalk.exporter.statsd.socket"
@@ -47,10 +48,11 @@ function M.new(options)
   end
   local lines = C.chalk_statsd_new(options.max_packet)
   if lines == nil then error("out of memory", 2) end
+  local tail = tail_of(options)
   return setmetatable({
     options = options,
     tags = options_of.tags(options),
-    tail = tail_of(options),
+    tail = tail,
     socket = sockets.new(options.target, { max_packet = options.max_packet, write_timeout = options.write_timeout }),
     lines = lines,
     -- Not ffi.gc: a last flush, from a finalizer of the VM's end, comes after those.
@@ -58,7 +60,10 @@ function M.new(options)
     families = setmetatable({}, { __mode = "k" }),
     next = ffi.new "uint32_t[1]",
     size = ffi.new "uint32_t[1]",
-    telemetry = options.telemetry and telemetry.new(options) or nil,
+    telemetry = options.telemetry and telemetry.new(options, tail) or nil,
+    totals = ffi.new "chalk_statsd_totals",
+    too_long = 0,
+    named = {}, -- the metrics of lines that were too long
   }, Exporter)
 end
 
@@ -80,6 +85,18 @@ function Exporter:family(range)
   end
   known.c.timestamp = self.timestamp
   return known.c
+end
+
+-- Says of each metric once that lines of it do not go.
+function Exporter:name_too_long(definition)
+  C.chalk_statsd_count(self.lines, self.totals)
+  local too_long = tonumber(self.totals.too_long)
+  if too_long == self.too_long then return end
+  self.too_long = too_long
+  if self.named[definition.id_name] then return end
+  self.named[definition.id_name] = true
+  local words = "%s: a line is longer than max_packet, %d bytes, and is not sent to %s"
+  log.write("warning", words:format(definition.id_name, self.options.max_packet, self.socket.name))
 end
 
 -- One export: the packets of one flush, and what of the batch is in the one that is on its way.
@@ -127,6 +144,7 @@ function Run:range(range)
   repeat
     local code = C.chalk_statsd_fill(exporter.lines, family, batch.cursor, batch.snapshot, next, range.last)
     if code < 0 then give_up "out of memory" end
+    exporter:name_too_long(range.definition)
     if next[0] > first then
       self.packed[#self.packed + 1] = { first, next[0] }
       first = next[0]

@@ -40,7 +40,7 @@ local function bounds_of(les, wanted)
   end
   texts[#texts + 1], places[#places + 1] = INF, #les
   for i, text in ipairs(texts) do
-    suffixes[i] = ".le_" .. text:gsub("[^%w]", "_")
+    suffixes[i] = ".le_" .. text:gsub("+", ""):gsub("%W", "_")
   end
   return texts, suffixes, places
 end

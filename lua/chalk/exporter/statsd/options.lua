@@ -30,7 +30,6 @@ local M = {}
 ---@field quantiles number[]? of the mode percentiles, { 0.5, 0.9, 0.95, 0.99 }
 ---@field buckets number[]? of the mode buckets: the bounds to send, of those that are counted; all of them
 ---@field per_metric chalk.statsd.Rule[]?
----@field sample_rate number? of the mode raw: which part of the values is sent, 0 to 1 (1)
 ---@field max_packet integer? bytes, 64 to 65507; 1432 for UDP, 8192 for unix sockets
 ---@field max_weight integer? how many values one value of a distribution may stand for, 10000
 ---@field timestamps boolean? send the time with counts and gauges (false)
@@ -42,7 +41,7 @@ local M = {}
 ---@field relative_gauges boolean? whether the server takes a signed gauge as a change (true for the dialect statsd)
 ---@field name string? the cursor's, for two exporters to one address
 
----@alias chalk.statsd.Mode "percentiles"|"distribution"|"histogram"|"timing"|"raw"|"buckets"
+---@alias chalk.statsd.Mode "percentiles"|"distribution"|"histogram"|"timing"|"buckets"
 
 ---@class chalk.statsd.Resolved: chalk.statsd.Options every field with a default is set
 ---@field target chalk.statsd.Address of the address
@@ -50,7 +49,7 @@ local M = {}
 ---@field external_env string? of the field e:
 ---@field counted number[]? the bounds that rules ask for, to be counted with the rest
 
-local MODES = { "percentiles", "distribution", "histogram", "timing", "raw", "buckets" }
+local MODES = { "percentiles", "distribution", "histogram", "timing", "buckets" }
 local TAGGED_MODES = { distribution = true, histogram = true } -- types that plain statsd servers do not know
 local QUANTILES = { 0.5, 0.9, 0.95, 0.99 }
 local MOST_QUANTILES = 32
@@ -90,14 +89,26 @@ end
 local function is_name(v) return type(v) == "string" and v ~= "", "a string that is not empty" end
 
 local is_boolean = option.of_type("boolean", "true or false")
-local is_mode = option.one_of(unpack(MODES))
+local is_known_mode = option.one_of(unpack(MODES))
 local is_cardinality = option.one_of("none", "low", "orchestrator", "high")
+
+-- A sketch keeps no single values, and what is sampled are those.
+local NOT_YET = "sending each recorded value is not possible yet"
+
+local function is_mode(v)
+  local known, words = is_known_mode(v)
+  return known, v == "raw" and ("%s: %s"):format(words, NOT_YET) or words
+end
+
+local function is_sample_rate(v)
+  return v == 1, ("1, or left out: %s, and differences are never sampled"):format(NOT_YET)
+end
 
 local RULE = {
   histograms = is_mode,
   quantiles = is_quantiles,
   buckets = option.is_buckets,
-  sample_rate = option.number_between(0, 1),
+  sample_rate = is_sample_rate,
 }
 
 local CHECKS = {
@@ -109,7 +120,7 @@ local CHECKS = {
   quantiles = is_quantiles,
   buckets = option.is_buckets,
   per_metric = function() return true end, -- see rules.problem
-  sample_rate = option.number_between(0, 1),
+  sample_rate = is_sample_rate,
   max_packet = option.whole_between(LEAST_PACKET, MOST_PACKET),
   max_weight = option.whole_between(1, weights.MOST),
   timestamps = is_boolean,
@@ -254,7 +265,6 @@ end
 local function fill(options)
   default(options, "quantiles", copy(QUANTILES))
   default(options, "per_metric", {})
-  default(options, "sample_rate", 1)
   default(options, "max_packet", PACKETS[options.target.kind])
   default(options, "max_weight", 10000)
   default(options, "timestamps", false)

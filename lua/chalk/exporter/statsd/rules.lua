@@ -4,7 +4,7 @@
 --       { match = "full", name = "http.request_latency", histograms = "percentiles", quantiles = { 0.5, 0.99 } },
 --       { match = "prefix", name = "http.auth.", histograms = "distribution" },
 --       { match = "suffix", name = "_bytes", histograms = "buckets", buckets = { 1024, 1048576 } },
---       { match = "^db%.[^.]+%.query_seconds$", histograms = "raw", sample_rate = 0.1 },
+--       { match = "^db%.[^.]+%.query_seconds$", histograms = "timing" },
 --     }
 --
 -- `name` is compared with the metric's own name, its namespaces joined with dots, without the exporter's; a `match`
@@ -21,7 +21,6 @@ local M = {}
 ---@field histograms string? as the exporter's options of these names
 ---@field quantiles number[]?
 ---@field buckets number[]?
----@field sample_rate number?
 
 local KINDS = { "full", "prefix", "suffix" }
 

@@ -15,10 +15,11 @@ local Telemetry = {}
 Telemetry.__index = Telemetry
 
 ---@param options chalk.statsd.Resolved
-function M.new(options)
+---@param tail string the fields that are on every line
+function M.new(options, tail)
   local tags = options.dialect == "dogstatsd" and names.tags(options_of.tags(options)) or {}
   return setmetatable({
-    tags = tags[1] and "|#" .. table.concat(tags, ",") or "",
+    tail = (tags[1] and "|#" .. table.concat(tags, ",") or "") .. tail,
     totals = ffi.new "chalk_statsd_totals",
     told = {},
     most = options.max_packet,
@@ -39,18 +40,34 @@ function Telemetry:now(lines, socket)
   }
 end
 
---- Sends what came since the last time. A failure is the next flush's to meet: nothing is told as sent then.
-function Telemetry:send(lines, socket, blocking)
-  local now, text, told = self:now(lines, socket), {}, {}
+function Telemetry:packets(now)
+  local packets, packet = {}, ""
   for _, item in ipairs(now) do
     local name, value = item[1], item[2]
-    told[name] = value
     local delta = value - (self.told[name] or 0)
-    if delta > 0 then text[#text + 1] = ("%s%s:%d|c%s\n"):format(PREFIX, name, delta, self.tags) end
+    local line = delta > 0 and ("%s%s:%d|c%s\n"):format(PREFIX, name, delta, self.tail) or ""
+    if #packet + #line > self.most then
+      packets[#packets + 1] = packet
+      packet = ""
+    end
+    packet = packet .. line
   end
-  local packet = table.concat(text)
-  if packet == "" or #packet > self.most then return end
-  if socket:open(blocking) and socket:send(packet) and socket:finish() then self.told = told end
+  if packet ~= "" then packets[#packets + 1] = packet end
+  return packets
+end
+
+--- Sends what came since the last time. A failure is the next flush's to meet: nothing is told as sent then.
+function Telemetry:send(lines, socket, blocking)
+  local now = self:now(lines, socket)
+  local packets = self:packets(now)
+  if not packets[1] or not socket:open(blocking) then return end
+  for _, packet in ipairs(packets) do
+    if not (socket:confirm() and socket:send(packet)) then return end
+  end
+  if not socket:finish() then return end
+  for _, item in ipairs(now) do
+    self.told[item[1]] = item[2]
+  end
 end
 
 return M
