@@ -176,6 +176,8 @@ uint64_t chalk_metric_folded(chalk_segment *segment, uint32_t metric);
  */
 int chalk_bind(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
 chalk_series *chalk_scratch(chalk_writer *writer);
+/* 1: the values last given to chalk_bind were stored as they are, neither repaired nor cut. */
+int chalk_bound_as_given(const chalk_writer *writer);
 /* The same for C hosts, into memory of its own (free with free()). */
 chalk_series *chalk_series_new(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
 
@@ -336,13 +338,21 @@ void chalk_statsd_count(const chalk_statsd *statsd, chalk_statsd_totals *totals)
 size_t chalk_statsd_rate(char *out, uint64_t n);
 
 /*
- * The flush thread. `state` is a lua_State with a chunk and its arguments on the stack; `call` and `close` are
- * lua_pcall and lua_close. The chunk may return a message (a string is taken with `tostring`, lua_tolstring). It is
- * called once this configuration can have the flusher's role of `segment`, if one is given; until then the thread waits.
+ * The flush thread: runs a chunk, with strings as its arguments, in a VM of its own. It is started once this
+ * configuration can have the flusher's role of `segment`, if one is given; until then the thread waits, without a VM.
+ * The chunk may return a message. `lua` is what is needed of the Lua API.
  */
-chalk_thread *chalk_thread_start(void *state, int arguments, int (*call)(void *, int, int, int), void (*close)(void *),
-                                 const char *(*tostring)(void *, int, size_t *), chalk_segment *segment,
-                                 uint32_t generation, char *message);
+typedef struct chalk_lua {
+  void *(*newstate)(void);
+  void (*openlibs)(void *state);
+  int (*loadbuffer)(void *state, const char *text, size_t size, const char *name);
+  void (*pushlstring)(void *state, const char *text, size_t size);
+  int (*pcall)(void *state, int arguments, int results, int handler);
+  const char *(*tolstring)(void *state, int index, size_t *size);
+  void (*close)(void *state);
+} chalk_lua;
+chalk_thread *chalk_thread_start(const chalk_lua *lua, const char *const *texts, const size_t *sizes, uint32_t n,
+                                 chalk_segment *segment, uint32_t generation, char *message);
 chalk_thread *chalk_thread_self(void);           /* in a flush thread: itself; else NULL */
 int chalk_thread_fd(const chalk_thread *thread); /* readable when asked for something */
 void chalk_thread_wake(chalk_thread *thread);

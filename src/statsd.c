@@ -67,38 +67,28 @@ void chalk_statsd_free(chalk_statsd *k) {
 
 /* Text of the entry under way */
 
-static char *reserve(chalk_statsd *k, size_t n) {
-  if (k->text_size + n > k->text_room) {
-    size_t room = 2 * (k->text_size + n);
-    char *text = realloc(k->text, room);
-    if (!text) {
-      k->failed = true;
-      return NULL;
-    }
-    k->text = text;
-    k->text_room = room;
+static char *grow(chalk_statsd *k, size_t n) {
+  size_t room = 2 * (k->text_size + n);
+  char *text = realloc(k->text, room);
+  if (!text) {
+    k->failed = true;
+    return NULL;
   }
+  k->text = text;
+  k->text_room = room;
   return k->text + k->text_size;
 }
 
-static void put(chalk_statsd *k, const char *s, size_t n) {
-  char *o = reserve(k, n);
-  if (!o) return;
+static inline char *reserve(chalk_statsd *k, size_t n) {
+  return k->text_size + n > k->text_room ? grow(k, n) : k->text + k->text_size;
+}
+
+static inline char *append(char *o, const char *s, size_t n) {
   memcpy(o, s, n);
-  k->text_size += n;
+  return o + n;
 }
 
-static void put_text(chalk_statsd *k, const char *s) { put(k, s, strlen(s)); }
-
-static void put_number(chalk_statsd *k, double v) {
-  char *o = reserve(k, TEXT_NUMBER_MAX);
-  if (o) k->text_size += text_double(o, v);
-}
-
-static void put_whole(chalk_statsd *k, int64_t v) {
-  char *o = reserve(k, TEXT_NUMBER_MAX);
-  if (o) k->text_size += text_int(o, v);
-}
+/* Tags */
 
 /* Tags */
 
@@ -111,9 +101,11 @@ static char *put_hash(char *o, const char *s, size_t n) {
   return o;
 }
 
-static bool is_plain(unsigned char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-';
-}
+/* Which bytes may stand in a value, as sets: letters, digits, _ and -; in a tag also . / and : */
+static const uint64_t in_tag[4] = {0x07ffe00000000000, 0x07fffffe87fffffe};
+static const uint64_t in_name[4] = {0x03ff200000000000, 0x07fffffe87fffffe};
+
+static inline char kept(const uint64_t *set, unsigned char c) { return set[c >> 6] >> (c & 63) & 1 ? (char)c : '_'; }
 
 static bool is_first(char c) { return ((unsigned char)c & 0xc0) != 0x80; }
 
@@ -124,9 +116,8 @@ static uint32_t control_at(const char *s, uint32_t left) {
   return left >= 3 && u[0] == 0xe2 && u[1] == 0x80 && (u[2] == 0xa8 || u[2] == 0xa9) ? 3 : 0;
 }
 
-/* The value with whatever is not a letter, digit or one of _-./: replaced; at most `most` characters. */
-static char *put_value(char *o, const char *value, uint32_t n, size_t most) {
-  char *start = o, *cut = NULL;
+static char *put_long_value(char *o, const char *value, uint32_t n, size_t most) {
+  char *cut = NULL;
   size_t characters = 0;
   for (uint32_t i = 0; i < n;) {
     unsigned char c = (unsigned char)value[i];
@@ -135,106 +126,158 @@ static char *put_value(char *o, const char *value, uint32_t n, size_t most) {
       if (characters++ == most - HASH) cut = o;
     }
     uint32_t control = control_at(value + i, n - i);
-    *o++ = !control && (is_plain(c) || c == '.' || c == '/' || c == ':' || c >= 0x80) ? (char)c : '_';
+    *o++ = control ? '_' : c >= 0x80 ? (char)c : kept(in_tag, c);
     i += control ? control : 1;
   }
+  return o;
+}
+
+/* The value with what may not stand in a tag replaced; at most `most` characters. Room: n + HASH. */
+static char *put_value(char *o, const char *value, uint32_t n, size_t most) {
+  char *start = o;
+  unsigned char high = 0;
+  uint32_t i = 0;
+  for (; n <= most && i < n && high < 0x80; i++) {
+    unsigned char c = (unsigned char)value[i];
+    high |= c;
+    *o++ = kept(in_tag, c);
+  }
+  if (i < n || high >= 0x80) o = put_long_value(start, value, n, most);
   if (o > start && o[-1] == ':') o[-1] = '_';
   return o;
 }
 
-static void put_tag(chalk_statsd *k, const char *label, const char *value, uint32_t n) {
-  size_t size = strlen(label), characters = 1;
-  for (size_t i = 0; i < size; i++) characters += is_first(label[i]);
-  put(k, label, size);
-  put(k, ":", 1);
-  char *o = reserve(k, n + HASH);
-  if (o) k->text_size += (size_t)(put_value(o, value, n, TAG - characters) - o);
-}
-
-static void put_folded(chalk_statsd *k, const char *value, uint32_t n) {
-  char *o = reserve(k, n + 8);
-  if (!o) return;
+static char *put_folded(char *o, const char *value, uint32_t n) {
   *o++ = '.';
+  if (n == 0) return append(o, "none", 4);
   uint32_t size = n > PART ? PART - HASH : n;
-  for (uint32_t i = 0; i < size; i++) o[i] = is_plain((unsigned char)value[i]) ? value[i] : '_';
-  if (n > PART) size = (uint32_t)(put_hash(o + size, value, n) - o);
-  if (n == 0) memcpy(o, "none", size = 4);
-  k->text_size += size + 1;
+  for (uint32_t i = 0; i < size; i++) *o++ = kept(in_name, (unsigned char)value[i]);
+  return n > PART ? put_hash(o, value, n) : o;
 }
 
-/* What is the same in all lines of an entry: its name, and from the tags on its end. */
+/* The sizes of a family's texts. */
+typedef struct shape {
+  const chalk_statsd_family *f;
+  size_t name, tags, tail, type, timestamp, labels[CHALK_TAGS], label_characters[CHALK_TAGS];
+} shape;
+
+static void measure(shape *h, const chalk_statsd_family *f) {
+  h->f = f;
+  h->name = strlen(f->name), h->tags = strlen(f->tags), h->tail = strlen(f->tail);
+  h->type = strlen(f->type), h->timestamp = strlen(f->timestamp);
+  for (uint32_t i = 0; i < f->n_labels; i++) {
+    h->labels[i] = strlen(f->labels[i]);
+    h->label_characters[i] = 0;
+    for (const char *s = f->labels[i]; *s; s++) h->label_characters[i] += is_first(*s);
+  }
+}
+
+/* What is the same in all lines of an entry: its name, and its tags. */
 typedef struct frame {
+  const shape *h;
   const chalk_statsd_family *f;
   const char *key;
   uint32_t key_size;
+  size_t tags_at, tags_size; /* in the text, once they are there */
 } frame;
 
 static void put_name(chalk_statsd *k, const frame *e, const char *suffix) {
-  put_text(k, e->f->name);
+  size_t suffix_size = strlen(suffix), folded = e->f->fold ? e->key_size + e->f->n_labels * (HASH + 5) : 0;
+  char *o = reserve(k, e->h->name + folded + suffix_size + 1);
+  if (!o) return;
+  o = append(o, e->f->name, e->h->name);
   if (e->f->fold) {
     uint32_t at = 0, n;
     const char *value;
-    while (key_next(e->key, e->key_size, &at, &value, &n)) put_folded(k, value, n);
+    while (key_next(e->key, e->key_size, &at, &value, &n)) o = put_folded(o, value, n);
   }
-  put_text(k, suffix);
-  put(k, ":", 1);
+  o = append(o, suffix, suffix_size);
+  *o++ = ':';
+  k->text_size = (size_t)(o - k->text);
 }
 
-static void put_tags(chalk_statsd *k, const frame *e, const char *le) {
-  if (e->f->fold) return;
-  size_t start = k->text_size;
-  put(k, "|#", 2);
-  put_text(k, e->f->tags);
-  bool any = *e->f->tags != 0;
+static void put_number(chalk_statsd *k, double v) {
+  char *o = reserve(k, TEXT_NUMBER_MAX);
+  if (o) k->text_size += text_double(o, v);
+}
+
+static void put_whole(chalk_statsd *k, int64_t v) {
+  char *o = reserve(k, TEXT_NUMBER_MAX);
+  if (o) k->text_size += text_int(o, v);
+}
+
+/* "|#" and all tags, or nothing. */
+static char *put_tags(char *o, const frame *e) {
+  char *start = o;
   uint32_t at = 0, n;
   const char *value;
+  *o++ = '|', *o++ = '#';
+  o = append(o, e->f->tags, e->h->tags);
+  bool any = e->h->tags > 0;
   for (uint32_t i = 0; i < e->f->n_labels && key_next(e->key, e->key_size, &at, &value, &n); i++) {
     if (n == 0) continue;
-    if (any) put(k, ",", 1);
-    put_tag(k, e->f->labels[i], value, n);
+    if (any) *o++ = ',';
+    o = append(o, e->f->labels[i], e->h->labels[i]);
+    *o++ = ':';
+    o = put_value(o, value, n, TAG - 1 - e->h->label_characters[i]);
     any = true;
   }
-  if (le) {
-    put_text(k, any ? ",le:" : "le:");
-    put_text(k, le);
-    any = true;
-  }
-  if (!any) k->text_size = start;
+  return any ? o : start;
+}
+
+static size_t tags_room(const frame *e) {
+  size_t n = 2 + e->h->tags + e->key_size + e->f->n_labels * (HASH + 2);
+  for (uint32_t i = 0; i < e->f->n_labels; i++) n += e->h->labels[i];
+  return n;
+}
+
+static char *put_le(char *o, bool any, const char *le, size_t size) {
+  o = any ? append(o, ",le:", 4) : append(o, "|#le:", 5);
+  return append(o, le, size);
 }
 
 /* From behind the values: the line's type and all that follows. */
-static void end_line(chalk_statsd *k, const frame *e, const char *type, const char *rate, const char *le,
-                     const char *timestamp) {
-  put(k, "|", 1);
-  put_text(k, type);
-  if (rate) put(k, "|@", 2), put_text(k, rate);
-  put_tags(k, e, le);
-  put_text(k, e->f->tail);
-  put_text(k, timestamp);
-  put(k, "\n", 1);
+static void end_line(chalk_statsd *k, frame *e, const char *type, const char *rate, const char *le, bool timed) {
+  size_t le_size = le ? strlen(le) : 0, rate_size = rate ? strlen(rate) : 0, type_size = strlen(type);
+  size_t tags = e->f->fold ? 0 : e->tags_size ? e->tags_size : tags_room(e);
+  char *o = reserve(k, type_size + rate_size + le_size + tags + e->h->tail + e->h->timestamp + 16);
+  if (!o) return;
+  *o++ = '|';
+  o = append(o, type, type_size);
+  if (rate) o = append(append(o, "|@", 2), rate, rate_size);
+  if (!e->f->fold) {
+    char *start = o;
+    o = e->tags_size ? append(o, k->text + e->tags_at, e->tags_size) : put_tags(o, e);
+    e->tags_at = (size_t)(start - k->text), e->tags_size = (size_t)(o - start);
+    if (le) o = put_le(o, e->tags_size > 0, le, le_size);
+  }
+  o = append(o, e->f->tail, e->h->tail);
+  if (timed) o = append(o, e->f->timestamp, e->h->timestamp);
+  *o++ = '\n';
+  k->text_size = (size_t)(o - k->text);
 }
 
 /* Counts and gauges */
 
-static void put_count(chalk_statsd *k, const frame *e, int64_t delta) {
+static void put_count(chalk_statsd *k, frame *e, int64_t delta) {
   put_name(k, e, "");
   put_whole(k, delta);
-  end_line(k, e, "c", NULL, NULL, e->f->timestamp);
+  end_line(k, e, "c", NULL, NULL, true);
 }
 
-static void put_gauge(chalk_statsd *k, const frame *e, const char *suffix, double v) {
+static void put_gauge(chalk_statsd *k, frame *e, const char *suffix, double v) {
   if (!isfinite(v)) return;
   if (v < 0 && e->f->relative) {
     put_name(k, e, suffix);
-    put(k, "0", 1);
-    end_line(k, e, "g", NULL, NULL, e->f->timestamp);
+    put_whole(k, 0);
+    end_line(k, e, "g", NULL, NULL, true);
     if (k->failed) return;
     k->text[k->text_size - 1] = JOINT;
     k->joined = true;
   }
   put_name(k, e, suffix);
   put_number(k, v);
-  end_line(k, e, "g", NULL, NULL, e->f->timestamp);
+  end_line(k, e, "g", NULL, NULL, true);
 }
 
 static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
@@ -261,9 +304,15 @@ void chalk_statsd_forget(chalk_statsd *k) {
 
 /* Histograms */
 
+/* As receivers compute: the decimal to a double, its inverse cut to a whole number. */
+static bool is_rate(uint64_t digits, uint64_t power, uint64_t n) {
+  double inverse = 1 / ((double)digits / (double)power);
+  return (uint64_t)inverse == n && inverse - (double)n < 1e-6;
+}
+
 /*
- * The shortest decimal r with floor(1 / r) = n and 1 / r - n < 1e-6, since receivers cut 1 / r to a whole number. With m
- * = floor(10^d / n), r = m / 10^d is at most 1 / n, and 1 / r - n = (10^d mod n) / m.
+ * The shortest decimal r with floor(1 / r) = n and 1 / r - n < 1e-6. Of d digits that is floor(10^d / n) / 10^d or, where
+ * 1 / n is that very decimal and rounding puts its inverse under n, the one below.
  */
 size_t chalk_statsd_rate(char *out, uint64_t n) {
   if (n <= 1) {
@@ -274,9 +323,8 @@ size_t chalk_statsd_rate(char *out, uint64_t n) {
   for (int digits = 1; digits <= 18; digits++) {
     power *= 10;
     uint64_t m = power / n;
-    if (m == 0 || (double)(power % n) >= 1e-6 * (double)m) continue;
-    double r = (double)m / (double)power;
-    if (floor(1 / r) != (double)n) continue;
+    if (m > 1 && !is_rate(m, power, n)) m--;
+    if (m == 0 || !is_rate(m, power, n)) continue;
     char text[TEXT_NUMBER_MAX];
     size_t size = text_uint(text, m), zeros = (size_t)digits - size;
     memcpy(out, "0.", 2);
@@ -327,38 +375,50 @@ static uint32_t items_of(chalk_statsd *k, const chalk_statsd_family *f, const ch
   return n;
 }
 
-/* Values of one weight share lines, as long as a line fits into a packet. */
-static void put_weighted(chalk_statsd *k, const frame *e, const chalk_sketch *d) {
-  uint32_t n = items_of(k, e->f, d);
-  char rate[RATE + 1];
-  for (uint32_t i = 0; i < n;) {
-    uint64_t weight = k->items[i].weight;
-    rate[chalk_statsd_rate(rate, weight)] = 0;
-    size_t start = k->text_size, begun = start;
-    end_line(k, e, e->f->type, weight > 1 ? rate : NULL, NULL, "");
-    size_t end = k->text_size - start;
-    k->text_size = start;
-    put_name(k, e, "");
-    bool first = true;
-    while (i < n && k->items[i].weight == weight) {
-      bool full = !first && (!e->f->pack || k->text_size - begun + TEXT_NUMBER_MAX + end > k->packet_most);
-      if (full) {
-        end_line(k, e, e->f->type, weight > 1 ? rate : NULL, NULL, "");
-        begun = k->text_size;
-        put_name(k, e, "");
-        first = true;
-      }
-      if (!first) put(k, ":", 1);
-      put_number(k, k->items[i].value);
-      first = false;
-      if (--k->items[i].times == 0) i++;
-      if (k->failed) return;
-    }
-    end_line(k, e, e->f->type, weight > 1 ? rate : NULL, NULL, "");
-  }
+static void put_colon(chalk_statsd *k) {
+  char *o = reserve(k, 1);
+  if (o) *o = ':', k->text_size++;
 }
 
-static void put_percentiles(chalk_statsd *k, const frame *e, const chalk_sketch *d) {
+/* How long a line's end is, without the rest of the line. */
+static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
+  size_t start = k->text_size;
+  end_line(k, e, e->f->type, rate, NULL, false);
+  size_t size = k->text_size - start;
+  k->text_size = start;
+  e->tags_size = 0;
+  return size;
+}
+
+/* The values of one weight, from item i on, share lines as long as a line fits into a packet. Returns the next item. */
+static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i, uint32_t n) {
+  char text[RATE + 1];
+  uint64_t weight = k->items[i].weight;
+  text[chalk_statsd_rate(text, weight)] = 0;
+  const char *rate = weight > 1 ? text : NULL;
+  size_t begun = k->text_size, end = n > 1 && e->f->pack ? end_size(k, e, rate) : 0;
+  put_name(k, e, "");
+  for (bool first = true; i < n && k->items[i].weight == weight && !k->failed; first = false) {
+    if (!first && (!e->f->pack || k->text_size - begun + TEXT_NUMBER_MAX + end > k->packet_most)) {
+      end_line(k, e, e->f->type, rate, NULL, false);
+      begun = k->text_size;
+      put_name(k, e, "");
+    } else if (!first) {
+      put_colon(k);
+    }
+    put_number(k, k->items[i].value);
+    if (--k->items[i].times == 0) i++;
+  }
+  end_line(k, e, e->f->type, rate, NULL, false);
+  return i;
+}
+
+static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
+  uint32_t n = items_of(k, e->f, d);
+  for (uint32_t i = 0; i < n && !k->failed;) i = put_values(k, e, i, n);
+}
+
+static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
   double count = (double)chalk_sketch_count(d), factor = e->f->factor;
   put_gauge(k, e, ".count", count);
   put_gauge(k, e, ".avg", chalk_sketch_sum(d) / count * factor);
@@ -369,17 +429,17 @@ static void put_percentiles(chalk_statsd *k, const frame *e, const chalk_sketch 
   }
 }
 
-static void put_buckets(chalk_statsd *k, const frame *e, const uint64_t *counts) {
+static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
   for (uint32_t i = 0; i < e->f->n_le; i++) {
     uint64_t n = counts[e->f->le_index[i]];
     if (n == 0) continue;
     put_name(k, e, e->f->fold ? e->f->le_suffixes[i] : "");
     put_whole(k, (int64_t)n);
-    end_line(k, e, "c", NULL, e->f->le[i], e->f->timestamp);
+    end_line(k, e, "c", NULL, e->f->le[i], true);
   }
 }
 
-static void put_histogram(chalk_statsd *k, const frame *e, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+static void put_histogram(chalk_statsd *k, frame *e, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   if (e->f->mode == CHALK_STATSD_BUCKETS) {
     uint64_t counts[CHALK_LES + 1];
     if (chalk_cursor_delta_les(c, s, i, counts) > 0) put_buckets(k, e, counts);
@@ -398,13 +458,14 @@ static void put_histogram(chalk_statsd *k, const frame *e, chalk_cursor *c, chal
 
 /* Entries and packets */
 
-static void put_entry(chalk_statsd *k, const chalk_statsd_family *f, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+static void put_entry(chalk_statsd *k, const shape *h, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  const chalk_statsd_family *f = h->f;
   const chalk_entry *e = &s->entries[i];
   uint32_t kind = s->segment->metrics[e->metric].kind;
   int64_t delta = kind == CHALK_GAUGE ? 1 : chalk_cursor_delta(c, s, i);
   if (delta == 0 || (kind == CHALK_GAUGE && f->changed_only && is_sent(k, e))) return;
   uint64_t key[(KEY_MOST + 7) / 8];
-  frame frame = {f, (const char *)key, snapshot_key(s, e, key)};
+  frame frame = {.h = h, .f = f, .key = (const char *)key, .key_size = snapshot_key(s, e, key)};
   if (frame.key_size == NONE) return;
   if (kind == CHALK_COUNT) put_count(k, &frame, delta);
   if (kind == CHALK_GAUGE) put_gauge(k, &frame, "", e->value);
@@ -440,9 +501,11 @@ static bool pack(chalk_statsd *k) {
 
 int chalk_statsd_fill(chalk_statsd *k, const chalk_statsd_family *f, chalk_cursor *c, chalk_snapshot *s, uint32_t *next,
                       uint32_t last) {
+  shape shape;
+  measure(&shape, f);
   for (; *next < last; (*next)++) {
     if (k->text_size == 0) {
-      put_entry(k, f, c, s, *next);
+      put_entry(k, &shape, c, s, *next);
       if (k->failed) {
         k->failed = k->joined = false;
         k->text_size = 0;

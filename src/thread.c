@@ -1,7 +1,7 @@
 /*
- * The flush thread: an OS thread that runs a Lua chunk in a VM of its own. The VM is made by the host, which also
- * gives the few functions of the Lua API that are needed, so that the core needs no Lua. All signals are blocked in
- * the thread; it is asked for things through an eventfd that its loop polls. When the process exits, the threads that
+ * The flush thread: an OS thread that runs a Lua chunk in a VM of its own. The host gives the few functions of the Lua
+ * API that are needed, so that the core needs no Lua. The VM is made when it has something to do: of many processes on
+ * a segment one flushes, and the others only look whether it is their turn. All signals are blocked in the thread; it is asked for things through an eventfd that its loop polls. When the process exits, the threads that
  * it started (not those of a parent) are asked for a last flush and waited for.
  */
 #include <errno.h>
@@ -17,7 +17,6 @@
 
 #include "process.h"
 #include "role.h"
-#include "role.h"
 
 /* How long an exit waits for the last flush, in seconds. */
 #define LAST_FLUSH 5.0
@@ -26,11 +25,10 @@ struct chalk_thread {
   pthread_t id;
   uint32_t pid;
   int fd;
-  int arguments;
-  void *state;
-  int (*call)(void *, int, int, int);
-  void (*close)(void *);
-  const char *(*tostring)(void *, int, size_t *);
+  chalk_lua lua;
+  char **texts; /* the chunk, then its arguments */
+  size_t *sizes;
+  uint32_t n;
   chalk_segment *segment;
   uint32_t generation;
   pthread_mutex_t lock; /* over what follows */
@@ -78,18 +76,33 @@ static void complain(const chalk_thread *t, const char *message) {
   if (t->ready && !t->failed && message) fprintf(stderr, "chalk: error: flush thread: %s\n", message);
 }
 
-static void *run(void *argument) {
+/* The chunk in a VM; says how it ended, if whoever started the thread still waits for it to be ready. */
+static void run_vm(chalk_thread *t) {
   enum { TOP = -1 };
+  const chalk_lua *lua = &t->lua;
+  void *state = lua->newstate();
+  if (!state) {
+    complain(t, "no memory for its VM");
+    say_ready(t, "no memory for the flush thread's VM");
+    return;
+  }
+  lua->openlibs(state);
+  int e = lua->loadbuffer(state, t->texts[0], t->sizes[0], "=chalk");
+  for (uint32_t i = 1; e == 0 && i < t->n; i++) lua->pushlstring(state, t->texts[i], t->sizes[i]);
+  if (e == 0) e = lua->pcall(state, (int)t->n - 1, 1, 0);
+  const char *message = lua->tolstring(state, TOP, NULL);
+  complain(t, message);
+  say_ready(t, message ? message : e ? "the flush thread failed" : "the flush thread ended");
+  lua->close(state);
+}
+
+static void *run(void *argument) {
   chalk_thread *t = argument;
   self = t;
   if (stand_by(t)) {
-    int e = t->call(t->state, t->arguments, 1, 0);
+    run_vm(t);
     role_unreserve();
-    const char *message = t->tostring(t->state, TOP, NULL);
-    complain(t, message);
-    say_ready(t, message ? message : e ? "the flush thread failed" : "the flush thread ended");
   }
-  t->close(t->state);
   pthread_mutex_lock(&t->lock);
   t->ended = true;
   pthread_cond_broadcast(&t->changed);
@@ -118,18 +131,35 @@ static int start_blocked(chalk_thread *t) {
   return e;
 }
 
-chalk_thread *chalk_thread_start(void *state, int arguments, int (*call)(void *, int, int, int),
-                                 void (*close_state)(void *), const char *(*tostring)(void *, int, size_t *),
+static void free_texts(chalk_thread *t) {
+  for (uint32_t i = 0; t->texts && i < t->n; i++) free(t->texts[i]);
+  free(t->texts);
+  free(t->sizes);
+}
+
+static bool copy_texts(chalk_thread *t, const char *const *texts, const size_t *sizes, uint32_t n) {
+  t->texts = calloc(n, sizeof *t->texts);
+  t->sizes = calloc(n, sizeof *t->sizes);
+  t->n = n;
+  bool copied = t->texts && t->sizes;
+  for (uint32_t i = 0; i < n && copied; i++) {
+    copied = (t->texts[i] = malloc(sizes[i] + 1)) != NULL;
+    if (copied) memcpy(t->texts[i], texts[i], t->sizes[i] = sizes[i]);
+  }
+  return copied;
+}
+
+chalk_thread *chalk_thread_start(const chalk_lua *lua, const char *const *texts, const size_t *sizes, uint32_t n,
                                  chalk_segment *segment, uint32_t generation, char *message) {
   static bool registered;
   chalk_thread *t = calloc(1, sizeof *t);
-  if (!t || (t->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
+  if (!t || !copy_texts(t, texts, sizes, n) || (t->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
     process_say(message, "cannot start the flush thread: %s", strerror(errno));
+    if (t) free_texts(t);
     free(t);
     return NULL;
   }
-  t->state = state, t->arguments = arguments;
-  t->call = call, t->close = close_state, t->tostring = tostring;
+  t->lua = *lua;
   t->segment = segment, t->generation = generation;
   t->pid = (uint32_t)getpid();
   pthread_condattr_t a;
@@ -234,5 +264,6 @@ void chalk_thread_free(chalk_thread *t) {
   close(t->fd);
   pthread_mutex_destroy(&t->lock);
   pthread_cond_destroy(&t->changed);
+  free_texts(t);
   free(t);
 }

@@ -311,6 +311,18 @@ static int bind_key(chalk_series *s, double epoch) {
   return e;
 }
 
+/* Whether the key has the values as they were given. */
+static bool is_exact(const chalk_series *s, const char *const *values, const size_t *sizes, uint32_t n) {
+  uint32_t at = 0, size;
+  const char *value;
+  for (uint32_t i = 0; i < n && key_next(s->key, s->key_size, &at, &value, &size); i++) {
+    if (size != sizes[i] || memcmp(value, values[i], size) != 0) return false;
+  }
+  return true;
+}
+
+int chalk_bound_as_given(const chalk_writer *w) { return w->exact; }
+
 /* Acts on the epoch: from here on every record of this VM compares with it or a later one. */
 static double see_epoch(chalk_writer *w) {
   chalk_segment *g = w->segment;
@@ -325,7 +337,9 @@ int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, cons
   chalk_series *s = w->scratch;
   s->writer = w;
   s->metric = number;
-  s->key_size = key_encode(s->key, values, sizes, w->segment->metrics[number].tags);
+  uint32_t tags = w->segment->metrics[number].tags;
+  s->key_size = key_encode(s->key, values, sizes, tags);
+  w->exact = is_exact(s, values, sizes, tags);
   return bind_key(s, see_epoch(w));
 }
 

@@ -18,6 +18,7 @@ struct chalk_writer {
   chalk_writer *next; /* of this process; process lock */
   uint32_t slot;
   uint32_t pid;   /* whose slot it is; 0: closed */
+  bool exact;     /* what was bound last has its values as they were given */
   uint32_t turns; /* slots taken so far, and more, for `own` */
   chalk_series *scratch;
   struct histogram_plan **plans; /* by metric, made on first use */

@@ -7,6 +7,7 @@
  */
 
 #include "common.h"
+#include "host.h"
 #include "snapshot.h"
 
 enum { STABLE, STABLE_TIMES, CHURNED, CHURNED_TIMES, IN_FLIGHT, LOAD, KINDS };
@@ -257,12 +258,6 @@ static int flush_loop(void *state, int arguments, int results, int handler) {
   return 0;
 }
 
-static void close_nothing(void *state) { (void)state; }
-static const char *say_nothing(void *state, int i, size_t *size) {
-  (void)state, (void)i, (void)size;
-  return NULL;
-}
-
 static void *run(void *argument) {
   actor *a = argument;
   stage *t = a->stage;
@@ -297,7 +292,7 @@ static void play_flushed(stage *t, const cast *roles) {
   char message[CHALK_MESSAGE] = "";
   chalk_thread *flushers[FLUSHERS];
   for (int i = 0; i < FLUSHERS; i++) {
-    flushers[i] = chalk_thread_start(t, 0, flush_loop, close_nothing, say_nothing, NULL, 0, message);
+    flushers[i] = host_start(t, flush_loop, NULL, 0, message);
     if (!flushers[i]) fail_msg("%s", message);
     assert_int_equal(chalk_thread_wait_ready(flushers[i], DEADLINE, message), CHALK_OK);
   }

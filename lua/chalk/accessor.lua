@@ -90,9 +90,8 @@ end
 ---@class chalk.Metric
 ---@field package definition table
 
--- The texts of all values, or nil and a message.
-local function texts_of(definition, tags, ...)
-  local out = {}
+-- The texts of all values, in `out`, or nil and a message.
+local function texts_of(out, definition, tags, ...)
   local message = tags and unknown_tag(definition, tags)
   if message then return nil, message end
   for i, tag in ipairs(definition.tags) do
@@ -136,17 +135,6 @@ local function size_of(texts)
   return size
 end
 
--- A raw value is remembered only if it is stored as it is: else endlessly many of them could lead to one series.
-local function is_normal(found, texts)
-  if found.key_size ~= size_of(texts) then return false end
-  local at = found.key
-  for _, text in ipairs(texts) do
-    if ffi.string(at + 2, #text) ~= text then return false end
-    at = at + 2 + #text
-  end
-  return true
-end
-
 local function remember(cache, found, order, ...)
   local node, n = cache, #order
   for i = 1, n - 1 do
@@ -162,41 +150,48 @@ local function remember(cache, found, order, ...)
 end
 
 -- Wherever memory is allocated a finalizer may run, and bind or drop other series. So from `put` to the copy nothing
--- allocates: the handle is made before, and again if the key became longer.
+-- allocates: the handle is made before, and again if the key became longer. Returns the handle, the core's code, and
+-- whether the values were stored as they are.
 local function bind_once(state, texts)
   local client, size, defined = state.client, size_of(texts), false
   while true do
     local found = series.new(client, size)
     put(texts)
     local code = C.chalk_bind(client.writer, state.number, values, sizes)
+    local exact = C.chalk_bound_as_given(client.writer) == 1
     if code == C.CHALK_EGONE and not defined then
       client:define(state)
       defined = true
     elseif series.copy(found, client.scratch, size) then
-      return found, code
+      return found, code, exact
     else
       size = client.scratch.key_size
     end
   end
 end
 
--- Asks the core for the series of these texts; the handle, and whether it may be remembered.
+-- Asks the core for the series of these texts; the handle, and whether it may be remembered: raw values are only if they
+-- are stored as they are, else endlessly many of them could lead to one series.
 local function bind(state, texts)
   local client = state.client
   client:on_stale()
-  local found, code = bind_once(state, texts)
+  local found, code, exact = bind_once(state, texts)
   if code == C.CHALK_FOLDED then client:count_overflow(state) end
   if code < 0 then client:count_error("memory", state) end
-  return found, code == C.CHALK_OK and is_normal(found, texts)
+  return found, code == C.CHALK_OK and exact
 end
 
 local function new_miss(state)
   local definition, cache = state.definition, state.cache
   local order = source.order(definition.tags)
+  local spare -- the table of texts, for one miss at a time: a finalizer may miss in the middle of another
   return function(tags, ...)
-    local texts, message = texts_of(definition, tags, ...)
+    local room = spare or {}
+    spare = nil
+    local texts, message = texts_of(room, definition, tags, ...)
     if not texts then return refused(state, "tag", message) end
     local found, keep = bind(state, texts)
+    spare = room
     if keep then remember(cache, found, order, ...) end
     return found
   end
@@ -293,7 +288,7 @@ local function remove(state, tags)
     for i, tag in ipairs(definition.tags) do
       list[i] = tags[tag.key]
     end
-    texts, message = texts_of(definition, tags, unpack(list, 1, #definition.tags))
+    texts, message = texts_of({}, definition, tags, unpack(list, 1, #definition.tags))
   end
   if not texts then
     refused(state, "tag", message, 3)

@@ -126,6 +126,7 @@ local function metatable_of(definition)
 end
 
 ---@class chalk.Batch
+---@field blocking boolean? nobody turns the loop until `export` returns: it has to block where it would yield
 local Batch = {}
 Batch.__index = Batch
 

@@ -236,9 +236,10 @@ local function finish(self, job, run, ok, sent, message)
   end
 end
 
-start = function(self, job, flush, done)
+start = function(self, job, flush, done, blocking)
   local run = { flush = flush, since = self.clock(), done = done }
   run.batch = batches.new(flush.view, job.cursor, self.clock)
+  run.batch.blocking = blocking
   job.running = run
   local thread = coroutine.create(function()
     finish(self, job, run, pcall(job.exporter.export, job.exporter, run.batch))
@@ -258,7 +259,7 @@ function Flusher:busy()
 end
 
 -- Runs an exporter's export, now or after the one under way.
-local function join(self, job, flush)
+local function join(self, job, flush, blocking)
   local running, waiting = job.running, job.waiting
   if job.exporter.deltas ~= false and not job.cursor then return flush:leave() end
   if running and self.clock() - running.since >= ABANDONED then
@@ -270,7 +271,7 @@ local function join(self, job, flush)
     if waiting then waiting.done() end
     flush:leave()
   end
-  if not running then return start(self, job, flush, done) end
+  if not running then return start(self, job, flush, done, blocking) end
   if waiting then waiting.flush:let_go() end
   job.waiting = { flush = flush, done = done }
 end
@@ -289,7 +290,8 @@ end
 
 --- Flushes once; `done` is called when every exporter has returned. Only while holding.
 ---@param done fun()?
-function Flusher:flush(done)
+---@param blocking boolean? nobody turns the loop until this returns
+function Flusher:flush(done, blocking)
   local started, ticket = C.chalk_now(), C.chalk_flush_request(self.segment)
   local function over()
     self.client.own.flush:record(C.chalk_now() - started)
@@ -309,7 +311,7 @@ function Flusher:flush(done)
   flush:read()
   for _, job in ipairs(self.jobs) do
     flush.exporters = flush.exporters + 1
-    join(self, job, flush)
+    join(self, job, flush, blocking)
   end
   flush:let_go()
   flush:leave()

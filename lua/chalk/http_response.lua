@@ -3,7 +3,7 @@
 -- A handler answers with a status, headers and a body: a string, or a function that returns the next piece and nil at
 -- the end. frame() turns that into a head, which is sent at once, and a pull: a function that returns the next bytes
 -- to send, "" when there are none yet, and nil at the end. Pulls are stacked: the body, around it gzip, around that
--- chunks. Nothing is made before it is asked for, so what a response holds is one piece, however long it is.
+-- chunks, which are lists of strings. Nothing is made before it is asked for, so what a response holds is one piece, however long it is.
 
 local gzip = require("chalk.gzip")
 local parser = require("chalk.http_parser")
@@ -39,7 +39,7 @@ local FRAMING = {
 ---@class chalk.http.Frame
 ---@field head string
 ---@field body string|nil bytes that follow the head at once
----@field pull (fun(): string|nil)|nil the source of what follows later
+---@field pull (fun(): string|string[]|nil)|nil the source of what follows later
 ---@field keep_alive boolean
 ---@field paced boolean whether the peer asks for each piece
 ---@field asked integer how many pieces it has asked for and not been given
@@ -109,7 +109,7 @@ local function chunked(pull)
     elseif piece == "" then
       return "" -- a chunk of no bytes would end the body
     end
-    return ("%x\r\n%s\r\n"):format(#piece, piece)
+    return { ("%x\r\n"):format(#piece), piece, "\r\n" } -- not joined: pieces are large
   end
 end
 

@@ -4,6 +4,7 @@
  */
 #include "common.h"
 #include "exposition.h"
+#include "host.h"
 
 enum { CYCLES = 3, RECORDS = 500, TAGS = 20 };
 
@@ -43,16 +44,9 @@ static int flush_once(void *state, int arguments, int results, int handler) {
   flush(state, 3);
   return 0;
 }
-static void close_nothing(void *state) { (void)state; }
-static const char *say_nothing(void *state, int i, size_t *size) {
-  (void)state, (void)i, (void)size;
-  return NULL;
-}
-
 static void flush_on_a_thread(chalk_segment *g) {
   char message[CHALK_MESSAGE] = "";
-  chalk_thread *t =
-      chalk_thread_start(g, 0, flush_once, close_nothing, say_nothing, g, chalk_generation(g, 0), message);
+  chalk_thread *t = host_start(g, flush_once, g, chalk_generation(g, 0), message);
   if (!t) fail_msg("%s", message);
   assert_int_equal(chalk_thread_wait(t, DEADLINE), 1);
   chalk_thread_free(t);

@@ -37,31 +37,23 @@ return require("chalk.driver.worker").run(config)
 local Driver = {}
 Driver.__index = Driver
 
-local function push(state, text) ffi.C.lua_pushlstring(state, text, #text) end
-
-local function start_vm(text, segment, generation)
+-- The parts of the Lua API as the core takes them. The addresses stay good for the process's life.
+local function lua_api()
   declare_lua()
-  local state = ffi.C.luaL_newstate()
-  if state == nil then error("no memory for the flush thread's VM", 0) end
-  ffi.C.luaL_openlibs(state)
-  if ffi.C.luaL_loadbuffer(state, BOOT, #BOOT, "=chalk") ~= 0 then
-    ffi.C.lua_close(state)
-    error("the flush thread's VM does not load", 0)
+  local L = ffi.C
+  return ffi.new("chalk_lua", {
+    L.luaL_newstate, L.luaL_openlibs, L.luaL_loadbuffer, L.lua_pushlstring, L.lua_pcall, L.lua_tolstring, L.lua_close,
+  })
+end
+
+local function start_thread(config, segment, generation)
+  local texts = { BOOT, package.path, package.cpath, core.path, config }
+  local sizes = ffi.new("size_t[?]", #texts)
+  for i, text in ipairs(texts) do
+    sizes[i - 1] = #text
   end
-  push(state, package.path)
-  push(state, package.cpath)
-  push(state, core.path)
-  push(state, text)
-  return C.chalk_thread_start(
-    state,
-    4,
-    ffi.cast("int (*)(void *, int, int, int)", ffi.C.lua_pcall),
-    ffi.cast("void (*)(void *)", ffi.C.lua_close),
-    ffi.cast("const char *(*)(void *, int, size_t *)", ffi.C.lua_tolstring),
-    segment,
-    generation,
-    core.message
-  )
+  local list = ffi.new("const char *[?]", #texts, texts)
+  return C.chalk_thread_start(lua_api(), list, sizes, #texts, segment, generation, core.message)
 end
 
 local function address_of(pointer) return tonumber(ffi.cast("uintptr_t", pointer)) end
@@ -75,7 +67,7 @@ local function launch(self)
   config.listener = exporters.listener(self.client)
   local ok, text = pcall(serial.write, config)
   if not ok then error(text .. " (with the thread driver exporters live in a VM of their own)", 0) end
-  local thread = start_vm(text, self.client.segment, self.config.generation)
+  local thread = start_thread(text, self.client.segment, self.config.generation)
   if thread == nil then error(core.said(), 0) end
   if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0 then
     local message = core.said()

@@ -16,6 +16,15 @@ end
 --- Whether the loop is turning right now, this being called from one of its callbacks.
 function M.is_inside(uv) return uv.loop_mode ~= nil and uv.loop_mode() ~= nil end
 
+--- Whether `till` can wait: the loop can be turned, or goes on turning while a coroutine waits.
+---@param uv table
+---@param exiting boolean?
+---@return boolean
+function M.can_turn(uv, exiting)
+  local thread, main = coroutine.running()
+  return exiting or not M.is_inside(uv) or (thread ~= nil and not main)
+end
+
 -- Handles that are closed come to their end in the loop's next turn. A VM that is closed before that crashes luv.
 
 --- Turns the loop until `is_done`. Where the loop runs already, and cannot be turned, a coroutine waits. At the exit it
@@ -27,9 +36,8 @@ function M.is_inside(uv) return uv.loop_mode ~= nil and uv.loop_mode() ~= nil en
 ---@return boolean
 function M.till(uv, timeout, is_done, exiting)
   if is_done() then return true end
-  local inside = not exiting and M.is_inside(uv)
-  local thread, main = coroutine.running()
-  if inside and (main or not thread) then return false end
+  if not M.can_turn(uv, exiting) then return false end
+  local inside, thread = not exiting and M.is_inside(uv), coroutine.running()
   local timer, over, ends = uv.new_timer(), false, C.chalk_now() + timeout
   timer:start(POLL, POLL, function()
     if over or not (is_done() or C.chalk_now() >= ends) then return end

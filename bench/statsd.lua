@@ -1,0 +1,123 @@
+-- The StatsD exporter: from a batch to packets, and to a receiver's socket.
+
+local harness = require "harness"
+local batches = require "chalk.batch"
+local chalk = require "chalk"
+local core = require "chalk.core"
+local statsd = require "chalk.exporter.statsd"
+local uv = require "luv"
+local view = require "chalk.view"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+-- A local receiver: a socket in this process, which nobody has to read for a sender to go on.
+local function receiver()
+  local socket = uv.new_udp()
+  assert(socket:bind("127.0.0.1", 0))
+  return socket, "127.0.0.1:" .. socket:getsockname().port
+end
+
+-- Holds the role itself: a batch is taken and sent as often as the loop wants.
+local function bed_of(client, options)
+  local socket, address = receiver()
+  options.address, options.container_id = address, false
+  local exporter = statsd.new(options)
+  exporter.socket.refusal_wait = 0 -- no work, and not to be measured
+  assert(C.chalk_hold(client.segment, 1) == 1)
+  local cursor = C.chalk_cursor_open(client.segment, "bench", 1, 0, core.message)
+  local bed = { client = client, exporter = exporter }
+  function bed.export()
+    local v = assert(view.take(client.segment, true))
+    local batch = batches.new(v, cursor, C.chalk_now)
+    local started = C.chalk_now()
+    assert(exporter:export(batch))
+    local seconds = C.chalk_now() - started
+    view.free(v)
+    return seconds
+  end
+  function bed.close()
+    exporter:shutdown()
+    C.chalk_cursor_close(cursor)
+    C.chalk_release(client.segment)
+    socket:close()
+    uv.run "nowait"
+    client:shutdown()
+  end
+  return bed
+end
+
+local function mixed(n)
+  local client, series = chalk.new(), {}
+  local tags = { tags = { "endpoint", "status" }, max_series = n }
+  local kinds = { "count", "gauge", "histogram" }
+  for i = 1, n do
+    local kind = kinds[i % 3 + 1]
+    local metric = client[kind](client, kind .. "s", tags)
+    series[i] = metric:with("/api/v1/" .. i, i % 2 == 0 and "success" or "failure")
+  end
+  return client, function()
+    for i = 1, n do
+      series[i]:record(i % 7 + 1)
+    end
+  end
+end
+
+local function counts(n)
+  local client, series = chalk.new(), {}
+  local metric = client:count("requests", { tags = { "endpoint", "status" }, max_series = n })
+  for i = 1, n do
+    series[i] = metric:with("/api/v1/" .. i, i % 2 == 0 and "success" or "failure")
+  end
+  return client, function()
+    for i = 1, n do
+      series[i]:inc(i)
+    end
+  end
+end
+
+local function median_of(bed, record, rounds)
+  local times = {}
+  for i = 1, rounds do
+    record()
+    times[i] = bed.export()
+  end
+  return harness.median(times)
+end
+
+--- Microseconds for 1,000 metrics of all kinds with two tags, everything that came in one bucket each.
+---@param mode string
+---@return number export to the receiver's socket
+---@return number render lines in packets, without sending
+function M.mixed(mode)
+  local client, record = mixed(1000)
+  local bed = bed_of(client, { histograms = mode, quantiles = { 0.5, 0.9, 0.95, 0.99 } })
+  local export = median_of(bed, record, 200)
+  local socket = bed.exporter.socket
+  local send, confirm, open, finish = socket.send, socket.confirm, socket.open, socket.finish
+  local function fine() return true end
+  socket.send, socket.confirm, socket.open, socket.finish = fine, fine, fine, fine
+  local render = median_of(bed, record, 200)
+  socket.send, socket.confirm, socket.open, socket.finish = send, confirm, open, finish
+  bed.close()
+  return export * 1e6, render * 1e6
+end
+
+--- Milliseconds for counts that all changed, and for the same when none did.
+---@return number changed, number unchanged, number fill how full a packet is, of 1
+function M.counts(n)
+  local client, record = counts(n)
+  local bed = bed_of(client, {})
+  local socket = bed.exporter.socket
+  local changed = median_of(bed, record, 15)
+  local fill = socket.bytes_sent / socket.packets_sent / socket.max_packet
+  local before = socket.packets_sent
+  client.own.flush_age:remove()
+  local unchanged = median_of(bed, function() end, 15)
+  print("packets of nothing", socket.packets_sent - before)
+  bed.close()
+  return changed * 1000, unchanged * 1000, fill
+end
+
+return M

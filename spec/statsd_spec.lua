@@ -1,0 +1,556 @@
+--- The StatsD exporter: what of each metric arrives, in every mode and dialect, by a parser that is as strict as the
+--- protocol's pages.
+
+package.path = "spec/?.lua;" .. package.path
+
+local core = require("chalk.core")
+local beds = require("support.statsd_bed")
+local files = require("support.files")
+local log = require("chalk.log")
+local names = require("chalk.exporter.statsd.names")
+local weights = require("chalk.exporter.statsd.weights")
+
+local ffi, C = core.ffi, core.C
+
+describe("the statsd exporter", function()
+  local bed, client, said
+  local write = log.write
+
+  local function start(options, client_options, kind)
+    bed = beds.new(options, kind)
+    client = bed:start(client_options)
+    return client
+  end
+
+  before_each(function()
+    said = {}
+    log.write = function(_, message) said[#said + 1] = message end
+  end)
+
+  after_each(function()
+    if bed then bed:close() end
+    bed = nil
+    log.write = write
+    files.clean()
+  end)
+
+  local function flush() assert.is_true(bed:flush()) end
+
+  describe("sends", function()
+    it("counts as what came since, gauges as they stand, with tags in declared order", function()
+      start({ namespace = "app", global_tags = { env = "prod", zone = "a", empty = "" } })
+      local hits = client:count("hits", { namespace = { "http" }, tags = { "uri", "zone" } })
+      local open = client:gauge("open")
+      hits:with("/a", "b"):inc(3)
+      open:set(0.1)
+      flush()
+      assert.same({ "app.http.hits:3|c|#env:prod,uri:/a,zone:b", "app.open:0.1|g|#env:prod,zone:a" }, bed:text())
+      hits:with("/a", "b"):inc(2 ^ 40)
+      hits:with("/b", "b"):inc()
+      flush()
+      assert.same({
+        "app.http.hits:1099511627776|c|#env:prod,uri:/a,zone:b",
+        "app.http.hits:1|c|#env:prod,uri:/b,zone:b",
+        "app.open:0.1|g|#env:prod,zone:a",
+      }, bed:text())
+      flush()
+      assert.same({ "app.open:0.1|g|#env:prod,zone:a" }, bed:text())
+    end)
+
+    it("no tag where there is none, and none that is absent", function()
+      start()
+      client:count("bare"):inc()
+      client:count("some", { tags = { "a", { tag = "b", optional = true }, "c" } })({ a = "1", c = "3" }):inc()
+      flush()
+      assert.same({ "bare:1|c", "some:1|c|#a:1,c:3" }, bed:text())
+    end)
+
+    it("no gauge that is not a number", function()
+      start()
+      local gauge = client:gauge("odd")
+      for _, value in ipairs({ 0 / 0, math.huge, -math.huge }) do
+        gauge:set(value)
+        flush()
+        assert.same({}, bed:text())
+      end
+      gauge:set(1)
+      flush()
+      assert.same({ "odd:1|g" }, bed:text())
+    end)
+
+    it("gauges only on change where that is asked for, and again after a failure", function()
+      start({ gauges = "changed" })
+      local one, other = client:gauge("one"), client:gauge("other")
+      one:set(1)
+      other:set(2)
+      flush()
+      assert.same({ "one:1|g", "other:2|g" }, bed:text())
+      one:set(1)
+      other:set(-3)
+      flush()
+      assert.same({ "other:-3|g" }, bed:text())
+      bed:die()
+      one:set(7)
+      bed:flush()
+      bed:revive()
+      while #bed:text() == 0 do
+        bed:flush()
+      end
+      assert.same({ "one:7|g", "other:-3|g" }, bed:text())
+    end)
+
+    it("a gauge below zero after a zero in the same packet, where a sign means a change", function()
+      start({ relative_gauges = true, max_packet = 64 })
+      local gauge = client:gauge("temperature", { tags = { "place" } })
+      for i = 1, 20 do
+        gauge:with("p" .. i):set(i % 2 == 0 and -i or i)
+      end
+      flush()
+      local seen = 0
+      for _, packet in ipairs(bed.packets) do
+        for place, value in packet:gmatch("temperature:%-(%d+)|g|#place:p(%d+)\n") do
+          seen = seen + 1
+          assert.equal(value, place)
+          assert.truthy(packet:find(("temperature:0|g|#place:p%s\ntemperature:-%s|"):format(place, value), 1, true))
+        end
+      end
+      assert.equal(10, seen)
+    end)
+
+    it("the time with counts and gauges, and nothing else", function()
+      local before = os.time()
+      start({ timestamps = true })
+      client:count("c"):inc()
+      client:gauge("g"):set(1)
+      client:histogram("h"):record(1)
+      flush()
+      local times = 0
+      for _, line in ipairs(bed:lines()) do
+        assert.equal(line.type ~= "d", line.time ~= nil)
+        if line.time then assert.is_true(line.time >= before and line.time <= os.time()) end
+        times = times + (line.time and 1 or 0)
+      end
+      assert.equal(2, times)
+    end)
+
+    it("where it comes from, on every line", function()
+      start({ container_id = "ci-0a1b", cardinality = "low", timestamps = true, global_tags = { a = "b" } })
+      client:count("c"):inc()
+      client:histogram("h"):record(0.5)
+      flush()
+      for _, line in ipairs(bed:lines()) do
+        assert.same({ "ci-0a1b", "low", { "a:b" } }, { line.container, line.cardinality, line.tags })
+      end
+    end)
+  end)
+
+  describe("sends histograms as", function()
+    local function record(metric, n, factor)
+      for i = 1, n do
+        metric:record(i * (factor or 1) / n)
+      end
+    end
+
+    local function error_of(metric) return metric:value():error() end
+
+    it("gauges of percentiles: what came since the flush before", function()
+      start({ histograms = "percentiles", quantiles = { 0, 0.5, 0.999, 1 } })
+      local metric = client:histogram("lat")
+      metric:record(1000)
+      flush()
+      record(metric, 1000)
+      flush()
+      local gauges, bound = bed.agent.gauges, error_of(metric) + 1e-9
+      assert.equal(1000, gauges["lat.count"])
+      local expected = { avg = 0.5005, min = 0.001, max = 1, p0 = 0.001, p50 = 0.5, p99_9 = 0.999, p100 = 1 }
+      for name, value in pairs(expected) do
+        assert.near(value, gauges["lat." .. name], 2 * bound * value, name)
+      end
+      flush()
+      assert.same({}, bed:text())
+    end)
+
+    for mode, kind in pairs({ distribution = "d", histogram = "h" }) do
+      it(mode .. ", whose count is exact and whose quantiles agree within the errors", function()
+        start({ histograms = mode })
+        local metric = client:histogram("lat", { tags = { "a" } }):with("x")
+        record(metric, 20000, 3)
+        metric:record(0)
+        metric:record(-2)
+        flush()
+        for _, line in ipairs(bed:lines()) do
+          assert.equal(kind, line.type)
+        end
+        local id, sketch = "lat{a:x}", metric:value()
+        assert.equal(20002, bed.agent:count(id))
+        for _, q in ipairs({ 0.0001, 0.001, 0.1, 0.5, 0.9, 0.99, 0.999, 1 }) do
+          local wanted = sketch:quantile(q)
+          assert.near(wanted, bed.agent:quantile(id, q), math.abs(wanted) * (sketch:error() * 2 + 1 / 128), q)
+        end
+        record(metric, 77)
+        flush()
+        assert.equal(20079, bed.agent:count(id))
+      end)
+    end
+
+    it("timings in milliseconds, from the unit of the metric", function()
+      start({ histograms = "timing" })
+      local units = { seconds = 1000, milliseconds = 1, microseconds = 0.001, bytes = 1 }
+      for unit in pairs(units) do
+        client:histogram("in_" .. unit, { unit = unit }):record(0.25)
+      end
+      flush()
+      for unit, factor in pairs(units) do
+        local got = bed.agent:quantile("in_" .. unit, 1)
+        assert.near(0.25 * factor, got, 0.25 * factor * 0.001)
+      end
+      for _, line in ipairs(bed:lines()) do
+        assert.equal("ms", line.type)
+      end
+    end)
+
+    it("buckets: counts up to each bound that came since", function()
+      start({ histograms = "buckets" }, { buckets = { 1e-05, 0.5, 1 } })
+      local metric = client:histogram("lat", { tags = { "a" } }):with("x")
+      for _, value in ipairs({ 0, 0.5, 0.7, 3 }) do
+        metric:record(value)
+      end
+      flush()
+      assert.same({
+        "lat:1|c|#a:x,le:1e-05",
+        "lat:2|c|#a:x,le:0.5",
+        "lat:3|c|#a:x,le:1",
+        "lat:4|c|#a:x,le:Inf",
+      }, bed:text())
+      metric:record(0.8)
+      flush()
+      assert.same({ "lat:1|c|#a:x,le:1", "lat:1|c|#a:x,le:Inf" }, bed:text())
+    end)
+
+    it("some of the buckets, which are counted when only the exporter names them", function()
+      start({ histograms = "buckets", buckets = { 2, 8 } })
+      local metric = client:histogram("lat")
+      for value = 1, 10 do
+        metric:record(value)
+      end
+      flush()
+      assert.same({ "lat:10|c|#le:Inf", "lat:2|c|#le:2", "lat:8|c|#le:8" }, bed:text())
+    end)
+
+    it("a rule for the metric says", function()
+      start({
+        namespace = "app",
+        per_metric = {
+          { match = "full", name = "http.a", histograms = "percentiles", quantiles = { 0.25 } },
+          { match = "prefix", name = "http.", histograms = "timing" },
+          { match = "suffix", name = "_bytes", histograms = "buckets", buckets = { 100 } },
+          { match = "^db%.", histograms = "histogram" },
+        },
+      })
+      local spec = { namespace = { "http" }, unit = "seconds" }
+      client:histogram("a", spec):record(1)
+      client:histogram("b", spec):record(1)
+      client:histogram("c", { namespace = { "db" } }):record(1)
+      client:histogram("d_bytes"):record(1)
+      client:histogram("e"):record(0)
+      flush()
+      local types = {}
+      for _, line in ipairs(bed:lines()) do
+        types[line.name .. (line.tags[1] and "{" .. line.tags[1] .. "}" or "")] = line.type
+      end
+      assert.same({
+        ["app.http.a.count"] = "g",
+        ["app.http.a.avg"] = "g",
+        ["app.http.a.min"] = "g",
+        ["app.http.a.max"] = "g",
+        ["app.http.a.p25"] = "g",
+        ["app.http.b"] = "ms",
+        ["app.db.c"] = "h",
+        ["app.d_bytes{le:100}"] = "c",
+        ["app.d_bytes{le:Inf}"] = "c",
+        ["app.e"] = "d",
+      }, types)
+    end)
+
+    it("one value with a rate where many were the same, none heavier than max_weight", function()
+      start({ max_weight = 1000 })
+      local metric = client:histogram("same")
+      for _ = 1, 12345 do
+        metric:record(0)
+      end
+      flush()
+      local lines = bed:lines()
+      table.sort(lines, function(a, b) return a.rate < b.rate end)
+      assert.same({ 0.001, 12 }, { lines[1].rate, #lines[1].values })
+      assert.same({ 345, 1 }, { math.floor(1 / lines[2].rate), #lines[2].values })
+      assert.equal(12345, bed.agent:count("same"))
+    end)
+
+    it("finite numbers, whatever was recorded", function()
+      start({ histograms = "timing" })
+      local metric = client:histogram("far", { unit = "days" })
+      for _, value in ipairs({ 1.7e308, -1.7e308, 5e-324, -5e-324, 0 }) do
+        metric:record(value)
+      end
+      flush()
+      assert.equal(5, bed.agent:count("far"))
+    end)
+  end)
+
+  describe("with the dialect statsd", function()
+    it("folds tag values into names, packs no values, and sends no tags", function()
+      start({ dialect = "statsd", histograms = "timing", namespace = "app", global_tags = { env = "prod" } })
+      local hits = client:count("hits", { tags = { "uri", { tag = "zone", optional = true } } })
+      hits:with("/a.b|c:d\n", nil):inc(2)
+      local lat = client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with("x")
+      for i = 1, 100 do
+        lat:record(i / 100)
+      end
+      client:gauge("temp"):set(-4)
+      flush()
+      local agent = bed.agent
+      assert.equal(2, agent.counts["app.hits._a_b_c_d_.none"])
+      assert.equal(100, agent:count("app.lat.x"))
+      assert.near(500, agent:quantile("app.lat.x", 0.5), 5)
+      client:gauge("temp"):set(-7)
+      flush()
+      assert.equal(-7, agent.gauges["app.temp"])
+    end)
+
+    it("sends percentiles and buckets under names of their own", function()
+      start({ dialect = "statsd", per_metric = { { match = "suffix", name = "_b", histograms = "buckets" } } }, {
+        buckets = { 0.5, 10 },
+      })
+      client:histogram("a", { tags = { "t" } }):with("v"):record(-1)
+      client:histogram("a_b"):record(1)
+      flush()
+      local agent = bed.agent
+      assert.same({ ["a_b.le_10"] = 1, ["a_b.le_Inf"] = 1 }, { ["a_b.le_10"] = agent.counts["a_b.le_10"],
+        ["a_b.le_Inf"] = agent.counts["a_b.le_Inf"] })
+      assert.same({ 1, -1, -1 }, { agent.gauges["a.v.count"], agent.gauges["a.v.min"], agent.gauges["a.v.max"] })
+    end)
+  end)
+
+  -- Text that has all that may stand in a forged line, cut and mixed with bytes of every kind.
+  local PIECES = {
+    "|", "#", ",", ":", "\n", "\r", "@", "\0", " ", "|c|#x:y", "a", "b9", "_", "-", ".", "/", "é", "ß", "€", "😀",
+    "\194\133", "\226\128\168", "\226\128\169", "\226\128\166", "\239\187\191", "\240\144", "\255", "\237\160\128",
+    "\192\128", "\127", "~", "evil:1|g\nevil:2|c", "1", "\226\128", ("x"):rep(60), ("é"):rep(50), ":",
+  }
+
+  local function hostile()
+    local parts = {}
+    for i = 1, math.random(1, 8) do
+      parts[i] = PIECES[math.random(#PIECES)]
+      if math.random(4) == 1 then parts[i] = string.char(math.random(0, 255)) end
+    end
+    return table.concat(parts)
+  end
+
+  -- The values that the series of a metric have, as other exporters are given them.
+  local function values_of(seen)
+    return {
+      export = function(_, batch)
+        for m in batch:each() do
+          if m.name == "hits" then seen[#seen + 1] = m.tags[1] and m.tags[1][2] or "" end
+        end
+        return true
+      end,
+    }
+  end
+
+  for _, dialect in ipairs({ "dogstatsd", "statsd" }) do
+    it("makes of 10,000 hostile tag values what names.lua does, dialect " .. dialect, function()
+      math.randomseed(20240501)
+      bed = beds.new({ dialect = dialect, namespace = "n" })
+      local seen, expected, got = {}, {}, {}
+      client = bed:start({ exporters = { bed:exporter(), values_of(seen) } })
+      local hits = client:count("hits", { tags = { "uri" } })
+      for _ = 1, 10000 do
+        hits:with(hostile()):inc()
+      end
+      flush()
+      for i, value in ipairs(seen) do
+        expected[i] = dialect == "statsd" and names.folded("n.hits", { value }, 1) .. ":"
+          or "n.hits:" .. (value ~= "" and names.tag("uri", value) or "")
+      end
+      for _, line in ipairs(bed:lines()) do
+        local tag = dialect == "statsd" and line.name .. ":" or "n.hits:" .. (line.tags[1] or "")
+        got[#got + 1] = tag
+        assert.is_true(#line.tags <= 1)
+      end
+      assert.is_true(#seen > 5000)
+      table.sort(expected)
+      table.sort(got)
+      assert.equal(table.concat(expected, "\n"), table.concat(got, "\n"))
+      local sum = 0
+      for id, n in pairs(bed.agent.counts) do
+        if id:find("^n%.hits") then sum = sum + n end
+      end
+      assert.equal(10000, sum)
+    end)
+  end
+
+  -- Metrics of all kinds with up to four tags, and what was recorded to them by "name{tags}" as it has to arrive.
+  local function random_metrics(n)
+    local list = {}
+    for i = 1, n do
+      local kind, tags = ({ "count", "gauge", "histogram" })[i % 3 + 1], {}
+      for k = 1, math.random(0, 4) do
+        tags[k] = "t" .. k
+      end
+      list[i] = { kind = kind, tags = tags, name = "m" .. i, metric = client[kind](client, "m" .. i, { tags = tags }) }
+    end
+    return list
+  end
+
+  -- The number keeps apart what replacements would make one.
+  local function random_series(m)
+    local values, tags = {}, { "env:a_b_c" }
+    for k, key in ipairs(m.tags) do
+      local piece = math.random(#PIECES)
+      values[k] = PIECES[piece]:gsub("[%z\128-\255]", "x") .. piece * 100 + math.random(20)
+      tags[#tags + 1] = names.tag(key, values[k])
+    end
+    table.sort(tags)
+    return m.metric:with(unpack(values, 1, #m.tags)), ("f.%s{%s}"):format(m.name, table.concat(tags, ","))
+  end
+
+  it("gives back every series and value of random metrics, flush by flush", function()
+    math.randomseed(7)
+    start({ namespace = "f", global_tags = { env = "a,b|c" }, container_id = "in-42", timestamps = true })
+    local metrics, counts, gauges, histograms = random_metrics(30), {}, {}, {}
+    local function record()
+      local m = metrics[math.random(#metrics)]
+      local series, id = random_series(m)
+      if m.kind == "count" then
+        local n = math.random(0, 2 ^ 30)
+        series:inc(n)
+        counts[id] = (counts[id] or 0) + n
+      elseif m.kind == "gauge" then
+        gauges[id] = (math.random() - 0.5) * 10 ^ math.random(-300, 300)
+        series:set(gauges[id])
+      else
+        series:record(math.random())
+        histograms[id] = (histograms[id] or 0) + 1
+      end
+    end
+    for _ = 1, 6 do
+      for _ = 1, 2000 do
+        record()
+      end
+      flush()
+    end
+    local agent = bed.agent
+    for id, n in pairs(counts) do
+      assert.equal(n, agent.counts[id] or 0, id)
+    end
+    for id, value in pairs(gauges) do
+      assert.equal(value, agent.gauges[id], id)
+    end
+    for id, n in pairs(histograms) do
+      assert.equal(n, agent:count(id), id)
+    end
+  end)
+
+  it("has the same sample rate for each weight to 100,000 in C as in Lua", function()
+    local text = ffi.new("char[32]")
+    for n = 2, 100000 do
+      local rate = ffi.string(text, C.chalk_statsd_rate(text, n))
+      if rate ~= weights.rate(n) then error(("%d: %s, %s"):format(n, rate, weights.rate(n))) end
+    end
+    assert.equal("1", ffi.string(text, C.chalk_statsd_rate(text, 1)))
+    for n = 100001, 1000000, 997 do
+      local inverse = 1 / tonumber(ffi.string(text, C.chalk_statsd_rate(text, n)))
+      assert.is_true(math.floor(inverse) == n and inverse - n < 1e-6)
+    end
+  end)
+
+  describe("packs lines", function()
+    for _, limit in ipairs({ 200, 512, 1432, 8192 }) do
+      it(("into packets of at most %d bytes, full ones, without splitting any"):format(limit), function()
+        start({ max_packet = limit })
+        local hits = client:count("hits", { tags = { "uri" } })
+        local lat = client:histogram("lat")
+        for i = 1, 2000 do
+          hits:with("/" .. i):inc(i)
+          lat:record(i)
+        end
+        flush()
+        local bytes = 0
+        for _, packet in ipairs(bed.packets) do
+          assert.is_true(#packet <= limit, #packet)
+          bytes = bytes + #packet
+        end
+        assert.is_true(#bed.packets < 1.35 * bytes / limit + 2, #bed.packets .. " packets for " .. bytes)
+        assert.equal(2000, bed.agent:count("lat"))
+        assert.equal(2001000, (function()
+          local sum = 0
+          for i = 1, 2000 do
+            sum = sum + bed.agent.counts["hits{uri:/" .. i .. "}"]
+          end
+          return sum
+        end)())
+      end)
+    end
+
+    it("and leaves out one that is too long, counts it and names its metric once", function()
+      start({ max_packet = 128, telemetry = true })
+      local hits = client:count("hits", { tags = { "uri" } })
+      for _ = 1, 3 do
+        hits:with(("x"):rep(150)):inc()
+        hits:with("short"):inc()
+        flush()
+      end
+      flush()
+      assert.same({ ["hits{uri:short}"] = 3 }, { ["hits{uri:short}"] = bed.agent.counts["hits{uri:short}"] })
+      assert.is_nil(table.concat(bed:text()):find("xxx", 1, true))
+      assert.equal(3, bed.agent.counts["chalk.client.lines_dropped"])
+      assert.equal(1, #said)
+      local words = "hits: a line is longer than max_packet, 128 bytes, and is not sent to unixgram:"
+      assert.equal(words, said[1]:sub(1, #words))
+    end)
+  end)
+
+  it("tells what it sent itself, where that is asked for", function()
+    start({ telemetry = true, global_tags = { env = "x" }, container_id = "me" })
+    local hits = client:count("hits")
+    local packets, bytes = 0, 0
+    for i = 1, 5 do
+      hits:inc()
+      flush()
+      if i < 5 then packets = packets + #bed.packets end
+      for _, packet in ipairs(bed.packets) do
+        if i < 5 or packet:find("hits", 1, true) then bytes = bytes + #packet end
+      end
+    end
+    local counts = bed.agent.counts
+    assert.equal(packets + 1, counts["chalk.client.packets_sent{env:x}"])
+    assert.equal(bytes, counts["chalk.client.bytes_sent{env:x}"])
+    assert.is_nil(counts["chalk.client.packets_dropped{env:x}"])
+  end)
+
+  it("flushes by hand in a callback of the loop, where nothing can wait but by blocking", function()
+    local uv = require("luv")
+    start({ write_timeout = 5 }, nil, "udp")
+    client:count("hits"):inc(4)
+    local result
+    local timer = uv.new_timer()
+    timer:start(1, 0, function() result = { client:flush(5) } end)
+    uv.run("once")
+    timer:close()
+    uv.run("nowait")
+    assert.same({ true }, result)
+    bed:read()
+    assert.equal(4, bed.agent.counts.hits)
+    bed:die()
+    client:count("hits"):inc()
+    timer = uv.new_timer()
+    timer:start(1, 0, function() result = { client:flush(5) } end)
+    uv.run("once")
+    timer:close()
+    uv.run("nowait")
+    assert.same({ true }, result)
+    assert.truthy(said[1]:find("Connection refused", 1, true))
+  end)
+end)
