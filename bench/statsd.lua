@@ -92,7 +92,7 @@ end
 ---@return number render lines in packets, without sending
 function M.mixed(mode)
   local client, record = mixed(1000)
-  local bed = bed_of(client, { histograms = mode, quantiles = { 0.5, 0.9, 0.95, 0.99 } })
+  local bed = bed_of(client, { histograms = mode, quantiles = { 0.5, 0.9, 0.95, 0.99 }, max_packet = 8192 })
   local export = median_of(bed, record, 200)
   local socket = bed.exporter.socket
   local send, confirm, open, finish = socket.send, socket.confirm, socket.open, socket.finish

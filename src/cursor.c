@@ -148,15 +148,13 @@ int64_t chalk_cursor_delta(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
 
 chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   const snapshot_detail *d = snapshot_detail_of(s, i);
-  chalk_sketch *before = d ? chalk_sketch_new(0.0001, d->sketch->max_buckets) : NULL;
-  if (!before) return NULL;
-  before->scale = d->sketch->scale;
+  if (!d) return NULL;
   uint64_t sent = sent_of(c, &s->entries[i]);
-  chalk_sketch *delta = NULL;
-  if (!sent || stored_load(c->segment, sent, NULL, before) == CHALK_OK) {
-    delta = sketch_difference(d->sketch, before);
-  }
-  chalk_sketch_free(before);
+  chalk_sketch before = {.scale = d->sketch->scale};
+  bool known = !sent || stored_sketch(c->segment, sent, &before) == CHALK_OK;
+  chalk_sketch *delta = known ? sketch_difference(d->sketch, &before) : NULL;
+  free(before.positive.at);
+  free(before.negative.at);
   return delta;
 }
 

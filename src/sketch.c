@@ -290,15 +290,26 @@ static void clip(chalk_sketch *d, const chalk_sketch *all) {
   d->min = low, d->max = high;
 }
 
+static bool side_copy(sketch_side *side, const sketch_side *from, int steps) {
+  if (from->n == 0) return true;
+  side->at = malloc(from->n * sizeof *side->at);
+  if (!side->at) return false;
+  memcpy(side->at, from->at, from->n * sizeof *side->at);
+  side->n = side->room = from->n;
+  if (steps > 0) side_coarsen(side, steps);
+  return true;
+}
+
 chalk_sketch *sketch_difference(const chalk_sketch *now, const chalk_sketch *before) {
   chalk_sketch *d = chalk_sketch_new(0.5, now->max_buckets);
   if (!d) return NULL;
   d->scale = before->scale < now->scale ? before->scale : now->scale;
-  if (chalk_sketch_merge(d, now) != CHALK_OK) {
+  int steps = now->scale - d->scale;
+  if (!side_copy(&d->positive, &now->positive, steps) || !side_copy(&d->negative, &now->negative, steps)) {
     chalk_sketch_free(d);
     return NULL;
   }
-  d->zero -= before->zero < d->zero ? before->zero : d->zero;
+  d->zero = now->zero - (before->zero < now->zero ? before->zero : now->zero);
   d->count = d->zero + side_subtract(&d->positive, &before->positive, before->scale - d->scale) +
              side_subtract(&d->negative, &before->negative, before->scale - d->scale);
   d->sum = now->sum - before->sum;

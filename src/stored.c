@@ -75,11 +75,17 @@ static int load_side(const stored *s, uint32_t first, uint32_t n, sketch_side *s
   return side->n == n ? CHALK_OK : CHALK_EMEMORY;
 }
 
-static int load_sketch(const stored *s, chalk_sketch *into) {
-  chalk_sketch k = {.count = s->count, .zero = s->zero, .sum = s->sum, .min = s->min, .max = s->max};
-  k.scale = s->scale;
-  int e = load_side(s, 0, s->n_positive, &k.positive);
-  if (e == CHALK_OK) e = load_side(s, s->n_positive, s->n_negative, &k.negative);
+int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k) {
+  const stored *s = segment_at(g, offset);
+  *k = (chalk_sketch){.count = s->count, .zero = s->zero, .sum = s->sum, .min = s->min, .max = s->max};
+  k->scale = s->scale;
+  int e = load_side(s, 0, s->n_positive, &k->positive);
+  return e == CHALK_OK ? load_side(s, s->n_positive, s->n_negative, &k->negative) : e;
+}
+
+static int merge_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *into) {
+  chalk_sketch k;
+  int e = stored_sketch(g, offset, &k);
   if (e == CHALK_OK) e = chalk_sketch_merge(into, &k);
   free(k.positive.at);
   free(k.negative.at);
@@ -93,7 +99,7 @@ int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, cha
     for (uint32_t i = 0; i <= s->les; i++) sum->le[i] += s->counts[i];
     sum->sum += s->sum;
   }
-  return k ? load_sketch(s, k) : CHALK_OK;
+  return k ? merge_sketch(g, offset, k) : CHALK_OK;
 }
 
 bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *k) {

@@ -16,6 +16,8 @@ uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sk
 uint64_t stored_take(chalk_segment *g, uint32_t id);
 /* Reads back; adds to `sum` (may be NULL) and merges into `sketch`. */
 int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, chalk_sketch *sketch);
+/* The sketch alone; whatever is returned, the sides of `k` are the caller's to free. */
+int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k);
 /* Whether the block holds just as many values as these. */
 bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *sketch);
 void stored_give(chalk_segment *g, uint64_t offset);
