@@ -8,6 +8,7 @@ local export = require "export"
 local harness = require "harness"
 local processes = require "processes"
 local record = require "record"
+local statsd = require "statsd"
 
 local MOST, TIMES = 50, 3
 local mode = arg[1]
@@ -99,6 +100,16 @@ if mode ~= "--gate" then
   local flush, walk = export.flush(100000)
   row("flush of 100,000 counts on the flush thread, each() read", flush, "ms", "at most 60", flush <= 60)
   row("  of which the exporter's walk", walk, "ms")
+  for _, mode_and_target in ipairs { { "distribution", 150 }, { "percentiles", 600 } } do
+    local name, target = mode_and_target[1], mode_and_target[2]
+    local sent, packed = statsd.mixed(name)
+    row("statsd: 1,000 mixed metrics, " .. name, sent, "us", "at most " .. target, sent <= target)
+    row("  of which without sending", packed, "us")
+  end
+  local changed, unchanged, fill = statsd.counts(100000)
+  row("statsd: 100,000 counts that changed, over UDP", changed, "ms", "at most 60", changed <= 60)
+  row("  how full their packets are", fill * 100, "%", "at least 95", fill >= 0.95)
+  row("statsd: 100,000 counts, none changed", unchanged, "ms", "at most 5", unchanged <= 5)
   local pipe = io.popen((os.getenv "LUAJIT" or "luajit") .. " -joff bench/run.lua --paths 2>/dev/null")
   for line in pipe:lines() do
     local name, ns = line:match "^(.-)\t(.+)$"

@@ -21,9 +21,9 @@ static bool is_claimed(const header *h, uint32_t generation) {
   return (uint32_t)(claim >> 32) > generation && milliseconds() - (uint32_t)claim < CLAIM;
 }
 
-static bool has_sat(const chalk_segment *g) { return g->sitter == (uint32_t)getpid(); }
+static bool has_sat(const chalk_segment *g) { return atomic_load(&g->sitter) == (uint32_t)getpid(); }
 
-static bool is_lost(const chalk_segment *g) { return has_sat(g) && g->seat != atomic_load(&g->head->seat); }
+static bool is_lost(const chalk_segment *g) { return has_sat(g) && atomic_load(&g->seat) != atomic_load(&g->head->seat); }
 
 static segment_lock *lock_of(chalk_segment *g, uint32_t seat) { return &g->head->seats[seat % SEATS]; }
 
@@ -68,8 +68,8 @@ int chalk_hold(chalk_segment *g, uint32_t generation) {
   if (!sit(g, seat, &orphaned) && !succeed(g, &seat)) return 0;
   if (orphaned) atomic_store(&h->recount, 1); /* it may have died at reclaiming, a number freed and not counted */
   atomic_store(&h->leaving, 0);
-  g->seat = seat;
-  g->sitter = (uint32_t)getpid();
+  atomic_store(&g->seat, seat);
+  atomic_store(&g->sitter, (uint32_t)getpid());
   process_own(&h->flusher);
   chalk_heartbeat(g);
   return 1;
@@ -77,8 +77,8 @@ int chalk_hold(chalk_segment *g, uint32_t generation) {
 
 void chalk_release(chalk_segment *g) {
   if (!is_lost(g)) atomic_store(&g->head->flusher.pid, 0);
-  segment_lock_give(lock_of(g, g->seat));
-  g->sitter = 0;
+  atomic_store(&g->sitter, 0); /* before another thread of this process may sit */
+  segment_lock_give(lock_of(g, atomic_load(&g->seat)));
 }
 
 bool role_reserve(chalk_segment *g, uint32_t generation) {
