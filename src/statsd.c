@@ -15,9 +15,10 @@
 #include "key.h"
 #include "sketch.h"
 #include "snapshot.h"
+#include "statsd_text.h"
 #include "text.h"
 
-enum { TAG = 200, PART = 128, HASH = 9, RATE = 24, ROOM = 4096 }; /* characters of a tag, of a value in a name */
+enum { TAG = 200, RATE = 24, ROOM = 4096 }; /* TAG: characters of a tag */
 enum { JOINT = 1 }; /* for the newline between lines that have to be in one packet; no text has it */
 
 typedef struct sent_gauge {
@@ -88,73 +89,6 @@ static inline char *append(char *o, const char *s, size_t n) {
   return o + n;
 }
 
-/* Tags */
-
-/* Tags */
-
-/* 32 bits of FNV-1a, as text after "_". */
-static char *put_hash(char *o, const char *s, size_t n) {
-  uint32_t h = 2166136261u;
-  for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 16777619u;
-  *o++ = '_';
-  for (int shift = 28; shift >= 0; shift -= 4) *o++ = "0123456789abcdef"[h >> shift & 15];
-  return o;
-}
-
-/* Which bytes may stand in a value, as sets: letters, digits, _ and -; in a tag also . / and : */
-static const uint64_t in_tag[4] = {0x07ffe00000000000, 0x07fffffe87fffffe};
-static const uint64_t in_name[4] = {0x03ff200000000000, 0x07fffffe87fffffe};
-
-static inline char kept(const uint64_t *set, unsigned char c) { return set[c >> 6] >> (c & 63) & 1 ? (char)c : '_'; }
-
-static bool is_first(char c) { return ((unsigned char)c & 0xc0) != 0x80; }
-
-/* A key's values are valid UTF-8. How many bytes of it are one character that ends lines: C1, U+2028, U+2029. */
-static uint32_t control_at(const char *s, uint32_t left) {
-  const unsigned char *u = (const unsigned char *)s;
-  if (left >= 2 && u[0] == 0xc2 && u[1] < 0xa0) return 2;
-  return left >= 3 && u[0] == 0xe2 && u[1] == 0x80 && (u[2] == 0xa8 || u[2] == 0xa9) ? 3 : 0;
-}
-
-static char *put_long_value(char *o, const char *value, uint32_t n, size_t most) {
-  char *cut = NULL;
-  size_t characters = 0;
-  for (uint32_t i = 0; i < n;) {
-    unsigned char c = (unsigned char)value[i];
-    if (is_first(value[i])) {
-      if (characters == most) return put_hash(cut, value, n);
-      if (characters++ == most - HASH) cut = o;
-    }
-    uint32_t control = control_at(value + i, n - i);
-    *o++ = control ? '_' : c >= 0x80 ? (char)c : kept(in_tag, c);
-    i += control ? control : 1;
-  }
-  return o;
-}
-
-/* The value with what may not stand in a tag replaced; at most `most` characters. Room: n + HASH. */
-static char *put_value(char *o, const char *value, uint32_t n, size_t most) {
-  char *start = o;
-  unsigned char high = 0;
-  uint32_t i = 0;
-  for (; n <= most && i < n && high < 0x80; i++) {
-    unsigned char c = (unsigned char)value[i];
-    high |= c;
-    *o++ = kept(in_tag, c);
-  }
-  if (i < n || high >= 0x80) o = put_long_value(start, value, n, most);
-  if (o > start && o[-1] == ':') o[-1] = '_';
-  return o;
-}
-
-static char *put_folded(char *o, const char *value, uint32_t n) {
-  *o++ = '.';
-  if (n == 0) return append(o, "none", 4);
-  uint32_t size = n > PART ? PART - HASH : n;
-  for (uint32_t i = 0; i < size; i++) *o++ = kept(in_name, (unsigned char)value[i]);
-  return n > PART ? put_hash(o, value, n) : o;
-}
-
 /* The sizes of a family's texts. */
 typedef struct shape {
   const chalk_statsd_family *f;
@@ -167,8 +101,7 @@ static void measure(shape *h, const chalk_statsd_family *f) {
   h->type = strlen(f->type), h->timestamp = strlen(f->timestamp);
   for (uint32_t i = 0; i < f->n_labels; i++) {
     h->labels[i] = strlen(f->labels[i]);
-    h->label_characters[i] = 0;
-    for (const char *s = f->labels[i]; *s; s++) h->label_characters[i] += is_first(*s);
+    h->label_characters[i] = statsd_text_characters(f->labels[i]);
   }
 }
 
@@ -182,14 +115,14 @@ typedef struct frame {
 } frame;
 
 static void put_name(chalk_statsd *k, const frame *e, const char *suffix) {
-  size_t suffix_size = strlen(suffix), folded = e->f->fold ? e->key_size + e->f->n_labels * (HASH + 5) : 0;
+  size_t suffix_size = strlen(suffix), folded = e->f->fold ? e->key_size + e->f->n_labels * (STATSD_TEXT_MORE + 5) : 0;
   char *o = reserve(k, e->h->name + folded + suffix_size + 1);
   if (!o) return;
   o = append(o, e->f->name, e->h->name);
   if (e->f->fold) {
     uint32_t at = 0, n;
     const char *value;
-    while (key_next(e->key, e->key_size, &at, &value, &n)) o = put_folded(o, value, n);
+    while (key_next(e->key, e->key_size, &at, &value, &n)) o = statsd_text_folded(o, value, n);
   }
   o = append(o, suffix, suffix_size);
   *o++ = ':';
@@ -219,14 +152,14 @@ static char *put_tags(char *o, const frame *e) {
     if (any) *o++ = ',';
     o = append(o, e->f->labels[i], e->h->labels[i]);
     *o++ = ':';
-    o = put_value(o, value, n, TAG - 1 - e->h->label_characters[i]);
+    o = statsd_text_value(o, value, n, TAG - 1 - e->h->label_characters[i]);
     any = true;
   }
   return any ? o : start;
 }
 
 static size_t tags_room(const frame *e) {
-  size_t n = 2 + e->h->tags + e->key_size + e->f->n_labels * (HASH + 2);
+  size_t n = 2 + e->h->tags + e->key_size + e->f->n_labels * (STATSD_TEXT_MORE + 2);
   for (uint32_t i = 0; i < e->f->n_labels; i++) n += e->h->labels[i];
   return n;
 }
@@ -303,37 +236,6 @@ void chalk_statsd_forget(chalk_statsd *k) {
 }
 
 /* Histograms */
-
-/* As receivers compute: the decimal to a double, its inverse cut to a whole number. */
-static bool is_rate(uint64_t digits, uint64_t power, uint64_t n) {
-  double inverse = 1 / ((double)digits / (double)power);
-  return (uint64_t)inverse == n && inverse - (double)n < 1e-6;
-}
-
-/*
- * The shortest decimal r with floor(1 / r) = n and 1 / r - n < 1e-6. Of d digits that is floor(10^d / n) / 10^d or, where
- * 1 / n is that very decimal and rounding puts its inverse under n, the one below.
- */
-size_t chalk_statsd_rate(char *out, uint64_t n) {
-  if (n <= 1) {
-    *out = '1';
-    return 1;
-  }
-  uint64_t power = 1;
-  for (int digits = 1; digits <= 18; digits++) {
-    power *= 10;
-    uint64_t m = power / n;
-    if (m > 1 && !is_rate(m, power, n)) m--;
-    if (m == 0 || !is_rate(m, power, n)) continue;
-    char text[TEXT_NUMBER_MAX];
-    size_t size = text_uint(text, m), zeros = (size_t)digits - size;
-    memcpy(out, "0.", 2);
-    memset(out + 2, '0', zeros);
-    memcpy(out + 2 + zeros, text, size);
-    return 2 + zeros + size;
-  }
-  return 0;
-}
 
 static double representative(const chalk_bucket *b) {
   double l = b->lower, u = b->upper;

@@ -170,8 +170,8 @@ local function bind_once(state, texts)
   end
 end
 
--- Asks the core for the series of these texts; the handle, and whether it may be remembered: raw values are only if they
--- are stored as they are, else endlessly many of them could lead to one series.
+-- Asks the core for the series of these texts; the handle, and whether it may be remembered: raw values are only if
+-- they are stored as they are, else endlessly many of them could lead to one series.
 local function bind(state, texts)
   local client = state.client
   client:on_stale()

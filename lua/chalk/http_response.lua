@@ -3,7 +3,8 @@
 -- A handler answers with a status, headers and a body: a string, or a function that returns the next piece and nil at
 -- the end. frame() turns that into a head, which is sent at once, and a pull: a function that returns the next bytes
 -- to send, "" when there are none yet, and nil at the end. Pulls are stacked: the body, around it gzip, around that
--- chunks, which are lists of strings. Nothing is made before it is asked for, so what a response holds is one piece, however long it is.
+-- chunks, which are lists of strings. Nothing is made before it is asked for, so what a response holds is one piece,
+-- however long it is.
 
 local gzip = require("chalk.gzip")
 local parser = require("chalk.http_parser")
