@@ -23,7 +23,9 @@ static bool is_claimed(const header *h, uint32_t generation) {
 
 static bool has_sat(const chalk_segment *g) { return atomic_load(&g->sitter) == (uint32_t)getpid(); }
 
-static bool is_lost(const chalk_segment *g) { return has_sat(g) && atomic_load(&g->seat) != atomic_load(&g->head->seat); }
+static bool is_lost(const chalk_segment *g) {
+  return has_sat(g) && atomic_load(&g->seat) != atomic_load(&g->head->seat);
+}
 
 static segment_lock *lock_of(chalk_segment *g, uint32_t seat) { return &g->head->seats[seat % SEATS]; }
 
