@@ -348,9 +348,9 @@ int chalk_sketch_bucket(const chalk_sketch *k, uint32_t i, chalk_bucket *b) {
 static double representative(const chalk_bucket *b) {
   double l = b->lower < 0 ? -b->upper : b->lower, u = b->lower < 0 ? -b->lower : b->upper;
   if (u == 0) return 0;
-  double v = l / u;
-  v = l == 0 ? 0x1p-1074 : 2 * l / (1 + v); /* a lower bound that is no double: 2 l is the least there is, or less */
-  if (v > u || v != v) v = u;
+  /* A lower bound that is no double: 2 l is the least there is, or less. */
+  double v = l == 0 ? 0x1p-1074 : l / ((1 + l / u) / 2);
+  if (v > u) v = u;
   return b->lower < 0 ? -v : v;
 }
 

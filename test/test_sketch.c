@@ -1,6 +1,8 @@
 /* What is lost when these fail: a quantile is further off than the error that is stated beside it, or buckets are not
    the ones that OpenTelemetry and Prometheus would have, so that sketches no longer merge exactly. */
 
+#include <float.h>
+
 #include "common.h"
 
 #include "sketch.h"
@@ -186,6 +188,25 @@ static void test_extreme_quantiles(void **state) {
   chalk_sketch_free(k);
 }
 
+/* From the least double to the greatest, at every scale. The extremes are there so that they hide nothing. */
+static void test_every_magnitude(void **state) {
+  (void)state;
+  for (int n = 0; n < 4 * 2098; n++) {
+    double v = ldexp(1 + random_unit(), n / 4 - 1074);
+    if (n & 1) v = -v;
+    chalk_sketch *k = chalk_sketch_new(0.00001, 512);
+    chalk_sketch_add(k, -DBL_MAX, 1), chalk_sketch_add(k, v, 1), chalk_sketch_add(k, DBL_MAX, 1);
+    for (int scale = SKETCH_MOST_SCALE; scale >= SKETCH_LEAST_SCALE; scale--) {
+      sketch_coarsen(k, scale);
+      double got = chalk_sketch_quantile(k, 0.5);
+      if (!(fabs(got - v) <= chalk_sketch_error(k) * fabs(v) * (1 + 1e-9) + DBL_TRUE_MIN)) {
+        fail_msg("scale %d: the median is %a instead of %a", scale, got, v);
+      }
+    }
+    chalk_sketch_free(k);
+  }
+}
+
 static void test_empty(void **state) {
   (void)state;
   chalk_sketch *k = chalk_sketch_new(0.001, 512);
@@ -239,6 +260,7 @@ int main(void) {
       cmocka_unit_test(test_initial_error_holds_until_the_first_collapse),
       cmocka_unit_test(test_extremes),
       cmocka_unit_test(test_extreme_quantiles),
+      cmocka_unit_test(test_every_magnitude),
       cmocka_unit_test(test_empty),
       cmocka_unit_test(test_differences_add_up),
   };
