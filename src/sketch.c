@@ -344,8 +344,8 @@ int chalk_sketch_bucket(const chalk_sketch *k, uint32_t i, chalk_bucket *b) {
   return 1;
 }
 
-/* 2 l u / (l + u), written so that neither huge nor tiny bounds overflow. */
-static double representative(const chalk_bucket *b) {
+/* Written so that neither huge nor tiny bounds overflow. */
+double sketch_representative(const chalk_bucket *b) {
   double l = b->lower < 0 ? -b->upper : b->lower, u = b->lower < 0 ? -b->lower : b->upper;
   if (u == 0) return 0;
   /* A lower bound that is no double: 2 l is the least there is, or less. */
@@ -362,7 +362,7 @@ double chalk_sketch_quantile(const chalk_sketch *k, double q) {
   for (uint32_t i = 0; chalk_sketch_bucket(k, i, &b); i++) {
     below += b.count;
     if (below > rank) {
-      double v = representative(&b);
+      double v = sketch_representative(&b);
       return v < k->min ? k->min : v > k->max ? k->max : v;
     }
   }

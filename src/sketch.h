@@ -60,6 +60,8 @@ int sketch_scale_for(double error);
 double sketch_error_of(int scale);
 /* The lower bound of bucket `index`, which is the upper one of index - 1. */
 double sketch_bound(int32_t index, int scale);
+/* 2 lower upper / (lower + upper): what is at most the stated error from any value in the bucket. */
+double sketch_representative(const chalk_bucket *b);
 
 /* Whether a finite number can fall into this bucket, or into one near it: its bounds can be worked out. */
 static inline int sketch_index_fits(int32_t index, int scale) {

@@ -237,13 +237,6 @@ void chalk_statsd_forget(chalk_statsd *k) {
 
 /* Histograms */
 
-static double representative(const chalk_bucket *b) {
-  double l = b->lower, u = b->upper;
-  if (l == u || l == 0 || u == 0) return l == 0 ? u : l;
-  double v = 2 * (l / (l + u)) * u;
-  return isfinite(v) ? v : u;
-}
-
 static double clamped(double v) { return v > DBL_MAX ? DBL_MAX : v < -DBL_MAX ? -DBL_MAX : v; }
 
 static bool add_item(chalk_statsd *k, uint32_t *n, double value, uint64_t weight, uint64_t times) {
@@ -268,7 +261,7 @@ static uint32_t items_of(chalk_statsd *k, const chalk_statsd_family *f, const ch
   uint32_t n = 0;
   chalk_bucket b;
   for (uint32_t i = 0; chalk_sketch_bucket(d, i, &b); i++) {
-    double v = clamped(representative(&b) * f->factor);
+    double v = clamped(sketch_representative(&b) * f->factor);
     uint64_t rest = b.count % f->max_weight, whole = b.count / f->max_weight;
     if (whole && !add_item(k, &n, v, f->max_weight, whole)) break;
     if (rest && !add_item(k, &n, v, rest, 1)) break;
