@@ -15,7 +15,7 @@ local ROUNDS = tonumber(arg[1]) or 5
 local WORKERS = 2
 local RATE, SECONDS, CONNECTIONS = 2000, 6, 32
 local COUNTS, HISTOGRAMS = 120000, 20000 -- of 1 and of 14 lines
-local WARM, WRK = 3, 2
+local WARM, WRK = 3, 1
 
 local root = assert(uv.fs_realpath(here .. ".."))
 local build = os.getenv "BUILD" or root .. "/build"
@@ -155,7 +155,8 @@ local function wrk(nginx, path)
   return assert(tonumber(output:match "Requests/sec:%s+([%d.]+)"), output)
 end
 
--- Alternating, in both orders; the first round warms up.
+-- Alternating, in both orders; the first round warms up. Many short rounds, since a machine swings by more than what is
+-- measured.
 local function throughput()
   local plain, chalk = start("plain", WORKERS, 0, 0), start("chalk", WORKERS, 0, 0)
   local cases = {
@@ -167,7 +168,7 @@ local function throughput()
   for _, case in ipairs(cases) do
     case.rates, case.ratios = {}, {}
   end
-  for round = 0, ROUNDS * 2 do
+  for round = 0, ROUNDS * 5 do
     local rates = {}
     for i = 1, #cases do
       local at = round % 2 == 0 and i or #cases + 1 - i

@@ -107,7 +107,11 @@ end
 
 --- Why these specs cannot run; nil when they can.
 ---@return string?
-function M.missing() return find().missing end
+function M.missing()
+  local missing = find().missing
+  if missing and os.getenv("CI") == "true" then error(missing, 0) end
+  return missing
+end
 
 --- A port that nobody listens at.
 ---@return integer

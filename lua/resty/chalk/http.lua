@@ -8,8 +8,7 @@
 -- tables of the texts that are allowed, and `with` finds the series by those: nothing is built while recording.
 
 local instance = require "resty.chalk.instance"
-local is_buckets = require("chalk.options").is_buckets
-local suggest = require("chalk.schema").suggest
+local option = require "chalk.options"
 
 local var, req = ngx.var, ngx.req
 local floor, max, tonumber, find = math.floor, math.max, tonumber, string.find
@@ -33,46 +32,31 @@ local function is_list(v)
   return next(v) == nil or #v > 0
 end
 
-local function is_switch(v) return type(v) == "boolean" end
-
 local function is_text(v) return type(v) == "string" end
 
 local function is_route(v) return type(v) == "function" or (is_text(v) and find(v, "^%$[%w_]+$") ~= nil) end
 
-local CHECKS = {
-  hosts = { is_list, "a list of host names" },
-  methods = { is_list, "a list of methods" },
-  status = { function(v) return v == "class" or v == "code" end, '"class" or "code"' },
-  route = { is_route, 'a variable such as "$route", or a function' },
-  buckets = { is_buckets, select(2, is_buckets()) },
-  bytes = { is_switch, "true or false" },
-  upstream = { is_switch, "true or false" },
-  cache = { is_switch, "true or false" },
-  namespace = { is_text, "a name" },
-  max_series = { function(v) return type(v) == "number" end, "a number" },
-}
+local is_switch = option.of_type("boolean", "true or false")
 
-local function names_of(set)
-  local names = {}
-  for name in pairs(set) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
+local CHECKS = {
+  hosts = function(v) return is_list(v), "a list of host names" end,
+  methods = function(v) return is_list(v), "a list of methods" end,
+  status = function(v) return v == "class" or v == "code", '"class" or "code"' end,
+  route = function(v) return is_route(v), 'a variable such as "$route", or a function' end,
+  buckets = option.is_buckets,
+  bytes = is_switch,
+  upstream = is_switch,
+  cache = is_switch,
+  namespace = option.of_type("string", "a name"),
+  max_series = option.of_type("number", "a number"),
+}
 
 local function fail(message) error("resty.chalk: http: " .. message, 0) end
 
 local function check(options)
   if type(options) ~= "table" then fail "options are a table" end
-  for name, value in pairs(options) do
-    local rule = CHECKS[name]
-    if not rule then
-      local hint = suggest(name, names_of(CHECKS))
-      fail(("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or ""))
-    end
-    if not rule[1](value) then fail(("%s must be %s"):format(name, rule[2])) end
-  end
+  local problems = option.problems(options, CHECKS)
+  if problems[1] then fail(table.concat(problems, "; ")) end
 end
 
 -- Where tags come from
