@@ -30,7 +30,7 @@
 extern "C" {
 #endif
 
-#define CHALK_ABI 1
+#define CHALK_ABI 2
 #pragma GCC visibility push(default)
 
 /* ffi: begin */
@@ -39,7 +39,7 @@ enum {
   CHALK_MESSAGE = 256, /* room for an error message */
   CHALK_TAGS = 32,     /* most tags of a metric */
   CHALK_LES = 64,      /* most `le` bounds of a histogram */
-  CHALK_NONE = -1,     /* as max_series */
+  CHALK_NONE = -1,     /* as max_series: neither limited nor counted, and out of the event tap */
   CHALK_VALUE = 512    /* longest tag value in bytes; what is longer is cut and gets a hash appended */
 };
 enum { CHALK_COUNT = 1, CHALK_GAUGE = 2, CHALK_HISTOGRAM = 3 };
@@ -64,6 +64,7 @@ typedef struct chalk_snapshot chalk_snapshot;
 typedef struct chalk_sketch chalk_sketch;
 typedef struct chalk_cursor chalk_cursor;
 typedef struct chalk_thread chalk_thread;
+typedef struct chalk_tap chalk_tap;
 
 /*
  * A handle on a series. To add n to a count without a call, do what the Lua accessors do, in this order: read `epoch`,
@@ -78,6 +79,7 @@ typedef struct chalk_series {
   chalk_writer *writer;
   void *histogram; /* its block, and what recording into it needs */
   const void *plan;
+  double bound;    /* as epoch, also while the event tap is on and that is NaN */
   uint32_t kind;   /* CHALK_COUNT ... */
   uint32_t client; /* free for the host: Lua keeps its client's number here */
   uint32_t metric;
@@ -294,6 +296,41 @@ int chalk_cursor_commit(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t
 
 /* The cumulative counts of a histogram entry's `le` bounds that came since, +Inf last; how many, 0 without memory. */
 uint32_t chalk_cursor_delta_les(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t i, uint64_t *counts);
+
+/*
+ * The event tap: each record as it happens. Where it is on, a record costs a call, and behind it an event is stored
+ * into a ring of the writer's; a ring that is full drops what comes. Kinds are 1 << CHALK_COUNT ...; a ring has room
+ * for at least so many events. Switching is the holder's; `widen` (by anybody) only adds to what is on.
+ */
+enum {
+  CHALK_EVENT_INC = 1, /* count: by a whole number */
+  CHALK_EVENT_SET = 2, /* gauge: to, or by */
+  CHALK_EVENT_UP = 3,
+  CHALK_EVENT_DOWN = 4,
+  CHALK_EVENT_RECORD = 5 /* histogram */
+};
+enum { CHALK_TAP_LEAST = 8192, CHALK_TAP_MOST = 1048576, CHALK_TAP_BATCH = 4096 };
+typedef struct chalk_event {
+  uint32_t series;
+  uint32_t generation;
+  uint32_t metric;
+  uint32_t verb; /* CHALK_EVENT_... */
+  double value;
+  uint64_t time; /* nanoseconds since 1970 */
+} chalk_event;
+void chalk_tap_switch(chalk_segment *segment, uint32_t kinds, uint32_t events, int widen);
+uint32_t chalk_tap_kinds(chalk_segment *segment);
+/* The reader's side: only the holder, one at a time. `keep`: with what is in the rings already. */
+chalk_tap *chalk_tap_open(chalk_segment *segment, int keep, char *message);
+void chalk_tap_close(chalk_tap *tap);
+/*
+ * Takes the next events out of the rings, at most CHALK_TAP_BATCH, in order of time; how many. 0: that was all there
+ * was when this pass began.
+ */
+uint32_t chalk_tap_read(chalk_tap *tap);
+const chalk_event *chalk_tap_events(const chalk_tap *tap);
+/* Events that found their ring full, since the last call. */
+uint64_t chalk_tap_dropped(chalk_tap *tap);
 
 /*
  * StatsD: lines of what came since, packed into packets of at most a size. Fill one family after the other; 1: the

@@ -13,6 +13,7 @@
 #include "residue.h"
 #include "series.h"
 #include "stored.h"
+#include "tap.h"
 #include "text.h"
 
 typedef struct extent {
@@ -301,7 +302,8 @@ static bool finish_passing(recovery *r) {
 static bool is_sound(recovery *r) {
   r->n = 0;
   return header_is_sound(r->g) && metrics_are_sound(r) && all_series_are_sound(r) && cells_are_sound(r) &&
-         cursors_are_sound(r) && stripes_are_sound(r) && heap_is_sound(r->g, r) && are_apart(r);
+         cursors_are_sound(r) && stripes_are_sound(r) && tap_is_sound(r, r->g) && heap_is_sound(r->g, r) &&
+         are_apart(r);
 }
 
 bool recover_check(chalk_segment *g) {
@@ -413,6 +415,7 @@ static void forget_owners(chalk_segment *g, bool rebooted) {
   header *h = g->head;
   for (uint32_t i = 1; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 0);
   atomic_store(&h->flusher.pid, 0);
+  atomic_store(&h->tap, 0);
   atomic_store(&h->heartbeat, 0);
   atomic_store(&h->done, atomic_load(&h->requested));
   if (!rebooted) return;

@@ -23,9 +23,7 @@ static bool is_claimed(const header *h, uint32_t generation) {
 
 static bool has_sat(const chalk_segment *g) { return atomic_load(&g->sitter) == (uint32_t)getpid(); }
 
-static bool is_lost(const chalk_segment *g) {
-  return has_sat(g) && atomic_load(&g->seat) != atomic_load(&g->head->seat);
-}
+bool role_is_lost(const chalk_segment *g) { return has_sat(g) && atomic_load(&g->seat) != atomic_load(&g->head->seat); }
 
 static segment_lock *lock_of(chalk_segment *g, uint32_t seat) { return &g->head->seats[seat % SEATS]; }
 
@@ -53,7 +51,9 @@ static bool succeed(chalk_segment *g, uint32_t *seat) {
   return taken;
 }
 
-int chalk_is_claimed(chalk_segment *g, uint32_t generation) { return is_lost(g) || is_claimed(g->head, generation); }
+int chalk_is_claimed(chalk_segment *g, uint32_t generation) {
+  return role_is_lost(g) || is_claimed(g->head, generation);
+}
 
 static _Thread_local chalk_segment *reserved;
 
@@ -78,7 +78,7 @@ int chalk_hold(chalk_segment *g, uint32_t generation) {
 }
 
 void chalk_release(chalk_segment *g) {
-  if (!is_lost(g)) atomic_store(&g->head->flusher.pid, 0);
+  if (!role_is_lost(g)) atomic_store(&g->head->flusher.pid, 0);
   atomic_store(&g->sitter, 0); /* before another thread of this process may sit */
   segment_lock_give(lock_of(g, atomic_load(&g->seat)));
 }
@@ -95,18 +95,18 @@ void role_unreserve(void) {
 }
 
 void chalk_leave(chalk_segment *g) {
-  if (!is_lost(g)) atomic_store(&g->head->leaving, 1);
+  if (!role_is_lost(g)) atomic_store(&g->head->leaving, 1);
 }
 
 bool role_is_left(const chalk_segment *g) { return atomic_load(&g->head->leaving); }
 
 void chalk_heartbeat(chalk_segment *g) {
-  if (!is_lost(g)) store_double(&g->head->heartbeat, chalk_now());
+  if (!role_is_lost(g)) store_double(&g->head->heartbeat, chalk_now());
 }
 
 bool role_enter(chalk_segment *g) {
   if (segment_lock_take(&g->head->acting)) atomic_store(&g->head->recount, 1);
-  if (!is_lost(g)) return true;
+  if (!role_is_lost(g)) return true;
   role_leave(g);
   return false;
 }

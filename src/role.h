@@ -16,6 +16,9 @@
 bool role_enter(chalk_segment *g);
 void role_leave(chalk_segment *g);
 
+/* Whether this process had the role and has lost it. */
+bool role_is_lost(const chalk_segment *g);
+
 /* Whether the holder is in its last flush. */
 bool role_is_left(const chalk_segment *g);
 

@@ -17,7 +17,7 @@ static void lock_new(segment_lock *lock) {
 
 void segment_locks_new(chalk_segment *g) {
   header *h = g->head;
-  lock_new(&h->registry), lock_new(&h->ids_lock), lock_new(&h->heap_lock), lock_new(&h->acting);
+  lock_new(&h->registry), lock_new(&h->ids_lock), lock_new(&h->heap_lock), lock_new(&h->acting), lock_new(&h->tap_lock);
   for (uint32_t i = 0; i < SEATS; i++) lock_new(&h->seats[i]);
   for (uint32_t i = 0; i < STRIPES; i++) lock_new(&g->stripes[i].lock);
 }

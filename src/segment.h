@@ -17,7 +17,7 @@
  *
  * Locks are robust and process-shared. Under each, every prefix of the stores leaves what the next owner can use, or
  * rebuild: what a lock protects is written so that one store publishes it. Order: stripe, then ids, then heap;
- * registry before stripe; acting before all of them.
+ * registry before stripe; acting before all of them; tap_lock before heap.
  */
 #ifndef SEGMENT_H
 #define SEGMENT_H
@@ -30,7 +30,7 @@
 #include "chalk.h"
 
 enum {
-  SEGMENT_LAYOUT = 1,
+  SEGMENT_LAYOUT = 2,
   WRITERS = 128,
   METRICS = 4096,
   STRIPES = 64,
@@ -66,6 +66,8 @@ typedef struct slot {
   shared_u64 seen;                /* the epoch its VM has acted on; store-release by the owner */
   shared_u64 uses[METRICS / 64];  /* metrics its VM has defined; set by the owner, read by the holder */
   shared_u64 chunks[CHUNKS / 64]; /* pieces of its row of cells that are real; store-release after fallocate */
+  shared_u64 ring;                /* its events, see tap.h; by the owner, store-release */
+  shared_u64 ring_old;            /* one that was too small and is empty; by the owner; freed by the reader */
 } slot;
 
 /* A stripe of the series table: chains of series through series.next. And a residue on its way, see residue.h. */
@@ -113,6 +115,7 @@ typedef struct series {
   shared_u64 key;
   shared_u32 key_size;
   uint32_t active; /* the holder's: something was recorded since creation */
+  uint32_t pass;   /* the holder's: of the event tap's reader, after which no event of it is left; 0: not dropped yet */
   shared_u64 drop_epoch;
   shared_u64 gauge; /* a `last` gauge: value and mark, doubles; written by every VM */
   shared_u64 mark;
@@ -157,6 +160,7 @@ typedef struct header {
   segment_lock heap_lock;
   segment_lock seats[SEATS]; /* of the flusher: the one in force is seats[seat % SEATS], see role.h */
   segment_lock acting;       /* over what only the flusher changes */
+  segment_lock tap_lock;     /* over the ring of slot 0 */
   _Alignas(64) shared_u32 max_series, max_buckets;
   shared_u32 start_scale, ids_top;
   shared_u32 live, quarantined;
@@ -168,6 +172,9 @@ typedef struct header {
   shared_u32 recount;     /* somebody died while he changed the number of series: the holder counts anew */
   shared_u32 shared_used; /* the shared slot has been used */
   shared_u32 slot_top;    /* slots ever used */
+  shared_u32 tap;         /* what the event tap is on for, see tap.c; 0: off */
+  shared_u32 tap_pass;    /* of its reader: how often it was through all rings; the holder's */
+  shared_u64 tap_lost;    /* events of writers that have no ring, for want of memory */
   shared_u64 folded;
   shared_u64 heartbeat, flushed; /* doubles' bits */
   shared_u64 requested, done;

@@ -9,6 +9,7 @@
 #include "process.h"
 #include "residue.h"
 #include "stored.h"
+#include "tap.h"
 
 enum { STATE_BITS = 8 };
 
@@ -209,6 +210,7 @@ static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *
   atomic_signal_fence(memory_order_seq_cst);
   s->key = bytes;
   s->active = 0;
+  s->pass = 0;
   s->seen_total = 0;
   s->seen_time = 0;
   atomic_store(&s->at_drop, 0);
@@ -480,6 +482,7 @@ bool series_reclaim(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   uint64_t epoch = atomic_load(&s->drop_epoch);
   if (state_of(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED || !all_have_seen(g, id, epoch)) return false;
+  if (!tap_has_read(g, s)) return false;
   metric *m = segment_metric_of(g, id);
   residue_pass_on(g, id);
   atomic_fetch_add_explicit(&s->generation, 1, memory_order_seq_cst);

@@ -243,7 +243,7 @@ uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint6
 }
 
 chalk_sketch *chalk_series_sketch(chalk_series *s) {
-  if (!writer_is_current(s) && chalk_rebind(s) < 0) return NULL;
+  if (!writer_is_bound(s) && chalk_rebind(s) < 0) return NULL;
   chalk_segment *g = s->writer->segment;
   chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
   histogram_sum sum = {0};

@@ -11,6 +11,7 @@
 #include "metric.h"
 #include "process.h"
 #include "series.h"
+#include "tap.h"
 
 enum { RETIRED = 256 };
 
@@ -97,6 +98,7 @@ void writer_take_slot(chalk_writer *w) {
   uint32_t pid = (uint32_t)getpid();
   if (w->pid == pid) return;
   w->slot = slot_take(w);
+  w->ring = NULL;
   w->pid = pid;
   new_turn(w);
 }
@@ -307,7 +309,8 @@ static int bind_key(chalk_series *s, double epoch) {
   if (e == CHALK_EMEMORY) bind_spill(s);
   s->shared = (const double *)&g->head->epoch;
   s->own = &w->own;
-  s->epoch = e < 0 || w->slot == 0 ? NAN : epoch + w->own;
+  s->bound = e < 0 || w->slot == 0 ? NAN : epoch + w->own;
+  s->epoch = tap_wants(g, s->metric) ? NAN : s->bound;
   return e;
 }
 
@@ -334,6 +337,7 @@ static double see_epoch(chalk_writer *w) {
 int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
   if (number >= METRICS) return CHALK_EINVALID;
   writer_take_slot(w);
+  tap_ready(w);
   chalk_series *s = w->scratch;
   s->writer = w;
   s->metric = number;
@@ -355,6 +359,7 @@ int chalk_rebind(chalk_series *s) {
   chalk_writer *w = s->writer;
   if (w->pid == 0) return CHALK_ECLOSED;
   writer_take_slot(w);
+  tap_ready(w);
   return bind_key(s, see_epoch(w));
 }
 
@@ -370,7 +375,7 @@ static void add_atomic(shared_u64 *cell, double n) {
  * For VMs that share slot 0: binds under the lock and records before letting go. `add` is atomic where the others of
  * the slot may do the same at once; the stripe's lock orders them with drops.
  */
-static int record_shared(chalk_series *s, double v, bool set) {
+static int record_shared(chalk_series *s, double v, uint32_t verb) {
   chalk_writer *w = s->writer;
   chalk_segment *g = w->segment;
   series_key key = key_of(s);
@@ -384,25 +389,26 @@ static int record_shared(chalk_series *s, double v, bool set) {
     shared_u64 *cell = (shared_u64 *)s->cell;
     if (s->kind == CHALK_HISTOGRAM) {
       e = histogram_add(s, v);
-    } else if (set) {
+    } else if (verb == CHALK_EVENT_SET) {
       store_double(&cell[0], v);
     } else {
       add_atomic(cell, v);
     }
     if (s->kind == CHALK_GAUGE) store_double(&cell[1], GAUGE_TOUCHED);
+    if (e >= 0 && tap_wants(g, s->metric)) tap_put_shared(s, verb, v);
   }
   series_let_go(g, &key);
   return e < 0 ? e : CHALK_REBOUND;
 }
 
 /* Whether the record may go on through the handle; if not it was done otherwise, or cannot be. *e is the code. */
-static bool prepare(chalk_series *s, double v, bool set, int *e) {
+static bool prepare(chalk_series *s, double v, uint32_t verb, int *e) {
   *e = CHALK_OK;
-  if (writer_is_current(s)) return true;
+  if (writer_is_bound(s)) return true;
   chalk_writer *w = s->writer;
   if (w->pid != 0) writer_take_slot(w);
   if (w->pid != 0 && w->slot == 0) {
-    *e = record_shared(s, v, set);
+    *e = record_shared(s, v, verb);
     return false;
   }
   *e = chalk_rebind(s);
@@ -414,8 +420,9 @@ int chalk_add(chalk_series *s, double n) {
   bool whole = n >= 0 && n <= 9007199254740992.0 && n == (double)(uint64_t)n;
   if (s->kind == CHALK_HISTOGRAM) return CHALK_EVERB;
   if (s->kind == CHALK_COUNT && !whole) return CHALK_ENUMBER;
+  uint32_t verb = s->kind == CHALK_COUNT ? CHALK_EVENT_INC : n < 0 ? CHALK_EVENT_DOWN : CHALK_EVENT_UP;
   int e;
-  if (!prepare(s, n, false, &e)) return e;
+  if (!prepare(s, n, verb, &e)) return e;
   shared_u64 *cell = (shared_u64 *)s->cell;
   if (s->kind == CHALK_COUNT) {
     store_double(cell, load_double(cell) + n);
@@ -423,16 +430,18 @@ int chalk_add(chalk_series *s, double n) {
     add_atomic(cell, n);
     store_double(&cell[1], GAUGE_TOUCHED);
   }
+  if (tap_is_on(s)) tap_put(s, verb, n);
   return e;
 }
 
 int chalk_set(chalk_series *s, double v) {
   if (s->kind != CHALK_GAUGE) return CHALK_EVERB;
   int e;
-  if (!prepare(s, v, true, &e)) return e;
+  if (!prepare(s, v, CHALK_EVENT_SET, &e)) return e;
   shared_u64 *cell = (shared_u64 *)s->cell;
   store_double(&cell[0], v);
   store_double(&cell[1], GAUGE_TOUCHED);
+  if (tap_is_on(s)) tap_put(s, CHALK_EVENT_SET, v);
   return e;
 }
 
@@ -440,8 +449,9 @@ static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v)
   if (s->kind != CHALK_HISTOGRAM) return CHALK_EVERB;
   if (!isfinite(v)) return CHALK_ENUMBER;
   int e;
-  if (!prepare(s, v, false, &e)) return e;
+  if (!prepare(s, v, CHALK_EVENT_RECORD, &e)) return e;
   int added = s->histogram ? histogram_add(s, v) : CHALK_EMEMORY;
+  if (added == CHALK_OK && tap_is_on(s)) tap_put(s, CHALK_EVENT_RECORD, v);
   return added == CHALK_OK ? e : added;
 }
 
@@ -455,7 +465,7 @@ int chalk_record(chalk_series *s, double v) {
 
 double chalk_value(chalk_series *s) {
   int e;
-  if (!writer_is_current(s)) {
+  if (!writer_is_bound(s)) {
     e = chalk_rebind(s);
     if (e < 0) return NAN;
   }

@@ -24,11 +24,18 @@ struct chalk_writer {
   struct histogram_plan **plans; /* by metric, made on first use */
   uint64_t *uses;                /* metrics defined through it, for the next slot it takes */
   uint32_t *generations; /* of their overflow series, when they were: a number may have gone to another metric */
+  struct tap_ring *ring; /* of its slot, while the event tap is on; NULL: none yet, or no memory; slot 0: none */
+  uint64_t ring_limit;   /* events until it has to be asked whether there is room */
 };
 
 /* Whether a handle was bound at the epoch that is. */
 static inline bool writer_is_current(const chalk_series *s) {
   return load_double((const shared_u64 *)s->shared) + *s->own == s->epoch;
+}
+
+/* Whether a handle has its cell, be it for the inlined path or not. */
+static inline bool writer_is_bound(const chalk_series *s) {
+  return load_double((const shared_u64 *)s->shared) + *s->own == s->bound;
 }
 
 /* Takes a slot if the process has none yet (it was just opened, or forked). */

@@ -223,7 +223,7 @@ static void test_residue_goes_to_the_successor(void **state) {
   uint32_t ids[2] = {late->series, slow->series};
   drop(other, count, "a"), drop(other, latency, "a");
   *late->cell += 3;
-  late->epoch = slow->epoch = *late->shared + *late->own; /* as if the compare had been before the drop */
+  slow->bound = slow->epoch = *late->shared + *late->own; /* as if the compare had been before the drop */
   chalk_record(slow, 50), chalk_record(slow, -2), chalk_record(slow, 0);
   assert_int_equal(total_of(g, count), 0);
   sweep(g, 1000, 0);

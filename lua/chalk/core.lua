@@ -6,7 +6,7 @@ local ffi = require "ffi"
 
 local M = { ffi = ffi }
 
-local ABI = 1
+local ABI = 2
 
 ---@param path string
 ---@return string?
