@@ -333,6 +333,35 @@ const chalk_event *chalk_tap_events(const chalk_tap *tap);
 uint64_t chalk_tap_dropped(chalk_tap *tap);
 
 /*
+ * The event stream: events as messages of protobuf to clients over stream sockets, see stream.c. Nothing waits: a
+ * client that does not read falls behind, and of all that it lacks the oldest goes, but for `most` messages (0: as many
+ * as there are). A metric is told of before its first event.
+ */
+typedef struct chalk_stream chalk_stream;
+typedef struct chalk_stream_metric {
+  const char *name, *unit, *description;
+  const char *const *labels;    /* a name for each tag */
+  const char *const *constants; /* labels of all: names and values by turns */
+  uint32_t kind, n_labels, n_constants;
+} chalk_stream_metric;
+chalk_stream *chalk_stream_new(chalk_segment *segment, uint32_t most, int listener); /* which is closed with it */
+void chalk_stream_free(chalk_stream *stream);
+int chalk_stream_define(chalk_stream *stream, uint32_t metric, const chalk_stream_metric *definition);
+/*
+ * Takes the n events that were read last, and sends them. A metric's number: it has to be defined, or its event passed
+ * over, and the call made again; -1: that was all.
+ */
+int chalk_stream_take(chalk_stream *stream, const chalk_tap *tap, uint32_t n);
+void chalk_stream_pass_over(chalk_stream *stream);
+void chalk_stream_send(chalk_stream *stream);  /* what clients lack and their sockets take */
+int chalk_stream_accept(chalk_stream *stream); /* a client's number; else a negative errno */
+void chalk_stream_close(chalk_stream *stream, uint32_t client);
+/* How many there are, without those who have gone. None: memory is given back. */
+uint32_t chalk_stream_clients(chalk_stream *stream);
+/* Events since the last call that clients lost, or else that were of nobody any more. */
+uint64_t chalk_stream_dropped(chalk_stream *stream, int by_clients);
+
+/*
  * StatsD: lines of what came since, packed into packets of at most a size. Fill one family after the other; 1: the
  * packet is full, to be sent before going on from *next, where an entry may be under way. What was sent is for the
  * caller to commit. Gauges are noted as sent when they are packed; after a failure, forget.

@@ -2,15 +2,15 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "heap.h"
 #include "process.h"
 #include "role.h"
+#include "ticks.h"
 
-/* The switch: the kinds that it is on for as 1 << kind, and above 8 bits the logarithm of the size of rings. */
+/* The switch: the kinds that it is on for as 1 << kind, by which clock, and above 8 bits the logarithm of rings' size. */
 
-enum { KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, SIZE_AT = 8 };
+enum { KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, STEADY = 1 << 7, SIZE_AT = 8 };
 
 static uint64_t size_of(uint32_t tap) { return 1ull << (tap >> SIZE_AT & 31); }
 
@@ -23,13 +23,14 @@ static uint32_t switch_for(uint32_t kinds, uint32_t events) {
 }
 
 void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int widen) {
-  uint32_t old = atomic_load(&g->head->tap), new;
+  uint32_t old = atomic_load(&g->head->tap), new, clock = ticks_are_steady() ? STEADY : 0;
   do {
     new = switch_for(kinds, events);
     if (widen && old) {
-      uint32_t larger = size_of(old) > size_of(new) || !new ? old : new;
-      new = ((old | new) & KINDS) | (larger & ~(uint32_t)KINDS);
+      uint32_t larger = size_of(old) > size_of(new) ? old : new;
+      new = ((old | new) & KINDS) | (larger >> SIZE_AT << SIZE_AT);
     }
+    if (new) new |= old ? old &STEADY : clock;
     if (new == old) return;
   } while (!atomic_compare_exchange_weak(&g->head->tap, &old, new));
   segment_epoch_move(g);
@@ -90,14 +91,9 @@ void tap_ready(chalk_writer *w) {
 
 /* Writing */
 
-static uint64_t wall(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_REALTIME, &t);
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Stores an event; `limit` is how many may have been stored before it has to be asked how many were taken. */
-static void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s, uint32_t verb, double v) {
+static inline void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s, uint32_t verb, double v) {
+  uint32_t tap = atomic_load_explicit(&s->writer->segment->head->tap, memory_order_relaxed);
   uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
   if (head >= *limit) {
     *limit = atomic_load_explicit(&r->tail, memory_order_acquire) + r->size;
@@ -113,7 +109,7 @@ static void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s, uint32
   e->metric = s->metric;
   e->verb = verb;
   e->value = verb == CHALK_EVENT_DOWN ? -v : v;
-  e->time = wall();
+  e->time = ticks_now(tap & STEADY);
   atomic_store_explicit(&r->head, head + 1, memory_order_release);
 }
 
@@ -152,7 +148,8 @@ struct chalk_tap {
   uint64_t lost;             /* of the header's, told */
   uint64_t rings[WRITERS];   /* offsets, as known */
   uint64_t dropped[WRITERS]; /* of each ring, told */
-  uint64_t missed;           /* overwritten before they were read, by a reader that went on after a stop */
+  ticks_scale clock;
+  uint64_t missed; /* overwritten before they were read, by a reader that went on after a stop */
   source sources[WRITERS];
   chalk_event events[CHALK_TAP_BATCH];
 };
@@ -180,6 +177,7 @@ static tap_ring *meet(chalk_tap *t, uint32_t number) {
 static void begin(chalk_tap *t) {
   chalk_segment *g = t->segment;
   t->n_sources = 0;
+  ticks_adjust(&t->clock);
   for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
     ring_free_old(g, &g->slots[i]);
     tap_ring *r = meet(t, i);
@@ -209,7 +207,9 @@ static source *oldest(chalk_tap *t) {
 static void take(chalk_tap *t) {
   t->n_events = 0;
   for (source *s; t->n_events < CHALK_TAP_BATCH && (s = oldest(t));) {
-    t->events[t->n_events++] = *next_of(s);
+    chalk_event *e = &t->events[t->n_events++];
+    *e = *next_of(s);
+    e->time = ticks_to_wall(&t->clock, e->time);
     s->at++;
   }
 }
@@ -257,6 +257,8 @@ chalk_tap *chalk_tap_open(chalk_segment *g, int keep, char *message) {
   }
   t->segment = g;
   t->lost = atomic_load(&g->head->tap_lost);
+  uint32_t tap = atomic_load(&g->head->tap);
+  ticks_begin(&t->clock, tap ? tap & STEADY : ticks_are_steady());
   for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
     tap_ring *r = meet(t, i);
     if (!r) continue;

@@ -448,8 +448,8 @@ int chalk_set(chalk_series *s, double v) {
 static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v) {
   if (s->kind != CHALK_HISTOGRAM) return CHALK_EVERB;
   if (!isfinite(v)) return CHALK_ENUMBER;
-  int e;
-  if (!prepare(s, v, CHALK_EVENT_RECORD, &e)) return e;
+  int e = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_RECORD, &e)) return e;
   int added = s->histogram ? histogram_add(s, v) : CHALK_EMEMORY;
   if (added == CHALK_OK && tap_is_on(s)) tap_put(s, CHALK_EVENT_RECORD, v);
   return added == CHALK_OK ? e : added;

@@ -7,6 +7,7 @@
 
 local batches = require "chalk.batch"
 local core = require "chalk.core"
+local events = require "chalk.events"
 local exporters = require "chalk.exporters"
 local http = require "chalk.http"
 local log = require "chalk.log"
@@ -47,7 +48,7 @@ end
 
 --- A flusher for a client of this VM. Raises what is wrong with an exporter.
 ---@param client chalk.Client
----@param config table exporters (specs), interval, idle, global_tags, generation, clock
+---@param config table exporters (specs), interval, idle, global_tags, generation, clock, uv, lasting
 ---@return chalk.Flusher
 function M.new(client, config)
   local self = setmetatable({
@@ -59,6 +60,9 @@ function M.new(client, config)
     idle = ffi.new("double[3]", config.idle),
     generation = config.generation,
     clock = config.clock or C.chalk_now,
+    uv = config.uv, -- nil: there is no loop
+    lasting = config.lasting, -- the role is given back after each flush, and taken for the next
+    events = events.new(client),
     holding = false,
     sweep_due = false,
     deltas = false,
@@ -99,11 +103,23 @@ local function open_cursors(self)
   end
 end
 
+---@class chalk.ServerContext what an exporter that serves for itself is given, beside the listener's descriptor
+---@field client chalk.Client
+---@field events chalk.Events
+---@field uv table? the loop's; nil: its server's `turn` is called at each flush
+---@field name string the exporter's
+---@field log fun(level: string, message: string)
+
 local function open_server(self, job)
   local listener = exporters.listener(self.client)
   if C.chalk_listen(listener, job.listen, core.message) ~= 0 then return nil, core.said() end
+  local fd = C.chalk_accept_fd(listener, job.listen)
+  if job.exporter.serve then
+    local context = { client = self.client, events = self.events, uv = self.uv, name = job.name, log = log.write }
+    return job.exporter:serve(fd, context)
+  end
   return http.serve {
-    fd = C.chalk_accept_fd(listener, job.listen),
+    fd = fd,
     log = log.write,
     handler = job.exporter:handler(function()
       self.client:note_state()
@@ -113,7 +129,7 @@ local function open_server(self, job)
 end
 
 local function serve(self, job)
-  if not job.listen or job.server or not job.exporter.handler then return end
+  if not job.listen or job.server or not (job.exporter.handler or job.exporter.serve) then return end
   local server, message = open_server(self, job)
   job.server, job.refusals = server, server and 0 or (job.refusals or 0) + 1
   if job.refusals > REFUSALS then self:complain(job, message) end
@@ -125,6 +141,7 @@ function Flusher:hold()
   if not self.holding and C.chalk_hold(self.segment, self.generation) == 1 then
     self.holding = true
     open_cursors(self)
+    self.events:hold()
   end
   return self.holding
 end
@@ -139,7 +156,9 @@ end
 --- In a forked child: what is under way is the parent's.
 function Flusher:forked()
   self.holding = false
+  self.events:forked()
   for _, job in ipairs(self.jobs) do
+    if job.server and job.server.forked then job.server:forked() end
     job.running, job.waiting, job.server, job.cursor = nil, nil, nil, nil
   end
 end
@@ -178,10 +197,14 @@ end
 function Flusher:release()
   if not self.holding then return end
   for _, job in ipairs(self.jobs) do
-    if job.server then self:drain(job.server) end
+    if job.server and not self.lasting then
+      self:drain(job.server)
+      job.server = nil
+    end
     if job.running then job.running.batch:finish() end
-    job.server, job.cursor = nil, nil
+    job.cursor = nil
   end
+  self.events:release(self.lasting)
   self.holding = false
   C.chalk_release(self.segment)
 end
@@ -288,6 +311,17 @@ local function warn_of_overflow(self, v)
   end
 end
 
+--- Hands out events. Where there is no loop, servers of events are turned here.
+function Flusher:take_events()
+  if not self.uv then
+    self:listen()
+    for _, job in ipairs(self.jobs) do
+      if job.server and job.server.turn then job.server:turn() end
+    end
+  end
+  self.events:pump()
+end
+
 --- Flushes once; `done` is called when every exporter has returned. Only while holding.
 ---@param done fun()?
 ---@param blocking boolean? nobody turns the loop until this returns
@@ -301,6 +335,7 @@ function Flusher:flush(done, blocking)
   end
   self.client:note_state()
   open_cursors(self)
+  self:take_events()
   local v, message = view.take(self.segment, self.deltas)
   if not v then
     log.write("error", "flush: " .. tostring(message))
@@ -347,6 +382,7 @@ function Flusher:turn()
   if not self:hold() then return end
   C.chalk_heartbeat(self.segment)
   self:listen()
+  self.events:pump()
   self:sweep_if_due()
   C.chalk_segment_info(self.segment, info)
   local now = self.clock()
@@ -371,6 +407,7 @@ function Flusher:close()
       if not ok then self:complain(job, message) end
     end
   end
+  self.lasting = false
   self:release()
 end
 

@@ -5,9 +5,10 @@ local M = {}
 
 local ERROR = { value_type = "string", export_name = "kind" }
 local EXPORTER = { value_type = "string", export_name = "exporter" }
+local WHERE = { value_type = "string", export_name = "where" }
 
 M.source = {
-  tags = { kind = ERROR, exporter = EXPORTER },
+  tags = { kind = ERROR, exporter = EXPORTER, where = WHERE },
   namespaces = {
     chalk = {
       metrics = {
@@ -31,6 +32,18 @@ M.source = {
           type = "count",
           tags = { { tag = "exporter" } },
           description = "Exports that failed, by exporter",
+        },
+        {
+          name = "stream_clients",
+          type = "gauge",
+          tags = { { tag = "exporter" } },
+          description = "Clients of the event stream that are connected",
+        },
+        {
+          name = "stream_dropped",
+          type = "count",
+          tags = { { tag = "where" } },
+          description = "Events that were dropped, by where: ring, series, client, queue",
         },
       },
     },

@@ -40,8 +40,11 @@ local function blob_of(segment, metric)
   return size > 0 and ffi.string(text, size) or nil
 end
 
----@return table? definition
-local function definition_of(segment, metric)
+--- The definition of a metric by its number.
+---@param segment ffi.cdata*
+---@param metric integer
+---@return table? definition nil: there is none of that number
+function M.definition(segment, metric)
   local bytes = blob_of(segment, metric)
   if not bytes then return nil end
   local definition = decoded[bytes]
@@ -67,7 +70,7 @@ local function ranges_of(segment, entries, n)
     while at < n and entries[at].metric == metric do
       at = at + 1
     end
-    local definition = (at > first or C.chalk_metric_shown(segment, metric) ~= 0) and definition_of(segment, metric)
+    local definition = (at > first or C.chalk_metric_shown(segment, metric) ~= 0) and M.definition(segment, metric)
     if definition then
       ranges[#ranges + 1] = {
         definition = definition,

@@ -22,6 +22,7 @@ Driver.__index = Driver
 function M.start(client, config)
   local uv, message = luv.load()
   if not uv then error("the loop driver needs luv: " .. message, 0) end
+  config.uv = uv
   local self = setmetatable({ uv = uv, flusher = flushers.new(client, config) }, Driver)
   self.timer = uv.new_timer()
   self.timer:start(TURN, TURN, function()

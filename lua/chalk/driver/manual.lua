@@ -19,12 +19,15 @@ Driver.__index = Driver
 ---@param client chalk.Client
 ---@param config table
 function M.start(client, config)
-  for _, spec in ipairs(config.exporters) do
-    if spec.listen then error("the manual driver has no loop to listen with: use the thread or the loop driver", 0) end
-  end
+  config.lasting = true
   -- luv is for exporters that yield; it has to be older than the finalizer that flushes last.
   local uv = luv.load()
   local self = setmetatable({ flusher = flushers.new(client, config), uv = uv }, Driver)
+  for _, job in ipairs(self.flusher.jobs) do
+    if job.exporter.handler and job.listen then
+      error("the manual driver has no loop to listen with: use the thread or the loop driver", 0)
+    end
+  end
   -- A new exporter's differences start here, not at the first flush.
   if self.flusher:hold() then self.flusher:release() end
   exits.add(self)

@@ -54,6 +54,7 @@ local function run(config)
   client.enabled = true
   client.listener_name = config.listener
   client:open(ffi.cast("chalk_segment *", config.segment))
+  config.uv = uv
   local flusher = flushers.new(client, config)
   local thread = C.chalk_thread_self()
   local poll, timer = uv.new_poll(C.chalk_thread_fd(thread)), uv.new_timer()

@@ -1,0 +1,130 @@
+-- The reader of the event tap: switches it on for what exporters subscribe to, takes the events out of the writers'
+-- rings, batch by batch, and hands each batch to every subscriber. The flusher has one, for rings have one reader.
+--
+-- Between two holders of the flusher's role the tap stays on for those who `keep`: what is recorded meanwhile waits in
+-- the rings for the next.
+
+local core = require "chalk.core"
+local log = require "chalk.log"
+
+local bit = require "bit"
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+local BATCHES = 64 -- at most in one go: writers may be as fast as this
+
+---@class chalk.Subscription
+---@field kinds string[] "count", "gauge", "histogram"
+---@field events integer how many a ring has to hold at least
+---@field keep boolean? also what was recorded while nobody had the role
+---@field take fun(tap: ffi.cdata*, n: integer) a batch, as chalk_tap_events has it
+
+---@class chalk.Events
+local Events = {}
+Events.__index = Events
+
+---@param client chalk.Client
+---@return chalk.Events
+function M.new(client) return setmetatable({ client = client, segment = client.segment, list = {} }, Events) end
+
+--- The bits of kinds of metrics, as the core takes them.
+---@param kinds string[]
+---@return integer
+function M.mask(kinds)
+  local mask = 0
+  for _, kind in ipairs(kinds) do
+    mask = bit.bor(mask, bit.lshift(1, C["CHALK_" .. kind:upper()]))
+  end
+  return mask
+end
+
+-- What the tap is to be on for: of all who subscribed, or of those who keep.
+local function wanted(self, only_keep)
+  local mask, events = 0, 0
+  for _, subscription in ipairs(self.list) do
+    if subscription.keep or not only_keep then
+      mask = bit.bor(mask, M.mask(subscription.kinds))
+      events = math.max(events, subscription.events)
+    end
+  end
+  return mask, events
+end
+
+local function switch(self, only_keep)
+  local mask, events = wanted(self, only_keep)
+  C.chalk_tap_switch(self.segment, mask, events, 0)
+end
+
+local function open(self, keep)
+  local tap = C.chalk_tap_open(self.segment, keep and 1 or 0, core.message)
+  if tap == nil then return log.write("error", "events: " .. core.said()) end
+  self.tap = ffi.gc(tap, C.chalk_tap_close)
+end
+
+--- From now on the subscriber is handed what is recorded. Only while holding the role.
+---@param subscription chalk.Subscription
+function Events:subscribe(subscription)
+  self.list[#self.list + 1] = subscription
+  if not self.tap then open(self, subscription.keep) end
+  switch(self)
+end
+
+---@param subscription chalk.Subscription
+function Events:unsubscribe(subscription)
+  for i, other in ipairs(self.list) do
+    if other == subscription then
+      table.remove(self.list, i)
+      break
+    end
+  end
+  if not self.list[1] then self.tap = nil end
+  if self.holding then switch(self) end
+end
+
+--- The role was taken: the tap is on for what is subscribed to here, and nothing else.
+function Events:hold()
+  self.holding = true
+  if self.list[1] and not self.tap then open(self, true) end
+  switch(self)
+end
+
+--- The role is given back. `lasting`: to be taken again.
+---@param lasting boolean?
+function Events:release(lasting)
+  self.holding = false
+  if not lasting then switch(self, true) end
+end
+
+--- In a forked child the tap is the parent's.
+function Events:forked() self.tap, self.holding = nil, false end
+
+local function hand_out(self, n)
+  for _, subscription in ipairs(self.list) do
+    local ok, message = pcall(subscription.take, self.tap, n)
+    if not ok then log.write("error", "events: " .. tostring(message)) end
+  end
+end
+
+--- Counts events that went no further, by where.
+---@param where "ring"|"series"|"client"|"queue"
+---@param n integer
+function Events:dropped(where, n)
+  if n > 0 then self.client.own.stream_dropped:with(where):inc(n) end
+end
+
+--- Hands out what was recorded since the last time.
+function Events:pump()
+  if not self.tap or self.pumping or not self.holding then return end
+  self.pumping = true
+  for _ = 1, BATCHES do
+    local n = C.chalk_tap_read(self.tap)
+    if n == 0 then break end
+    hand_out(self, n)
+    if not self.tap then break end
+  end
+  self.pumping = false
+  if self.tap then self:dropped("ring", tonumber(C.chalk_tap_dropped(self.tap))) end
+end
+
+return M

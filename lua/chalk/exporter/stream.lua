@@ -1,0 +1,245 @@
+--- The event stream exporter: every record live to clients over TCP, as messages of protobuf (see src/stream.c).
+--
+-- While nobody is connected, all there is is a listening socket. With the first client the event tap goes on; the core
+-- takes events out of it, encodes and sends them. A *server* is what serves in the process that has the flusher's role:
+-- its `turn` accepts, hands on and sends without ever waiting. On a loop a timer turns it while there are clients; the
+-- manual driver turns it at each flush.
+
+local core = require "chalk.core"
+local metrics = require "chalk.exporter.stream.metric"
+local option = require "chalk.options"
+
+local C = core.C
+
+local M = {}
+
+local TURN = 1 -- milliseconds
+local LISTEN = "127.0.0.1:5000"
+local BUFFER, MOST_BUFFER = 1024, 2 ^ 30
+local ACCEPTS, PAUSE = 16, 100 -- a turn; milliseconds
+
+-- Linux's numbers of errors that concern one connection, or none: EINTR, EAGAIN, EPROTO, EUSERS (of ours: too many),
+-- ECONNABORTED. EINVAL: somebody shut the socket.
+local PASSING, SHUT = { [4] = true, [11] = true, [71] = true, [87] = true, [103] = true }, 22
+local KINDS = { "count", "gauge", "histogram" }
+
+---@class chalk.stream.Options
+---@field listen string? where clients connect: "127.0.0.1:5000"
+---@field namespace string? put before every name
+---@field buffer_size integer|false|nil events that are kept for clients that are behind, 1024; false: without limit
+---@field global_tags table<string, string|number|boolean>? constant labels; a metric's own tag of that name wins
+---@field name string?
+
+local function is_buffer_size(v)
+  local words = ("a whole number from 1 to %d, or false for no limit"):format(MOST_BUFFER)
+  return v == false or type(v) == "number" and v >= 1 and v <= MOST_BUFFER and v % 1 == 0, words
+end
+
+local function is_namespace(v)
+  return type(v) == "string" and v:find "^[a-zA-Z_:][a-zA-Z0-9_:]*$" ~= nil,
+    "a string of letters, digits, _ and :, not starting with a digit"
+end
+
+local CHECKS = {
+  listen = function(v) return type(v) == "string", 'an address, such as "' .. LISTEN .. '"' end,
+  namespace = is_namespace,
+  buffer_size = is_buffer_size,
+  global_tags = option.is_tags,
+  name = option.of_type("string", "a string"),
+}
+
+--- What is wrong with the options.
+---@param options any
+---@return string? message nil when nothing is
+function M.check(options)
+  if type(options) ~= "table" then return "options are a table" end
+  local problems = option.problems(options, CHECKS)
+  return problems[1] and table.concat(problems, "; ") or nil
+end
+
+--- The options with their defaults.
+---@param options chalk.stream.Options
+---@return chalk.stream.Options? resolved, string? message
+function M.resolve(options)
+  local message = M.check(options)
+  if message then return nil, message end
+  local resolved = {}
+  for name, value in pairs(options) do
+    resolved[name] = value
+  end
+  resolved.listen = resolved.listen or LISTEN
+  if resolved.buffer_size == nil then resolved.buffer_size = BUFFER end
+  return resolved
+end
+
+---@class chalk.stream.Exporter
+local Exporter = {}
+Exporter.__index = Exporter
+
+--- A new exporter. Raises when the options are wrong.
+---@param options? chalk.stream.Options
+---@return chalk.stream.Exporter
+function M.new(options)
+  local resolved, message = M.resolve(options or {})
+  if not resolved then error(message, 2) end
+  return setmetatable({ deltas = false, options = resolved, listen = resolved.listen }, Exporter)
+end
+
+--- Nothing is sent on a flush: clients get records as they are made.
+---@return true
+function Exporter:export() return true end
+
+-- Serving
+
+---@class chalk.stream.Server
+---@field closed boolean?
+local Server = {}
+Server.__index = Server
+
+--- Serves the clients of a listening socket, while this process has the flusher's role.
+---@param fd integer the listener's, which is closed with the server
+---@param context chalk.ServerContext
+---@return chalk.stream.Server
+function Exporter:serve(fd, context)
+  local size = self.options.buffer_size or 0
+  local stream = C.chalk_stream_new(context.client.segment, size, fd)
+  if stream == nil then error("out of memory", 0) end
+  local function free()
+    if stream then C.chalk_stream_free(stream) end
+    stream = nil
+  end
+  local server = setmetatable({
+    stream = stream,
+    free = free,
+    events = context.events,
+    segment = context.client.segment,
+    gauge = context.client.own.stream_clients:with(context.name),
+    options = self.options,
+    clients = 0,
+    -- Not ffi.gc: a VM's end calls those before its finalizers, which may flush.
+    guard = core.finalizer(free),
+  }, Server)
+  server.subscription = {
+    kinds = KINDS,
+    events = size == 0 and C.CHALK_TAP_MOST or size,
+    take = function(tap, n) return server:take(tap, n) end,
+  }
+  server.gauge:set(0)
+  if context.uv then server:watch(context.uv, fd, context.log) end
+  return server
+end
+
+-- On a loop: accepts when somebody comes, and turns while somebody is there.
+function Server:watch(uv, fd, log)
+  function self.tick()
+    local ok, message = xpcall(self.turn, debug.traceback, self)
+    if not ok then log("error", "stream: " .. tostring(message)) end
+  end
+  self.poll, self.timer, self.pause = uv.new_poll(fd), uv.new_timer(), uv.new_timer()
+  for _, handle in ipairs { self.poll, self.timer, self.pause } do
+    handle:unref()
+  end
+  self:listen()
+end
+
+function Server:listen()
+  if self.poll then self.poll:start("r", self.tick) end
+end
+
+-- The listener would be ready in every turn: descriptors run out for a while, or it was shut by another process, whose
+-- configuration lacks the address.
+function Server:rest(code)
+  if not self.poll then return end
+  self.poll:stop()
+  if code ~= SHUT then
+    self.pause:start(PAUSE, 0, function() self:listen() end)
+  end
+end
+
+function Server:define(number)
+  local metric = metrics.new(self.segment, number, self.options)
+  if not metric then return false end
+  return C.chalk_stream_define(self.stream, number, metric.c) == 0
+end
+
+-- A client learns of all metrics before anything of them comes.
+function Server:define_all()
+  for number = 0, C.chalk_metric_top(self.segment) - 1 do
+    self:define(number)
+  end
+end
+
+function Server:take(tap, n)
+  while true do
+    local number = C.chalk_stream_take(self.stream, tap, n)
+    if number < 0 then break end
+    if not self:define(number) then C.chalk_stream_pass_over(self.stream) end
+  end
+end
+
+function Server:accept()
+  for _ = 1, ACCEPTS do
+    local code = C.chalk_stream_accept(self.stream)
+    if code < 0 then
+      if not PASSING[-code] then self:rest(-code) end
+      break
+    end
+    if self.clients == 0 then self:define_all() end
+    self.clients = self.clients + 1
+  end
+end
+
+-- The tap is on while there are clients.
+function Server:settle()
+  local clients = C.chalk_stream_clients(self.stream)
+  if clients ~= self.shown then
+    self.shown = clients
+    self.gauge:set(clients)
+  end
+  self.clients = clients
+  local subscription = self.subscription
+  if clients > 0 and not self.subscribed then
+    self.subscribed = true
+    self.events:subscribe(subscription)
+    if self.timer then self.timer:start(TURN, TURN, self.tick) end
+  elseif clients == 0 and self.subscribed then
+    self.subscribed = false
+    self.events:unsubscribe(subscription)
+    if self.timer then self.timer:stop() end
+  end
+end
+
+--- Accepts, hands on what was recorded, sends. Never waits.
+function Server:turn()
+  if self.closed then return end
+  self:accept()
+  self:settle()
+  if self.clients == 0 then return end
+  self.events:pump()
+  C.chalk_stream_send(self.stream)
+  self.events:dropped("series", tonumber(C.chalk_stream_dropped(self.stream, 0)))
+  self.events:dropped("client", tonumber(C.chalk_stream_dropped(self.stream, 1)))
+end
+
+--- In a forked child: sockets and loop are the parent's.
+function Server:forked()
+  self.closed = true
+  self.free()
+end
+
+--- Ends: clients are let go, and find whoever has the role now at the same address.
+function Server:close()
+  if self.closed then return end
+  self.closed = true
+  for _, handle in ipairs { self.poll, self.timer, self.pause } do
+    pcall(handle.close, handle) -- at the end of a VM it may have been collected
+  end
+  if self.subscribed then self.events:unsubscribe(self.subscription) end
+  self.subscribed = false
+  self.gauge:set(0)
+  self.free()
+end
+
+Server.drain = Server.close
+
+return M

@@ -1,0 +1,69 @@
+-- What is told of a metric: the name that the Prometheus exporter gives its family, unit, description, its labels and
+-- the constant ones, as the core takes it.
+
+local core = require "chalk.core"
+local naming = require "chalk.naming"
+local view = require "chalk.view"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+local function sorted_keys(t)
+  local keys = {}
+  for key in pairs(t) do
+    keys[#keys + 1] = key
+  end
+  table.sort(keys)
+  return keys
+end
+
+-- Names and values by turns, of those that the metric has no tag for.
+local function constants_of(global_tags, own)
+  local list = {}
+  for _, key in ipairs(sorted_keys(global_tags or {})) do
+    local label = naming.label(key)
+    if not own[label] then
+      list[#list + 1] = label
+      list[#list + 1] = tostring(global_tags[key])
+    end
+  end
+  return list
+end
+
+local function strings(list) return ffi.new("const char *[?]", math.max(#list, 1), list) end
+
+---@class chalk.stream.Metric
+---@field c ffi.cdata* chalk_stream_metric
+---@field texts table what it points to
+
+--- A metric by its number; nil when there is none, or one of chalk's own.
+---@param segment ffi.cdata*
+---@param number integer
+---@param options chalk.stream.Options
+---@return chalk.stream.Metric?
+function M.new(segment, number, options)
+  local d = view.definition(segment, number)
+  if not d or d.own then return nil end
+  local labels, own = {}, {}
+  for i, tag in ipairs(d.tags) do
+    labels[i] = naming.label(tag.key)
+    own[labels[i]] = true
+  end
+  local constants = constants_of(options.global_tags, own)
+  local texts = {
+    name = naming.family(d.namespace, d.name, d.type, d.unit, options.namespace),
+    unit = d.unit or "",
+    description = d.description or "",
+    labels = strings(labels), labels_of = labels,
+    constants = strings(constants), constants_of = constants,
+  }
+  local c = ffi.new "chalk_stream_metric"
+  c.name, c.unit, c.description = texts.name, texts.unit, texts.description
+  c.labels, c.n_labels = texts.labels, #labels
+  c.constants, c.n_constants = texts.constants, #constants / 2
+  c.kind = C["CHALK_" .. d.type:upper()]
+  return { c = c, texts = texts }
+end
+
+return M

@@ -1,0 +1,50 @@
+/*
+ * A clock that is cheap to read: the processor's time stamp counter, where the kernel trusts it on all processors alike
+ * for its own clocks, else the wall clock. Who reads what others noted converts it to the wall clock's nanoseconds, with a
+ * rate that is measured while time goes by.
+ */
+#ifndef TICKS_H
+#define TICKS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#if defined(__x86_64__)
+#include <x86intrin.h>
+#endif
+
+/* Nanoseconds since 1970. */
+static inline uint64_t ticks_wall(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Whether the counter can be had here. */
+bool ticks_are_steady(void);
+
+static inline uint64_t ticks_now(bool steady) {
+#if defined(__x86_64__)
+  if (steady) return __rdtsc();
+#endif
+  (void)steady;
+  return ticks_wall();
+}
+
+/* What turns ticks into nanoseconds since 1970. */
+typedef struct ticks_scale {
+  bool steady;
+  uint64_t from_ticks, from_wall; /* where the rate is measured from */
+  uint64_t ticks, wall;           /* a point near to what is converted */
+  double rate;                    /* nanoseconds a tick */
+  uint64_t last;                  /* result */
+} ticks_scale;
+
+void ticks_begin(ticks_scale *s, bool steady);
+/* Now and then, so that neither drift nor a wall clock that is set leads astray. */
+void ticks_adjust(ticks_scale *s);
+/* For ticks in their order; results keep it, but where the wall clock was set back. */
+uint64_t ticks_to_wall(ticks_scale *s, uint64_t ticks);
+
+#endif
