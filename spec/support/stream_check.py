@@ -1,0 +1,226 @@
+#!/usr/bin/python3
+"""Decodes a captured event stream with Google's protobuf library, and says in JSON what is in it.
+
+    stream_check.py CAPTURE [--steps]
+    stream_check.py --make < EVENTS > CAPTURE
+
+CAPTURE is a file of length-delimited Event messages (spec/fixtures/event.proto, compiled by protoc), "-" standard input.
+The answer, on standard output:
+
+    implementation  of the library: cpp, upb or python
+    events, metrics how many there are, of any kind and with a Metric
+    pending         bytes at the end that are no whole frame
+    backwards       metrics whose timestamp is before that of the one before; first and last: seconds since 1970
+    metadata        list of { name, type, unit, description }, in the order of the stream; null for what is absent
+    series          list of { name, labels, count, sum, steps }, in the order of their first events
+
+`steps`, with --steps, has what was recorded in a series, in order: lists of an operation, its value and how often these
+two came in a row. Values are exact. What no reader could take (bad frames, text that is not UTF-8, a metric without
+operation, name or timestamp) is an error: a line on standard error and exit code 1.
+
+With --make it goes the other way: a line of JSON for each event, in protobuf's own mapping of JSON, becomes a stream.
+"""
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+
+PROTO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures", "event.proto")
+TYPES = ("counter", "gauge", "histogram")
+
+
+class Malformed(Exception):
+    pass
+
+
+def event_class():
+    """The class that protoc makes of the proto file."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.dirname(PROTO)
+        subprocess.run(["protoc", "-I", source, "--python_out", folder, "event.proto"], check=True)
+        sys.path.insert(0, folder)
+        try:
+            return importlib.import_module("event_pb2").Event
+        finally:
+            sys.path.remove(folder)
+
+
+def frames(data):
+    """The bytes of each whole frame; returns how many bytes are left over."""
+    at, end = 0, len(data)
+    while at < end:
+        size, shift, first = 0, 0, at
+        while True:
+            if first == end:
+                return end - at
+            byte = data[first]
+            first += 1
+            size |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+            if shift == 70:
+                raise Malformed("a frame's length has more than 64 bits, at byte %d" % at)
+        if first + size > end:
+            return end - at
+        yield data[first : first + size]
+        at = first + size
+    return 0
+
+
+class Series:
+    def __init__(self, name, labels):
+        self.name, self.labels = name, labels
+        self.count, self.values, self.steps = 0, [], []
+
+    def add(self, operation, value, with_steps):
+        self.count += 1
+        self.values.append(value)
+        if not with_steps:
+            return
+        last = self.steps[-1] if self.steps else None
+        # repr tells -0.0 from 0.0.
+        if last and last[0] == operation and last[1] == value and (value or repr(last[1]) == repr(value)):
+            last[2] += 1
+        else:
+            self.steps.append([operation, value, 1])
+
+    def summary(self, with_steps):
+        found = {"name": self.name, "labels": self.labels, "count": self.count, "sum": total(self.values)}
+        if with_steps:
+            found["steps"] = [[operation, plain(value), times] for operation, value, times in self.steps]
+        return found
+
+
+def total(values):
+    """Rounded once, so that it does not depend on the order; text where there are infinities."""
+    if all(isinstance(value, int) for value in values):
+        return sum(values)
+    return plain(math.fsum(values) if all(map(math.isfinite, values)) else sum(values))
+
+
+def plain(value):
+    """JSON has no NaN and no infinities: they are text."""
+    return value if isinstance(value, int) or math.isfinite(value) else str(value)
+
+
+def optional(message, oneof):
+    member = message.WhichOneof(oneof)
+    return None if member is None else getattr(message, member)
+
+
+def metadata_of(message):
+    kind = message.metric_type
+    return {
+        "name": message.name,
+        "type": TYPES[kind] if 0 <= kind < len(TYPES) else kind,
+        "unit": optional(message, "unit"),
+        "description": optional(message, "description"),
+    }
+
+
+class Check:
+    def __init__(self, with_steps):
+        self.with_steps = with_steps
+        self.events = self.metrics = self.backwards = 0
+        self.metadata, self.series = [], {}
+        self.first = self.last = None
+
+    def take(self, event):
+        kind = event.WhichOneof("event")
+        if kind == "metric":
+            self.take_metric(event.metric)
+        elif kind == "metadata":
+            self.metadata.append(metadata_of(event.metadata))
+        else:
+            raise Malformed("an event with nothing in it")
+        self.events += 1
+
+    def take_metric(self, metric):
+        operation = metric.WhichOneof("operation")
+        if operation is None or not metric.name or not metric.HasField("timestamp"):
+            raise Malformed("a metric lacks its operation, name or timestamp: %s" % str(metric).replace("\n", " "))
+        self.take_time(metric.timestamp)
+        self.metrics += 1
+        labels = dict(metric.labels)
+        key = (metric.name, *sorted(labels.items())) if labels else metric.name
+        series = self.series.get(key)
+        if series is None:
+            series = self.series[key] = Series(metric.name, labels)
+        series.add(operation, getattr(metric, operation), self.with_steps)
+
+    def take_time(self, timestamp):
+        time = (timestamp.seconds, timestamp.nanos)
+        if not 0 <= time[1] < 1000000000:
+            raise Malformed("a timestamp has %d nanoseconds" % time[1])
+        if self.last is None:
+            self.first = time
+        elif time < self.last:
+            self.backwards += 1
+        self.last = time
+
+    def summary(self):
+        return {
+            "events": self.events,
+            "metrics": self.metrics,
+            "backwards": self.backwards,
+            "first": self.first and self.first[0] + self.first[1] / 1e9,
+            "last": self.last and self.last[0] + self.last[1] / 1e9,
+            "metadata": self.metadata,
+            "series": [series.summary(self.with_steps) for series in self.series.values()],
+        }
+
+
+def check(path, with_steps):
+    from google.protobuf.internal import api_implementation
+    from google.protobuf.message import DecodeError
+
+    if path == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        with open(path, "rb") as file:
+            data = file.read()
+    warnings.simplefilter("error", RuntimeWarning)  # all the C++ library has against a stray end of a group
+    event, found = event_class()(), Check(with_steps)
+    source = frames(data)
+    while True:
+        try:
+            frame = next(source)
+            event.ParseFromString(frame)
+        except StopIteration as end:
+            pending = end.value
+            break
+        except (DecodeError, RuntimeWarning, SystemError) as problem:
+            raise Malformed("event %d: %s" % (found.events + 1, problem))
+        found.take(event)
+    return {"implementation": api_implementation.Type(), "pending": pending, **found.summary()}
+
+
+def make():
+    from google.protobuf import json_format
+    from google.protobuf.internal.encoder import _VarintBytes
+
+    event = event_class()
+    for line in sys.stdin:
+        body = json_format.Parse(line, event()).SerializeToString()
+        sys.stdout.buffer.write(_VarintBytes(len(body)) + body)
+
+
+def main(arguments):
+    if arguments == ["--make"]:
+        return make()
+    if len(arguments) not in (1, 2) or arguments[1:] not in ([], ["--steps"]):
+        sys.exit(__doc__)
+    try:
+        json.dump(check(arguments[0], len(arguments) == 2), sys.stdout)
+    except Malformed as problem:
+        sys.exit("stream_check.py: %s" % problem)
+    print()
+
+
+main(sys.argv[1:])
