@@ -251,6 +251,29 @@ describe("the event stream's reader", function()
     assert.is_true(os.clock() - started < 10)
   end)
 
+  it("keeps the bytes of a long frame in order when it makes room for more", function()
+    local words = {}
+    for i = 1, 20000 do
+      words[i] = ("%05d"):format(i)
+    end
+    local description = table.concat(words)
+    for _, sizes in ipairs({ { 65300, 230, 200000 }, { 40000, 30000, 200000 }, { 65535, 200000 }, { 200000 } }) do
+      local reader, stream = stream_reader.new(), FRAMES[1]:rep(3)
+      stream = stream .. frame(text(1, text(4, description))) .. stream
+      local found, at = {}, 1
+      for _, size in ipairs(sizes) do
+        for event in reader:feed(stream:sub(at, at + size - 1)) do
+          found[#found + 1] = event
+        end
+        at = at + size
+      end
+      assert.is_true(at > #stream)
+      assert.equal(7, #found)
+      assert.is_true(found[4].metadata.description == description)
+      assert.same(EVENTS[1], found[7])
+    end
+  end)
+
   it("makes nothing but errors of garbage", function()
     math.randomseed(6)
     local taken, refused = 0, 0
