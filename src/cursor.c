@@ -13,6 +13,7 @@ enum { DAY = 86400 };
 struct chalk_cursor {
   chalk_segment *segment;
   uint32_t number;
+  chalk_sketch before; /* what was sent of the entry under way */
 };
 
 static cursor_head *head_of(const chalk_cursor *c) { return &c->segment->cursors[c->number]; }
@@ -76,11 +77,11 @@ static chalk_cursor *open_cursor(chalk_segment *g, const char *name, int fresh, 
                 name, CURSORS);
     return NULL;
   }
-  *c = (chalk_cursor){g, number};
+  *c = (chalk_cursor){.segment = g, .number = number};
   cursor_head *h = head_of(c);
   if (!known) forget(g, number); /* somebody may have died, or failed, at filling it */
   if (!known && !fresh && start_at_totals(c, now, message) != CHALK_OK) {
-    free(c);
+    chalk_cursor_close(c);
     return NULL;
   }
   if (!known) {
@@ -104,7 +105,10 @@ chalk_cursor *chalk_cursor_open(chalk_segment *g, const char *name, int fresh, d
   return c;
 }
 
-void chalk_cursor_close(chalk_cursor *c) { free(c); }
+void chalk_cursor_close(chalk_cursor *c) {
+  sketch_free_sides(&c->before);
+  free(c);
+}
 
 void chalk_cursor_touch(chalk_cursor *c, double now) {
   if (!role_enter(c->segment)) return;
@@ -146,16 +150,25 @@ int64_t chalk_cursor_delta(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   return d > 0 ? d : 0;
 }
 
+static int load_before(chalk_cursor *c, uint64_t sent) {
+  sketch_clear(&c->before);
+  return sent ? stored_sketch(c->segment, sent, &c->before) : CHALK_OK;
+}
+
+int cursor_subtract(chalk_cursor *c, chalk_snapshot *s, uint32_t i, chalk_sketch *d) {
+  const snapshot_detail *now = snapshot_detail_of(s, i);
+  if (!now || load_before(c, sent_of(c, &s->entries[i])) != CHALK_OK) return CHALK_EMEMORY;
+  return sketch_subtract(d, &now->sketch, &c->before);
+}
+
 chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
-  const snapshot_detail *d = snapshot_detail_of(s, i);
-  if (!d) return NULL;
-  uint64_t sent = sent_of(c, &s->entries[i]);
-  chalk_sketch before = {.scale = d->sketch->scale};
-  bool known = !sent || stored_sketch(c->segment, sent, &before) == CHALK_OK;
-  chalk_sketch *delta = known ? sketch_difference(d->sketch, &before) : NULL;
-  free(before.positive.at);
-  free(before.negative.at);
-  return delta;
+  chalk_sketch *d = chalk_sketch_new(0.5, 0);
+  if (d && cursor_subtract(c, s, i, d) == CHALK_OK) {
+    sketch_clip(d, chalk_snapshot_sketch(s, i));
+    return d;
+  }
+  chalk_sketch_free(d);
+  return NULL;
 }
 
 uint32_t chalk_cursor_delta_les(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *counts) {
@@ -169,16 +182,6 @@ uint32_t chalk_cursor_delta_les(chalk_cursor *c, chalk_snapshot *s, uint32_t i, 
   return d->sum.les + 1;
 }
 
-/* What to store as sent of an entry. */
-static int total_of(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *total) {
-  const chalk_entry *e = &s->entries[i];
-  *total = (uint64_t)e->total;
-  if (kind_of(c, e) != CHALK_HISTOGRAM) return CHALK_OK;
-  const snapshot_detail *d = snapshot_detail_of(s, i);
-  *total = d ? stored_write(c->segment, &d->sum, d->sketch, false) : 0;
-  return *total ? CHALK_OK : CHALK_EMEMORY;
-}
-
 /* Whether `old` says all that was sent: what was read for the entry if it was, else what it stood at. */
 static bool is_stored(const chalk_cursor *c, const chalk_snapshot *s, uint32_t i, uint64_t old) {
   const chalk_entry *e = &s->entries[i];
@@ -186,39 +189,91 @@ static bool is_stored(const chalk_cursor *c, const chalk_snapshot *s, uint32_t i
   if (kind != CHALK_HISTOGRAM) return (int64_t)old == e->total;
   if (!old) return false;
   const snapshot_detail *d = s->details ? s->details[i] : NULL;
-  return d ? stored_is(c->segment, old, &d->sum, d->sketch) : stored_total(c->segment, old, kind) == e->total;
+  return d ? stored_is(c->segment, old, &d->sum, &d->sketch) : stored_total(c->segment, old, kind) == e->total;
 }
 
-static int commit_one(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
-  const chalk_entry *e = &s->entries[i];
+/* The entry's baseline, and what it says; NULL: it is not real, and cannot be made so. */
+static baseline *baseline_of(chalk_cursor *c, const chalk_entry *e, bool *same, uint64_t *sent) {
   chalk_segment *g = c->segment;
-  uint32_t kind = kind_of(c, e);
-  if (kind == CHALK_GAUGE) return CHALK_OK;
   uint64_t row = (uint64_t)((char *)segment_baseline(g, c->number, 0) - g->base);
-  int made = segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series, false);
-  if (made != CHALK_OK) return made;
+  if (segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series, false) != CHALK_OK) return NULL;
   baseline *b = segment_baseline(g, c->number, e->series);
-  bool same = atomic_load(&b->generation) == e->generation;
-  uint64_t old = same ? atomic_load(&b->total) : 0, total;
-  if (same && is_stored(c, s, i, old)) return CHALK_OK;
-  int code = total_of(c, s, i, &total);
-  if (code != CHALK_OK) return code;
+  *same = atomic_load(&b->generation) == e->generation;
+  *sent = *same ? atomic_load(&b->total) : 0;
+  return b;
+}
+
+static void publish(baseline *b, const chalk_entry *e, bool same, uint64_t total) {
   if (!same) {
     atomic_store(&b->total, 0);
     atomic_store(&b->generation, e->generation);
   }
-  atomic_store(&b->total, total);
-  if (kind == CHALK_HISTOGRAM) stored_give(g, old);
+  atomic_store_explicit(&b->total, total, memory_order_release);
+}
+
+static int commit_one(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *by) {
+  const chalk_entry *e = &s->entries[i];
+  uint32_t kind = kind_of(c, e);
+  if (kind == CHALK_GAUGE) return CHALK_OK;
+  bool same;
+  uint64_t old, total = (uint64_t)e->total;
+  baseline *b = baseline_of(c, e, &same, &old);
+  if (!b) return CHALK_EMEMORY;
+  if (same && is_stored(c, s, i, old)) return CHALK_OK;
+  if (kind == CHALK_HISTOGRAM) {
+    const snapshot_detail *d = snapshot_detail_of(s, i);
+    total = d ? stored_write_next(c->segment, &d->sum, &d->sketch, by) : 0;
+    if (!total) return CHALK_EMEMORY;
+  }
+  publish(b, e, same, total);
+  if (kind == CHALK_HISTOGRAM) stored_put_by(c->segment, old, by);
   return CHALK_OK;
 }
 
 static int commit(chalk_cursor *c, chalk_snapshot *s, uint32_t first, uint32_t last, double now) {
   int e = CHALK_OK;
+  uint64_t by = 0;
   for (uint32_t i = first; i < last && i < s->n; i++) {
-    int code = commit_one(c, s, i);
+    int code = commit_one(c, s, i, &by);
     if (code != CHALK_OK) e = code;
   }
+  stored_give(c->segment, by);
   head_of(c)->used = now;
+  return e;
+}
+
+/* What was sent, with the part: its counts in `sum`, its sketch in `before`. */
+static int add_part(chalk_cursor *c, uint64_t sent, const chalk_sketch *part, const uint64_t *les, histogram_sum *sum) {
+  int e = load_before(c, sent);
+  if (e == CHALK_OK && sent) e = stored_load(c->segment, sent, sum, NULL);
+  if (e == CHALK_OK) e = chalk_sketch_merge(&c->before, part);
+  sum->sum += part->sum;
+  for (uint32_t j = 0; les && j <= sum->les; j++) sum->le[j] += les[j];
+  return e;
+}
+
+static int commit_part(chalk_cursor *c, chalk_snapshot *s, uint32_t i, const chalk_sketch *part, const uint64_t *les) {
+  const chalk_entry *e = &s->entries[i];
+  const snapshot_detail *d = snapshot_detail_of(s, i);
+  bool same;
+  uint64_t old;
+  baseline *b = d ? baseline_of(c, e, &same, &old) : NULL;
+  if (!b) return CHALK_EMEMORY;
+  histogram_sum sum = {.les = d->sum.les};
+  int code = add_part(c, old, part, les, &sum);
+  uint64_t total = code == CHALK_OK ? stored_write(c->segment, &sum, &c->before, false) : 0;
+  if (!total) return CHALK_EMEMORY;
+  publish(b, e, same, total);
+  stored_give(c->segment, old);
+  return CHALK_OK;
+}
+
+int cursor_commit_part(chalk_cursor *c, chalk_snapshot *s, uint32_t i, const chalk_sketch *part, const uint64_t *les,
+                       double now) {
+  if (!role_enter(c->segment)) return CHALK_EINVALID;
+  int e = commit_part(c, s, i, part, les);
+  head_of(c)->used = now;
+  role_leave(c->segment);
   return e;
 }
 

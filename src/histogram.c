@@ -64,15 +64,14 @@ static sketch_bucket bucket_peek(const chalk_segment *g, table t, uint32_t i) {
 
 static uint64_t most_count(table t) { return t.wide ? UINT64_MAX : UINT32_MAX; }
 
-/* A private copy of a table's buckets, unsorted, at a coarser scale. NULL: out of memory. */
-static sketch_bucket *copy_table(const chalk_segment *g, table t, int scale, uint32_t *n) {
-  sketch_bucket *out = malloc(sizeof *out << t.log);
-  *n = 0;
-  for (uint32_t i = 0; out && i < 1u << t.log; i++) {
+/* A table's buckets, unsorted, at a coarser scale; `out` has room for all that it can hold. Returns how many. */
+static uint32_t copy_table(const chalk_segment *g, table t, int scale, sketch_bucket *out) {
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < 1u << t.log; i++) {
     sketch_bucket b = bucket_peek(g, t, i);
-    if (b.count > 0) out[(*n)++] = (sketch_bucket){b.index >> (t.scale - scale), b.count};
+    if (b.count > 0) out[n++] = (sketch_bucket){b.index >> (t.scale - scale), b.count};
   }
-  return out;
+  return n;
 }
 
 /* Whether a table of this capacity takes n buckets from `low` to `high` without long probes. */
@@ -107,10 +106,10 @@ static int32_t rescale(int32_t index, int from, int to) {
 
 /* Adds a table's buckets to a private side, at a scale not finer than the table's. */
 static int load_table(const chalk_segment *g, uint64_t word, int scale, sketch_side *side) {
-  uint32_t n;
   if (!word) return CHALK_OK;
-  sketch_bucket *copy = copy_table(g, unpack(word), scale, &n);
-  int e = copy ? sketch_side_add(side, copy, n) : CHALK_EMEMORY;
+  table t = unpack(word);
+  sketch_bucket *copy = malloc(sizeof *copy << t.log);
+  int e = copy ? sketch_side_add(side, copy, copy_table(g, t, scale, copy)) : CHALK_EMEMORY;
   free(copy);
   return e;
 }
@@ -138,8 +137,7 @@ static int rebuild(chalk_segment *g, histogram *h, int which, int32_t index, int
   if (e == CHALK_OK) e = sketch_side_add(&k.positive, &added, 1);
   if (e == CHALK_OK && k.positive.n + h->used[1 - which] > limit) e = collapse(g, h, 1 - which, &k, limit);
   if (e == CHALK_OK) e = publish(g, h, which, &k.positive, k.scale);
-  free(k.positive.at);
-  free(k.negative.at);
+  sketch_free_sides(&k);
   return e;
 }
 
@@ -318,36 +316,55 @@ static bool is_table(const chalk_segment *g, table t) {
          segment_block(g, t.offset, table_size(t));
 }
 
-int histogram_read_sketch(const chalk_segment *g, const histogram *block, chalk_sketch *into) {
-  histogram *h = (histogram *)block;
-  for (int which = 0; which < 2; which++) {
-    sketch_bucket *copy = NULL;
-    uint32_t n = 0;
-    uint64_t version, word;
-    table t = {0};
-    do {
-      free(copy);
-      copy = NULL;
-      version = peek_u64(&h->version);
-      word = peek_u64(&h->table[which]);
-      t = unpack(word);
-      if (!is_table(g, t)) word = 0;
-      if (!word) break;
-      copy = copy_table(g, t, t.scale, &n);
-      if (!copy) return CHALK_EMEMORY;
-    } while (peek_u64(&h->version) != version);
-    if (!word) continue;
-    sketch_coarsen(into, t.scale);
-    for (uint32_t i = 0; i < n; i++) {
-      copy[i].index >>= t.scale - into->scale;
-      into->count += copy[i].count;
-    }
-    sketch_side *side = which ? &into->negative : &into->positive;
-    /* Sorting and joining happen there; equal indices of a coarser scale are joined as they meet. */
-    int e = sketch_side_add(side, copy, n);
-    free(copy);
-    if (e != CHALK_OK) return e;
+/* Buckets read from a table: a small one's need no memory of their own. */
+typedef struct reading {
+  sketch_bucket few[64], *many, *at;
+  uint32_t room, n;
+} reading;
+
+static int reading_reserve(reading *r, uint32_t n) {
+  if (n <= r->room) return CHALK_OK;
+  free(r->many);
+  r->at = r->many = malloc(n * sizeof *r->many);
+  r->room = r->many ? n : 0;
+  return r->many ? CHALK_OK : CHALK_EMEMORY;
+}
+
+/* All buckets of a table, as *t; none where there is no table. */
+static int read_table(const chalk_segment *g, const histogram *h, int which, table *t, reading *r) {
+  uint64_t version;
+  do {
+    version = peek_u64(&h->version);
+    uint64_t word = peek_u64(&h->table[which]);
+    *t = unpack(word);
+    r->n = 0;
+    if (!word || !is_table(g, *t)) return CHALK_OK;
+    if (reading_reserve(r, 1u << t->log) != CHALK_OK) return CHALK_EMEMORY;
+    r->n = copy_table(g, *t, t->scale, r->at);
+  } while (peek_u64(&h->version) != version);
+  return CHALK_OK;
+}
+
+static int read_side(const chalk_segment *g, const histogram *h, int which, chalk_sketch *into, reading *r) {
+  table t;
+  if (read_table(g, h, which, &t, r) != CHALK_OK) return CHALK_EMEMORY;
+  if (r->n == 0) return CHALK_OK;
+  sketch_coarsen(into, t.scale);
+  for (uint32_t i = 0; i < r->n; i++) {
+    r->at[i].index >>= t.scale - into->scale;
+    into->count += r->at[i].count;
   }
+  /* Sorting and joining happen there; equal indices of a coarser scale are joined as they meet. */
+  return sketch_side_add(which ? &into->negative : &into->positive, r->at, r->n);
+}
+
+int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into) {
+  reading r; /* not emptied: that would take as long as reading a small one */
+  r.at = r.few, r.many = NULL, r.room = sizeof r.few / sizeof *r.few;
+  int e = read_side(g, h, 0, into, &r);
+  if (e == CHALK_OK) e = read_side(g, h, 1, into, &r);
+  free(r.many);
+  if (e != CHALK_OK) return e;
   uint64_t zero = peek_u64(&h->zero);
   double min = as_double(peek_u64(&h->min)), max = as_double(peek_u64(&h->max));
   into->zero += zero;

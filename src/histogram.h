@@ -38,8 +38,8 @@ enum { HISTOGRAM_LEAST = offsetof(histogram, le) }; /* bytes of any block, at le
 /* What was read of one series' histogram, over all writers. */
 typedef struct histogram_sum {
   uint32_t les;
-  uint64_t le[CHALK_LES + 1]; /* cumulative */
   double sum;
+  uint64_t le[CHALK_LES + 1]; /* cumulative; what is kept may end with the last one */
 } histogram_sum;
 
 /* A new block for `les` bounds; 0 when the segment is full. `last`: for an overflow series. */

@@ -115,21 +115,41 @@ double sketch_bound(int32_t index, int scale) {
 
 /* Private sketches */
 
+void sketch_clear(chalk_sketch *k) {
+  k->positive.n = k->negative.n = 0;
+  k->count = k->zero = 0;
+  k->sum = 0;
+  k->min = from_bits(2047ull << 52);
+  k->max = -k->min;
+  k->scale = SKETCH_MOST_SCALE;
+}
+
+void sketch_free_sides(chalk_sketch *k) {
+  free(k->positive.at);
+  free(k->negative.at);
+}
+
 chalk_sketch *chalk_sketch_new(double initial_error, uint32_t max_buckets) {
   chalk_sketch *k = calloc(1, sizeof *k);
   if (!k) return NULL;
+  sketch_clear(k);
   k->scale = sketch_scale_for(initial_error);
   k->max_buckets = max_buckets;
-  k->min = from_bits(2047ull << 52);
-  k->max = -k->min;
   return k;
 }
 
 void chalk_sketch_free(chalk_sketch *k) {
   if (!k) return;
-  free(k->positive.at);
-  free(k->negative.at);
+  sketch_free_sides(k);
   free(k);
+}
+
+int sketch_side_reserve(sketch_side *side, uint32_t n) {
+  if (n <= side->room) return CHALK_OK;
+  sketch_bucket *at = realloc(side->at, n * sizeof *at);
+  if (!at) return CHALK_EMEMORY;
+  side->at = at, side->room = n;
+  return CHALK_OK;
 }
 
 static void side_coarsen(sketch_side *side, int steps) {
@@ -164,9 +184,19 @@ static bool is_sorted(const sketch_bucket *b, uint32_t n) {
   return true;
 }
 
+/* The first buckets of a side, sorted. */
+static int side_fill(sketch_side *side, const sketch_bucket *buckets, uint32_t n) {
+  if (sketch_side_reserve(side, n) != CHALK_OK) return CHALK_EMEMORY;
+  memcpy(side->at, buckets, n * sizeof *buckets);
+  side->n = n;
+  side_coarsen(side, 0);
+  return CHALK_OK;
+}
+
 int sketch_side_add(sketch_side *side, sketch_bucket *buckets, uint32_t n) {
   if (n == 0) return CHALK_OK;
   if (!is_sorted(buckets, n)) qsort(buckets, n, sizeof *buckets, by_index);
+  if (side->n == 0) return side_fill(side, buckets, n);
   sketch_bucket *merged = malloc(((size_t)side->n + n) * sizeof *merged);
   if (!merged) return CHALK_EMEMORY;
   uint32_t i = 0, j = 0, m = 0;
@@ -198,11 +228,8 @@ static int side_put(sketch_side *side, int32_t index, uint64_t count) {
     side->at[low].count += count;
     return CHALK_OK;
   }
-  if (side->n == side->room) {
-    uint32_t room = side->room ? side->room * 2 : 16;
-    sketch_bucket *at = realloc(side->at, room * sizeof *at);
-    if (!at) return CHALK_EMEMORY;
-    side->at = at, side->room = room;
+  if (side->n == side->room && sketch_side_reserve(side, side->room ? side->room * 2 : 16) != CHALK_OK) {
+    return CHALK_EMEMORY;
   }
   memmove(side->at + low + 1, side->at + low, (side->n - low) * sizeof *side->at);
   side->at[low] = (sketch_bucket){index, count};
@@ -276,8 +303,7 @@ static uint64_t side_subtract(sketch_side *side, const sketch_side *before, int 
   return total;
 }
 
-/* The outermost non-empty buckets' bounds, not beyond the all-time extremes. */
-static void clip(chalk_sketch *d, const chalk_sketch *all) {
+void sketch_clip(chalk_sketch *d, const chalk_sketch *all) {
   chalk_bucket b;
   double low = from_bits(2047ull << 52), high = -low;
   uint32_t n = d->negative.n + (d->zero > 0) + d->positive.n;
@@ -290,31 +316,37 @@ static void clip(chalk_sketch *d, const chalk_sketch *all) {
   d->min = low, d->max = high;
 }
 
-static bool side_copy(sketch_side *side, const sketch_side *from, int steps) {
-  if (from->n == 0) return true;
-  side->at = malloc(from->n * sizeof *side->at);
-  if (!side->at) return false;
+static int side_copy(sketch_side *side, const sketch_side *from, int steps) {
+  side->n = 0;
+  if (from->n == 0) return CHALK_OK;
+  if (sketch_side_reserve(side, from->n) != CHALK_OK) return CHALK_EMEMORY;
   memcpy(side->at, from->at, from->n * sizeof *side->at);
-  side->n = side->room = from->n;
+  side->n = from->n;
   if (steps > 0) side_coarsen(side, steps);
-  return true;
+  return CHALK_OK;
 }
 
-chalk_sketch *sketch_difference(const chalk_sketch *now, const chalk_sketch *before) {
-  chalk_sketch *d = chalk_sketch_new(0.5, now->max_buckets);
-  if (!d) return NULL;
+int sketch_subtract(chalk_sketch *d, const chalk_sketch *now, const chalk_sketch *before) {
   d->scale = before->scale < now->scale ? before->scale : now->scale;
-  int steps = now->scale - d->scale;
-  if (!side_copy(&d->positive, &now->positive, steps) || !side_copy(&d->negative, &now->negative, steps)) {
-    chalk_sketch_free(d);
-    return NULL;
-  }
+  d->max_buckets = now->max_buckets;
+  int steps = now->scale - d->scale, e = side_copy(&d->positive, &now->positive, steps);
+  if (e == CHALK_OK) e = side_copy(&d->negative, &now->negative, steps);
+  if (e != CHALK_OK) return e;
   d->zero = now->zero - (before->zero < now->zero ? before->zero : now->zero);
   d->count = d->zero + side_subtract(&d->positive, &before->positive, before->scale - d->scale) +
              side_subtract(&d->negative, &before->negative, before->scale - d->scale);
   d->sum = now->sum - before->sum;
-  clip(d, now);
-  return d;
+  return CHALK_OK;
+}
+
+chalk_sketch *sketch_difference(const chalk_sketch *now, const chalk_sketch *before) {
+  chalk_sketch *d = chalk_sketch_new(0.5, now->max_buckets);
+  if (d && sketch_subtract(d, now, before) == CHALK_OK) {
+    sketch_clip(d, now);
+    return d;
+  }
+  chalk_sketch_free(d);
+  return NULL;
 }
 
 uint64_t chalk_sketch_count(const chalk_sketch *k) { return k->count; }

@@ -69,11 +69,20 @@ static inline int sketch_index_fits(int32_t index, int scale) {
   return index >= -1080 * octave && index < 1025 * octave;
 }
 
+/* Takes out all that is in a sketch, and makes it the finest; its memory is used again. */
+void sketch_clear(chalk_sketch *k);
+void sketch_free_sides(chalk_sketch *k);
+/* Room for n buckets in all; what is in there stays. */
+int sketch_side_reserve(sketch_side *side, uint32_t n);
 /* Brings a sketch to a coarser scale. */
 void sketch_coarsen(chalk_sketch *k, int scale);
 /* Adds buckets of a scale not finer than the sketch's own; they are sorted in place. 0, or CHALK_EMEMORY. */
 int sketch_side_add(sketch_side *side, sketch_bucket *buckets, uint32_t n);
 /* What `now` has and `before` has not, at the coarser scale. NULL: out of memory. */
 chalk_sketch *sketch_difference(const chalk_sketch *now, const chalk_sketch *before);
+/* The same in place of what `d` had, but for its extremes, which sketch_clip works out. */
+int sketch_subtract(chalk_sketch *d, const chalk_sketch *now, const chalk_sketch *before);
+/* The outermost non-empty buckets' bounds, not beyond the all-time extremes. */
+void sketch_clip(chalk_sketch *d, const chalk_sketch *all);
 
 #endif

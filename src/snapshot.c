@@ -142,10 +142,8 @@ chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int dropped, char *message
 
 void chalk_snapshot_free(chalk_snapshot *s) {
   if (!s) return;
-  for (uint32_t i = 0; s->details && i < s->n; i++) {
-    if (s->details[i]) chalk_sketch_free(s->details[i]->sketch);
-    free(s->details[i]);
-  }
+  arena_free(&s->arena);
+  sketch_free_sides(&s->reading);
   free(s->details);
   free(s->entries);
   free(s);
@@ -186,50 +184,58 @@ bool snapshot_sum(const chalk_snapshot *s, const chalk_entry *e, histogram_sum *
 }
 
 /* Of a series that went while it was read: what was read may be anything. */
-static int detail_empty(snapshot_detail *d) {
-  uint32_t max_buckets = d->sketch->max_buckets;
-  chalk_sketch_free(d->sketch);
-  d->sketch = chalk_sketch_new(0.0001, max_buckets);
-  d->sum = (histogram_sum){.les = d->sum.les};
-  return d->sketch ? CHALK_OK : CHALK_EMEMORY;
+static void reading_empty(chalk_snapshot *s, histogram_sum *sum) {
+  sketch_clear(&s->reading);
+  *sum = (histogram_sum){.les = sum->les};
 }
 
-static int detail_read(const chalk_snapshot *s, const chalk_entry *e, snapshot_detail *d) {
+static int detail_read(chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
   chalk_segment *g = s->segment;
-  int code = CHALK_OK;
   if (!is_dropped(s, e)) {
-    code = stored_read(g, e->series, &d->sum, d->sketch);
+    int code = stored_read(g, e->series, sum, &s->reading);
     if (code != CHALK_OK || !is_dropped(s, e)) return code;
-    code = detail_empty(d);
+    reading_empty(s, sum);
   }
   uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
-  return code == CHALK_OK && at_drop ? stored_load(g, at_drop, &d->sum, d->sketch) : code;
+  return at_drop ? stored_load(g, at_drop, sum, &s->reading) : CHALK_OK;
+}
+
+static void keep_side(sketch_side *side, sketch_bucket *at, const sketch_side *from) {
+  if (from->n > 0) memcpy(at, from->at, from->n * sizeof *at);
+  *side = (sketch_side){at, from->n, from->n};
+}
+
+/* What was read, in as much memory as it takes. */
+static snapshot_detail *detail_keep(chalk_snapshot *s, const histogram_sum *sum) {
+  const chalk_sketch *k = &s->reading;
+  size_t sum_size = offsetof(histogram_sum, le) + (sum->les + 1) * sizeof *sum->le;
+  size_t head = offsetof(snapshot_detail, sum) + sum_size, buckets = (size_t)k->positive.n + k->negative.n;
+  snapshot_detail *d = arena_take(&s->arena, head + buckets * sizeof(sketch_bucket));
+  if (!d) return NULL;
+  sketch_bucket *at = (sketch_bucket *)((char *)d + head);
+  d->sketch = *k;
+  keep_side(&d->sketch.positive, at, &k->positive);
+  keep_side(&d->sketch.negative, at + k->positive.n, &k->negative);
+  memcpy(&d->sum, sum, sum_size);
+  return d;
 }
 
 const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
   if (!s->details) s->details = calloc((size_t)s->n + 1, sizeof *s->details);
   if (!s->details) return NULL;
   if (s->details[i]) return s->details[i];
-  snapshot_detail *d = calloc(1, sizeof *d);
-  if (d) d->sketch = chalk_sketch_new(0.0001, atomic_load(&s->segment->head->max_buckets));
-  if (!d || !d->sketch) {
-    free(d);
-    return NULL;
-  }
   const chalk_entry *e = &s->entries[i];
-  int code = detail_read(s, e, d);
-  if (code == CHALK_OK && !snapshot_is_current(s, e)) code = detail_empty(d);
-  if (code != CHALK_OK) {
-    chalk_sketch_free(d->sketch);
-    free(d);
-    return NULL;
-  }
-  return s->details[i] = d;
+  histogram_sum sum = {0};
+  sketch_clear(&s->reading);
+  s->reading.max_buckets = atomic_load(&s->segment->head->max_buckets);
+  if (detail_read(s, e, &sum) != CHALK_OK) return NULL;
+  if (!snapshot_is_current(s, e)) reading_empty(s, &sum);
+  return s->details[i] = detail_keep(s, &sum);
 }
 
 const chalk_sketch *chalk_snapshot_sketch(chalk_snapshot *s, uint32_t i) {
   const snapshot_detail *d = snapshot_detail_of(s, i);
-  return d ? d->sketch : NULL;
+  return d ? &d->sketch : NULL;
 }
 
 uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint64_t *counts) {

@@ -5,13 +5,14 @@
 #ifndef SNAPSHOT_H
 #define SNAPSHOT_H
 
+#include "arena.h"
 #include "histogram.h"
 #include "segment.h"
 
-/* A histogram entry's sketch and the counts read with it. */
+/* A histogram entry's sketch and the counts read with it, in one piece: it ends with the sum's last, and buckets. */
 typedef struct snapshot_detail {
+  chalk_sketch sketch;
   histogram_sum sum;
-  chalk_sketch *sketch;
 } snapshot_detail;
 
 struct chalk_snapshot {
@@ -20,6 +21,8 @@ struct chalk_snapshot {
   uint32_t n;
   bool dropped;              /* taken with dropped series, as the holder does */
   snapshot_detail **details; /* made when first asked for */
+  arena arena;               /* what they are in */
+  chalk_sketch reading;      /* one that is being read */
 };
 
 static inline bool snapshot_is_current(const chalk_snapshot *s, const chalk_entry *e) {

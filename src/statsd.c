@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cursor.h"
 #include "key.h"
 #include "sketch.h"
 #include "snapshot.h"
@@ -43,6 +44,7 @@ struct chalk_statsd {
   uint32_t n_gauges;
   weighted *items;
   uint32_t items_room;
+  chalk_sketch delta; /* of the histogram under way */
 };
 
 chalk_statsd *chalk_statsd_new(uint32_t max_packet) {
@@ -63,6 +65,7 @@ void chalk_statsd_free(chalk_statsd *k) {
   free(k->text);
   free(k->gauges);
   free(k->items);
+  sketch_free_sides(&k->delta);
   free(k);
 }
 
@@ -340,15 +343,14 @@ static void put_histogram(chalk_statsd *k, frame *e, chalk_cursor *c, chalk_snap
     if (chalk_cursor_delta_les(c, s, i, counts) > 0) put_buckets(k, e, counts);
     return;
   }
-  chalk_sketch *d = chalk_cursor_delta_sketch(c, s, i);
-  if (!d) {
+  if (cursor_subtract(c, s, i, &k->delta) != CHALK_OK) {
     k->failed = true;
   } else if (e->f->mode == CHALK_STATSD_PERCENTILES) {
-    put_percentiles(k, e, d);
+    sketch_clip(&k->delta, chalk_snapshot_sketch(s, i));
+    put_percentiles(k, e, &k->delta);
   } else {
-    put_weighted(k, e, d);
+    put_weighted(k, e, &k->delta);
   }
-  chalk_sketch_free(d);
 }
 
 /* Entries and packets */

@@ -32,12 +32,14 @@ int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_s
 
 static uint64_t size_of(uint32_t les, uint32_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12ull; }
 
-uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, bool last) {
+static uint64_t size_for(const histogram_sum *sum, const chalk_sketch *k) {
+  return size_of(sum->les, k->positive.n + k->negative.n);
+}
+
+static void write_at(chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *k) {
   uint32_t n = k->positive.n + k->negative.n;
-  uint64_t size = size_of(sum->les, n), offset = last ? heap_take_last(g, size) : heap_take(g, size);
-  if (!offset) return 0;
   stored *s = segment_at(g, offset);
-  *s = (stored){.size = size,
+  *s = (stored){.size = size_for(sum, k),
                 .count = k->count,
                 .zero = k->zero,
                 .sum = sum->sum,
@@ -55,7 +57,32 @@ uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sk
     counts[i] = b->count;
     indices[i] = b->index;
   }
+}
+
+uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, bool last) {
+  uint64_t size = size_for(sum, k), offset = last ? heap_take_last(g, size) : heap_take(g, size);
+  if (offset) write_at(g, offset, sum, k);
   return offset;
+}
+
+static uint64_t size_at(const chalk_segment *g, uint64_t offset) { return ((stored *)segment_at(g, offset))->size; }
+
+uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, uint64_t *by) {
+  uint64_t offset = *by;
+  if (!offset || heap_rounded(size_at(g, offset)) != heap_rounded(size_for(sum, k))) {
+    return stored_write(g, sum, k, false);
+  }
+  *by = 0;
+  write_at(g, offset, sum, k);
+  return offset;
+}
+
+void stored_put_by(chalk_segment *g, uint64_t offset, uint64_t *by) {
+  if (!offset) return;
+  stored_give(g, *by);
+  *by = offset;
+  /* Its next contents are not to be stored before what took its place is. */
+  atomic_signal_fence(memory_order_seq_cst);
 }
 
 uint64_t stored_take(chalk_segment *g, uint32_t id) {
@@ -69,26 +96,27 @@ uint64_t stored_take(chalk_segment *g, uint32_t id) {
 static int load_side(const stored *s, uint32_t first, uint32_t n, sketch_side *side) {
   const uint64_t *counts = s->counts + s->les + 1;
   const int32_t *indices = (const int32_t *)(counts + s->n_positive + s->n_negative);
-  side->at = n ? malloc(n * sizeof *side->at) : NULL;
-  side->n = side->room = side->at ? n : 0;
-  for (uint32_t i = 0; i < side->n; i++) side->at[i] = (sketch_bucket){indices[first + i], counts[first + i]};
-  return side->n == n ? CHALK_OK : CHALK_EMEMORY;
+  side->n = 0;
+  if (sketch_side_reserve(side, n) != CHALK_OK) return CHALK_EMEMORY;
+  for (uint32_t i = 0; i < n; i++) side->at[i] = (sketch_bucket){indices[first + i], counts[first + i]};
+  side->n = n;
+  return CHALK_OK;
 }
 
 int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k) {
   const stored *s = segment_at(g, offset);
-  *k = (chalk_sketch){.count = s->count, .zero = s->zero, .sum = s->sum, .min = s->min, .max = s->max};
+  k->count = s->count, k->zero = s->zero;
+  k->sum = s->sum, k->min = s->min, k->max = s->max;
   k->scale = s->scale;
   int e = load_side(s, 0, s->n_positive, &k->positive);
   return e == CHALK_OK ? load_side(s, s->n_positive, s->n_negative, &k->negative) : e;
 }
 
 static int merge_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *into) {
-  chalk_sketch k;
+  chalk_sketch k = {.count = 0};
   int e = stored_sketch(g, offset, &k);
   if (e == CHALK_OK) e = chalk_sketch_merge(into, &k);
-  free(k.positive.at);
-  free(k.negative.at);
+  sketch_free_sides(&k);
   return e;
 }
 
@@ -108,7 +136,7 @@ bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum
 }
 
 void stored_give(chalk_segment *g, uint64_t offset) {
-  if (offset) heap_give(g, offset, ((stored *)segment_at(g, offset))->size);
+  if (offset) heap_give(g, offset, size_at(g, offset));
 }
 
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {

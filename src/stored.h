@@ -12,11 +12,17 @@ int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_s
 
 /* Writes down; the block's offset, or 0 when there is no memory. `last`: may take of what is kept for the end. */
 uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *sketch, bool last);
+/*
+ * The same, and stored_give, for one who writes many down in place of others: the block that was replaced last is put
+ * by, and written next if its size is right, so that most take no lock. What is put by in the end is his to give.
+ */
+uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *sketch, uint64_t *by);
+void stored_put_by(chalk_segment *g, uint64_t offset, uint64_t *by);
 /* The same of what the series stands at now. */
 uint64_t stored_take(chalk_segment *g, uint32_t id);
 /* Reads back; adds to `sum` (may be NULL) and merges into `sketch`. */
 int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, chalk_sketch *sketch);
-/* The sketch alone; whatever is returned, the sides of `k` are the caller's to free. */
+/* The sketch alone, in place of what `k` had, whose memory is used again. */
 int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k);
 /* Whether the block holds just as many values as these. */
 bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *sketch);
