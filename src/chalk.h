@@ -364,7 +364,7 @@ uint64_t chalk_stream_dropped(chalk_stream *stream, int by_clients);
 /*
  * StatsD: lines of what came since, packed into packets of at most a size. Fill one family after the other; 1: the
  * packet is full, to be sent before going on from *next, where an entry may be under way. What was sent is for the
- * caller to commit. Gauges are noted as sent when they are packed; after a failure, forget.
+ * caller to commit: entries that were whole, and of one that goes on what chalk_statsd_commit marks. Gauges are noted as sent when they are packed; after a failure, forget.
  */
 enum { CHALK_STATSD_VALUES, CHALK_STATSD_PERCENTILES, CHALK_STATSD_BUCKETS };
 typedef struct chalk_statsd chalk_statsd;
@@ -398,6 +398,8 @@ int chalk_statsd_fill(chalk_statsd *statsd, const chalk_statsd_family *family, c
                       chalk_snapshot *snapshot, uint32_t *next, uint32_t last);
 const char *chalk_statsd_packet(chalk_statsd *statsd, uint32_t *size);
 void chalk_statsd_begin(chalk_statsd *statsd);  /* an empty packet; the entry under way goes on in it */
+/* Marks as sent what of an entry that is still under way was in the packet before this one. */
+int chalk_statsd_commit(chalk_statsd *statsd, chalk_cursor *cursor, chalk_snapshot *snapshot, double now);
 void chalk_statsd_forget(chalk_statsd *statsd); /* as new: no packet, no entry, no gauge sent */
 void chalk_statsd_count(const chalk_statsd *statsd, chalk_statsd_totals *totals);
 /* The sample rate by which a value counts `n` times, as text; room for 24 bytes. */

@@ -298,7 +298,8 @@ static uint32_t les_of(const histogram *h) {
 
 void histogram_read(const histogram *h, histogram_sum *into) {
   uint64_t n = 0;
-  for (uint32_t i = 0, les = les_of(h); i <= les; i++) {
+  uint32_t les = les_of(h) < into->les ? les_of(h) : into->les;
+  for (uint32_t i = 0; i <= les; i++) {
     n += peek_u64(&h->le[i]);
     into->le[i] += n;
   }

@@ -148,7 +148,7 @@ static inline __attribute__((always_inline)) int histogram_add(const chalk_serie
 /* Adds a whole sketch and counts (cumulative), for residues. One caller at a time. */
 int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const uint64_t *les);
 
-/* Adds the counts of a block, cumulative, and its sum. */
+/* Adds the counts of a block, cumulative, of no more bounds than `into` has, and its sum. */
 void histogram_read(const histogram *h, histogram_sum *into);
 /* Merges a block's sketch into a private one. */
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into);

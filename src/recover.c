@@ -147,9 +147,12 @@ static bool key_is_sound(const chalk_segment *g, const series *s, uint32_t tags)
   return at == s->key_size && key_hash(s->metric, key, s->key_size) == s->hash;
 }
 
-/* Where a total belongs: of a count it is a number, of a histogram a block. `total` is 0 when there is nothing. */
-static bool total_is_sound(recovery *r, const metric *m, uint64_t total) {
-  if (m->kind == CHALK_HISTOGRAM) return !total || stored_is_sound(r->g, total, m->les, r);
+/*
+ * Where a total belongs: of a count it is a number, of a histogram a block. `total` is 0 when there is nothing. What was
+ * sent may be a part.
+ */
+static bool total_is_sound(recovery *r, const metric *m, uint64_t total, bool sent) {
+  if (m->kind == CHALK_HISTOGRAM) return !total || stored_is_sound(r->g, total, m->les, sent, r);
   return total <= RECOVER_MOST;
 }
 
@@ -168,7 +171,7 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   uint64_t epoch = (uint64_t)segment_epoch(g), dropped = atomic_load(&s->drop_epoch);
   if (dropped != UINT64_MAX && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
   if (!isfinite(s->seen_time)) s->seen_time = 0;
-  return key_is_sound(g, s, m->tags) && total_is_sound(r, m, atomic_load(&s->at_drop));
+  return key_is_sound(g, s, m->tags) && total_is_sound(r, m, atomic_load(&s->at_drop), false);
 }
 
 static bool all_series_are_sound(recovery *r) {
@@ -212,7 +215,7 @@ static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
 static bool baseline_is_sound(recovery *r, shared_u64 *total, uint32_t id) {
   const metric *m = metric_of(r->g, id);
   if (!m || m->kind == CHALK_GAUGE) atomic_store(total, 0);
-  return !m || total_is_sound(r, m, atomic_load(total));
+  return !m || total_is_sound(r, m, atomic_load(total), true);
 }
 
 /* The pieces of a row that are real are set bits; the lowest of them is taken out. */
@@ -281,8 +284,8 @@ static bool passing_is_sound(recovery *r, const stripe *t) {
   const metric *m = from >= METRICS ? metric_of(g, from) : NULL;
   if (!m || m->kind == CHALK_GAUGE || m != metric_of(g, to) || from == to) return false;
   if (!segment_chunk_real(g, g->slots[0].chunks, to)) return false;
-  if (!total_is_sound(r, m, t->pass_at_drop)) return false;
-  if (!total_is_sound(r, m, atomic_load(&g->series[from].at_drop))) return false;
+  if (!total_is_sound(r, m, t->pass_at_drop, false)) return false;
+  if (!total_is_sound(r, m, atomic_load(&g->series[from].at_drop), false)) return false;
   if (m->kind == CHALK_COUNT) return as_double(t->pass_value) >= 0 && as_double(t->pass_value) <= (double)RECOVER_MOST;
   uint64_t count = 0, cell = atomic_load(segment_cell(g, 0, to));
   return cell != t->pass_value && histogram_is_sound(g, cell, m->les, r, &count) &&

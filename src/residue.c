@@ -41,13 +41,21 @@ static void pass_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) 
   if (total > known) pass(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
 }
 
+/* A cursor that sent a part of a histogram's bounds may be ahead in some of them: still none is less than one below. */
+static void subtract_les(const histogram_sum *now, const histogram_sum *before, uint64_t *les) {
+  for (uint32_t i = 0; i <= now->les; i++) {
+    uint64_t least = i > 0 ? les[i - 1] : 0, more = now->le[i] > before->le[i] ? now->le[i] - before->le[i] : 0;
+    les[i] = more > least ? more : least;
+  }
+}
+
 /* A block with all that `h` has and what `from` got since it was dropped; 0 without memory. */
 static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum *now, chalk_sketch *all, uint32_t from,
                        bool last) {
   uint32_t buckets = atomic_load(&g->head->max_buckets);
   uint64_t known = stored_known(g, from, CHALK_HISTOGRAM), block = histogram_new(g, h->les, last);
   chalk_sketch *then = chalk_sketch_new(0.0001, buckets), *had = chalk_sketch_new(0.0001, buckets), *more = NULL;
-  histogram_sum before = {0}, own = {0};
+  histogram_sum before = {0}, own = {.les = h->les};
   histogram_read(h, &own);
   if (block && then && had && histogram_read_sketch(g, h, had) == CHALK_OK &&
       (!known || stored_load(g, known, &before, then) == CHALK_OK)) {
@@ -56,7 +64,7 @@ static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum
   bool done = more != NULL;
   if (done) {
     uint64_t les[CHALK_LES + 1];
-    for (uint32_t i = 0; i <= h->les; i++) les[i] = now->le[i] - before.le[i];
+    subtract_les(now, &before, les);
     more->sum = now->sum - before.sum;
     done = histogram_merge(g, segment_at(g, block), had, own.le) == CHALK_OK &&
            histogram_merge(g, segment_at(g, block), more, les) == CHALK_OK;

@@ -173,31 +173,34 @@ size_t chalk_snapshot_key(chalk_snapshot *s, uint32_t i, char *out, size_t size)
 }
 
 bool snapshot_sum(const chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
-  *sum = (histogram_sum){0};
-  if (e->dropped) {
-    uint64_t at_drop = atomic_load(&s->segment->series[e->series].at_drop);
-    if (at_drop) stored_load(s->segment, at_drop, sum, NULL);
+  uint64_t at_drop = e->dropped ? atomic_load(&s->segment->series[e->series].at_drop) : 0;
+  if (at_drop) {
+    stored_load(s->segment, at_drop, sum, NULL);
+  } else if (e->dropped) {
+    *sum = (histogram_sum){0};
   } else {
     stored_read(s->segment, e->series, sum, NULL);
   }
   return snapshot_is_current(s, e);
 }
 
-/* Of a series that went while it was read: what was read may be anything. */
-static void reading_empty(chalk_snapshot *s, histogram_sum *sum) {
+static int read_nothing(chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
   sketch_clear(&s->reading);
-  *sum = (histogram_sum){.les = sum->les};
+  *sum = (histogram_sum){.les = s->segment->metrics[e->metric].les};
+  return CHALK_OK;
 }
 
 static int detail_read(chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
   chalk_segment *g = s->segment;
+  sketch_clear(&s->reading);
+  s->reading.max_buckets = atomic_load(&g->head->max_buckets);
   if (!is_dropped(s, e)) {
     int code = stored_read(g, e->series, sum, &s->reading);
     if (code != CHALK_OK || !is_dropped(s, e)) return code;
-    reading_empty(s, sum);
+    sketch_clear(&s->reading);
   }
   uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
-  return at_drop ? stored_load(g, at_drop, sum, &s->reading) : CHALK_OK;
+  return at_drop ? stored_load(g, at_drop, sum, &s->reading) : read_nothing(s, e, sum);
 }
 
 static void keep_side(sketch_side *side, sketch_bucket *at, const sketch_side *from) {
@@ -225,11 +228,10 @@ const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
   if (!s->details) return NULL;
   if (s->details[i]) return s->details[i];
   const chalk_entry *e = &s->entries[i];
-  histogram_sum sum = {0};
-  sketch_clear(&s->reading);
-  s->reading.max_buckets = atomic_load(&s->segment->head->max_buckets);
+  histogram_sum sum;
   if (detail_read(s, e, &sum) != CHALK_OK) return NULL;
-  if (!snapshot_is_current(s, e)) reading_empty(s, &sum);
+  /* Of a series that went while it was read: what was read may be anything. */
+  if (!snapshot_is_current(s, e)) read_nothing(s, e, &sum);
   return s->details[i] = detail_keep(s, &sum);
 }
 

@@ -3,7 +3,8 @@
  * and constant tags come from the caller, this file knows the shape of a line and what makes a packet.
  *
  * An entry's lines are made in a text of their own, then packed: all of them into one packet where they fit into one,
- * so that a packet that is lost or refused is a set of whole entries.
+ * so that a packet that is lost or refused is a set of whole entries. Of a histogram whose lines do not, what is in each
+ * packet is committed with it, see statsd_part.h.
  *
  * A sketch goes over the wire as its buckets' representative values, each weighted by a sample rate of 1 / count.
  */
@@ -16,6 +17,7 @@
 #include "key.h"
 #include "sketch.h"
 #include "snapshot.h"
+#include "statsd_part.h"
 #include "statsd_text.h"
 #include "text.h"
 
@@ -28,23 +30,24 @@ typedef struct sent_gauge {
   bool sent;
 } sent_gauge;
 
-typedef struct weighted {
-  double value;
-  uint64_t weight, times;
-} weighted;
-
 struct chalk_statsd {
   char *packet, *text;
   uint32_t packet_size, packet_most;
   size_t text_at, text_size, text_room;
+  size_t text_begun; /* where the packet's part of it begins */
+  uint32_t lines;    /* in the text, from text_at on */
   bool failed; /* no memory for the entry's lines */
   bool joined; /* some of them are */
   chalk_statsd_totals totals;
   sent_gauge *gauges;
   uint32_t n_gauges;
-  weighted *items;
-  uint32_t items_room;
-  chalk_sketch delta; /* of the histogram under way */
+  uint32_t entry;     /* the one under way; what follows is a histogram's */
+  chalk_sketch delta;
+  bool bounds;        /* its lines are of bounds, not of the delta's buckets */
+  statsd_item *items;
+  uint32_t n_items, items_room;
+  uint64_t values_begun; /* in its lines up to text_begun */
+  statsd_part sent;      /* what of it is in the packet that was begun before */
 };
 
 chalk_statsd *chalk_statsd_new(uint32_t max_packet) {
@@ -66,6 +69,7 @@ void chalk_statsd_free(chalk_statsd *k) {
   free(k->gauges);
   free(k->items);
   sketch_free_sides(&k->delta);
+  sketch_free_sides(&k->sent.sketch);
   free(k);
 }
 
@@ -191,6 +195,7 @@ static void end_line(chalk_statsd *k, frame *e, const char *type, const char *ra
   if (timed) o = append(o, e->f->timestamp, e->h->timestamp);
   *o++ = '\n';
   k->text_size = (size_t)(o - k->text);
+  k->lines++;
 }
 
 /* Counts and gauges */
@@ -210,6 +215,7 @@ static void put_gauge(chalk_statsd *k, frame *e, const char *suffix, double v) {
     if (k->failed) return;
     k->text[k->text_size - 1] = JOINT;
     k->joined = true;
+    k->lines--;
   }
   put_name(k, e, suffix);
   put_number(k, v);
@@ -231,10 +237,18 @@ static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
   return same;
 }
 
+/* No entry is under way. */
+static void end_entry(chalk_statsd *k) {
+  k->text_at = k->text_size = k->text_begun = 0;
+  k->values_begun = 0;
+  k->lines = k->n_items = 0;
+  k->joined = k->failed = false;
+}
+
 void chalk_statsd_forget(chalk_statsd *k) {
   if (k->gauges) memset(k->gauges, 0, k->n_gauges * sizeof *k->gauges);
-  k->text_at = k->text_size = 0;
-  k->joined = false;
+  end_entry(k);
+  k->sent.any = false;
   k->packet_size = 0;
 }
 
@@ -242,35 +256,36 @@ void chalk_statsd_forget(chalk_statsd *k) {
 
 static double clamped(double v) { return v > DBL_MAX ? DBL_MAX : v < -DBL_MAX ? -DBL_MAX : v; }
 
-static bool add_item(chalk_statsd *k, uint32_t *n, double value, uint64_t weight, uint64_t times) {
-  if (*n == k->items_room) {
+static bool add_item(chalk_statsd *k, statsd_item item) {
+  if (k->n_items == k->items_room) {
     uint32_t room = k->items_room ? 2 * k->items_room : 64;
-    weighted *more = realloc(k->items, room * sizeof *more);
-    if (!more) return false;
+    statsd_item *more = realloc(k->items, room * sizeof *more);
+    if (!more) {
+      k->failed = true;
+      return false;
+    }
     k->items = more;
     k->items_room = room;
   }
-  k->items[(*n)++] = (weighted){value, weight, times};
+  k->items[k->n_items++] = item;
   return true;
 }
 
 static int by_weight(const void *a, const void *b) {
-  const weighted *x = a, *y = b;
+  const statsd_item *x = a, *y = b;
   return x->weight != y->weight ? (x->weight < y->weight ? -1 : 1) : (x->value > y->value) - (x->value < y->value);
 }
 
 /* A bucket of more than the most weight: so many lines of that, and one of the rest. */
-static uint32_t items_of(chalk_statsd *k, const chalk_statsd_family *f, const chalk_sketch *d) {
-  uint32_t n = 0;
+static void add_items(chalk_statsd *k, const chalk_statsd_family *f, const chalk_sketch *d) {
   chalk_bucket b;
   for (uint32_t i = 0; chalk_sketch_bucket(d, i, &b); i++) {
     double v = clamped(sketch_representative(&b) * f->factor);
     uint64_t rest = b.count % f->max_weight, whole = b.count / f->max_weight;
-    if (whole && !add_item(k, &n, v, f->max_weight, whole)) break;
-    if (rest && !add_item(k, &n, v, rest, 1)) break;
+    if (whole && !add_item(k, (statsd_item){v, f->max_weight, whole, i})) return;
+    if (rest && !add_item(k, (statsd_item){v, rest, 1, i})) return;
   }
-  if (n > 1) qsort(k->items, n, sizeof *k->items, by_weight);
-  return n;
+  if (k->n_items > 1) qsort(k->items, k->n_items, sizeof *k->items, by_weight);
 }
 
 static void put_colon(chalk_statsd *k) {
@@ -284,14 +299,16 @@ static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
   end_line(k, e, e->f->type, rate, NULL, false);
   size_t size = k->text_size - start;
   k->text_size = start;
+  k->lines--;
   e->tags_size = 0;
   return size;
 }
 
 /* The values of one weight, from item i on, share lines as long as a line fits into a packet. Returns the next item. */
-static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i, uint32_t n) {
+static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i) {
   char text[RATE + 1];
-  uint64_t weight = k->items[i].weight;
+  uint64_t weight = k->items[i].weight, times = 0;
+  uint32_t n = k->n_items;
   text[chalk_statsd_rate(text, weight)] = 0;
   const char *rate = weight > 1 ? text : NULL;
   size_t begun = k->text_size, end = n > 1 && e->f->pack ? end_size(k, e, rate) : 0;
@@ -305,15 +322,15 @@ static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i, uint32_t n) {
       put_colon(k);
     }
     put_number(k, k->items[i].value);
-    if (--k->items[i].times == 0) i++;
+    if (++times == k->items[i].times) i++, times = 0;
   }
   end_line(k, e, e->f->type, rate, NULL, false);
   return i;
 }
 
 static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  uint32_t n = items_of(k, e->f, d);
-  for (uint32_t i = 0; i < n && !k->failed;) i = put_values(k, e, i, n);
+  add_items(k, e->f, d);
+  for (uint32_t i = 0; i < k->n_items && !k->failed;) i = put_values(k, e, i);
 }
 
 static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
@@ -331,6 +348,7 @@ static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
   for (uint32_t i = 0; i < e->f->n_le; i++) {
     uint64_t n = counts[e->f->le_index[i]];
     if (n == 0) continue;
+    if (!add_item(k, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]})) return;
     put_name(k, e, e->f->fold ? e->f->le_suffixes[i] : "");
     put_whole(k, (int64_t)n);
     end_line(k, e, "c", NULL, e->f->le[i], true);
@@ -338,7 +356,9 @@ static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
 }
 
 static void put_histogram(chalk_statsd *k, frame *e, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
-  if (e->f->mode == CHALK_STATSD_BUCKETS) {
+  k->entry = i;
+  k->bounds = e->f->mode == CHALK_STATSD_BUCKETS;
+  if (k->bounds) {
     uint64_t counts[CHALK_LES + 1];
     if (chalk_cursor_delta_les(c, s, i, counts) > 0) put_buckets(k, e, counts);
     return;
@@ -374,25 +394,33 @@ static void copy_lines(const chalk_statsd *k, char *out, const char *lines, size
   for (char *joint; k->joined && (joint = memchr(out, JOINT, n)) != NULL;) *joint = '\n';
 }
 
+/* The next n bytes, which are so many lines, into the packet where they may fit into one. False: it is full. */
+static bool pack_lines(chalk_statsd *k, size_t n, uint32_t lines) {
+  if (n > k->packet_most) {
+    k->totals.too_long += lines;
+  } else if (n + k->packet_size > k->packet_most) {
+    return false;
+  } else {
+    copy_lines(k, k->packet + k->packet_size, k->text + k->text_at, n);
+    k->packet_size += (uint32_t)n;
+    k->totals.lines += lines;
+  }
+  k->text_at += n;
+  k->lines -= lines;
+  return true;
+}
+
 /* Packs the lines of the entry under way. False: the packet is full. */
 static bool pack(chalk_statsd *k) {
   size_t left = k->text_size - k->text_at;
-  if (left <= k->packet_most && left + k->packet_size > k->packet_most) return false;
-  while (k->text_at < k->text_size) {
-    const char *line = k->text + k->text_at;
-    size_t n = (size_t)((const char *)memchr(line, '\n', k->text_size - k->text_at) - line) + 1;
-    if (n <= k->packet_most && n + k->packet_size > k->packet_most) return false;
-    if (n > k->packet_most) {
-      k->totals.too_long++;
-    } else {
-      copy_lines(k, k->packet + k->packet_size, line, n);
-      k->packet_size += (uint32_t)n;
-      k->totals.lines++;
-    }
-    k->text_at += n;
+  if (left <= k->packet_most) {
+    if (!pack_lines(k, left, k->lines)) return false;
   }
-  k->text_at = k->text_size = 0;
-  k->joined = false;
+  for (; k->text_at < k->text_size; left = k->text_size - k->text_at) {
+    const char *line = k->text + k->text_at, *end = memchr(line, '\n', left);
+    if (!pack_lines(k, (size_t)(end - line) + 1, 1)) return false;
+  }
+  end_entry(k);
   return true;
 }
 
@@ -404,11 +432,10 @@ int chalk_statsd_fill(chalk_statsd *k, const chalk_statsd_family *f, chalk_curso
     if (k->text_size == 0) {
       put_entry(k, &shape, c, s, *next);
       if (k->failed) {
-        k->failed = k->joined = false;
-        k->text_size = 0;
+        end_entry(k);
         return CHALK_EMEMORY;
       }
-      if (k->text_size == 0) continue;
+      if (k->text_size == 0) continue; /* no items either */
       k->totals.metrics++;
     }
     if (!pack(k)) return 1;
@@ -421,5 +448,19 @@ const char *chalk_statsd_packet(chalk_statsd *k, uint32_t *size) {
   return k->packet;
 }
 
-void chalk_statsd_begin(chalk_statsd *k) { k->packet_size = 0; }
+void chalk_statsd_begin(chalk_statsd *k) {
+  uint64_t values = statsd_part_values(k->text + k->text_begun, k->n_items ? k->text_at - k->text_begun : 0);
+  k->sent.any = false;
+  if (values) {
+    statsd_part_note(&k->sent, k->entry, k->items, k->values_begun, values, k->bounds ? NULL : &k->delta);
+  }
+  k->values_begun += values;
+  k->text_begun = k->text_at;
+  k->packet_size = 0;
+}
+
+int chalk_statsd_commit(chalk_statsd *k, chalk_cursor *c, chalk_snapshot *s, double now) {
+  return statsd_part_commit(&k->sent, c, s, now);
+}
+
 void chalk_statsd_count(const chalk_statsd *k, chalk_statsd_totals *totals) { *totals = k->totals; }

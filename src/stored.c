@@ -16,9 +16,16 @@ typedef struct stored {
   uint64_t counts[];
 } stored;
 
+/* Only as far as there are bounds. */
+static void sum_clear(histogram_sum *sum, uint32_t les) {
+  sum->les = les;
+  sum->sum = 0;
+  memset(sum->le, 0, (les + 1) * sizeof *sum->le);
+}
+
 int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch) {
   int e = CHALK_OK;
-  sum->les = segment_metric_of(g, id)->les;
+  sum_clear(sum, segment_metric_of(g, id)->les);
   for (uint32_t w = 0; w < atomic_load(&g->head->slot_top) && e == CHALK_OK; w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, id)) continue;
     uint64_t offset = atomic_load_explicit(segment_cell(g, w, id), memory_order_acquire);
@@ -124,8 +131,8 @@ int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, cha
   const stored *s = segment_at(g, offset);
   if (sum) {
     sum->les = s->les;
-    for (uint32_t i = 0; i <= s->les; i++) sum->le[i] += s->counts[i];
-    sum->sum += s->sum;
+    sum->sum = s->sum;
+    memcpy(sum->le, s->counts, (s->les + 1) * sizeof *sum->le);
   }
   return k ? merge_sketch(g, offset, k) : CHALK_OK;
 }
@@ -189,14 +196,14 @@ static bool side_is_sound(const int32_t *indices, const uint64_t *counts, uint32
   return true;
 }
 
-bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, recovery *r) {
+bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, recovery *r) {
   const stored *s = segment_block(g, offset, sizeof *s);
   if (!s || s->les != les || s->n_positive > UINT32_MAX - s->n_negative) return false;
   uint32_t n = s->n_positive + s->n_negative;
   if (s->size != size_of(les, n) || !recover_block(r, offset, s->size)) return false;
   if (s->scale < SKETCH_LEAST_SCALE || s->scale > SKETCH_MOST_SCALE) return false;
   for (uint32_t i = 0; i <= les; i++) {
-    if (s->counts[i] > RECOVER_MOST || (i > 0 && s->counts[i] < s->counts[i - 1])) return false;
+    if (s->counts[i] > RECOVER_MOST || (!part && i > 0 && s->counts[i] < s->counts[i - 1])) return false;
   }
   const uint64_t *counts = s->counts + les + 1;
   const int32_t *indices = (const int32_t *)(counts + n);

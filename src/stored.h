@@ -7,7 +7,7 @@
 
 #include "histogram.h"
 
-/* Everything of one histogram series, over all writers. `sketch` may be NULL. */
+/* Everything of one histogram series, over all writers, to `sum`; merged into `sketch`, which may be NULL. */
 int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch);
 
 /* Writes down; the block's offset, or 0 when there is no memory. `last`: may take of what is kept for the end. */
@@ -20,7 +20,7 @@ uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const cha
 void stored_put_by(chalk_segment *g, uint64_t offset, uint64_t *by);
 /* The same of what the series stands at now. */
 uint64_t stored_take(chalk_segment *g, uint32_t id);
-/* Reads back; adds to `sum` (may be NULL) and merges into `sketch`. */
+/* Reads back, to `sum` (may be NULL); merged into `sketch`. */
 int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, chalk_sketch *sketch);
 /* The sketch alone, in place of what `k` had, whose memory is used again. */
 int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k);
@@ -28,8 +28,8 @@ int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k);
 bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *sketch);
 void stored_give(chalk_segment *g, uint64_t offset);
 
-/* Whether such a block of `les` bounds stands there. */
-bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, recovery *r);
+/* Whether such a block of `les` bounds stands there. A part of a histogram need not have counts that rise. */
+bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, recovery *r);
 
 /* The total in `at_drop` or a baseline: of a count the number itself, of a histogram what its block says. */
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind);

@@ -1,8 +1,9 @@
 --- The StatsD and DogStatsD exporter: at each flush, what came since the last success, in packets to one receiver.
 --
 -- Lines are made and packed by the core, a packet at a time. A packet's entries are committed to the cursor when it is
--- known to have arrived, which shows with the packet after it: so a receiver that goes away in the middle of a flush
--- costs at most one packet twice, and what it was not sent comes with the next flush that it takes.
+-- known to have arrived, which shows with the packet after it; of a histogram that takes several, a part with each. So
+-- a receiver that goes away in the middle of a flush costs at most one packet twice, and what it was not sent comes
+-- with the next flush that it takes.
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
@@ -113,11 +114,13 @@ function Run:check(ok, message)
   if not ok then give_up(message) end
 end
 
--- The entries of the packet before are known to have arrived.
+-- The entries of the packet before are known to have arrived, and its part of one that goes on.
 function Run:commit()
+  local batch = self.batch
   for _, range in ipairs(self.sent) do
-    C.chalk_cursor_commit(self.batch.cursor, self.batch.snapshot, range[1], range[2], self.batch.now())
+    C.chalk_cursor_commit(batch.cursor, batch.snapshot, range[1], range[2], batch.now())
   end
+  C.chalk_statsd_commit(self.exporter.lines, batch.cursor, batch.snapshot, batch.now())
   self.sent = {}
 end
 
