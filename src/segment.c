@@ -92,7 +92,7 @@ int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool las
 
 int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id, bool last) {
   if (segment_chunk_real(g, chunks, id)) return CHALK_OK;
-  uint32_t items = segment_chunk_items(g), chunk = id / items;
+  uint32_t items = segment_chunk_items(g), chunk = segment_chunk_of(g, id);
   int e = segment_make_real(g, row + (uint64_t)chunk * items * width, (uint64_t)items * width, last);
   if (e == CHALK_OK) atomic_fetch_or_explicit(&chunks[chunk / 64], 1ull << (chunk % 64), memory_order_release);
   return e;

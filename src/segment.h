@@ -238,8 +238,13 @@ static inline uint32_t segment_chunk_items(const chalk_segment *g) {
   return items < CHUNK_LEAST ? CHUNK_LEAST : items;
 }
 
+/* Its number; a piece has a power of two of items, as capacities are. */
+static inline uint32_t segment_chunk_of(const chalk_segment *g, uint32_t id) {
+  return id >> __builtin_ctz(segment_chunk_items(g));
+}
+
 static inline bool segment_chunk_real(const chalk_segment *g, const shared_u64 *chunks, uint32_t id) {
-  uint32_t chunk = id / segment_chunk_items(g);
+  uint32_t chunk = segment_chunk_of(g, id);
   return atomic_load_explicit((shared_u64 *)&chunks[chunk / 64], memory_order_acquire) >> (chunk % 64) & 1;
 }
 

@@ -39,14 +39,14 @@ static bool wanted(const plan *p, uint32_t id, chalk_entry *e) {
 /* Adds one writer's cells to the entries of counts. */
 static void add_writer(chalk_snapshot *s, uint32_t w) {
   chalk_segment *g = s->segment;
-  uint32_t items = segment_chunk_items(g), chunk = NONE;
+  uint32_t chunk = NONE;
   bool real = false;
   for (uint32_t i = 0; i < s->n; i++) {
     chalk_entry *e = &s->entries[i];
     const metric *m = &g->metrics[e->metric];
     if (m->kind == CHALK_GAUGE) continue;
-    if (e->series / items != chunk) {
-      chunk = e->series / items;
+    if (segment_chunk_of(g, e->series) != chunk) {
+      chunk = segment_chunk_of(g, e->series);
       real = segment_chunk_real(g, g->slots[w].chunks, e->series);
     }
     if (!real) continue;

@@ -91,8 +91,22 @@ static inline char *reserve(chalk_statsd *k, size_t n) {
   return k->text_size + n > k->text_room ? grow(k, n) : k->text + k->text_size;
 }
 
+/* Most of it is a few bytes, which take less than a call. */
 static inline char *append(char *o, const char *s, size_t n) {
-  memcpy(o, s, n);
+  if (n > 16) {
+    memcpy(o, s, n);
+  } else if (n >= 8) {
+    uint64_t first, last;
+    memcpy(&first, s, 8), memcpy(&last, s + n - 8, 8);
+    memcpy(o, &first, 8), memcpy(o + n - 8, &last, 8);
+  } else if (n >= 4) {
+    uint32_t first, last;
+    memcpy(&first, s, 4), memcpy(&last, s + n - 4, 4);
+    memcpy(o, &first, 4), memcpy(o + n - 4, &last, 4);
+  } else if (n > 0) {
+    char first = s[0], middle = s[n / 2], last = s[n - 1];
+    o[0] = first, o[n / 2] = middle, o[n - 1] = last;
+  }
   return o + n;
 }
 
@@ -281,7 +295,7 @@ static void add_items(chalk_statsd *k, const chalk_statsd_family *f, const chalk
   chalk_bucket b;
   for (uint32_t i = 0; chalk_sketch_bucket(d, i, &b); i++) {
     double v = clamped(sketch_representative(&b) * f->factor);
-    uint64_t rest = b.count % f->max_weight, whole = b.count / f->max_weight;
+    uint64_t whole = b.count < f->max_weight ? 0 : b.count / f->max_weight, rest = b.count - whole * f->max_weight;
     if (whole && !add_item(k, (statsd_item){v, f->max_weight, whole, i})) return;
     if (rest && !add_item(k, (statsd_item){v, rest, 1, i})) return;
   }
