@@ -108,6 +108,73 @@ describe("a statsd receiver", function()
     end)
   end
 
+  -- The same with histograms that take many packets each: what of one was read before the end is not sent again.
+  local SERIES, BOUNDS = 20, 60
+
+  -- Records i times each i up to BOUNDS; returns how many values the receiver is to count, or bounds that they are below.
+  local function record_all(lat, mode)
+    local n = 0
+    for i = 1, BOUNDS do
+      for _ = 1, i do
+        lat:record(i)
+      end
+      n = n + (mode == "distribution" and i or i * (BOUNDS - i + 2))
+    end
+    return n
+  end
+
+  local function counted(agent, tag, mode)
+    local id = ("lat{a:%s}"):format(tag)
+    if mode == "distribution" then return agent:count(id) or 0 end
+    local n = 0
+    for key, count in pairs(agent.counts) do
+      if key:find(("{a:%s,le:"):format(tag), 1, true) then n = n + count end
+    end
+    return n
+  end
+
+  local function bounds()
+    local list = {}
+    for i = 1, BOUNDS do
+      list[i] = i
+    end
+    return list
+  end
+
+  for _, mode in ipairs({ "distribution", "buckets" }) do
+    for _, kind in ipairs({ "unixgram", "unixstream" }) do
+      it(("that goes away in the middle of a histogram gets the rest, and nothing twice, %s, %s"):format(mode, kind), function()
+        math.randomseed(5)
+        local bed = bed_of({ write_timeout = 5, max_packet = 64, histograms = mode }, kind)
+        client = bed:start({ buckets = bounds() })
+        local lat, recorded = client:histogram("lat", { tags = { "a" } }), {}
+        for _ = 1, 12 do
+          for i = 1, SERIES do
+            local tag = "v" .. i
+            recorded[tag] = (recorded[tag] or 0) + record_all(lat:with(tag), mode)
+          end
+          local timer = uv.new_timer()
+          timer:start(math.random(1, 10), 0, function()
+            if bed.receiver then bed:die() end
+          end)
+          assert.is_true(bed:flush())
+          timer:close()
+          if not bed.receiver then bed:revive() end
+        end
+        flush_until(function()
+          for tag, n in pairs(recorded) do
+            if counted(bed.agent, tag, mode) < n then return false end
+          end
+          return true
+        end)
+        for tag, n in pairs(recorded) do
+          assert.equal(n, counted(bed.agent, tag, mode), tag)
+        end
+        assert.is_true(#said > 0, "it never went away in mid-flush")
+      end)
+    end
+  end
+
   it("that is dead half of the time costs the others nothing, and itself neither", function()
     local steady, shaky = bed_of(nil, "unixgram"), bed_of({ dialect = "statsd", histograms = "timing" }, "udp")
     client = chalk.new({
