@@ -366,7 +366,8 @@ uint64_t chalk_stream_dropped(chalk_stream *stream, int by_clients);
  * packet is full, to be sent before going on from *next, where an entry may be under way. What was sent is for the
  * caller to commit: entries that were whole, and of one that goes on what chalk_statsd_commit marks. Gauges are noted as sent when they are packed; after a failure, forget.
  */
-enum { CHALK_STATSD_VALUES, CHALK_STATSD_PERCENTILES, CHALK_STATSD_BUCKETS };
+enum { CHALK_STATSD_VALUES, CHALK_STATSD_PERCENTILES, CHALK_STATSD_BUCKETS, CHALK_STATSD_RAW };
+enum { CHALK_STATSD_WEIGHT = 1000000 }; /* most that a line may stand for */
 typedef struct chalk_statsd chalk_statsd;
 typedef struct chalk_statsd_family {
   const char *name;          /* all names and constant tags are safe text, ended with NUL */
@@ -404,6 +405,26 @@ void chalk_statsd_forget(chalk_statsd *statsd); /* as new: no packet, no entry, 
 void chalk_statsd_count(const chalk_statsd *statsd, chalk_statsd_totals *totals);
 /* The sample rate by which a value counts `n` times, as text; room for 24 bytes. */
 size_t chalk_statsd_rate(char *out, uint64_t n);
+
+/*
+ * StatsD lines of single values, from the event tap: a queue of packets with room for so many values. What histograms
+ * in the mode CHALK_STATSD_RAW recorded; a value is sent with the probability `rate`. A metric's family has to outlive
+ * the queue; NULL: it is not sent so.
+ */
+typedef struct chalk_statsd_raw chalk_statsd_raw;
+typedef struct chalk_statsd_raw_totals {
+  uint64_t values, dropped, too_long;
+} chalk_statsd_raw_totals;
+chalk_statsd_raw *chalk_statsd_raw_new(chalk_segment *segment, uint32_t max_packet, uint64_t most);
+void chalk_statsd_raw_free(chalk_statsd_raw *raw);
+int chalk_statsd_raw_define(chalk_statsd_raw *raw, uint32_t metric, const chalk_statsd_family *family, double rate);
+/* As chalk_stream_take: a number of a metric that has to be defined first; -1: that was all. */
+int chalk_statsd_raw_take(chalk_statsd_raw *raw, const chalk_tap *tap, uint32_t n);
+/* How many packets wait to be sent; `partial`: also one that has room. The first of them. */
+uint32_t chalk_statsd_raw_packets(const chalk_statsd_raw *raw, int partial);
+const char *chalk_statsd_raw_packet(chalk_statsd_raw *raw, uint32_t *size);
+void chalk_statsd_raw_next(chalk_statsd_raw *raw); /* it has arrived */
+void chalk_statsd_raw_count(const chalk_statsd_raw *raw, chalk_statsd_raw_totals *totals);
 
 /*
  * The flush thread: runs a chunk, with strings as its arguments, in a VM of its own. It is started once this

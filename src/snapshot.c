@@ -9,6 +9,7 @@
 #include "peek.h"
 #include "process.h"
 #include "series.h"
+#include "series_key.h"
 #include "stored.h"
 #include "writer.h"
 
@@ -155,13 +156,7 @@ const chalk_entry *chalk_snapshot_entries(const chalk_snapshot *s, uint32_t *cou
 }
 
 uint32_t snapshot_key(const chalk_snapshot *s, const chalk_entry *e, void *out) {
-  if (e->series < METRICS) return key_overflow(out, s->segment->metrics[e->metric].tags);
-  const series *x = &s->segment->series[e->series];
-  uint32_t n = x->key_size;
-  const void *key = segment_block(s->segment, x->key, (n + 7) / 8 * 8);
-  if (n > 0 && (n > KEY_MOST || !key)) return NONE;
-  peek_bytes(out, key, n);
-  return snapshot_is_current(s, e) ? n : NONE;
+  return series_key_read(s->segment, e->metric, e->series, e->generation, out);
 }
 
 size_t chalk_snapshot_key(chalk_snapshot *s, uint32_t i, char *out, size_t size) {

@@ -17,6 +17,7 @@
 #include "key.h"
 #include "sketch.h"
 #include "snapshot.h"
+#include "statsd.h"
 #include "statsd_part.h"
 #include "statsd_text.h"
 #include "text.h"
@@ -36,14 +37,14 @@ struct chalk_statsd {
   size_t text_at, text_size, text_room;
   size_t text_begun; /* where the packet's part of it begins */
   uint32_t lines;    /* in the text, from text_at on */
-  bool failed; /* no memory for the entry's lines */
-  bool joined; /* some of them are */
+  bool failed;       /* no memory for the entry's lines */
+  bool joined;       /* some of them are */
   chalk_statsd_totals totals;
   sent_gauge *gauges;
   uint32_t n_gauges;
-  uint32_t entry;     /* the one under way; what follows is a histogram's */
+  uint32_t entry; /* the one under way; what follows is a histogram's */
   chalk_sketch delta;
-  bool bounds;        /* its lines are of bounds, not of the delta's buckets */
+  bool bounds; /* its lines are of bounds, not of the delta's buckets */
   statsd_item *items;
   uint32_t n_items, items_room;
   uint64_t values_begun; /* in its lines up to text_begun */
@@ -369,6 +370,24 @@ static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
   }
 }
 
+size_t statsd_line(chalk_statsd *k, const chalk_statsd_family *f, const char *key, uint32_t key_size, const char **text,
+                   size_t *value_at, size_t *rate_at) {
+  shape h;
+  measure(&h, f);
+  frame e = {.h = &h, .f = f, .key = key, .key_size = key_size};
+  k->text_size = 0;
+  put_name(k, &e, "");
+  *value_at = k->text_size;
+  end_line(k, &e, f->type, NULL, NULL, false);
+  size_t size = k->failed ? 0 : k->text_size;
+  *rate_at = *value_at + 1 + h.type;
+  *text = k->text;
+  k->text_size = 0;
+  k->lines = 0;
+  k->failed = false;
+  return size;
+}
+
 static void put_histogram(chalk_statsd *k, frame *e, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   k->entry = i;
   k->bounds = e->f->mode == CHALK_STATSD_BUCKETS;
@@ -393,6 +412,7 @@ static void put_entry(chalk_statsd *k, const shape *h, chalk_cursor *c, chalk_sn
   const chalk_statsd_family *f = h->f;
   const chalk_entry *e = &s->entries[i];
   uint32_t kind = s->segment->metrics[e->metric].kind;
+  if (kind == CHALK_HISTOGRAM && f->mode == CHALK_STATSD_RAW) return; /* see statsd_raw.c */
   int64_t delta = kind == CHALK_GAUGE ? 1 : chalk_cursor_delta(c, s, i);
   if (delta == 0 || (kind == CHALK_GAUGE && f->changed_only && is_sent(k, e))) return;
   uint64_t key[(KEY_MOST + 7) / 8];

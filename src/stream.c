@@ -23,11 +23,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "key.h"
-#include "peek.h"
 #include "process.h"
 #include "segment.h"
 #include "series.h"
+#include "series_key.h"
 #include "stream_log.h"
 #include "wire.h"
 
@@ -244,23 +243,6 @@ static const told_metric *metric_of(const chalk_stream *k, uint32_t number) {
 
 /* Series */
 
-/* The key of a series, as it is while the number is this series'; NONE: it is not any more. */
-static uint32_t key_of(const chalk_segment *g, const chalk_event *e, void *out) {
-  uint32_t n;
-  if (e->series < METRICS) {
-    n = key_overflow(out, g->metrics[e->metric].tags);
-  } else {
-    const series *s = &g->series[e->series];
-    n = atomic_load_explicit((shared_u32 *)&s->key_size, memory_order_relaxed);
-    const void *key =
-        segment_block(g, atomic_load_explicit((shared_u64 *)&s->key, memory_order_relaxed), (n + 7) / 8 * 8);
-    if (n > 0 && (n > KEY_MOST || !key)) return NONE;
-    peek_bytes(out, key, n);
-  }
-  atomic_thread_fence(memory_order_acquire);
-  return generation_of(g, e->series) == e->generation ? n : NONE;
-}
-
 static bool make_series(told_series *s, const told_metric *m, const char *key, uint32_t key_size) {
   size_t room = m->name_size + m->constants_size;
   const char *value;
@@ -296,8 +278,8 @@ static const told_series *series_of(chalk_stream *k, const told_metric *m, const
   if (e->series >= series_top(k->segment) || !grow_series(k, e->series)) return NULL;
   told_series *s = &k->series[e->series];
   if (s->fields && s->generation == e->generation) return s;
-  uint64_t key[(KEY_MOST + 7) / 8];
-  uint32_t n = key_of(k->segment, e, key);
+  uint64_t key[SERIES_KEY_WORDS];
+  uint32_t n = series_key_read(k->segment, e->metric, e->series, e->generation, key);
   free(s->fields);
   *s = (told_series){.generation = e->generation};
   return n != NONE && make_series(s, m, (const char *)key, n) ? s : NULL;

@@ -344,6 +344,8 @@ end
 local function driver_config(client, options)
   local specs = exporters.specs(client, options.exporters or {})
   if #specs == 0 and not options.idle_timeout then return nil end
+  local kinds, events = exporters.events(options.exporters or {})
+  if kinds ~= 0 then C.chalk_tap_switch(client.segment, kinds, events, 1) end
   return {
     exporters = specs,
     interval = options.flush_interval or DEFAULTS.flush_interval,

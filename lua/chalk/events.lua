@@ -8,7 +8,7 @@ local core = require "chalk.core"
 local log = require "chalk.log"
 
 local bit = require "bit"
-local ffi, C = core.ffi, core.C
+local C = core.C
 
 local M = {}
 
@@ -59,13 +59,23 @@ end
 local function open(self, keep)
   local tap = C.chalk_tap_open(self.segment, keep and 1 or 0, core.message)
   if tap == nil then return log.write("error", "events: " .. core.said()) end
-  self.tap = ffi.gc(tap, C.chalk_tap_close)
+  self.tap = tap
+  -- Not ffi.gc: a last flush, from a finalizer of the VM's end, comes after those.
+  self.guard = core.finalizer(function() self:close() end)
 end
 
---- From now on the subscriber is handed what is recorded. Only while holding the role.
+--- Lets go of the rings.
+function Events:close()
+  local tap = self.tap
+  self.tap = nil
+  if tap then C.chalk_tap_close(tap) end
+end
+
+--- From now on the subscriber is handed what is recorded, while this process has the role.
 ---@param subscription chalk.Subscription
 function Events:subscribe(subscription)
   self.list[#self.list + 1] = subscription
+  if not self.holding then return end
   if not self.tap then open(self, subscription.keep) end
   switch(self)
 end
@@ -78,7 +88,7 @@ function Events:unsubscribe(subscription)
       break
     end
   end
-  if not self.list[1] then self.tap = nil end
+  if not self.list[1] then self:close() end
   if self.holding then switch(self) end
 end
 
@@ -97,7 +107,10 @@ function Events:release(lasting)
 end
 
 --- In a forked child the tap is the parent's.
-function Events:forked() self.tap, self.holding = nil, false end
+function Events:forked()
+  self:close()
+  self.holding = false
+end
 
 local function hand_out(self, n)
   for _, subscription in ipairs(self.list) do

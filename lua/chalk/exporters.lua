@@ -1,7 +1,9 @@
 -- What users write into the `exporters` option, and what becomes of it. A *spec* names a module and its options, so
 -- that it can be sent to the flush thread's VM; with the other drivers a table with an `export` method serves too.
 
+local bit = require "bit"
 local core = require "chalk.core"
+local events = require "chalk.events"
 local option = require "chalk.options"
 
 local C = core.C
@@ -155,6 +157,22 @@ function M.specs(client, list)
     }
   end
   return specs
+end
+
+--- What the event tap has to be on for from the start, as bits of kinds and a number of events; 0: nothing.
+---@param list table
+---@return integer kinds, integer events
+function M.events(list)
+  local kinds, most = 0, 0
+  for _, e in ipairs(list) do
+    local module = getmetatable(e) == SPEC and e.built_in and require(e.module)
+    local wanted = module and module.events and module.events(e.options)
+    if wanted then
+      kinds = bit.bor(kinds, events.mask(wanted.kinds))
+      most = math.max(most, wanted.events)
+    end
+  end
+  return kinds, most
 end
 
 --- Under which name a client's sockets are remembered.

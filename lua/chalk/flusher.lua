@@ -73,6 +73,7 @@ function M.new(client, config)
     if not exporter then error(("exporter %s: %s"):format(spec.name, tostring(message)), 0) end
     self.jobs[i] = { name = spec.name, listen = spec.listen, exporter = exporter }
     self.deltas = self.deltas or exporter.deltas ~= false
+    if exporter.attach then exporter:attach(self.events, self.uv ~= nil) end
   end
   return self
 end

@@ -10,12 +10,13 @@ local families = require "chalk.exporter.statsd.family"
 local log = require "chalk.log"
 local names = require "chalk.exporter.statsd.names"
 local options_of = require "chalk.exporter.statsd.options"
+local raw = require "chalk.exporter.statsd.raw"
 local sockets = require "chalk.exporter.statsd.socket"
 local telemetry = require "chalk.exporter.statsd.telemetry"
 
 local ffi, C = core.ffi, core.C
 
-local M = { check = options_of.check, resolve = options_of.resolve }
+local M = { check = options_of.check, resolve = options_of.resolve, events = raw.events }
 
 local OVER = "the flusher's role went to another process or VM during its export"
 
@@ -169,7 +170,8 @@ end
 local function run_all(self, batch)
   local run = setmetatable({ exporter = self, batch = batch, sent = {}, packed = {} }, Run)
   run:all()
-  if self.telemetry then self.telemetry:send(self.lines, self.socket, batch.blocking) end
+  if self.raw then run:check(self.raw:flush(batch.blocking)) end
+  if self.telemetry then self.telemetry:send(self.lines, self.socket, batch.blocking, self.raw) end
 end
 
 ---@param batch chalk.Batch
@@ -184,6 +186,16 @@ function Exporter:export(batch)
   return nil, problem.message
 end
 
-function Exporter:shutdown() self.socket:close() end
+--- The flusher's events, of which the mode raw makes its lines.
+---@param events chalk.Events
+---@param yields boolean whether there is a loop
+function Exporter:attach(events, yields)
+  if raw.is_wanted(self.options) then self.raw = raw.new(self, events, yields) end
+end
+
+function Exporter:shutdown()
+  self.socket:close()
+  if self.raw then self.raw:close() end
+end
 
 return M

@@ -10,7 +10,9 @@ local ffi, C = core.ffi, core.C
 local M = {}
 
 local TYPES = { distribution = "d", histogram = "h", timing = "ms" }
-local MODES = { percentiles = C.CHALK_STATSD_PERCENTILES, buckets = C.CHALK_STATSD_BUCKETS }
+local MODES = {
+  percentiles = C.CHALK_STATSD_PERCENTILES, buckets = C.CHALK_STATSD_BUCKETS, raw = C.CHALK_STATSD_RAW,
+}
 local MILLISECONDS = {
   nanoseconds = 1e-6, microseconds = 1e-3, milliseconds = 1, seconds = 1e3, minutes = 6e4, hours = 3.6e6, days = 8.64e7,
 }
@@ -77,6 +79,7 @@ function M.new(options, tags, tail, range)
   local definition = range.definition
   local rule = rules.of(options.per_metric, definition.id_name) or {}
   local mode = rule.histograms or options.histograms
+  local sent_as = mode == "raw" and options.raw_type or mode
   local quantiles = rule.quantiles or options.quantiles
   local les, le_suffixes, places = bounds_of(range.les or {}, rule.buckets or options.buckets)
   local quantile_names = quantiles_of(quantiles)
@@ -88,7 +91,7 @@ function M.new(options, tags, tail, range)
     name = name_of(options, definition, mode == "buckets" and le_suffixes or quantile_names),
     tags = table.concat(names.tags(tags, own), ","),
     tail = tail,
-    type = TYPES[mode] or "g",
+    type = TYPES[sent_as] or "g",
     labels = strings(labels), labels_of = labels,
     quantiles = ffi.new("double[?]", #quantiles, quantiles),
     quantile_names = strings(quantile_names), quantile_names_of = quantile_names,
@@ -101,7 +104,7 @@ function M.new(options, tags, tail, range)
   c.labels, c.n_labels = texts.labels, #labels
   c.quantiles, c.quantile_names, c.n_quantiles = texts.quantiles, texts.quantile_names, #quantiles
   c.le, c.le_suffixes, c.le_index, c.n_le = texts.le, texts.le_suffixes, texts.le_index, #les
-  c.factor = mode == "timing" and MILLISECONDS[definition.unit] or 1
+  c.factor = sent_as == "timing" and MILLISECONDS[definition.unit] or 1
   c.max_weight = options.dialect == "dogstatsd" and options.max_weight or 1
   c.mode = MODES[mode] or C.CHALK_STATSD_VALUES
   c.pack = options.dialect == "dogstatsd"

@@ -39,9 +39,12 @@ local M = {}
 ---@field write_timeout number? seconds that a blocked write to a stream may take (1)
 ---@field gauges "always"|"changed"|nil when a gauge is sent: at every flush, or when it changed ("always")
 ---@field relative_gauges boolean? whether the server takes a signed gauge as a change (true for the dialect statsd)
+---@field sample_rate number? of the mode raw: which part of the values is sent, 0 to 1 (1)
+---@field raw_type "distribution"|"histogram"|"timing"|nil of the mode raw ("distribution"; "timing" for statsd)
+---@field raw_queue integer? of the mode raw: values that wait to be sent, at most (65536)
 ---@field name string? the cursor's, for two exporters to one address
 
----@alias chalk.statsd.Mode "percentiles"|"distribution"|"histogram"|"timing"|"buckets"
+---@alias chalk.statsd.Mode "percentiles"|"distribution"|"histogram"|"timing"|"buckets"|"raw"
 
 ---@class chalk.statsd.Resolved: chalk.statsd.Options every field with a default is set
 ---@field target chalk.statsd.Address of the address
@@ -49,12 +52,14 @@ local M = {}
 ---@field external_env string? of the field e:
 ---@field counted number[]? the bounds that rules ask for, to be counted with the rest
 
-local MODES = { "percentiles", "distribution", "histogram", "timing", "buckets" }
+local MODES = { "percentiles", "distribution", "histogram", "timing", "buckets", "raw" }
 local TAGGED_MODES = { distribution = true, histogram = true } -- types that plain statsd servers do not know
 local QUANTILES = { 0.5, 0.9, 0.95, 0.99 }
 local MOST_QUANTILES = 32
 local LONGEST_ID = 128
 local PACKETS = { udp = 1432, unix = 8192, unixgram = 8192, unixstream = 8192 }
+local QUEUE, MOST_QUEUE = 65536, 2 ^ 24
+local LEAST_RATE = 1e-6
 local LEAST_PACKET, MOST_PACKET = 64, 65507
 local LINE = 48 -- what a line has beside its name, tags and constant fields: value, type, rate, time
 
@@ -89,19 +94,14 @@ end
 local function is_name(v) return type(v) == "string" and v ~= "", "a string that is not empty" end
 
 local is_boolean = option.of_type("boolean", "true or false")
-local is_known_mode = option.one_of(unpack(MODES))
+local is_mode = option.one_of(unpack(MODES))
+local is_raw_type = option.one_of("distribution", "histogram", "timing")
 local is_cardinality = option.one_of("none", "low", "orchestrator", "high")
 
--- A sketch keeps no single values, and what is sampled are those.
-local NOT_YET = "sending each recorded value is not possible yet"
-
-local function is_mode(v)
-  local known, words = is_known_mode(v)
-  return known, v == "raw" and ("%s: %s"):format(words, NOT_YET) or words
-end
-
 local function is_sample_rate(v)
-  return v == 1, ("1, or left out: %s, and differences are never sampled"):format(NOT_YET)
+  return type(v) == "number" and (v == 0 or v >= LEAST_RATE and v <= 1), ("a number from 0 to 1, 0 or at least %g"):format(
+    LEAST_RATE
+  )
 end
 
 local RULE = {
@@ -121,6 +121,8 @@ local CHECKS = {
   buckets = option.is_buckets,
   per_metric = function() return true end, -- see rules.problem
   sample_rate = is_sample_rate,
+  raw_type = is_raw_type,
+  raw_queue = option.whole_between(1, MOST_QUEUE),
   max_packet = option.whole_between(LEAST_PACKET, MOST_PACKET),
   max_weight = option.whole_between(1, weights.MOST),
   timestamps = is_boolean,
@@ -143,8 +145,25 @@ local function check_dialect(options, problems)
   if options.cardinality then refuse("cardinality") end
   if options.timestamps == true then refuse("timestamps") end
   refuse_mode("histograms", options.histograms)
+  refuse_mode("raw_type", options.raw_type)
   for i, rule in ipairs(type(options.per_metric) == "table" and options.per_metric or {}) do
     if type(rule) == "table" then refuse_mode(("per_metric[%d].histograms"):format(i), rule.histograms) end
+  end
+end
+
+-- Only single values can be sampled: differences are never thinned out behind somebody's back.
+local function check_sampling(options, problems)
+  local any = options.histograms == "raw"
+  for i, rule in ipairs(type(options.per_metric) == "table" and options.per_metric or {}) do
+    local mode = type(rule) == "table" and (rule.histograms or options.histograms)
+    any = any or mode == "raw"
+    if type(rule) == "table" and rule.sample_rate and mode ~= "raw" then
+      problems[#problems + 1] = ('per_metric[%d].sample_rate needs histograms = "raw"'):format(i)
+    end
+  end
+  if any then return end
+  for _, name in ipairs { "sample_rate", "raw_type", "raw_queue" } do
+    if options[name] ~= nil then problems[#problems + 1] = name .. ' needs histograms = "raw"' end
   end
 end
 
@@ -156,6 +175,7 @@ function M.check(options)
   local problems = option.problems(options, CHECKS)
   if options.per_metric ~= nil then problems[#problems + 1] = rules.problem(options.per_metric, RULE) end
   if options.dialect == "statsd" then check_dialect(options, problems) end
+  check_sampling(options, problems)
   return problems[1] and table.concat(problems, "; ") or nil
 end
 
@@ -256,6 +276,7 @@ local function fill_of_dialect(options, getenv)
   default(options, "histograms", tagged and "distribution" or "percentiles")
   default(options, "container_id", tagged and container_id(getenv))
   default(options, "relative_gauges", not tagged)
+  default(options, "raw_type", tagged and "distribution" or "timing")
   if tagged then
     options.external_env = external_env(getenv)
     default(options, "cardinality", cardinality(getenv))
@@ -271,6 +292,8 @@ local function fill(options)
   default(options, "telemetry", false)
   default(options, "write_timeout", 1)
   default(options, "gauges", "always")
+  default(options, "sample_rate", 1)
+  default(options, "raw_queue", QUEUE)
   options.counted = counted(options.per_metric)
 end
 

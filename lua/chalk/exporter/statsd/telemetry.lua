@@ -26,9 +26,9 @@ function M.new(options, tail)
   }, Telemetry)
 end
 
-function Telemetry:now(lines, socket)
+function Telemetry:now(lines, socket, raw)
   C.chalk_statsd_count(lines, self.totals)
-  return {
+  local now = {
     { "metrics", tonumber(self.totals.metrics) },
     { "lines", tonumber(self.totals.lines) },
     { "lines_dropped", tonumber(self.totals.too_long) },
@@ -38,6 +38,16 @@ function Telemetry:now(lines, socket)
     { "bytes_dropped", socket.bytes_dropped },
     { "reconnects", socket.reconnects },
   }
+  if not raw then return now end
+  local totals, own = raw:count(), raw.socket
+  for i, name in ipairs { "packets_sent", "bytes_sent", "packets_dropped", "bytes_dropped", "reconnects" } do
+    now[i + 3][2] = now[i + 3][2] + own[name]
+  end
+  now[2][2] = now[2][2] + tonumber(totals.values)
+  now[3][2] = now[3][2] + tonumber(totals.too_long)
+  now[#now + 1] = { "raw_values", tonumber(totals.values) }
+  now[#now + 1] = { "raw_values_dropped", tonumber(totals.dropped) }
+  return now
 end
 
 function Telemetry:packets(now)
@@ -57,8 +67,8 @@ function Telemetry:packets(now)
 end
 
 --- Sends what came since the last time. A failure is the next flush's to meet: nothing is told as sent then.
-function Telemetry:send(lines, socket, blocking)
-  local now = self:now(lines, socket)
+function Telemetry:send(lines, socket, blocking, raw)
+  local now = self:now(lines, socket, raw)
   local packets = self:packets(now)
   if not packets[1] or not socket:open(blocking) then return end
   for _, packet in ipairs(packets) do
