@@ -398,7 +398,7 @@ void chalk_statsd_free(chalk_statsd *statsd);
 int chalk_statsd_fill(chalk_statsd *statsd, const chalk_statsd_family *family, chalk_cursor *cursor,
                       chalk_snapshot *snapshot, uint32_t *next, uint32_t last);
 const char *chalk_statsd_packet(chalk_statsd *statsd, uint32_t *size);
-void chalk_statsd_begin(chalk_statsd *statsd);  /* an empty packet; the entry under way goes on in it */
+void chalk_statsd_begin(chalk_statsd *statsd); /* an empty packet; the entry under way goes on in it */
 /* Marks as sent what of an entry that is still under way was in the packet before this one. */
 int chalk_statsd_commit(chalk_statsd *statsd, chalk_cursor *cursor, chalk_snapshot *snapshot, double now);
 void chalk_statsd_forget(chalk_statsd *statsd); /* as new: no packet, no entry, no gauge sent */

@@ -99,9 +99,8 @@ local is_raw_type = option.one_of("distribution", "histogram", "timing")
 local is_cardinality = option.one_of("none", "low", "orchestrator", "high")
 
 local function is_sample_rate(v)
-  return type(v) == "number" and (v == 0 or v >= LEAST_RATE and v <= 1), ("a number from 0 to 1, 0 or at least %g"):format(
-    LEAST_RATE
-  )
+  local words = ("a number from 0 to 1; above 0 at least %g"):format(LEAST_RATE)
+  return type(v) == "number" and (v == 0 or v >= LEAST_RATE and v <= 1), words
 end
 
 local RULE = {

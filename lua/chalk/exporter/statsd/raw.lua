@@ -1,6 +1,6 @@
 -- The mode "raw": each value that a histogram recorded, as a line of its own. Values come from the event tap, into a
--- queue of packets in the core; they are sent when packets are full, and the rest at each flush. They go over a socket of
--- their own, so that they need not wait for an export that waits, nor it for them.
+-- queue of packets in the core; they are sent when packets are full, and the rest at each flush. They go over a socket
+-- of their own, so that they need not wait for an export that waits, nor it for them.
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
