@@ -23,6 +23,7 @@ static uint32_t switch_for(uint32_t kinds, uint32_t events) {
 }
 
 void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int widen) {
+  if (!widen && role_is_lost(g)) return;
   uint32_t old = atomic_load(&g->head->tap), new, clock = ticks_are_steady() ? STEADY : 0;
   do {
     new = switch_for(kinds, events);
