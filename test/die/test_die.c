@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "bed.h"
+#include "cursors.h"
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
@@ -316,70 +317,7 @@ static void define_again(bed *b) {
   chalk_snapshot_free(s);
 }
 
-/* Cursors and the flusher's role */
-
-static void record_some(bed *b) {
-  chalk_add(bed_bind(b, b->count, "sent"), 3);
-  for (int i = 0; i < 5; i++) chalk_record(bed_bind(b, b->latency, "sent"), i * i);
-  b->counts += 3, b->latencies += 5;
-}
-
-static void send_first(bed *b) { bed_send(b, "sender", true); }
-
-static void record_and_send(bed *b) {
-  record_some(b);
-  send_first(b);
-  record_some(b);
-}
-
-static void open_late(bed *b) {
-  chalk_cursor *c = chalk_cursor_open(b->segment, "late", 0, b->now, NULL);
-  EXPECT(c);
-  chalk_cursor_close(c);
-}
-
-/* A cursor of another name that nobody has used for a day leaves. */
-static void age_cursor(bed *b) {
-  record_some(b);
-  bed_send(b, "sender", true);
-  bed_send(b, "aged", true);
-  atomic_store(&b->notes->sent[0], 0), atomic_store(&b->notes->sent[1], 0);
-  b->now += 100000;
-}
-
-static void sent_all_anew(bed *b) {
-  int64_t counts = bed_total(b, b->count), latencies = bed_total(b, b->latency);
-  atomic_store(&b->notes->sent[0], 0), atomic_store(&b->notes->sent[1], 0);
-  bed_send(b, "another", true);
-  EXPECT((int64_t)atomic_load(&b->notes->sent[0]) == counts);
-  EXPECT((int64_t)atomic_load(&b->notes->sent[1]) == latencies);
-}
-
-static void drop_unsent(bed *b) {
-  record_some(b);
-  send_first(b);
-  record_some(b);
-  int64_t counts = 6, latencies = 10;
-  drop(b, b->count, "sent"), drop(b, b->latency, "sent");
-  b->counts -= counts, b->latencies -= latencies;
-  bed_tick(b);
-}
-
-/* Sends what was dropped, and lets it go. */
-static void send_and_sweep(bed *b) {
-  send_first(b);
-  sweep(b);
-}
-
-/* The dropped series' totals were sent beside those of the living. */
-static void sent_what_was_dropped(bed *b) {
-  send_first(b);
-  notes *n = b->notes;
-  int64_t each = (int64_t)atomic_load(&n->counted), more = 6 + 10;
-  int64_t sent = (int64_t)(atomic_load(&n->sent[0]) + atomic_load(&n->sent[1]));
-  EXPECT(sent >= 2 * each + more);
-  EXPECT(sent <= 2 * each + more + (int64_t)atomic_load(&n->batch));
-}
+/* The flusher's role */
 
 static void flush(bed *b) {
   EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
@@ -424,14 +362,17 @@ static const path paths[] = {
     {.name = "refresh a definition", .act = refresh_blob, .check = refresh_blob},
     {.name = "supersede a definition", .prepare = define_old, .act = supersede},
     {.name = "a definition leaves", .prepare = abandon, .act = sweep_thrice, .check = define_again},
-    {.name = "first commit", .prepare = record_some, .act = send_first, .sends = true},
-    {.name = "further commit", .prepare = record_and_send, .act = send_first, .sends = true},
-    {.name = "a later cursor", .prepare = record_some, .act = open_late, .check = open_late},
-    {.name = "a cursor leaves", .prepare = age_cursor, .act = sweep, .check = sent_all_anew},
+    {.name = "first commit", .prepare = cursors_record_some, .act = cursors_send_first, .sends = true},
+    {.name = "further commit", .prepare = cursors_record_and_send, .act = cursors_send_first, .sends = true},
+    {.name = "commit several", .prepare = cursors_record_several_and_send, .act = cursors_send_at_once, .sends = true},
+    {.name = "commit a part", .prepare = cursors_record_and_send, .act = cursors_send_parts, .sends = true},
+    {.name = "commit after a part", .prepare = cursors_record_and_send, .ready = cursors_send_parts, .act = cursors_send_first, .sends = true},
+    {.name = "a later cursor", .prepare = cursors_record_some, .act = cursors_open_late, .check = cursors_open_late},
+    {.name = "a cursor leaves", .prepare = cursors_age_cursor, .act = sweep, .check = cursors_sent_all_anew},
     {.name = "send and reclaim what was dropped",
-     .prepare = drop_unsent,
-     .act = send_and_sweep,
-     .check = sent_what_was_dropped},
+     .prepare = cursors_drop_unsent,
+     .act = cursors_send_and_sweep,
+     .check = cursors_sent_what_was_dropped},
     {.name = "hold, flush, release", .act = flush, .check = flush_on},
 };
 
