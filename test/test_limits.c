@@ -6,35 +6,13 @@
 #include <sys/stat.h>
 
 #include "common.h"
+#include "directory.h"
 
 #include "heap.h"
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define PLAIN 1 /* what a sanitizer reserves counts too */
 #endif
-
-enum { MIB = 1 << 20 };
-
-static char directory[] = "/tmp/chalk_limits_XXXXXX";
-static char path[64];
-
-static int make_directory(void **state) {
-  (void)state;
-  if (!mkdtemp(directory)) return -1;
-  snprintf(path, sizeof path, "%s/metrics", directory);
-  return 0;
-}
-
-static int remove_directory(void **state) {
-  (void)state;
-  unlink(path);
-  return rmdir(directory);
-}
-
-static chalk_segment *open_path(char *message) {
-  chalk_options o = {.path = path, .memory_limit = 64 * MIB};
-  return chalk_segment_open(NULL, &o, message);
-}
 
 /* The limit of memory: what does not fit is folded, dropped series make room, nothing fails. */
 static void test_memory_limit_folds(void **state) {
@@ -251,5 +229,5 @@ int main(void) {
       cmocka_unit_test(test_file_size_limit_while_running),
   };
   alarm(DEADLINE);
-  return cmocka_run_group_tests(tests, make_directory, remove_directory);
+  return cmocka_run_group_tests(tests, directory_make, directory_remove);
 }

@@ -6,31 +6,9 @@
 #include <sys/stat.h>
 
 #include "common.h"
+#include "directory.h"
 
 #include "heap.h"
-
-enum { MIB = 1 << 20 };
-
-static char directory[] = "/tmp/chalk_segment_XXXXXX";
-static char path[64];
-
-static int make_directory(void **state) {
-  (void)state;
-  if (!mkdtemp(directory)) return -1;
-  snprintf(path, sizeof path, "%s/metrics", directory);
-  return 0;
-}
-
-static int remove_directory(void **state) {
-  (void)state;
-  unlink(path);
-  return rmdir(directory);
-}
-
-static chalk_segment *open_path(char *message) {
-  chalk_options o = {.path = path, .memory_limit = 64 * MIB};
-  return chalk_segment_open(NULL, &o, message);
-}
 
 /* Two processes that only know the path. */
 static void test_a_path_is_shared(void **state) {
@@ -285,5 +263,5 @@ int main(void) {
       cmocka_unit_test(test_heap_blocks_are_reused),
   };
   alarm(DEADLINE);
-  return cmocka_run_group_tests(tests, make_directory, remove_directory);
+  return cmocka_run_group_tests(tests, directory_make, directory_remove);
 }
