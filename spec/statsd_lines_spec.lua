@@ -4,36 +4,13 @@ package.path = "spec/?.lua;" .. package.path
 
 local core = require("chalk.core")
 local beds = require("support.statsd_bed")
-local files = require("support.files")
-local log = require("chalk.log")
 local names = require("chalk.exporter.statsd.names")
 local weights = require("chalk.exporter.statsd.weights")
 
 local ffi, C = core.ffi, core.C
 
 describe("a statsd packet", function()
-  local bed, client, said
-  local write = log.write
-
-  local function start(options, client_options, kind)
-    bed = beds.new(options, kind)
-    client = bed:start(client_options)
-    return client
-  end
-
-  before_each(function()
-    said = {}
-    log.write = function(_, message) said[#said + 1] = message end
-  end)
-
-  after_each(function()
-    if bed then bed:close() end
-    bed = nil
-    log.write = write
-    files.clean()
-  end)
-
-  local function flush() assert.is_true(bed:flush()) end
+  local scene = beds.scene(before_each, after_each)
 
   -- Text that has all that may stand in a forged line, cut and mixed with bytes of every kind.
   local PIECES = {
@@ -66,19 +43,19 @@ describe("a statsd packet", function()
   for _, dialect in ipairs({ "dogstatsd", "statsd" }) do
     it("makes of 10,000 hostile tag values what names.lua does, dialect " .. dialect, function()
       math.randomseed(20240501)
-      bed = beds.new({ dialect = dialect, namespace = "n" })
+      scene.bed = beds.new({ dialect = dialect, namespace = "n" })
       local seen, expected, got = {}, {}, {}
-      client = bed:start({ exporters = { bed:exporter(), values_of(seen) } })
-      local hits = client:count("hits", { tags = { "uri" } })
+      scene.client = scene.bed:start({ exporters = { scene.bed:exporter(), values_of(seen) } })
+      local hits = scene.client:count("hits", { tags = { "uri" } })
       for _ = 1, 10000 do
         hits:with(hostile()):inc()
       end
-      flush()
+      scene:flush()
       for i, value in ipairs(seen) do
         expected[i] = dialect == "statsd" and names.folded("n.hits", { value }, 1) .. ":"
           or "n.hits:" .. (value ~= "" and names.tag("uri", value) or "")
       end
-      for _, line in ipairs(bed:lines()) do
+      for _, line in ipairs(scene.bed:lines()) do
         local tag = dialect == "statsd" and line.name .. ":" or "n.hits:" .. (line.tags[1] or "")
         got[#got + 1] = tag
         assert.is_true(#line.tags <= 1)
@@ -88,7 +65,7 @@ describe("a statsd packet", function()
       table.sort(got)
       assert.equal(table.concat(expected, "\n"), table.concat(got, "\n"))
       local sum = 0
-      for id, n in pairs(bed.agent.counts) do
+      for id, n in pairs(scene.bed.agent.counts) do
         if id:find("^n%.hits") then sum = sum + n end
       end
       assert.equal(10000, sum)
@@ -103,7 +80,8 @@ describe("a statsd packet", function()
       for k = 1, math.random(0, 4) do
         tags[k] = "t" .. k
       end
-      list[i] = { kind = kind, tags = tags, name = "m" .. i, metric = client[kind](client, "m" .. i, { tags = tags }) }
+      local metric = scene.client[kind](scene.client, "m" .. i, { tags = tags })
+      list[i] = { kind = kind, tags = tags, name = "m" .. i, metric = metric }
     end
     return list
   end
@@ -122,7 +100,7 @@ describe("a statsd packet", function()
 
   it("gives back every series and value of random metrics, flush by flush", function()
     math.randomseed(7)
-    start({ namespace = "f", global_tags = { env = "a,b|c" }, container_id = "in-42", timestamps = true })
+    scene:start({ namespace = "f", global_tags = { env = "a,b|c" }, container_id = "in-42", timestamps = true })
     local metrics, counts, gauges, histograms = random_metrics(30), {}, {}, {}
     local function record()
       local m = metrics[math.random(#metrics)]
@@ -143,9 +121,9 @@ describe("a statsd packet", function()
       for _ = 1, 2000 do
         record()
       end
-      flush()
+      scene:flush()
     end
-    local agent = bed.agent
+    local agent = scene.bed.agent
     for id, n in pairs(counts) do
       assert.equal(n, agent.counts[id] or 0, id)
     end
@@ -173,25 +151,25 @@ describe("a statsd packet", function()
   describe("packs lines", function()
     for _, limit in ipairs({ 200, 512, 1432, 8192 }) do
       it(("into packets of at most %d bytes, full ones, without splitting any"):format(limit), function()
-        start({ max_packet = limit })
-        local hits = client:count("hits", { tags = { "uri" } })
-        local lat = client:histogram("lat")
+        scene:start({ max_packet = limit })
+        local hits = scene.client:count("hits", { tags = { "uri" } })
+        local lat = scene.client:histogram("lat")
         for i = 1, 2000 do
           hits:with("/" .. i):inc(i)
           lat:record(i)
         end
-        flush()
+        scene:flush()
         local bytes = 0
-        for _, packet in ipairs(bed.packets) do
+        for _, packet in ipairs(scene.bed.packets) do
           assert.is_true(#packet <= limit, #packet)
           bytes = bytes + #packet
         end
-        assert.is_true(#bed.packets < 1.35 * bytes / limit + 2, #bed.packets .. " packets for " .. bytes)
-        assert.equal(2000, bed.agent:count("lat"))
+        assert.is_true(#scene.bed.packets < 1.35 * bytes / limit + 2, #scene.bed.packets .. " packets for " .. bytes)
+        assert.equal(2000, scene.bed.agent:count("lat"))
         assert.equal(2001000, (function()
           local sum = 0
           for i = 1, 2000 do
-            sum = sum + bed.agent.counts["hits{uri:/" .. i .. "}"]
+            sum = sum + scene.bed.agent.counts["hits{uri:/" .. i .. "}"]
           end
           return sum
         end)())
@@ -199,20 +177,20 @@ describe("a statsd packet", function()
     end
 
     it("and leaves out one that is too long, counts it and names its metric once", function()
-      start({ max_packet = 128, telemetry = true })
-      local hits = client:count("hits", { tags = { "uri" } })
+      scene:start({ max_packet = 128, telemetry = true })
+      local hits = scene.client:count("hits", { tags = { "uri" } })
       for _ = 1, 3 do
         hits:with(("x"):rep(150)):inc()
         hits:with("short"):inc()
-        flush()
+        scene:flush()
       end
-      flush()
-      assert.same({ ["hits{uri:short}"] = 3 }, { ["hits{uri:short}"] = bed.agent.counts["hits{uri:short}"] })
-      assert.is_nil(table.concat(bed:text()):find("xxx", 1, true))
-      assert.equal(3, bed.agent.counts["chalk.client.lines_dropped"])
-      assert.equal(1, #said)
+      scene:flush()
+      assert.same({ ["hits{uri:short}"] = 3 }, { ["hits{uri:short}"] = scene.bed.agent.counts["hits{uri:short}"] })
+      assert.is_nil(table.concat(scene.bed:text()):find("xxx", 1, true))
+      assert.equal(3, scene.bed.agent.counts["chalk.client.lines_dropped"])
+      assert.equal(1, #scene.said)
       local words = "hits: a line is longer than max_packet, 128 bytes, and is not sent to unixgram:"
-      assert.equal(words, said[1]:sub(1, #words))
+      assert.equal(words, scene.said[1]:sub(1, #words))
     end)
   end)
 end)

@@ -4,105 +4,82 @@
 package.path = "spec/?.lua;" .. package.path
 
 local beds = require("support.statsd_bed")
-local files = require("support.files")
-local log = require("chalk.log")
 
 describe("the statsd exporter", function()
-  local bed, client, said
-  local write = log.write
-
-  local function start(options, client_options, kind)
-    bed = beds.new(options, kind)
-    client = bed:start(client_options)
-    return client
-  end
-
-  before_each(function()
-    said = {}
-    log.write = function(_, message) said[#said + 1] = message end
-  end)
-
-  after_each(function()
-    if bed then bed:close() end
-    bed = nil
-    log.write = write
-    files.clean()
-  end)
-
-  local function flush() assert.is_true(bed:flush()) end
+  local scene = beds.scene(before_each, after_each)
 
   describe("sends", function()
     it("counts as what came since, gauges as they stand, with tags in declared order", function()
-      start({ namespace = "app", global_tags = { env = "prod", zone = "a", empty = "" } })
-      local hits = client:count("hits", { namespace = { "http" }, tags = { "uri", "zone" } })
-      local open = client:gauge("open")
+      scene:start({ namespace = "app", global_tags = { env = "prod", zone = "a", empty = "" } })
+      local hits = scene.client:count("hits", { namespace = { "http" }, tags = { "uri", "zone" } })
+      local open = scene.client:gauge("open")
       hits:with("/a", "b"):inc(3)
       open:set(0.1)
-      flush()
-      assert.same({ "app.http.hits:3|c|#env:prod,uri:/a,zone:b", "app.open:0.1|g|#env:prod,zone:a" }, bed:text())
+      scene:flush()
+      assert.same({ "app.http.hits:3|c|#env:prod,uri:/a,zone:b", "app.open:0.1|g|#env:prod,zone:a" }, scene.bed:text())
       hits:with("/a", "b"):inc(2 ^ 40)
       hits:with("/b", "b"):inc()
-      flush()
+      scene:flush()
       assert.same({
         "app.http.hits:1099511627776|c|#env:prod,uri:/a,zone:b",
         "app.http.hits:1|c|#env:prod,uri:/b,zone:b",
         "app.open:0.1|g|#env:prod,zone:a",
-      }, bed:text())
-      flush()
-      assert.same({ "app.open:0.1|g|#env:prod,zone:a" }, bed:text())
+      }, scene.bed:text())
+      scene:flush()
+      assert.same({ "app.open:0.1|g|#env:prod,zone:a" }, scene.bed:text())
     end)
 
     it("no tag where there is none, and none that is absent", function()
-      start()
-      client:count("bare"):inc()
-      client:count("some", { tags = { "a", { tag = "b", optional = true }, "c" } })({ a = "1", c = "3" }):inc()
-      flush()
-      assert.same({ "bare:1|c", "some:1|c|#a:1,c:3" }, bed:text())
+      scene:start()
+      scene.client:count("bare"):inc()
+      scene.client:count("some", { tags = { "a", { tag = "b", optional = true }, "c" } })({ a = "1", c = "3" }):inc()
+      scene:flush()
+      assert.same({ "bare:1|c", "some:1|c|#a:1,c:3" }, scene.bed:text())
     end)
 
     it("no gauge that is not a number", function()
-      start()
-      local gauge = client:gauge("odd")
+      scene:start()
+      local gauge = scene.client:gauge("odd")
       for _, value in ipairs({ 0 / 0, math.huge, -math.huge }) do
         gauge:set(value)
-        flush()
-        assert.same({}, bed:text())
+        scene:flush()
+        assert.same({}, scene.bed:text())
       end
       gauge:set(1)
-      flush()
-      assert.same({ "odd:1|g" }, bed:text())
+      scene:flush()
+      assert.same({ "odd:1|g" }, scene.bed:text())
     end)
 
     it("gauges only on change where that is asked for, and again after a failure", function()
-      start({ gauges = "changed" })
-      local one, other = client:gauge("one"), client:gauge("other")
+      scene:start({ gauges = "changed" })
+      local one, other = scene.client:gauge("one"), scene.client:gauge("other")
       one:set(1)
       other:set(2)
-      flush()
-      assert.same({ "one:1|g", "other:2|g" }, bed:text())
+      scene:flush()
+      assert.same({ "one:1|g", "other:2|g" }, scene.bed:text())
       one:set(1)
       other:set(-3)
-      flush()
-      assert.same({ "other:-3|g" }, bed:text())
-      bed:die()
+      scene:flush()
+      assert.same({ "other:-3|g" }, scene.bed:text())
+      scene.bed:die()
       one:set(7)
-      bed:flush()
-      bed:revive()
-      while #bed:text() == 0 do
-        bed:flush()
+      scene.bed:flush()
+      scene.bed:revive()
+      while #scene.bed:text() == 0 do
+        scene.bed:flush()
       end
-      assert.same({ "one:7|g", "other:-3|g" }, bed:text())
+      assert.same({ "one:7|g", "other:-3|g" }, scene.bed:text())
     end)
 
     it("a gauge below zero after a zero in the same packet, where a sign means a change", function()
-      start({ relative_gauges = true, max_packet = 64 })
-      local gauge = client:gauge("temperature", { tags = { "place" } })
+      scene:start({ relative_gauges = true, max_packet = 64 })
+      local gauge = scene.client:gauge("temperature", { tags = { "place" } })
       for i = 1, 20 do
         gauge:with("p" .. i):set(i % 2 == 0 and -i or i)
       end
-      flush()
+      scene:flush()
       local seen = 0
-      for _, packet in ipairs(bed.packets) do
+      for _, packet in ipairs(scene.bed.packets) do
         for place, value in packet:gmatch("temperature:%-(%d+)|g|#place:p(%d+)\n") do
           seen = seen + 1
           assert.equal(value, place)
@@ -114,13 +91,13 @@ describe("the statsd exporter", function()
 
     it("the time with counts and gauges, and nothing else", function()
       local before = os.time()
-      start({ timestamps = true })
-      client:count("c"):inc()
-      client:gauge("g"):set(1)
-      client:histogram("h"):record(1)
-      flush()
+      scene:start({ timestamps = true })
+      scene.client:count("c"):inc()
+      scene.client:gauge("g"):set(1)
+      scene.client:histogram("h"):record(1)
+      scene:flush()
       local times = 0
-      for _, line in ipairs(bed:lines()) do
+      for _, line in ipairs(scene.bed:lines()) do
         assert.equal(line.type ~= "d", line.time ~= nil)
         if line.time then assert.is_true(line.time >= before and line.time <= os.time()) end
         times = times + (line.time and 1 or 0)
@@ -129,11 +106,11 @@ describe("the statsd exporter", function()
     end)
 
     it("where it comes from, on every line", function()
-      start({ container_id = "ci-0a1b", cardinality = "low", timestamps = true, global_tags = { a = "b" } })
-      client:count("c"):inc()
-      client:histogram("h"):record(0.5)
-      flush()
-      for _, line in ipairs(bed:lines()) do
+      scene:start({ container_id = "ci-0a1b", cardinality = "low", timestamps = true, global_tags = { a = "b" } })
+      scene.client:count("c"):inc()
+      scene.client:histogram("h"):record(0.5)
+      scene:flush()
+      for _, line in ipairs(scene.bed:lines()) do
         assert.same({ "ci-0a1b", "low", { "a:b" } }, { line.container, line.cardinality, line.tags })
       end
     end)
@@ -149,91 +126,91 @@ describe("the statsd exporter", function()
     local function error_of(metric) return metric:value():error() end
 
     it("gauges of percentiles: what came since the flush before", function()
-      start({ histograms = "percentiles", quantiles = { 0, 0.5, 0.999, 1 } })
-      local metric = client:histogram("lat")
+      scene:start({ histograms = "percentiles", quantiles = { 0, 0.5, 0.999, 1 } })
+      local metric = scene.client:histogram("lat")
       metric:record(1000)
-      flush()
+      scene:flush()
       record(metric, 1000)
-      flush()
-      local gauges, bound = bed.agent.gauges, error_of(metric) + 1e-9
+      scene:flush()
+      local gauges, bound = scene.bed.agent.gauges, error_of(metric) + 1e-9
       assert.equal(1000, gauges["lat.count"])
       local expected = { avg = 0.5005, min = 0.001, max = 1, p0 = 0.001, p50 = 0.5, p99_9 = 0.999, p100 = 1 }
       for name, value in pairs(expected) do
         assert.near(value, gauges["lat." .. name], 2 * bound * value, name)
       end
-      flush()
-      assert.same({}, bed:text())
+      scene:flush()
+      assert.same({}, scene.bed:text())
     end)
 
     for mode, kind in pairs({ distribution = "d", histogram = "h" }) do
       it(mode .. ", whose count is exact and whose quantiles agree within the errors", function()
-        start({ histograms = mode })
-        local metric = client:histogram("lat", { tags = { "a" } }):with("x")
+        scene:start({ histograms = mode })
+        local metric = scene.client:histogram("lat", { tags = { "a" } }):with("x")
         record(metric, 20000, 3)
         metric:record(0)
         metric:record(-2)
-        flush()
-        for _, line in ipairs(bed:lines()) do
+        scene:flush()
+        for _, line in ipairs(scene.bed:lines()) do
           assert.equal(kind, line.type)
         end
         local id, sketch = "lat{a:x}", metric:value()
-        assert.equal(20002, bed.agent:count(id))
+        assert.equal(20002, scene.bed.agent:count(id))
         for _, q in ipairs({ 0.0001, 0.001, 0.1, 0.5, 0.9, 0.99, 0.999, 1 }) do
           local wanted = sketch:quantile(q)
-          assert.near(wanted, bed.agent:quantile(id, q), math.abs(wanted) * (sketch:error() * 2 + 1 / 128), q)
+          assert.near(wanted, scene.bed.agent:quantile(id, q), math.abs(wanted) * (sketch:error() * 2 + 1 / 128), q)
         end
         record(metric, 77)
-        flush()
-        assert.equal(20079, bed.agent:count(id))
+        scene:flush()
+        assert.equal(20079, scene.bed.agent:count(id))
       end)
     end
 
     it("timings in milliseconds, from the unit of the metric", function()
-      start({ histograms = "timing" })
+      scene:start({ histograms = "timing" })
       local units = { seconds = 1000, milliseconds = 1, microseconds = 0.001, bytes = 1 }
       for unit in pairs(units) do
-        client:histogram("in_" .. unit, { unit = unit }):record(0.25)
+        scene.client:histogram("in_" .. unit, { unit = unit }):record(0.25)
       end
-      flush()
+      scene:flush()
       for unit, factor in pairs(units) do
-        local got = bed.agent:quantile("in_" .. unit, 1)
+        local got = scene.bed.agent:quantile("in_" .. unit, 1)
         assert.near(0.25 * factor, got, 0.25 * factor * 0.001)
       end
-      for _, line in ipairs(bed:lines()) do
+      for _, line in ipairs(scene.bed:lines()) do
         assert.equal("ms", line.type)
       end
     end)
 
     it("buckets: counts up to each bound that came since", function()
-      start({ histograms = "buckets" }, { buckets = { 1e-05, 0.5, 1 } })
-      local metric = client:histogram("lat", { tags = { "a" } }):with("x")
+      scene:start({ histograms = "buckets" }, { buckets = { 1e-05, 0.5, 1 } })
+      local metric = scene.client:histogram("lat", { tags = { "a" } }):with("x")
       for _, value in ipairs({ 0, 0.5, 0.7, 3 }) do
         metric:record(value)
       end
-      flush()
+      scene:flush()
       assert.same({
         "lat:1|c|#a:x,le:1e-05",
         "lat:2|c|#a:x,le:0.5",
         "lat:3|c|#a:x,le:1",
         "lat:4|c|#a:x,le:Inf",
-      }, bed:text())
+      }, scene.bed:text())
       metric:record(0.8)
-      flush()
-      assert.same({ "lat:1|c|#a:x,le:1", "lat:1|c|#a:x,le:Inf" }, bed:text())
+      scene:flush()
+      assert.same({ "lat:1|c|#a:x,le:1", "lat:1|c|#a:x,le:Inf" }, scene.bed:text())
     end)
 
     it("some of the buckets, which are counted when only the exporter names them", function()
-      start({ histograms = "buckets", buckets = { 2, 8 } })
-      local metric = client:histogram("lat")
+      scene:start({ histograms = "buckets", buckets = { 2, 8 } })
+      local metric = scene.client:histogram("lat")
       for value = 1, 10 do
         metric:record(value)
       end
-      flush()
-      assert.same({ "lat:10|c|#le:Inf", "lat:2|c|#le:2", "lat:8|c|#le:8" }, bed:text())
+      scene:flush()
+      assert.same({ "lat:10|c|#le:Inf", "lat:2|c|#le:2", "lat:8|c|#le:8" }, scene.bed:text())
     end)
 
     it("a rule for the metric says", function()
-      start({
+      scene:start({
         namespace = "app",
         per_metric = {
           { match = "full", name = "http.a", histograms = "percentiles", quantiles = { 0.25 } },
@@ -243,14 +220,14 @@ describe("the statsd exporter", function()
         },
       })
       local spec = { namespace = { "http" }, unit = "seconds" }
-      client:histogram("a", spec):record(1)
-      client:histogram("b", spec):record(1)
-      client:histogram("c", { namespace = { "db" } }):record(1)
-      client:histogram("d_bytes"):record(1)
-      client:histogram("e"):record(0)
-      flush()
+      scene.client:histogram("a", spec):record(1)
+      scene.client:histogram("b", spec):record(1)
+      scene.client:histogram("c", { namespace = { "db" } }):record(1)
+      scene.client:histogram("d_bytes"):record(1)
+      scene.client:histogram("e"):record(0)
+      scene:flush()
       local types = {}
-      for _, line in ipairs(bed:lines()) do
+      for _, line in ipairs(scene.bed:lines()) do
         types[line.name .. (line.tags[1] and "{" .. line.tags[1] .. "}" or "")] = line.type
       end
       assert.same({
@@ -268,58 +245,58 @@ describe("the statsd exporter", function()
     end)
 
     it("one value with a rate where many were the same, none heavier than max_weight", function()
-      start({ max_weight = 1000 })
-      local metric = client:histogram("same")
+      scene:start({ max_weight = 1000 })
+      local metric = scene.client:histogram("same")
       for _ = 1, 12345 do
         metric:record(0)
       end
-      flush()
-      local lines = bed:lines()
+      scene:flush()
+      local lines = scene.bed:lines()
       table.sort(lines, function(a, b) return a.rate < b.rate end)
       assert.same({ 0.001, 12 }, { lines[1].rate, #lines[1].values })
       assert.same({ 345, 1 }, { math.floor(1 / lines[2].rate), #lines[2].values })
-      assert.equal(12345, bed.agent:count("same"))
+      assert.equal(12345, scene.bed.agent:count("same"))
     end)
 
     it("finite numbers, whatever was recorded", function()
-      start({ histograms = "timing" })
-      local metric = client:histogram("far", { unit = "days" })
+      scene:start({ histograms = "timing" })
+      local metric = scene.client:histogram("far", { unit = "days" })
       for _, value in ipairs({ 1.7e308, -1.7e308, 5e-324, -5e-324, 0 }) do
         metric:record(value)
       end
-      flush()
-      assert.equal(5, bed.agent:count("far"))
+      scene:flush()
+      assert.equal(5, scene.bed.agent:count("far"))
     end)
   end)
 
   describe("with the dialect statsd", function()
     it("folds tag values into names, packs no values, and sends no tags", function()
-      start({ dialect = "statsd", histograms = "timing", namespace = "app", global_tags = { env = "prod" } })
-      local hits = client:count("hits", { tags = { "uri", { tag = "zone", optional = true } } })
+      scene:start({ dialect = "statsd", histograms = "timing", namespace = "app", global_tags = { env = "prod" } })
+      local hits = scene.client:count("hits", { tags = { "uri", { tag = "zone", optional = true } } })
       hits:with("/a.b|c:d\n", nil):inc(2)
-      local lat = client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with("x")
+      local lat = scene.client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with("x")
       for i = 1, 100 do
         lat:record(i / 100)
       end
-      client:gauge("temp"):set(-4)
-      flush()
-      local agent = bed.agent
+      scene.client:gauge("temp"):set(-4)
+      scene:flush()
+      local agent = scene.bed.agent
       assert.equal(2, agent.counts["app.hits._a_b_c_d_.none"])
       assert.equal(100, agent:count("app.lat.x"))
       assert.near(500, agent:quantile("app.lat.x", 0.5), 5)
-      client:gauge("temp"):set(-7)
-      flush()
+      scene.client:gauge("temp"):set(-7)
+      scene:flush()
       assert.equal(-7, agent.gauges["app.temp"])
     end)
 
     it("sends percentiles and buckets under names of their own", function()
-      start({ dialect = "statsd", per_metric = { { match = "suffix", name = "_b", histograms = "buckets" } } }, {
+      scene:start({ dialect = "statsd", per_metric = { { match = "suffix", name = "_b", histograms = "buckets" } } }, {
         buckets = { 0.5, 10 },
       })
-      client:histogram("a", { tags = { "t" } }):with("v"):record(-1)
-      client:histogram("a_b"):record(1)
-      flush()
-      local agent = bed.agent
+      scene.client:histogram("a", { tags = { "t" } }):with("v"):record(-1)
+      scene.client:histogram("a_b"):record(1)
+      scene:flush()
+      local agent = scene.bed.agent
       assert.same({ ["a_b.le_10"] = 1, ["a_b.le_Inf"] = 1 }, { ["a_b.le_10"] = agent.counts["a_b.le_10"],
         ["a_b.le_Inf"] = agent.counts["a_b.le_Inf"] })
       assert.same({ 1, -1, -1 }, { agent.gauges["a.v.count"], agent.gauges["a.v.min"], agent.gauges["a.v.max"] })
@@ -327,18 +304,18 @@ describe("the statsd exporter", function()
   end)
 
   it("tells what it sent itself, where that is asked for", function()
-    start({ telemetry = true, global_tags = { env = "x" }, container_id = "me" })
-    local hits = client:count("hits")
+    scene:start({ telemetry = true, global_tags = { env = "x" }, container_id = "me" })
+    local hits = scene.client:count("hits")
     local packets, bytes = 0, 0
     for i = 1, 5 do
       hits:inc()
-      flush()
-      if i < 5 then packets = packets + #bed.packets end
-      for _, packet in ipairs(bed.packets) do
+      scene:flush()
+      if i < 5 then packets = packets + #scene.bed.packets end
+      for _, packet in ipairs(scene.bed.packets) do
         if i < 5 or packet:find("hits", 1, true) then bytes = bytes + #packet end
       end
     end
-    local counts = bed.agent.counts
+    local counts = scene.bed.agent.counts
     assert.equal(packets + 1, counts["chalk.client.packets_sent{env:x}"])
     assert.equal(bytes, counts["chalk.client.bytes_sent{env:x}"])
     assert.is_nil(counts["chalk.client.packets_dropped{env:x}"])
@@ -346,25 +323,25 @@ describe("the statsd exporter", function()
 
   it("flushes by hand in a callback of the loop, where nothing can wait but by blocking", function()
     local uv = require("luv")
-    start({ write_timeout = 5 }, nil, "udp")
-    client:count("hits"):inc(4)
+    scene:start({ write_timeout = 5 }, nil, "udp")
+    scene.client:count("hits"):inc(4)
     local result
     local timer = uv.new_timer()
-    timer:start(1, 0, function() result = { client:flush(5) } end)
+    timer:start(1, 0, function() result = { scene.client:flush(5) } end)
     uv.run("once")
     timer:close()
     uv.run("nowait")
     assert.same({ true }, result)
-    bed:read()
-    assert.equal(4, bed.agent.counts.hits)
-    bed:die()
-    client:count("hits"):inc()
+    scene.bed:read()
+    assert.equal(4, scene.bed.agent.counts.hits)
+    scene.bed:die()
+    scene.client:count("hits"):inc()
     timer = uv.new_timer()
-    timer:start(1, 0, function() result = { client:flush(5) } end)
+    timer:start(1, 0, function() result = { scene.client:flush(5) } end)
     uv.run("once")
     timer:close()
     uv.run("nowait")
     assert.same({ true }, result)
-    assert.truthy(said[1]:find("Connection refused", 1, true))
+    assert.truthy(scene.said[1]:find("Connection refused", 1, true))
   end)
 end)

@@ -2,6 +2,7 @@
 
 local chalk = require("chalk")
 local files = require("support.files")
+local log = require("chalk.log")
 local parser = require("support.statsd_parser")
 local receivers = require("support.receivers")
 local uv = require("luv")
@@ -139,6 +140,41 @@ function Bed:close()
   if self.client then M.shutdown(self.client, { self }) end
   if self.receiver then self.receiver:close() end
   if self.path then os.remove(self.path) end
+end
+
+---@class spec.StatsdScene what each test of a block has for itself
+---@field bed spec.StatsdBed? once it was started
+---@field client table?
+---@field said string[] what was logged
+local Scene = {}
+Scene.__index = Scene
+
+--- A bed and its client; the scene closes them.
+function Scene:start(options, client_options, kind)
+  self.bed = M.new(options, kind)
+  self.client = self.bed:start(client_options)
+  return self.client
+end
+
+--- Flushes to the bed; raises when that fails.
+function Scene:flush() assert(self.bed:flush()) end
+
+---@param before_each function busted's
+---@param after_each function
+---@return spec.StatsdScene
+function M.scene(before_each, after_each)
+  local scene, write = setmetatable({}, Scene), log.write
+  before_each(function()
+    scene.said = {}
+    log.write = function(_, message) scene.said[#scene.said + 1] = message end
+  end)
+  after_each(function()
+    if scene.bed then scene.bed:close() end
+    scene.bed, scene.client = nil, nil
+    log.write = write
+    files.clean()
+  end)
+  return scene
 end
 
 return M
