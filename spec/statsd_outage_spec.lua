@@ -111,7 +111,7 @@ describe("a statsd receiver", function()
   -- The same with histograms that take many packets each: what of one was read before the end is not sent again.
   local SERIES, BOUNDS = 20, 60
 
-  -- Records i times each i up to BOUNDS; returns how many values the receiver counts, or bounds they are below.
+  -- Records i times each i up to BOUNDS; returns how many that are for the receiver, of values or below all bounds.
   local function record_all(lat, mode)
     local n = 0
     for i = 1, BOUNDS do
@@ -143,8 +143,8 @@ describe("a statsd receiver", function()
 
   for _, mode in ipairs({ "distribution", "buckets" }) do
     for _, kind in ipairs({ "unixgram", "unixstream" }) do
-      local what = "that goes away in the middle of a histogram gets the rest, and nothing twice, %s, %s"
-      it(what:format(mode, kind), function()
+      local words = "that goes away in the middle of a histogram gets the rest, and nothing twice, %s, %s"
+      it(words:format(mode, kind), function()
         math.randomseed(5)
         local bed = bed_of({ write_timeout = 5, max_packet = 64, histograms = mode }, kind)
         client = bed:start({ buckets = bounds() })
