@@ -2,6 +2,10 @@
 
 #include "common.h"
 
+#include "cursor.h"
+#include "recover.h"
+#include "sketch.h"
+
 typedef struct fixture {
   chalk_segment *g;
   chalk_writer *w;
@@ -271,6 +275,60 @@ static void test_a_killed_holder(void **state) {
   close_fixture(f);
 }
 
+/* Of a histogram in several packets the first arrived: the rest is owed, also of one that is dropped meanwhile. */
+static void test_parts_of_buckets(void **state) {
+  (void)state;
+  fixture f = open_fixture();
+  chalk_cursor *c = open_cursor(f.g, "one", 1);
+  for (int round = 0; round < 3; round++) {
+    record(&f, "a", 10);
+    chalk_snapshot *s = take(f.g, 1);
+    chalk_sketch *k = chalk_cursor_delta_sketch(c, s, 0), part;
+    part = *k;
+    part.positive.n = 3, part.count = 3;
+    assert_int_equal(cursor_commit_part(c, s, 0, &part, NULL, chalk_now()), CHALK_OK);
+    chalk_sketch_free(k);
+    k = chalk_cursor_delta_sketch(c, s, 0);
+    assert_int_equal(chalk_sketch_count(k), 7);
+    assert_true(chalk_sketch_quantile(k, 0) > 3.9);
+    chalk_sketch_free(k);
+    chalk_snapshot_free(s);
+    if (round == 1) drop(f.w, f.latency, "a"), chalk_writer_tick(f.w), sweep(f.g, 10, 0);
+    assert_true(recover_check(f.g));
+    record(&f, "a", 2);
+    assert_int_equal(flush(&f, c, true).sketched, 9);
+    expect(&f, c, true, 0, 0);
+    chalk_writer_tick(f.w), sweep(f.g, 10, 0);
+    assert_int_equal(info_of(f.g).quarantined, 0);
+  }
+  chalk_cursor_close(c);
+  close_fixture(f);
+}
+
+static void test_parts_of_bounds(void **state) {
+  (void)state;
+  fixture f = open_fixture();
+  chalk_cursor *c = open_cursor(f.g, "one", 1);
+  uint64_t once[] = {0, 0, 1, 10, 20, 20}, first[] = {0, 0, 1, 10, 0, 0}, les[CHALK_LES + 1];
+  chalk_sketch none = {.count = 0};
+  sketch_clear(&none);
+  record(&f, "a", 20);
+  chalk_snapshot *s = take(f.g, 1);
+  assert_int_equal(cursor_commit_part(c, s, 0, &none, first, chalk_now()), CHALK_OK);
+  chalk_snapshot_free(s);
+  assert_true(recover_check(f.g));
+  record(&f, "a", 20);
+  s = take(f.g, 1);
+  assert_int_equal(chalk_cursor_delta(c, s, 0), 40);
+  assert_int_equal(chalk_cursor_delta_les(c, s, 0, les), 6);
+  for (int i = 0; i < 6; i++) assert_int_equal(les[i], 2 * once[i] - first[i]);
+  assert_int_equal(chalk_cursor_commit(c, s, 0, 1, chalk_now()), CHALK_OK);
+  chalk_snapshot_free(s);
+  expect(&f, c, true, 0, 0);
+  chalk_cursor_close(c);
+  close_fixture(f);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_differences),
@@ -283,6 +341,8 @@ int main(void) {
       cmocka_unit_test(test_names_and_limits),
       cmocka_unit_test(test_commits_keep_memory),
       cmocka_unit_test(test_a_killed_holder),
+      cmocka_unit_test(test_parts_of_buckets),
+      cmocka_unit_test(test_parts_of_bounds),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);
