@@ -78,6 +78,7 @@ static tap_ring *ring_of(chalk_segment *g, slot *l) {
   uint64_t new = ring_new(g, size_of(tap));
   if (!new && !r) new = ring_new(g, CHALK_TAP_LEAST);
   if (!new) return r;
+  if (r) atomic_store(&((tap_ring *)segment_at(g, new))->dropped, atomic_load(&r->dropped)); /* goes on counting */
   atomic_store_explicit(&l->ring, new, memory_order_release);
   if (r) atomic_store_explicit(&l->ring_old, old, memory_order_release);
   return segment_at(g, new);
@@ -147,8 +148,7 @@ struct chalk_tap {
   uint32_t n_sources, n_events;
   bool passing;              /* in the middle of a pass */
   uint64_t lost;             /* of the header's, told */
-  uint64_t rings[WRITERS];   /* offsets, as known */
-  uint64_t dropped[WRITERS]; /* of each ring, told */
+  uint64_t dropped[WRITERS]; /* of each slot, told */
   ticks_scale clock;
   uint64_t missed; /* overwritten before they were read, by a reader that went on after a stop */
   source sources[WRITERS];
@@ -160,19 +160,12 @@ static void ring_free_old(chalk_segment *g, slot *l) {
   uint64_t offset = atomic_load(&l->ring_old);
   tap_ring *r = ring_at(g, offset);
   if (!offset) return;
-  if (r && offset != atomic_load(&l->ring)) heap_give(g, offset, bytes_of(r->size));
   atomic_store(&l->ring_old, 0);
+  if (r && offset != atomic_load(&l->ring)) heap_give(g, offset, bytes_of(r->size));
 }
 
-/* The ring of a slot, if it has one; one that was not known has dropped nothing yet. */
-static tap_ring *meet(chalk_tap *t, uint32_t number) {
-  chalk_segment *g = t->segment;
-  uint64_t offset = atomic_load_explicit(&g->slots[number].ring, memory_order_acquire);
-  tap_ring *r = ring_at(g, offset);
-  if (!r || offset == t->rings[number]) return r;
-  t->rings[number] = offset;
-  t->dropped[number] = 0;
-  return r;
+static tap_ring *ring_in(const chalk_segment *g, uint32_t slot) {
+  return ring_at(g, atomic_load_explicit(&g->slots[slot].ring, memory_order_acquire));
 }
 
 static void begin(chalk_tap *t) {
@@ -181,7 +174,7 @@ static void begin(chalk_tap *t) {
   ticks_adjust(&t->clock);
   for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
     ring_free_old(g, &g->slots[i]);
-    tap_ring *r = meet(t, i);
+    tap_ring *r = ring_in(g, i);
     if (!r) continue;
     source s = {r, atomic_load(&r->tail), atomic_load_explicit(&r->head, memory_order_acquire)};
     if (s.goal - s.at > r->size) {
@@ -241,10 +234,10 @@ uint64_t chalk_tap_dropped(chalk_tap *t) {
   n += lost - t->lost;
   t->lost = lost;
   for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
-    tap_ring *r = meet(t, i);
+    tap_ring *r = ring_in(g, i);
     if (!r) continue;
     uint64_t dropped = atomic_load(&r->dropped);
-    n += dropped - (t->dropped[i] > dropped ? 0 : t->dropped[i]); /* a new ring may be where an old one was */
+    n += dropped - t->dropped[i];
     t->dropped[i] = dropped;
   }
   return n;
@@ -261,7 +254,7 @@ chalk_tap *chalk_tap_open(chalk_segment *g, int keep, char *message) {
   uint32_t tap = atomic_load(&g->head->tap);
   ticks_begin(&t->clock, tap ? tap & STEADY : ticks_are_steady());
   for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
-    tap_ring *r = meet(t, i);
+    tap_ring *r = ring_in(g, i);
     if (!r) continue;
     t->dropped[i] = atomic_load(&r->dropped);
     if (!keep) atomic_store(&r->tail, atomic_load(&r->head));

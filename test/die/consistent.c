@@ -9,6 +9,7 @@
 #include "histogram.h"
 #include "key.h"
 #include "series.h"
+#include "tap.h"
 
 typedef struct block {
   uint64_t at, size;
@@ -207,10 +208,18 @@ static void walk_metrics(walk *w) {
   }
 }
 
+static void note_ring(walk *w, uint64_t at) {
+  if (at) note(w, at, sizeof(tap_ring) + ((tap_ring *)segment_at(w->g, at))->size * sizeof(chalk_event), "ring");
+}
+
 const char *consistent(chalk_segment *g, census *c) {
   walk w = {.g = g};
   *c = (census){0};
   for (uint32_t i = 0; i < STRIPES; i++) note(&w, g->stripes[i].heads, g->stripes[i].size * 4ull, "heads");
+  for (uint32_t i = 0; i < WRITERS; i++) {
+    note_ring(&w, atomic_load(&g->slots[i].ring));
+    note_ring(&w, atomic_load(&g->slots[i].ring_old));
+  }
   walk_metrics(&w);
   walk_series(&w, c);
   walk_free_numbers(&w);

@@ -335,6 +335,56 @@ static void flush_on(bed *b) {
   chalk_release(b->segment);
 }
 
+/* The event tap */
+
+enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM };
+
+static void switch_on(bed *b) { chalk_tap_switch(b->segment, ALL_KINDS, 0, 0); }
+
+static void record_events(bed *b) {
+  bed_add(b, b->series[0] = bed_bind(b, b->count, "new"));
+  bed_record(b, bed_bind(b, b->latency, "new"), 42);
+}
+
+static uint32_t read_events(bed *b) {
+  char message[CHALK_MESSAGE] = "";
+  chalk_tap *t = chalk_tap_open(b->segment, 1, message);
+  uint32_t read = 0;
+  EXPECT(t != NULL);
+  for (uint32_t n, i = 0; i < 10 && (n = chalk_tap_read(t)) > 0; i++) {
+    for (uint32_t k = 0; k < n; k++) {
+      const chalk_event *e = &chalk_tap_events(t)[k];
+      uint32_t kind = b->segment->metrics[e->metric].kind;
+      EXPECT((kind == CHALK_COUNT) == (e->verb == CHALK_EVENT_INC));
+      EXPECT((kind == CHALK_HISTOGRAM) == (e->verb == CHALK_EVENT_RECORD));
+      EXPECT(kind == b->segment->metrics[b->segment->series[e->series].metric].kind);
+    }
+    read += n;
+  }
+  chalk_tap_close(t);
+  return read;
+}
+
+/* An empty ring, and a larger one wanted. */
+static void outgrow(bed *b) {
+  record_events(b);
+  read_events(b);
+  chalk_tap_switch(b->segment, ALL_KINDS, 2 * CHALK_TAP_LEAST, 0);
+}
+
+static void read_and_free(bed *b) { read_events(b); }
+static void outgrow_and_record(bed *b) { outgrow(b), record_events(b); }
+
+static void events_go_on(bed *b) {
+  b->series[1] = bed_bind(b, b->count, "survivor");
+  for (int i = 0; i < 3; i++) chalk_add(b->series[1], 0);
+  EXPECT(read_events(b) >= 3);
+  free(b->series[1]);
+  chalk_tap_switch(b->segment, 0, 0, 0); /* dropped series do not wait for a reader any more */
+}
+
+static void events_go_on_after_switch(bed *b) { switch_on(b), events_go_on(b); }
+
 static const path paths[] = {
     {.name = "create a count", .act = create_count},
     {.name = "create a histogram and its first bucket", .act = create_histogram},
@@ -378,6 +428,14 @@ static const path paths[] = {
      .act = cursors_send_and_sweep,
      .check = cursors_sent_what_was_dropped},
     {.name = "hold, flush, release", .act = flush, .check = flush_on},
+    {.name = "switch the tap on", .act = switch_on, .settle = events_go_on_after_switch},
+    {.name = "first event", .prepare = switch_on, .act = record_events, .settle = events_go_on},
+    {.name = "a larger ring", .prepare = switch_on, .ready = outgrow, .act = record_events, .settle = events_go_on},
+    {.name = "read events, free a ring",
+     .prepare = switch_on,
+     .ready = outgrow_and_record,
+     .act = read_and_free,
+     .settle = events_go_on},
 };
 
 /* Running */
