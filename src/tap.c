@@ -31,7 +31,7 @@ void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int wid
       uint32_t larger = size_of(old) > size_of(new) ? old : new;
       new = ((old | new) & KINDS) | (larger >> SIZE_AT << SIZE_AT);
     }
-    if (new) new |= old ? old &STEADY : clock;
+    if (new) new |= old ? (old & STEADY) : clock;
     if (new == old) return;
   } while (!atomic_compare_exchange_weak(&g->head->tap, &old, new));
   segment_epoch_move(g);
