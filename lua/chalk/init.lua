@@ -14,7 +14,7 @@ local sketch = require "chalk.sketch"
 local global = require "chalk.global"
 
 ---@class chalk
-local M = { exporter = exporters.constructors, sketch = sketch.new, _VERSION = "chalk 0.1.0" }
+local M = { exporter = exporters.constructors, sketch = sketch.new, _VERSION = "chalk " .. require "chalk.version" }
 
 --- Loads definitions: a path, or the structure of metrics.json as a table.
 ---@param source string|table

@@ -1,0 +1,153 @@
+--- Links in the comments above functions: source text and functions -> new source text.
+--
+--     --- Creates a user.
+--     --- <!-- chalk:links users.create -->
+--     --- - [Request rate](https://prom.example/graph?...)
+--     --- <!-- /chalk:links -->
+--     ---@param name string
+--     local function create(name)
+--
+-- The two marks are comments of Markdown, which editors do not show. All blocks are taken out first and written anew,
+-- so doing it twice changes nothing, and a block whose function is gone goes. A block stands before the first tag
+-- (`@param`) of the comment it belongs to, since what follows a tag is read as part of it.
+
+local source_lines = require "chalk.cli.source_lines"
+
+local M = {}
+
+local BEGIN, END = "^%s*%-%-+ <!%-%- chalk:links .*%-%->%s*$", "^%s*%-%-+ <!%-%- /chalk:links %-%->%s*$"
+
+local LABELS = {
+  { "request_rate", "Request rate" },
+  { "error_ratio", "Error ratio" },
+  { "latency_p95", "Latency, 95th percentile" },
+  { "latency_p99", "Latency, 99th percentile" },
+  { "concurrency", "Concurrent calls" },
+  { "calls", "Calls made" },
+}
+
+---@class chalk.cli.Annotated
+---@field name string
+---@field module string
+---@field line integer where the function begins, counted in the text as it is now
+---@field links table<string, string> URLs, by the keys of auto.links
+
+-- Marks the lines of blocks as dropped. Returns the line and the trouble when a block has no end.
+local function drop_blocks(lines)
+  local i = 1
+  while lines[i] do
+    if lines[i].comment and lines[i].text:find(BEGIN) then
+      local began = i
+      repeat
+        lines[i].dropped = true
+        i = i + 1
+        if not lines[i] or not lines[i].comment then return nil, began end
+      until lines[i].text:find(END)
+      lines[i].dropped = true
+    end
+    i = i + 1
+  end
+  return true
+end
+
+-- What would end the mark or the line does not belong into it.
+local function title(f) return (f.module .. "." .. f.name):gsub("%-%->", "->"):gsub("%c", " ") end
+
+-- Brackets and blanks end a link in Markdown.
+local function link(url)
+  return (url:gsub("[%c ()<>]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+
+local function block(f, indent, dashes, ending)
+  local out = { ("<!-- chalk:links %s -->"):format(title(f)) }
+  for _, label in ipairs(LABELS) do
+    local url = f.links[label[1]]
+    if url then out[#out + 1] = ("- [%s](%s)"):format(label[2], link(url)) end
+  end
+  out[#out + 1] = "<!-- /chalk:links -->"
+  for i, text in ipairs(out) do
+    out[i] = indent .. dashes .. " " .. text .. ending
+  end
+  return table.concat(out)
+end
+
+local function kept_above(lines, i)
+  repeat
+    i = i - 1
+  until not lines[i] or not lines[i].dropped
+  return lines[i] and lines[i].comment and i or nil
+end
+
+-- A line before which a comment can stand: not inside a string that began above.
+local function anchor(lines, i)
+  while lines[i].within do
+    i = lines[i].within
+  end
+  return i
+end
+
+-- The line to put a block before, and how its lines begin: as the comment goes on there, or as documentation.
+local function place(lines, i)
+  local first_tag, above = nil, kept_above(lines, i)
+  local last = above
+  while above do
+    if lines[above].text:find "^%s*%-%-+%s*@%a" then first_tag = above end
+    above = kept_above(lines, above)
+  end
+  local like = first_tag and (kept_above(lines, first_tag) or first_tag) or last
+  local dashes = like and lines[like].text:match "^%s*(%-%-%-?)" or "---"
+  return first_tag or i, dashes
+end
+
+local function by_place(a, b)
+  if a.line ~= b.line then return a.line < b.line end
+  if a.module ~= b.module then return a.module < b.module end
+  return a.name < b.name
+end
+
+local function line_ending(lines, i)
+  if lines[i].ending ~= "" then return lines[i].ending end
+  return lines[1].ending ~= "" and lines[1].ending or "\n"
+end
+
+local function has_function(line) return line and line.text:find "%f[%w_]function%f[^%w_]" ~= nil end
+
+-- Blocks to insert: text by the line that they go before.
+local function blocks(lines, functions)
+  local before, seen = {}, {}
+  local sorted = { unpack(functions) }
+  table.sort(sorted, by_place)
+  for _, f in ipairs(sorted) do
+    if not has_function(lines[f.line]) then return nil, f.line, title(f) end
+    local at, dashes = place(lines, anchor(lines, f.line))
+    local indent = lines[at].text:match "^[ \t]*"
+    local text = block(f, indent, dashes, line_ending(lines, at))
+    if not seen[at .. text] then before[at] = (before[at] or "") .. text end
+    seen[at .. text] = true
+  end
+  return before
+end
+
+--- Writes the blocks of links of these functions, and takes out all others.
+---@param text string
+---@param functions chalk.cli.Annotated[] none takes out all blocks
+---@return string? text nil when the source is not as it should be
+---@return integer? line
+---@return string? message
+function M.annotate(text, functions)
+  local lines = source_lines.split(text)
+  local ok, line = drop_blocks(lines)
+  if not ok then return nil, line, "this block of links has no end; put it right or delete it" end
+  local before, at, name = blocks(lines, functions)
+  if not before then
+    return nil, at, ("%s does not begin here; was the file changed since it was loaded?"):format(name)
+  end
+  local out = {}
+  for i, one in ipairs(lines) do
+    out[#out + 1] = before[i]
+    if not one.dropped then out[#out + 1] = one.text .. one.ending end
+  end
+  return table.concat(out)
+end
+
+return M

@@ -1,0 +1,72 @@
+-- chalk dashboards: dashboards for Grafana.
+
+local failure = require "chalk.cli.failure"
+local files = require "chalk.cli.files"
+local pretty = require "chalk.cli.pretty"
+local schema = require "chalk.schema"
+
+local M = {
+  name = "dashboards",
+  summary = "write dashboards for Grafana",
+  operands = "-o DIR [OPTION]... [FILE...]",
+  text = "Writes dashboards into DIR, which is made when it is not there: of wrapped functions an overview, an\n"
+    .. "explorer and the objectives; or, when metrics.json FILEs are named, one for each of them instead.",
+  options = {
+    { "output", short = "o", value = "DIR", text = "where to write" },
+    { "namespace", value = "NAME", text = "the Prometheus exporter's namespace" },
+    { "title", value = "TITLE", text = "what the dashboard of the one FILE is called" },
+  },
+}
+
+local function check(values, paths)
+  if not values.output then failure.usage "dashboards: -o DIR is needed" end
+  if values.title and #paths ~= 1 then failure.usage "dashboards: --title is for one FILE" end
+  local namespace = values.namespace
+  if namespace and not namespace:find "^[%a_:][%w_:]*$" then
+    failure.usage('dashboards: "%s" cannot be a namespace: letters, digits, _ and : only', namespace)
+  end
+end
+
+local function stem(path) return ((path:match "([^/]+)$" or path):gsub("%.json$", "")) end
+
+-- Two services' files are both called metrics.json: the namespace tells their dashboards apart.
+local function title(path, values)
+  return values.title or (values.namespace and values.namespace .. " " or "") .. stem(path)
+end
+
+local function of_definitions(paths, values)
+  local found = {}
+  for _, path in ipairs(paths) do
+    local definitions, errors = schema.new():add(path)
+    if not definitions then failure.fail(table.concat(errors, "\nchalk: ")) end
+    if #definitions == 0 then failure.fail("%s: there are no metrics in it", path) end
+    local name = stem(path) .. ".json"
+    if found[name] then failure.usage("dashboards: two FILEs would be written to %s", name) end
+    found[name] = require("chalk.cli.metrics_dashboard").generate(definitions, {
+      title = title(path, values),
+      namespace = values.namespace,
+    })
+  end
+  return found
+end
+
+---@param values table
+---@param paths string[]
+---@param out chalk.cli.Out
+function M.run(values, paths, out)
+  check(values, paths)
+  local found = #paths > 0 and of_definitions(paths, values)
+    or require("chalk.cli.dashboards").generate(values.namespace)
+  local written, folder = {}, values.output:gsub("(.)/+$", "%1")
+  for name, dashboard in pairs(found) do
+    written[#written + 1] = { path = folder .. "/" .. name, text = pretty.json(dashboard) }
+  end
+  table.sort(written, function(a, b) return a.path < b.path end)
+  files.make_folder(folder)
+  files.write(written)
+  for _, file in ipairs(written) do
+    out.write(file.path .. "\n")
+  end
+end
+
+return M

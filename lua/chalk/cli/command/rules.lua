@@ -1,0 +1,57 @@
+-- chalk rules: recording rules and alerts for the objectives that are in use.
+
+local failure = require "chalk.cli.failure"
+local files = require "chalk.cli.files"
+local json = require "chalk.json"
+local modules = require "chalk.cli.modules"
+
+local M = {
+  name = "rules",
+  summary = "write Prometheus rules for the objectives in use",
+  operands = "--require MODULE [OPTION]...",
+  text = "Loads the modules and writes a rules file for Prometheus: for each objective of a wrapped function\n"
+    .. "its error ratio over eight windows, its error budget, and alerts for paging and for tickets.",
+  options = {
+    { "require", short = "r", value = "MODULE", many = true, text = "a module to load; may be repeated" },
+    { "include", short = "I", value = "DIR", many = true, text = "look for modules in DIR first" },
+    { "output", short = "o", value = "FILE", text = "write to FILE, not to standard output" },
+    { "namespace", value = "NAME", text = "the Prometheus exporter's namespace" },
+    { "service", value = "NAME", text = "count the functions of this service only" },
+  },
+}
+
+local function check_name(name)
+  local bad = json.invalid_utf8(name)
+  if bad then failure.fail("the name of an objective is not valid UTF-8: %s", name:gsub("[^%g ]", "?")) end
+end
+
+local function check_namespace(name)
+  if name and not name:find "^[%a_:][%w_:]*$" then
+    failure.usage('rules: "%s" cannot be a namespace: letters, digits, _ and : only', name)
+  end
+end
+
+---@param values table
+---@param operands string[]
+---@param out chalk.cli.Out
+function M.run(values, operands, out)
+  if operands[1] then failure.usage('rules: what is "%s"? modules are named by --require', operands[1]) end
+  if not values.require then failure.usage "rules: --require MODULE is needed" end
+  check_namespace(values.namespace)
+  local objectives = modules.load(values.require, values.include or {}).objectives()
+  if #objectives == 0 then
+    failure.fail("no wrapped function of %s has an objective", table.concat(values.require, ", "))
+  end
+  for _, objective in ipairs(objectives) do
+    check_name(objective.name)
+  end
+  local options = { namespace = values.namespace, service = values.service }
+  local text, warnings = require("chalk.cli.rules").generate(objectives, options)
+  for _, warning in ipairs(warnings) do
+    out.note("warning: " .. warning)
+  end
+  if not values.output or values.output == "-" then return out.write(text) end
+  files.write { { path = values.output, text = text } }
+end
+
+return M

@@ -1,0 +1,263 @@
+--- Who runs `chalk annotate` gets links above wrapped functions, and nothing else in the sources changes.
+
+local uv = require("luv")
+local annotate = require("chalk.cli.annotate")
+local chalk_command = require("support.chalk_command")
+
+local LINKS = { request_rate = "http://p/rate", error_ratio = "http://p/errors?e=f(x)" }
+
+local function f(line, name) return { name = name or "find", module = "users", line = line, links = LINKS } end
+
+local function block(dashes, indent, ending, name)
+  local lines = {
+    " <!-- chalk:links users." .. (name or "find") .. " -->",
+    " - [Request rate](http://p/rate)",
+    " - [Error ratio](http://p/errors?e=f%28x%29)",
+    " <!-- /chalk:links -->",
+  }
+  for i, line in ipairs(lines) do
+    lines[i] = (indent or "") .. (dashes or "---") .. line .. (ending or "\n")
+  end
+  return table.concat(lines)
+end
+
+local function line_of(text, content)
+  local n = 0
+  for line in text:gmatch("([^\r\n]*)\r?\n") do
+    n = n + 1
+    if line == content then return n end
+  end
+end
+
+-- Where "@@" stands in the source is where the block is expected. The functions of the new text are the same, in it
+-- they are only further down.
+local function expect(source, one, expected)
+  local plain = source:gsub("@@", "")
+  local text = assert(annotate.annotate(plain, { one }))
+  assert.equal((source:gsub("@@", function() return expected end)), text)
+  local content = plain:match("^" .. ("[^\r\n]*\r?\n"):rep(one.line - 1) .. "([^\r\n]*)")
+  local moved = f(assert(line_of(text, content)), one.name)
+  assert.equal(text, annotate.annotate(text, { moved }))
+  assert.equal(plain, annotate.annotate(text, {}))
+end
+
+describe("a block of links", function()
+  it("stands above the function, as documentation, indented as it is", function()
+    expect("local a\n@@local function find() end\n", f(2), block())
+    expect("return {\n@@\tfind = function() end,\n}\n", f(2), block("---", "\t"))
+  end)
+
+  it("goes on with the comment that is there, before its tags", function()
+    expect("--- Finds.\n@@local function find() end\n", f(2), block())
+    expect("--- Finds.\n-- Much more.\n@@function find() end\n", f(3), block("--"))
+    expect("-- plain\n@@function find() end\n", f(2), block("--"))
+    expect("--- Finds.\n@@---@param a string\n---@return nil\nfunction find(a) end\n", f(4), block())
+    expect("--- Finds.\n@@-- @param a\nfunction find(a) end\n", f(3), block())
+    expect("@@---@param a string\nfunction find(a) end\n", f(2), block())
+    expect("--- Of something else.\n\n@@function find() end\n", f(3), block())
+    expect("--[[ long\n comment ]]\n@@function find() end\n", f(3), block())
+  end)
+
+  it("is one for each function of a line", function()
+    local both = { f(1, "find"), f(1, "create") }
+    local text = annotate.annotate("return { find = function() end, create = function() end }\n", both)
+    assert.equal(block(nil, nil, nil, "create") .. block(), text:match("^(.*\n)return"))
+  end)
+
+  it("never lands inside a string or a comment that a line begins in", function()
+    expect("@@local s, find = [[\ntext\n]], function() end\n", f(3), block())
+    expect("@@local s, find = 'a\\\nb', function() end\n", f(2), block())
+    expect("@@local s, find = 'a\\z  \n\n  b', function() end\n", f(3), block())
+    expect("@@local s --[==[\n]]\n]==] find = function() end\n", f(3), block())
+    expect("@@local s, t, find = [[\n]], [[\n]], function() end\n", f(3), block())
+  end)
+
+  it("is found only where it is a comment", function()
+    local text = "local s = [[\n" .. block() .. "]]\nlocal t = '--- <!-- chalk:links a -->'\n"
+    assert.equal(text, annotate.annotate(text, {}))
+    expect("local s = [[\n-- [[\n]]\n-- it's\n@@local find = function() end\n", f(5), block("--"))
+    expect("local s = '-- [['\n@@local find = function() end\n", f(2), block())
+    expect("local s = a[b[1]] - c -- [[\n@@local find = function() end\n", f(2), block())
+  end)
+
+  it("keeps the line endings that are there, also where they are mixed or missing", function()
+    expect("local a\r\n@@function find() end\r\n", f(2), block(nil, nil, "\r\n"))
+    assert.equal("a()\n" .. block(nil, nil, "\r\n") .. "function find() end\r\n",
+      annotate.annotate("a()\nfunction find() end\r\n", { f(2) }))
+    assert.equal(block() .. "function find() end", annotate.annotate("function find() end", { f(1) }))
+    assert.equal("a()\r" .. block(nil, nil, "\r") .. "function find() end\r",
+      annotate.annotate("a()\rfunction find() end\r", { f(2) }))
+  end)
+
+  it("counts lines as LuaJIT does", function()
+    local source = "#!/usr/bin/luajit '\r\n\n\r\r\r\nlocal s = 'a\\\r\nb'\nlocal f = function() end\nreturn f"
+    local line = debug.getinfo(assert(loadstring((source:gsub("^#[^\r\n]*", ""))))(), "S").linedefined
+    local text = annotate.annotate(source, { f(line) })
+    assert.equal("#!/usr/bin/luajit '\r\n\n\r\r\r\nlocal s = 'a\\\r\nb'\n" .. block()
+      .. "local f = function() end\nreturn f", text)
+  end)
+
+  it("cannot be broken out of by a name or an address", function()
+    local odd = f(1, "a --> b\nos.exit(1)")
+    odd.links = { calls = "http://p/\nos.exit(1) --" }
+    local text = annotate.annotate("function find() end\n", { odd })
+    assert.equal("---\n---\n---\nfunction find() end\n", (text:gsub("%-%-%-[^\n]*", "---")))
+    assert.equal("function find() end\n", annotate.annotate(text, {}))
+  end)
+
+  it("is replaced when the links change, and goes when its function is gone", function()
+    local old = annotate.annotate("--- Finds.\nlocal function find() end\n", { f(2) })
+    local moved = f(6)
+    moved.links = { request_rate = "http://q/rate" }
+    local new = annotate.annotate(old, { moved })
+    assert.equal("--- Finds.\n--- <!-- chalk:links users.find -->\n--- - [Request rate](http://q/rate)\n"
+      .. "--- <!-- /chalk:links -->\nlocal function find() end\n", new)
+    assert.equal("--- Finds.\nlocal function find() end\n", annotate.annotate(new, {}))
+  end)
+
+  it("without an end, and a function that is elsewhere, are refused with their line", function()
+    local text, line, message = annotate.annotate("a()\n--- <!-- chalk:links x -->\nb()\n", {})
+    assert.same({ nil, 2 }, { text, line })
+    assert.matches("has no end", message)
+    text, line, message = annotate.annotate("local a\nlocal b\n", { f(2) })
+    assert.same({ nil, 2 }, { text, line })
+    assert.matches("users.find does not begin here", message, 1, true)
+    assert.is_nil((annotate.annotate("local a\n", { f(9) })))
+  end)
+end)
+
+local USERS = [[
+local auto = require "chalk.autometrics"
+auto.init { prometheus_url = "http://prom.example:9090/" }
+
+local M = {}
+
+--- Creates a user.
+---@param name string
+function M.create(name)
+  return name
+end
+
+function M.find()
+end
+
+return auto.module("users", M)
+]]
+
+describe("chalk annotate", function()
+  local folder
+
+  before_each(function()
+    folder = chalk_command.folder()
+    folder:write("lua/users.lua", USERS)
+  end)
+
+  after_each(function() folder:remove() end)
+
+  local function annotated() return folder:chalk("annotate", "--require", "users", "lua/") end
+
+  it("finds the module in the directory, and says which files it changed", function()
+    local code, output, errors = annotated()
+    assert.same({ 0, "lua/users.lua\n", "" }, { code, output, errors })
+    local text = folder:read("lua/users.lua")
+    assert.matches("%-%-%- Creates a user.\n%-%-%- <!%-%- chalk:links users.create %-%->\n%-%-%- %- %[Request rate%]"
+      .. "%(http://prom.example:9090/graph[^\n]*%)\n", text)
+    assert.matches("<!%-%- /chalk:links %-%->\n%-%-%-@param name string\nfunction M.create", text)
+    assert.matches("<!%-%- /chalk:links %-%->\nfunction M.find", text)
+    assert(loadstring(text))
+  end)
+
+  it("done twice changes nothing, not even the time of the file", function()
+    annotated()
+    local text, stat = folder:read("lua/users.lua"), uv.fs_stat(folder.path .. "/lua/users.lua")
+    assert.same({ 0, "", "" }, { annotated() })
+    assert.equal(text, folder:read("lua/users.lua"))
+    assert.same(stat.ino, uv.fs_stat(folder.path .. "/lua/users.lua").ino)
+  end)
+
+  it("--check writes nothing and fails until the links are there", function()
+    local code, output, errors = folder:chalk("annotate", "--check", "-r", "users", "lua")
+    assert.same({ 1, "", "chalk: lua/users.lua: links are out of date\n" }, { code, output, errors })
+    assert.equal(USERS, folder:read("lua/users.lua"))
+    annotated()
+    assert.same({ 0, "", "" }, { folder:chalk("annotate", "--check", "-r", "users", "lua") })
+    assert.equal(1, (folder:chalk("annotate", "--remove", "--check", "lua")))
+  end)
+
+  it("--remove brings the source back, byte by byte, and needs no module that loads", function()
+    local crlf = USERS:gsub("\n", "\r\n")
+    folder:write("lua/users.lua", crlf)
+    annotated()
+    local text = folder:read("lua/users.lua")
+    assert.is_nil(text:gsub("\r\n", ""):find("[\r\n]"))
+    assert.is_not.equal(crlf, text)
+    folder:write("lua/broken.lua", "this is no Lua")
+    assert.same({ 0, "lua/users.lua\n", "" }, { folder:chalk("annotate", "--remove", "lua") })
+    assert.equal(crlf, folder:read("lua/users.lua"))
+  end)
+
+  it("keeps the mode of a file and the links to it", function()
+    folder:shell("chmod 751 lua/users.lua && ln -s lua/users.lua link.lua")
+    assert.equal(0, (folder:chalk("annotate", "-r", "users", "-I", "lua", "link.lua")))
+    assert.equal("751 regular file\n", select(2, folder:shell("stat -c '%a %F' lua/users.lua")))
+    assert.equal("symbolic link\n", select(2, folder:shell("stat -c '%F' link.lua")))
+    assert.same({ "lua/users.lua" }, folder:files())
+  end)
+
+  it("leaves files outside of the paths alone, and takes out what a loaded file no longer wraps", function()
+    folder:write("lua/other.lua", USERS:gsub("users", "other") .. "-- " .. "\n")
+    folder:write("lua/both.lua", 'require "users"\nrequire "other"\n--- <!-- chalk:links gone.x -->\n'
+      .. "--- <!-- /chalk:links -->\nreturn true\n")
+    local before = folder:read("lua/other.lua")
+    assert.equal(0, (folder:chalk("annotate", "-r", "both", "-I", "lua", "lua/users.lua", "lua/both.lua")))
+    assert.equal(before, folder:read("lua/other.lua"))
+    assert.equal('require "users"\nrequire "other"\nreturn true\n', folder:read("lua/both.lua"))
+  end)
+
+  it("changes no file when one cannot be written", function()
+    folder:write("lua/a.lua", USERS:gsub("users", "a"))
+    folder:write("lua/z.lua", 'require "a"\n' .. USERS)
+    local before = { folder:read("lua/a.lua"), folder:read("lua/z.lua") }
+    folder:shell("chmod 444 lua/z.lua && chmod 777 lua && chmod 666 lua/a.lua && chmod 755 .")
+    local as_nobody = uv.getuid() == 0 and "setpriv --reuid=65534 --regid=65534 --clear-groups " or ""
+    local code, output, errors = folder:shell(as_nobody .. chalk_command.command("annotate", "-r", "z", "lua"))
+    assert.same({ 1, "", "chalk: cannot write lua/z.lua: permission denied\n" }, { code, output, errors })
+    assert.same(before, { folder:read("lua/a.lua"), folder:read("lua/z.lua") })
+    assert.same({ "lua/a.lua", "lua/users.lua", "lua/z.lua" }, folder:files())
+  end)
+
+  it("changes no file when there is no room for the new one", function()
+    local command = chalk_command.command("annotate", "-r", "users", "lua")
+    local _, output = folder:shell("( ulimit -f 0; trap '' XFSZ; " .. command .. "; echo $? ) 2>&1 | cat")
+    assert.equal("chalk: cannot write lua/users.lua: file too large\n1\n", output)
+    assert.equal(USERS, folder:read("lua/users.lua"))
+    assert.same({ "lua/users.lua" }, folder:files())
+  end)
+
+  it("says what keeps a module from loading, and writes nothing", function()
+    folder:write("lua/bad.lua", "local users = require 'users'\nerror('no database')\n")
+    local code, _, errors = folder:chalk("annotate", "-r", "bad", "lua")
+    assert.same({ 1, "chalk: cannot load module bad: lua/bad.lua:2: no database\n" }, { code, errors })
+    folder:write("lua/exits.lua", "os.exit(0)\n")
+    code, _, errors = folder:chalk("annotate", "-r", "exits", "lua")
+    assert.equal(1, code)
+    assert.matches("cannot load module exits: lua/exits.lua:1: it calls os.exit while it is loaded", errors, 1, true)
+    code, _, errors = folder:chalk("annotate", "-r", "lua/users.lua", "lua")
+    assert.equal(1, code)
+    assert.matches('modules are named without ".lua": --require users', errors, 1, true)
+    code, _, errors = folder:chalk("annotate", "-r", "nowhere")
+    assert.equal(1, code)
+    assert.equal("chalk: cannot load module nowhere: it was not found; -I DIR names a directory to look in\n", errors)
+    assert.equal(USERS, folder:read("lua/users.lua"))
+  end)
+
+  it("says when there is nothing to annotate", function()
+    folder:write("lua/plain.lua", "return {}\n")
+    folder:write("empty/.keep", "")
+    assert.same({ 1, "", "chalk: plain wraps no function\n" }, { folder:chalk("annotate", "-r", "plain", "lua") })
+    local code, _, errors = folder:chalk("annotate", "-r", "users", "-I", "lua", "empty")
+    assert.same({ 1, "chalk: none of the 2 wrapped functions is in empty\n" }, { code, errors })
+    code, _, errors = folder:chalk("annotate", "-r", "users", "nowhere")
+    assert.same({ 1, "chalk: cannot read nowhere: no such file or directory\n" }, { code, errors })
+  end)
+end)

@@ -1,0 +1,97 @@
+--- The command `chalk` as users run it: bin/chalk of this checkout, in a folder of its own.
+
+local uv = require("luv")
+
+local M = {}
+
+M.checkout = uv.cwd()
+M.binary = M.checkout .. "/bin/chalk"
+
+-- A program that instruments functions finds chalk.autometrics; where there is none yet, the fixture's.
+local PATH = M.checkout .. "/spec/fixtures/cli/?.lua"
+
+local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+--- An empty folder, and what runs in it.
+---@class spec.Folder
+---@field path string
+local Folder = {}
+Folder.__index = Folder
+
+---@return spec.Folder
+function M.folder()
+  return setmetatable({ path = assert(uv.fs_mkdtemp("/tmp/chalk-cli-XXXXXX")) }, Folder)
+end
+
+function Folder:remove() os.execute("rm -rf " .. quoted(self.path)) end
+
+--- Writes a file; folders in its name are made.
+---@param name string
+---@param text string
+---@return string path
+function Folder:write(name, text)
+  local path = self.path .. "/" .. name
+  os.execute("mkdir -p " .. quoted(path:match("^(.*)/")))
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+---@param name string
+---@return string? text
+function Folder:read(name)
+  local file = io.open(self.path .. "/" .. name, "rb")
+  local text = file and file:read("*a")
+  if file then file:close() end
+  return text
+end
+
+---@return string[] the names of all files below, sorted
+function Folder:files()
+  local pipe = assert(io.popen("cd " .. quoted(self.path) .. " && find . -type f | sort"))
+  local names = {}
+  for line in pipe:lines() do
+    names[#names + 1] = line:sub(3)
+  end
+  pipe:close()
+  return names
+end
+
+--- Runs a shell command in the folder.
+---@param command string
+---@return integer code
+---@return string output
+---@return string errors
+function Folder:shell(command)
+  local errors = os.tmpname()
+  local pipe = assert(io.popen(("cd %s && ( %s ) 2>%s </dev/null; printf 'exit:%%d\\n' $?"):format(
+    quoted(self.path), command, errors)))
+  local output, code = pipe:read("*a"):match("^(.-)exit:(%d+)\n$")
+  pipe:close()
+  local file = assert(io.open(errors, "rb"))
+  local said = file:read("*a")
+  file:close()
+  os.remove(errors)
+  return assert(tonumber(code)), output, said
+end
+
+--- A shell command that runs chalk.
+---@param ... string
+---@return string
+function M.command(...)
+  local words = { "env", "LUA_PATH=" .. quoted(";;" .. PATH), os.getenv("LUAJIT") or "luajit", M.binary }
+  for i, word in ipairs({ ... }) do
+    words[4 + i] = quoted(word)
+  end
+  return table.concat(words, " ")
+end
+
+--- Runs chalk in the folder.
+---@param ... string
+---@return integer code
+---@return string output
+---@return string errors
+function Folder:chalk(...) return self:shell(M.command(...)) end
+
+return M
