@@ -21,4 +21,7 @@ build = {
     CHALK_ROCK = "ON",
     CHALK_TESTS = "OFF",
   },
+  copy_directories = { "man" },
 }
+-- The command finds its modules itself, and names its interpreter: a wrapper would run it with any Lua 5.1.
+deploy = { wrap_bin_scripts = false }

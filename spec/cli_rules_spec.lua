@@ -137,7 +137,8 @@ describe("rules", function()
   local function duration(suffix, label, values, threshold)
     local series = 'function_calls_duration_seconds_%s{function="charge",module="billing",service_name="shop",'
       .. 'objective_name="checkout",objective_percentile="99",objective_latency_threshold="%s"%s}'
-    return ("      - series: '%s'\n        values: %q"):format(series:format(suffix, threshold or "0.25", label), values)
+    series = series:format(suffix, threshold or "0.25", label)
+    return ("      - series: '%s'\n        values: %q"):format(series, values)
   end
 
   local ERRORS = "service_name: shop, objective_name: checkout, objective_percentile: \"99.9\", category: success-rate"

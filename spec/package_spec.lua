@@ -25,7 +25,8 @@ describe("an installation", function()
   before_each(function()
     tree = run("mktemp -d"):match("%S+")
     checkout = tree .. "/checkout"
-    run("mkdir " .. checkout .. " && cp -R CMakeLists.txt Makefile chalk-scm-1.rockspec src lua tools " .. checkout)
+    local sources = "CMakeLists.txt Makefile chalk-scm-1.rockspec bin man src lua tools "
+    run("mkdir " .. checkout .. " && cp -R " .. sources .. checkout)
   end)
 
   after_each(function() run("rm -rf " .. tree) end)
@@ -37,17 +38,32 @@ describe("an installation", function()
     return run(command:format(CLEAN, path, prefix, LUAJIT, program))
   end
 
+  -- The command of an installation, which finds what it needs by itself.
+  local function run_command(prefix)
+    local command = "cd / && %s %s/bin/chalk %s"
+    assert.equal(require("chalk")._VERSION .. "\n", run(command:format(CLEAN, prefix, "--version")))
+    local program = assert(io.open(tree .. "/app.lua", "w"))
+    program:write('assert(require("chalk.core").path:find("^' .. prefix .. '/"))\nerror("loaded")\n')
+    program:close()
+    local output = run(command:format(CLEAN, prefix, "rules -r app -I " .. tree .. " || true"))
+    assert.equal("chalk: cannot load module app: " .. tree .. "/app.lua:2: loaded\n", output)
+  end
+
   it("by luarocks make can be required", function()
     local prefix = tree .. "/rock"
     run(("cd %s && %s luarocks make --lua-version=5.1 --deps-mode none --tree %s"):format(checkout, CLEAN, prefix))
     assert.equal(prefix .. "/share/lua/5.1/chalk/init.lua", load_from(prefix))
     assert.is_true(exists(prefix .. "/lib/lua/5.1/libchalk.so"))
+    run_command(prefix)
   end)
 
   it("by make install can be required, and a C host compiles against it", function()
     local prefix = tree .. "/usr"
     run(("cd %s && %s make install CMAKE_FLAGS=-DCHALK_TESTS=OFF PREFIX=%s"):format(checkout, CLEAN, prefix))
     assert.equal(prefix .. "/share/lua/5.1/chalk/init.lua", load_from(prefix))
+
+    run_command(prefix)
+    assert.is_true(exists(prefix .. "/share/man/man1/chalk.1"))
 
     local host = assert(io.open(tree .. "/host.c", "w"))
     host:write("#include <chalk.h>\nint main(void) { return chalk_abi() < 0; }\n")

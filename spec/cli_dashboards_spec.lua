@@ -1,0 +1,234 @@
+--- The dashboards that `chalk dashboards` writes show something: a real Prometheus, which scrapes a service that chalk
+--- exports and evaluates the generated rules, answers every expression of every panel, with the numbers of the load.
+
+local cjson = require("cjson")
+local chalk_command = require("support.chalk_command")
+local examples = require("support.examples")
+local prometheus = require("support.prometheus")
+local rules = require("chalk.cli.rules")
+local web = require("demo.web")
+
+local OBJECTIVES = { { name = "checkout", success_rate = 99.9, latency = { threshold = 0.1, percentile = 99 } } }
+
+-- What Grafana puts in for its variables.
+local VARIABLES = {
+  __rate_interval = "10s", top = "10", service = "shop", objective = "checkout|browse", job = ".*", instance = ".*",
+  module = "web", ["function"] = "order",
+}
+
+local function filled(expression)
+  return (expression:gsub("%$([%a_]+)", function(name)
+    return assert(VARIABLES[name], "no such variable: " .. name)
+  end))
+end
+
+local function panels_of(dashboard)
+  local panels = {}
+  for _, panel in ipairs(dashboard.panels) do
+    if panel.type ~= "row" then panels[#panels + 1] = panel end
+  end
+  return panels
+end
+
+local function panel_of(dashboard, title)
+  for _, panel in ipairs(dashboard.panels) do
+    if panel.title == title then return panel end
+  end
+  error("no panel " .. title)
+end
+
+describe("a dashboard", function()
+  local folder, service, server
+  local dashboards = {}
+
+  setup(function()
+    folder = chalk_command.folder()
+    assert.equal(0, (folder:chalk("dashboards", "-o", "out")))
+    assert.equal(0, (folder:chalk("dashboards", "-o", "out/", chalk_command.checkout .. "/examples/metrics.json")))
+    for _, name in ipairs(folder:files()) do
+      dashboards[name:match("^out/(.*)%.json$")] = cjson.decode(folder:read(name))
+    end
+    if not prometheus.find() then return end
+    local port = web.free_port()
+    service = examples.child.spawn(require("luv").exepath(), { "spec/fixtures/cli/shop.lua", tostring(port) })
+    server = prometheus.start(port, (rules.generate(OBJECTIVES)))
+    local recorded = server:await("slo:period_error_budget_remaining:ratio", function(s) return #s == 2 end, 60)
+    assert.equal(2, #recorded)
+    assert(server:await("ALERTS", function(s) return #s >= 2 end, 60))
+  end)
+
+  teardown(function()
+    if server then server:stop() end
+    if service then service:stop() end
+    folder:remove()
+  end)
+
+  local function needs(name, body)
+    it(name, function()
+      if not server then return pending("prometheus is not on PATH") end
+      body()
+    end)
+  end
+
+  local function number(dashboard, title)
+    local samples = assert(server:query(filled(panel_of(dashboards[dashboard], title).targets[1].expr)))
+    return samples[1].value, samples
+  end
+
+  for name, panels in pairs({ overview = 7, ["function-explorer"] = 9, objectives = 7, metrics = 5 }) do
+    needs("called " .. name .. " has an answer for every panel, and one meaning for every series", function()
+      assert.equal(panels, #panels_of(dashboards[name]))
+      for _, panel in ipairs(panels_of(dashboards[name])) do
+        for _, target in ipairs(panel.targets) do
+          local place = ("%s: %s"):format(panel.title, target.expr)
+          local samples, message = server:await(filled(target.expr), function(s) return #s > 0 end, 10)
+          assert.truthy(samples, place .. ": " .. tostring(message))
+          assert.is_true(#samples > 0, place)
+          for _, sample in ipairs(samples) do
+            assert.equal(sample.value, sample.value, place .. " is no number")
+          end
+        end
+      end
+    end)
+
+    needs("called " .. name .. " offers values for every variable", function()
+      for _, variable in ipairs(dashboards[name].templating.list) do
+        if variable.type == "query" then
+          local selector, label = variable.query.query:match("^label_values%((.*), ([%a_]+)%)$")
+          local values = assert(server:api("label/" .. label .. "/values", { ["match[]"] = filled(selector) }))
+          assert.is_true(#values > 0, variable.query.query)
+        end
+      end
+    end)
+  end
+
+  needs("of functions shows the load that there was", function()
+    local function settled(dashboard, title, value)
+      local expression = filled(panel_of(dashboards[dashboard], title).targets[1].expr)
+      local samples = server:await(expression, function(s)
+        return s[1] and math.abs(s[1].value - value) < 0.01 * value
+      end, 30)
+      assert.is_true(math.abs(samples[1].value - value) < 0.01 * value, title .. ": " .. samples[1].value)
+    end
+    -- 20 calls: 10 of order, 10 of charge, of which one fails and one takes half a second.
+    settled("overview", "Calls that fail", 0.05)
+    assert.equal(2, (number("overview", "Functions")))
+    assert.equal(1, (number("overview", "Processes by version")))
+    settled("objectives", "Share of calls that miss the objective, over 5 minutes", 0.1)
+    VARIABLES.module, VARIABLES["function"] = "billing", "charge"
+    finally(function() VARIABLES.module, VARIABLES["function"] = "web", "order" end)
+    settled("function-explorer", "Calls that fail", 0.1)
+    local slow, samples = number("function-explorer", "Duration, 99th percentile")
+    assert.is_true(slow > 0.1 and slow <= 1)
+    assert.same({ version = "1.4.0", commit = "abc" }, samples[1].metric)
+  end)
+
+  needs("of objectives shows the page alert that fires", function()
+    local _, alerts = number("objectives", "Alerts")
+    local firing = {}
+    for _, alert in ipairs(alerts) do
+      firing[#firing + 1] = alert.metric.alertname .. " " .. alert.metric.severity .. " " .. alert.metric.alertstate
+    end
+    table.sort(firing)
+    assert.same({ "HighErrorRateSLO page firing", "HighErrorRateSLO ticket firing", "HighLatencySLO page firing",
+      "HighLatencySLO ticket firing" }, firing)
+  end)
+
+  it("of metrics.json has a row for each namespace, and a heatmap and quantiles for a histogram", function()
+    local found = {}
+    for _, panel in ipairs(dashboards.metrics.panels) do
+      found[#found + 1] = panel.type .. " " .. panel.title
+    end
+    assert.same({
+      "row metrics", "timeseries uptime",
+      "row http", "timeseries request_count, per second", "heatmap request_latency",
+      "timeseries request_latency, quantiles", "timeseries requests_in_flight",
+    }, found)
+    local heatmap = panel_of(dashboards.metrics, "request_latency")
+    assert.equal("heatmap", heatmap.targets[1].format)
+    assert.equal("From a request's head to its answer", heatmap.description)
+    assert.equal(3, #panel_of(dashboards.metrics, "request_latency, quantiles").targets)
+    assert.equal("s", panel_of(dashboards.metrics, "uptime").fieldConfig.defaults.unit)
+  end)
+
+  it("has panels that do not overlap, ids that differ, and lists where Grafana wants lists", function()
+    for name, dashboard in pairs(dashboards) do
+      local taken, ids = {}, {}
+      for _, panel in ipairs(dashboard.panels) do
+        assert.is_nil(ids[panel.id])
+        ids[panel.id] = true
+        local at = panel.gridPos
+        assert.is_true(at.x + at.w <= 24)
+        for x = at.x, at.x + at.w - 1 do
+          for y = at.y, at.y + at.h - 1 do
+            assert.is_nil(taken[x * 10000 + y], name .. ": " .. panel.title)
+            taken[x * 10000 + y] = true
+          end
+        end
+      end
+      local text = folder:read("out/" .. name .. ".json")
+      assert.falsy(text:find('"panels": {', 1, true) or text:find('"overrides": {', 1, true))
+    end
+  end)
+end)
+
+describe("chalk dashboards", function()
+  local folder
+
+  before_each(function() folder = chalk_command.folder() end)
+  after_each(function() folder:remove() end)
+
+  it("writes the same files again, into folders that it makes", function()
+    local code, output, errors = folder:chalk("dashboards", "-o", "a/b")
+    assert.same({ 0, "a/b/function-explorer.json\na/b/objectives.json\na/b/overview.json\n", "" },
+      { code, output, errors })
+    local before = folder:read("a/b/overview.json")
+    assert.equal(0, (folder:chalk("dashboards", "--output=a/b/")))
+    assert.equal(before, folder:read("a/b/overview.json"))
+    assert.equal(3, #folder:files())
+  end)
+
+  it("uses the names that the exporter's namespace gives", function()
+    assert.equal(0, (folder:chalk("dashboards", "-o", "plain")))
+    assert.equal(0, (folder:chalk("dashboards", "-o", "my", "--namespace", "my")))
+    for _, name in ipairs({ "overview", "function-explorer" }) do
+      local expected = folder:read("plain/" .. name .. ".json")
+      for _, metric in ipairs({ "function_calls_", "build_info" }) do
+        expected = expected:gsub("%f[%w_]" .. metric, "my_" .. metric)
+      end
+      assert.equal(expected, folder:read("my/" .. name .. ".json"))
+    end
+    folder:write("metrics.json", '{ "metrics": [{ "name": "up", "type": "gauge" }] }')
+    assert.equal(0, (folder:chalk("dashboards", "-o", "my", "--namespace", "my", "metrics.json")))
+    local dashboard = cjson.decode(folder:read("my/metrics.json"))
+    assert.equal('my_up{job=~"$job",instance=~"$instance"}', dashboard.panels[2].targets[1].expr)
+    assert.same({ "my metrics", "chalk-my-metrics" }, { dashboard.title, dashboard.uid })
+  end)
+
+  it("asks for labels that a scrape has renamed, by their new names", function()
+    folder:write("m.json", [[{ "tags": { "job": { "value_type": "string" } },
+      "metrics": [{ "name": "runs", "type": "count", "tags": [{ "tag": "job" }] }] }]])
+    assert.equal(0, (folder:chalk("dashboards", "-o", ".", "--title", "Cron jobs!", "m.json")))
+    assert.matches("sum by (exported_job) (rate(runs_total{", folder:read("m.json"), 1, true)
+    assert.matches('"uid": "chalk-cron-jobs"', folder:read("m.json"), 1, true)
+  end)
+
+  it("writes nothing when a file is wrong, or there is nothing to show", function()
+    folder:write("good.json", '{ "metrics": [{ "name": "up", "type": "gauge" }] }')
+    folder:write("bad.json", '{ "metrics": [{ "name": "up", "type": "guage" }] }')
+    folder:write("none.json", "{}")
+    folder:write("other/good.json", '{ "metrics": [{ "name": "down", "type": "gauge" }] }')
+    local code, output, errors = folder:chalk("dashboards", "-o", "out", "good.json", "bad.json")
+    assert.same({ 1, "" }, { code, output })
+    assert.equal('chalk: bad.json: metrics[1].type: unknown type "guage", did you mean "gauge"?\n', errors)
+    code, errors = folder:chalk("dashboards", "-o", "out", "none.json")
+    assert.same({ 1, "" }, { code, errors })
+    assert.equal(2, (folder:chalk("dashboards", "-o", "out", "good.json", "other/good.json")))
+    assert.equal(2, (folder:chalk("dashboards", "-o", "out", "--title", "t", "good.json", "bad.json")))
+    assert.equal(2, (folder:chalk("dashboards", "-o", "out", "--namespace", "a-b")))
+    assert.equal(2, (folder:chalk("dashboards")))
+    assert.equal(1, (folder:chalk("dashboards", "-o", "good.json")))
+    assert.is_nil(folder:read("out/good.json"))
+    assert.equal(4, #folder:files())
+  end)
+end)
