@@ -128,7 +128,7 @@ end)
 
 local USERS = [[
 local auto = require "chalk.autometrics"
-auto.init { prometheus_url = "http://prom.example:9090/" }
+require "settings"
 
 local M = {}
 
@@ -144,12 +144,15 @@ end
 return auto.module("users", M)
 ]]
 
+local SETTINGS = 'require("chalk.autometrics").init { prometheus_url = "http://prom.example:9090/" }\n'
+
 describe("chalk annotate", function()
   local folder
 
   before_each(function()
     folder = chalk_command.folder()
     folder:write("lua/users.lua", USERS)
+    folder:write("settings.lua", SETTINGS)
   end)
 
   after_each(function() folder:remove() end)
@@ -201,7 +204,7 @@ describe("chalk annotate", function()
     assert.equal(0, (folder:chalk("annotate", "-r", "users", "-I", "lua", "link.lua")))
     assert.equal("751 regular file\n", select(2, folder:shell("stat -c '%a %F' lua/users.lua")))
     assert.equal("symbolic link\n", select(2, folder:shell("stat -c '%F' link.lua")))
-    assert.same({ "lua/users.lua" }, folder:files())
+    assert.same({ "lua/users.lua", "settings.lua" }, folder:files())
   end)
 
   it("leaves files outside of the paths alone, and takes out what a loaded file no longer wraps", function()
@@ -223,15 +226,19 @@ describe("chalk annotate", function()
     local code, output, errors = folder:shell(as_nobody .. chalk_command.command("annotate", "-r", "z", "lua"))
     assert.same({ 1, "", "chalk: cannot write lua/z.lua: permission denied\n" }, { code, output, errors })
     assert.same(before, { folder:read("lua/a.lua"), folder:read("lua/z.lua") })
-    assert.same({ "lua/a.lua", "lua/users.lua", "lua/z.lua" }, folder:files())
+    assert.same({ "lua/a.lua", "lua/users.lua", "lua/z.lua", "settings.lua" }, folder:files())
   end)
 
   it("changes no file when there is no room for the new one", function()
-    local command = chalk_command.command("annotate", "-r", "users", "lua")
-    local _, output = folder:shell("( ulimit -f 0; trap '' XFSZ; " .. command .. "; echo $? ) 2>&1 | cat")
-    assert.equal("chalk: cannot write lua/users.lua: file too large\n1\n", output)
-    assert.equal(USERS, folder:read("lua/users.lua"))
-    assert.same({ "lua/users.lua" }, folder:files())
+    -- A file size limit stands for a full disk. The block of one file still fits, that of the second does not.
+    folder:write("lua/a.lua", "-- <!-- chalk:links x -->\n-- <!-- /chalk:links -->\nreturn 1\n")
+    folder:write("lua/b.lua", "-- <!-- chalk:links x -->\n-- <!-- /chalk:links -->\n" .. ("-- much\n"):rep(1000))
+    local before = { folder:read("lua/a.lua"), folder:read("lua/b.lua") }
+    local command = chalk_command.command("annotate", "--remove", "lua")
+    local _, output = folder:shell("( ulimit -f 4; trap '' XFSZ; " .. command .. "; echo $? ) 2>&1 | cat")
+    assert.equal("chalk: cannot write lua/b.lua: file too large\n1\n", output)
+    assert.same(before, { folder:read("lua/a.lua"), folder:read("lua/b.lua") })
+    assert.same({ "lua/a.lua", "lua/b.lua", "lua/users.lua", "settings.lua" }, folder:files())
   end)
 
   it("says what keeps a module from loading, and writes nothing", function()

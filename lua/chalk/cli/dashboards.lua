@@ -1,7 +1,7 @@
 --- The dashboards of instrumented functions: an overview, one function in detail, and the objectives.
 --
 -- The first two need the metrics of chalk.autometrics only; the objectives are drawn from what the rules of
--- `chalk rules` record.
+-- `chalk rules` record. Names are the specification's, which no exporter puts a namespace before.
 
 local grafana = require "chalk.cli.grafana"
 
@@ -9,65 +9,50 @@ local M = {}
 
 local TAGS = { "chalk", "autometrics" }
 
--- In the queries below, @calls stands for the name as it is exported, with the exporter's namespace.
-local NAMES = {
-  calls = "function_calls_total",
-  duration = "function_calls_duration_seconds",
-  concurrent = "function_calls_concurrent",
-  build = "build_info",
-}
-
--- Returns a function that fills these names in.
-local function namer(namespace)
-  local prefix = namespace and namespace .. "_" or ""
-  return function(text)
-    return (text:gsub("@(%a+)", function(name) return prefix .. NAMES[name] end))
-  end
-end
-
 local RATIO_STEPS = { { 0, "green" }, { 0.01, "yellow" }, { 0.05, "red" } }
 
 -- Overview
 
-local SERVICE = 'service_name=~"$service"'
+local SERVICE, ERROR = 'service_name=~"$service"', ',result="error"'
+local BY_FUNCTION = "by (service_name, module, function)"
+local FUNCTION_LEGEND = "{{module}}.{{function}}"
 
-local function overview_now(name)
-  local calls = "sum (rate(@calls{" .. SERVICE .. "}[$__rate_interval]))"
-  local failed = "sum (rate(@calls{" .. SERVICE .. ',result="error"}[$__rate_interval]))'
-  local functions = "count (count by (service_name, module, function) (@calls{" .. SERVICE .. "}))"
+local function rate(metric, matchers) return ("rate(%s{%s}[$__rate_interval])"):format(metric, matchers) end
+
+local function overview_now()
+  local calls, failed = rate("function_calls_total", SERVICE), rate("function_calls_total", SERVICE .. ERROR)
+  local functions = ("count (count %s (function_calls_total{%s}))"):format(BY_FUNCTION, SERVICE)
+  calls, failed = "sum (" .. calls .. ")", "sum (" .. failed .. ")"
   return {
     title = "Now",
-    grafana.number { title = "Calls per second", unit = "cps", { name(calls) } },
+    grafana.number { title = "Calls per second", unit = "cps", { calls } },
     grafana.number {
       title = "Calls that fail",
       unit = "percentunit",
       steps = RATIO_STEPS,
-      { name(("(%s or vector(0)) / (%s > 0)"):format(failed, calls)) },
+      { ("(%s or vector(0)) / (%s > 0)"):format(failed, calls) },
     },
-    grafana.number { title = "Functions", { name(functions) } },
+    grafana.number { title = "Functions", { functions } },
     grafana.number {
       title = "Processes by version",
       text_mode = "value_and_name",
-      { name("sum by (version) (@build{" .. SERVICE .. "})"), legend = "{{version}}" },
+      { "sum by (version) (build_info{" .. SERVICE .. "})", legend = "{{version}}" },
     },
   }
 end
 
-local BY_FUNCTION = "by (service_name, module, function)"
-local FUNCTION_LEGEND = "{{module}}.{{function}}"
-
-local function overview_functions(name)
-  local calls = ("sum %s (rate(@calls{%s}[$__rate_interval]))"):format(BY_FUNCTION, SERVICE)
-  local failed = ('sum %s (rate(@calls{%s,result="error"}[$__rate_interval]))'):format(BY_FUNCTION, SERVICE)
-  local slow = "histogram_quantile(0.95, sum by (service_name, module, function, le)"
-    .. " (rate(@duration_bucket{" .. SERVICE .. "}[$__rate_interval])))"
+local function overview_functions()
+  local calls = ("sum %s (%s)"):format(BY_FUNCTION, rate("function_calls_total", SERVICE))
+  local failed = ("sum %s (%s)"):format(BY_FUNCTION, rate("function_calls_total", SERVICE .. ERROR))
+  local slow = ("histogram_quantile(0.95, sum by (service_name, module, function, le) (%s))"):format(
+    rate("function_calls_duration_seconds_bucket", SERVICE))
   local function top(title, unit, expression)
     return grafana.lines {
       title = title,
       unit = unit,
       min = 0,
       w = 24,
-      { name(("topk($top, %s)"):format(expression)), legend = FUNCTION_LEGEND },
+      { ("topk($top, %s)"):format(expression), legend = FUNCTION_LEGEND },
     }
   end
   return {
@@ -83,38 +68,39 @@ local function top_variable()
     current = { selected = true, text = "10", value = "10" } }
 end
 
-local function service_variable(name)
-  return grafana.label_values("service", "service_name", name "@calls", true)
+local function service_variable()
+  return grafana.label_values("service", "service_name", "function_calls_total", true)
 end
 
-local function overview(name)
+local function overview()
   return grafana.dashboard {
     uid = "chalk-overview",
     title = "Functions: overview",
     tags = TAGS,
-    variables = { service_variable(name), top_variable() },
-    rows = { overview_now(name), overview_functions(name) },
+    variables = { service_variable(), top_variable() },
+    rows = { overview_now(), overview_functions() },
   }
 end
 
 -- One function
 
-local FUNCTION = SERVICE .. ',module=~"$module",function=~"$function"'
+local FUNCTION = SERVICE .. ',module="$module",function="$function"'
 
--- By the version of the process that was called: one build_info a process, or nothing could be joined.
+-- By the version of the process that was called. Were there two of one process, nothing could be joined: one is taken.
 local function by_version(metric, matchers, more)
-  return ("sum by (version, commit%s) (rate(%s{%s}[$__rate_interval]) * on (job, instance) group_left (version, commit)"
-    .. " topk by (job, instance) (1, @build))"):format(more or "", metric, matchers)
+  return ("sum by (version, commit%s) (%s * on (instance, job, service_name) group_left (version, commit)"
+    .. " topk by (instance, job, service_name) (1, build_info))"):format(more or "", rate(metric, matchers))
 end
 
 local VERSION_LEGEND = "{{version}} {{commit}}"
 
-local function explorer_function(name)
-  local calls = by_version("@calls", FUNCTION)
-  local failed = by_version("@calls", FUNCTION .. ',result="error"')
-  local quantile = "histogram_quantile(%g, " .. by_version("@duration_bucket", FUNCTION, ", le") .. ")"
+local function explorer_function()
+  local calls = by_version("function_calls_total", FUNCTION)
+  local failed = by_version("function_calls_total", FUNCTION .. ERROR)
+  local buckets = "function_calls_duration_seconds_bucket"
+  local quantile = "histogram_quantile(%g, " .. by_version(buckets, FUNCTION, ", le") .. ")"
   local function lines(title, unit, expression)
-    return grafana.lines { title = title, unit = unit, min = 0, { name(expression), legend = VERSION_LEGEND } }
+    return grafana.lines { title = title, unit = unit, min = 0, { expression, legend = VERSION_LEGEND } }
   end
   return {
     title = "$module.$function, by version",
@@ -125,52 +111,51 @@ local function explorer_function(name)
     grafana.heatmap {
       title = "Duration",
       unit = "s",
-      { name("sum by (le) (increase(@duration_bucket{" .. FUNCTION .. "}[$__rate_interval]))"), legend = "{{le}}" },
+      { ("sum by (le) (increase(%s{%s}[$__rate_interval]))"):format(buckets, FUNCTION), legend = "{{le}}" },
     },
     grafana.lines {
       title = "Calls at the same time",
-      description = "Of functions that are wrapped with concurrency only",
+      description = "Only of functions that are wrapped with concurrent = true",
       min = 0,
-      { name("sum by (instance) (@concurrent{" .. FUNCTION .. "})"), legend = "{{instance}}" },
+      { "sum by (instance) (function_calls_concurrent{" .. FUNCTION .. "})", legend = "{{instance}}" },
     },
   }
 end
 
-local function explorer_neighbours(name)
-  local rate = "sum by (%s) (rate(@calls{%s}[$__rate_interval]))"
-  local made = SERVICE .. ',caller_module=~"$module",caller_function=~"$function"'
+local function explorer_neighbours()
+  local made = SERVICE .. ',caller_module="$module",caller_function="$function"'
+  local function calls(by, matchers) return ("sum by (%s) (%s)"):format(by, rate("function_calls_total", matchers)) end
   return {
     title = "Its callers, and what it calls",
     grafana.lines {
       title = "Calls by caller, per second",
       unit = "cps",
-      { name(rate:format("caller_module, caller_function", FUNCTION)),
-        legend = "{{caller_module}}.{{caller_function}}" },
+      { calls("caller_module, caller_function", FUNCTION), legend = "{{caller_module}}.{{caller_function}}" },
     },
     grafana.lines {
       title = "Calls it makes, per second",
       unit = "cps",
-      { name(rate:format("module, function", made)), legend = FUNCTION_LEGEND },
+      { calls("module, function", made), legend = FUNCTION_LEGEND },
     },
     grafana.lines {
       title = "Calls it makes that fail, per second",
       unit = "cps",
-      { name(rate:format("module, function", made .. ',result="error"')), legend = FUNCTION_LEGEND },
+      { calls("module, function", made .. ERROR), legend = FUNCTION_LEGEND },
     },
   }
 end
 
-local function explorer(name)
+local function explorer()
   return grafana.dashboard {
     uid = "chalk-functions",
     title = "Functions: explorer",
     tags = TAGS,
     variables = {
-      service_variable(name),
-      grafana.label_values("module", "module", name("@calls{" .. SERVICE .. "}"), false),
-      grafana.label_values("function", "function", name("@calls{" .. SERVICE .. ',module=~"$module"}'), false),
+      service_variable(),
+      grafana.label_values("module", "module", "function_calls_total{" .. SERVICE .. "}", false),
+      grafana.label_values("function", "function", "function_calls_total{" .. SERVICE .. ',module=~"$module"}', false),
     },
-    rows = { explorer_function(name), explorer_neighbours(name) },
+    rows = { explorer_function(), explorer_neighbours() },
   }
 end
 
@@ -234,13 +219,11 @@ local function objectives()
 end
 
 --- The dashboards by the names of their files.
----@param namespace string? what the Prometheus exporter puts before the names
 ---@return table<string, table>
-function M.generate(namespace)
-  local name = namer(namespace)
+function M.generate()
   return {
-    ["overview.json"] = overview(name),
-    ["function-explorer.json"] = explorer(name),
+    ["overview.json"] = overview(),
+    ["function-explorer.json"] = explorer(),
     ["objectives.json"] = objectives(),
   }
 end

@@ -125,14 +125,13 @@ end
 
 -- A promise of success without failures so far may have no series of failures: none is then zero.
 local function calls_and_bad(promise, options, window)
-  local prefix = options.namespace and options.namespace .. "_" or ""
   if promise.category == SUCCESS then
-    local metric = prefix .. "function_calls_total"
+    local metric = "function_calls_total"
     local calls = rate(metric, picked(promise, options), window)
     local bad = rate(metric, picked(promise, options, 'result="error"'), window)
     return calls, ("%s\nor\n0 * %s"):format(bad, calls)
   end
-  local metric = prefix .. "function_calls_duration_seconds"
+  local metric = "function_calls_duration_seconds"
   local within = escape.matcher("le", bound_texts(promise.threshold))
   local calls = rate(metric .. "_count", picked(promise, options), window)
   local good = rate(metric .. "_bucket", picked(promise, options, within), window)
@@ -233,7 +232,6 @@ local function warning(promise)
 end
 
 ---@class chalk.cli.RulesOptions
----@field namespace string? what the Prometheus exporter puts before the names
 ---@field service string? the only service to look at
 
 --- The rules file of these objectives.

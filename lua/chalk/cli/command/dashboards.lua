@@ -13,7 +13,7 @@ local M = {
     .. "explorer and the objectives; or, when metrics.json FILEs are named, one for each of them instead.",
   options = {
     { "output", short = "o", value = "DIR", text = "where to write" },
-    { "namespace", value = "NAME", text = "the Prometheus exporter's namespace" },
+    { "namespace", value = "NAME", text = "of FILEs: the Prometheus exporter's namespace" },
     { "title", value = "TITLE", text = "what the dashboard of the one FILE is called" },
   },
 }
@@ -22,6 +22,9 @@ local function check(values, paths)
   if not values.output then failure.usage "dashboards: -o DIR is needed" end
   if values.title and #paths ~= 1 then failure.usage "dashboards: --title is for one FILE" end
   local namespace = values.namespace
+  if namespace and #paths == 0 then
+    failure.usage "dashboards: --namespace is for FILEs: the metrics of functions have none"
+  end
   if namespace and not namespace:find "^[%a_:][%w_:]*$" then
     failure.usage('dashboards: "%s" cannot be a namespace: letters, digits, _ and : only', namespace)
   end
@@ -56,7 +59,7 @@ end
 function M.run(values, paths, out)
   check(values, paths)
   local found = #paths > 0 and of_definitions(paths, values)
-    or require("chalk.cli.dashboards").generate(values.namespace)
+    or require("chalk.cli.dashboards").generate()
   local written, folder = {}, values.output:gsub("(.)/+$", "%1")
   for name, dashboard in pairs(found) do
     written[#written + 1] = { path = folder .. "/" .. name, text = pretty.json(dashboard) }

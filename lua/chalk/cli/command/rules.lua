@@ -15,7 +15,6 @@ local M = {
     { "require", short = "r", value = "MODULE", many = true, text = "a module to load; may be repeated" },
     { "include", short = "I", value = "DIR", many = true, text = "look for modules in DIR first" },
     { "output", short = "o", value = "FILE", text = "write to FILE, not to standard output" },
-    { "namespace", value = "NAME", text = "the Prometheus exporter's namespace" },
     { "service", value = "NAME", text = "count the functions of this service only" },
   },
 }
@@ -25,10 +24,16 @@ local function check_name(name)
   if bad then failure.fail("the name of an objective is not valid UTF-8: %s", name:gsub("[^%g ]", "?")) end
 end
 
-local function check_namespace(name)
-  if name and not name:find "^[%a_:][%w_:]*$" then
-    failure.usage('rules: "%s" cannot be a namespace: letters, digits, _ and : only', name)
+-- An objective that no function has would be rules without data.
+local function in_use(auto)
+  local used, found = {}, {}
+  for _, f in ipairs(auto.functions()) do
+    if f.objective then used[f.objective.name] = true end
   end
+  for _, objective in ipairs(auto.objectives()) do
+    if used[objective.name] then found[#found + 1] = objective end
+  end
+  return found
 end
 
 ---@param values table
@@ -37,16 +42,14 @@ end
 function M.run(values, operands, out)
   if operands[1] then failure.usage('rules: what is "%s"? modules are named by --require', operands[1]) end
   if not values.require then failure.usage "rules: --require MODULE is needed" end
-  check_namespace(values.namespace)
-  local objectives = modules.load(values.require, values.include or {}).objectives()
+  local objectives = in_use(modules.load(values.require, values.include or {}))
   if #objectives == 0 then
     failure.fail("no wrapped function of %s has an objective", table.concat(values.require, ", "))
   end
   for _, objective in ipairs(objectives) do
     check_name(objective.name)
   end
-  local options = { namespace = values.namespace, service = values.service }
-  local text, warnings = require("chalk.cli.rules").generate(objectives, options)
+  local text, warnings = require("chalk.cli.rules").generate(objectives, { service = values.service })
   for _, warning in ipairs(warnings) do
     out.note("warning: " .. warning)
   end
