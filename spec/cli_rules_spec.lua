@@ -257,16 +257,21 @@ describe("chalk rules", function()
     assert.equal(rules.generate(CHECKOUT), output)
     assert.same({ 0, "", "" }, { folder:chalk("rules", "-rapp", "-o", "rules.yml") })
     assert.equal(output, folder:read("rules.yml"))
+    folder:shell("mv rules.yml real.yml && ln -s real.yml rules.yml && echo old >real.yml")
+    assert.equal(0, (folder:chalk("rules", "-r", "app", "-o", "rules.yml")))
+    assert.same({ "app.lua", "real.yml" }, folder:files())
+    assert.equal(output, folder:read("real.yml"))
+    assert.same({ 0, output, "" }, { folder:chalk("rules", "-r", "app", "-o", "/dev/stdout") })
     local _, other = folder:chalk("rules", "-r", "app", "--service", "shop")
     assert.equal(rules.generate(CHECKOUT, { service = "shop" }), other)
     assert.matches('rate(function_calls_total{service_name="shop",', other, 1, true)
   end)
 
   it("starts nothing that the application starts, and keeps what it prints apart", function()
-    folder:write("service.lua", 'local chalk = require "chalk"\nprint("hello", nil)\nio.write("world\\n")\n'
+    folder:write("service.lua", 'local chalk = require "chalk"\nprint("hello", #arg, arg[0])\nio.write("world\\n")\n'
       .. 'chalk.init { exporters = { chalk.exporter.prometheus { listen = "127.0.0.1:1x" } } }\nreturn require "app"\n')
     local code, output, errors = folder:chalk("rules", "-r", "service")
-    assert.same({ 0, "hello\tnil\nworld\n" }, { code, errors })
+    assert.same({ 0, "hello\t0\tnil\nworld\n" }, { code, errors })
     assert.matches("^# Written by `chalk rules`[^\n]*\ngroups:\n", output)
   end)
 

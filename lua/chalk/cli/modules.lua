@@ -1,7 +1,8 @@
 --- Loads the application's modules, to see what they instrument.
 --
 -- They are loaded as the application loads them, but for what only a running service should do: chalk.init neither
--- listens nor exports, what is printed goes to standard error, and os.exit is an error.
+-- listens nor exports, what is printed goes to standard error, os.exit is an error, and `arg` is empty: the command's
+-- own words are not the application's, nor is its name.
 
 local failure = require "chalk.cli.failure"
 local files = require "chalk.cli.files"
@@ -62,6 +63,7 @@ end
 function M.load(names, folders)
   search_in(folders)
   silence_chalk()
+  _G.arg = {}
   for _, name in ipairs(names) do
     local ok, problem = restrained(require, name)
     if not ok then failure.fail("cannot load module %s: %s", name, readable(name, problem)) end

@@ -37,12 +37,10 @@ local MISSED = { [SUCCESS] = "failed", [LATENCY] = "took longer than %s s" }
 
 local function number(value) return ("%.14g"):format(value) end
 
--- The texts that a bound may have in a label: chalk's own, and without ".0".
+-- The texts that a bound may have in a label: chalk's own, "1.0", and the one that others write, "1".
 local function bound_texts(value)
   local buffer = core.ffi.new "char[32]"
   local text = core.ffi.string(buffer, core.C.chalk_text_bound(buffer, value))
-  local short = text:match "^(.*)%.0$"
-  if short then return { text, short } end
   return text == number(value) and { text } or { text, number(value) }
 end
 
