@@ -1,0 +1,3 @@
+fn main() {
+    chalk_metrics::codegen::generate("metrics.json");
+}
