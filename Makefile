@@ -36,6 +36,9 @@ bench: all ## time the record and export paths
 bench-gate: all ## fail when a record path is too slow
 	@$(lua) bench/run.lua --gate
 
+bench-peers: all ## the same work done by other libraries, side by side; ROUNDS=7 (what can be installed)
+	@LUAJIT=$(LUAJIT) $(lua) bench/peers/run.lua --rounds $(or $(ROUNDS),7)
+
 bench-nginx: all ## what scrapes and recording cost inside nginx, with and without chalk
 	@BUILD=$(abspath $(BUILD)) $(lua) bench/nginx.lua
 
@@ -81,4 +84,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
 	  while IFS='|' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
-.PHONY: all install test demo bench bench-gate bench-nginx soak lint asan tsan valgrind model die fuzz fuzz-short setup clean help
+.PHONY: all install test demo bench bench-gate bench-peers bench-nginx soak lint asan tsan valgrind model die fuzz fuzz-short setup clean help
