@@ -3,7 +3,7 @@
 local M = {}
 
 local function figure(value, unit)
-  if unit == "bytes" then return ("%.0f"):format(value) end
+  if unit == "bytes" then return ("%.0f B"):format(value) end
   if unit == "%" then return ("%.3f %%"):format(value) end
   return (value < 10 and "%.2f %s" or value < 100 and "%.1f %s" or "%.0f %s"):format(value, unit)
 end
@@ -39,7 +39,9 @@ end
 ---@return string
 function M.markdown(results)
   local out = heading(results.header)
-  out[#out + 1] = ""
+  for i = #out, 1, -1 do
+    table.insert(out, i + 1, "")
+  end
   out[#out + 1] = "| work | program | how | median | least and most | times chalk's |"
   out[#out + 1] = "| --- | --- | --- | ---: | ---: | ---: |"
   local last
@@ -57,6 +59,23 @@ function M.markdown(results)
     last = row.title
   end
   return table.concat(out, "\n") .. "\n"
+end
+
+local BEGIN, END = "<!-- bench-peers: begin -->\n", "<!-- bench-peers: end -->"
+
+--- Puts the table into a page, between the marks there.
+---@param path string
+---@param markdown string
+function M.put_into(path, markdown)
+  local file = assert(io.open(path))
+  local text = file:read "*a"
+  file:close()
+  local _, from = text:find(BEGIN, 1, true)
+  local to = text:find(END, 1, true)
+  assert(from and to, path .. ": no marks to put the table between")
+  file = assert(io.open(path, "w"))
+  file:write(text:sub(1, from), "\n", markdown, "\n", text:sub(to))
+  file:close()
 end
 
 --- What chalk has not reached: where a peer takes less than the goal times chalk's.

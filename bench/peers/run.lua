@@ -1,9 +1,9 @@
 -- `make bench-peers`: the same work done by chalk and by its peers, each in a program of its own, in rounds that
 -- interleave them. Prints the table; build/bench-peers.json and build/bench-peers.md have it too.
 --
---     luajit bench/peers/run.lua [--rounds N] [--seconds S] [--only PATTERN]
+--     luajit bench/peers/run.lua [--rounds N] [--seconds S] [--only PATTERN] [--into PAGE]
 --
--- --only: the works whose name matches.
+-- --only: the works whose name matches. --into: puts the table into a page, as docs/performance.md has it.
 
 package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
 
@@ -190,8 +190,8 @@ local function row_of(work, peer, entry)
     samples = entry.samples,
     goal = work.goal,
   }
-  local reference = reference_samples(work)
-  if entry.samples ~= reference then row.ratio = ratio_of(entry.samples, reference) end
+  local reference = not work.no_ratio and reference_samples(work)
+  if reference and entry.samples ~= reference then row.ratio = ratio_of(entry.samples, reference) end
   row.short = row.ratio and work.goal and peer ~= CHALK and row.ratio < work.goal or nil
   return row
 end
@@ -216,7 +216,7 @@ local function header(taking_part, left_out)
   return {
     processor = first_line "sed -n 's/^model name[^:]*: //p' /proc/cpuinfo" or "unknown processor",
     cores = tonumber(first_line "nproc"),
-    kernel = first_line "uname -r",
+    kernel = first_line "uname -r | cut -d. -f1,2",
     date = os.date "!%Y-%m-%d",
     luajit = (first_line(luajit .. " -v") or "LuaJIT"):match "^[^%-]+%-?%S*",
     rustc = first_line "rustc --version" or "no rustc",
@@ -242,6 +242,7 @@ local results = { header = header(taking_part, left_out), rows = rows_of(taking_
 local markdown = report.markdown(results)
 write("build/bench-peers.json", cjson.encode(results) .. "\n")
 write("build/bench-peers.md", markdown)
+if option "into" then report.put_into(option "into", markdown) end
 print("\n" .. markdown)
 local short = report.short(results.rows)
 if #short > 0 then print("not as far ahead as meant:\n  " .. table.concat(short, "\n  ")) end

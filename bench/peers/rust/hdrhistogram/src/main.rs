@@ -51,7 +51,7 @@ fn main() {
                     histograms.push(histogram);
                 }
             };
-            print("resident, without tags", work::memory(work::HISTOGRAMS, fill));
+            print("resident, without tags; 1 us to 1 h, 3 digits", work::memory(work::HISTOGRAMS, fill));
         }
         _ => {
             if let Some(name) = work.strip_prefix("accuracy_") {
