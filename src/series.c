@@ -98,7 +98,7 @@ static void give_reserved(chalk_segment *g, uint32_t id) {
 }
 
 /* Chains anew from the series. Undoes what a dead owner left half done: a reservation, a drop. */
-static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) {
+static void stripe_rebuild(chalk_segment *g, uint32_t number) {
   stripe *t = &g->stripes[number];
   memset(heads_of(g, t), 0xff, t->size * sizeof(uint32_t));
   t->used = 0;
@@ -106,22 +106,22 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number, bool after_death) 
     series *s = &g->series[id];
     uint32_t state = state_of(s);
     if (state == SERIES_RESERVED) {
-      if (after_death && atomic_load(&s->state) >> STATE_BITS == number) give_reserved(g, id);
+      if (atomic_load(&s->state) >> STATE_BITS == number) give_reserved(g, id);
       continue;
     }
     if (state == SERIES_FREE || series_stripe(s->hash) != number) continue;
-    if (after_death && state == SERIES_DROPPED && !series_is_settled(s)) atomic_store(&s->state, state = SERIES_LIVE);
+    if (state == SERIES_DROPPED && !series_is_settled(s)) atomic_store(&s->state, state = SERIES_LIVE);
     if (state != SERIES_LIVE) continue;
     uint32_t *head = head_of(g, t, s->hash);
     s->next = *head;
     *head = id;
     t->used++;
   }
-  if (after_death) atomic_store(&g->head->recount, 1);
+  atomic_store(&g->head->recount, 1);
 }
 
 static void stripe_repair(chalk_segment *g, uint32_t number) {
-  stripe_rebuild(g, number, true);
+  stripe_rebuild(g, number);
   residue_finish(g, &g->stripes[number]);
 }
 
@@ -140,17 +140,32 @@ static void stripe_unlock(stripe *t) { segment_lock_give(&t->lock); }
 
 void series_repair(chalk_segment *g, uint64_t hash) { stripe_unlock(stripe_lock(g, series_stripe(hash))); }
 
+/* Hangs the series of the old chains into the stripe's, which are empty. */
+static void stripe_move(chalk_segment *g, const stripe *t, const uint32_t *heads, uint32_t n) {
+  memset(heads_of(g, t), 0xff, t->size * sizeof(uint32_t));
+  for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t id = heads[i], next; id != NONE; id = next) {
+      series *s = &g->series[id];
+      next = s->next;
+      uint32_t *head = head_of(g, t, s->hash);
+      s->next = *head;
+      *head = id;
+    }
+  }
+}
+
 /* Twice the chains, once they have two links on average. Without memory they just stay longer. */
 static void stripe_grow(chalk_segment *g, uint32_t number) {
   stripe *t = &g->stripes[number];
   if (t->used < t->size * 2) return;
-  uint64_t old = t->heads, size = t->size * sizeof(uint32_t), new = heap_take(g, 2 * size);
+  uint32_t n = t->size;
+  uint64_t old = t->heads, size = n * sizeof(uint32_t), new = heap_take(g, 2 * size);
   if (!new) return;
   /* An owner that dies here leaves heads that are too long for `size`, and the next one rebuilds. */
   t->heads = new;
   atomic_signal_fence(memory_order_seq_cst);
   t->size *= 2;
-  stripe_rebuild(g, number, false);
+  stripe_move(g, t, segment_at(g, old), n);
   heap_give(g, old, size);
 }
 
