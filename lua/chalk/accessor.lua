@@ -246,9 +246,39 @@ local function load_source(state)
   return assert(loadstring(chunk, "=chalk:" .. state.definition.id_name))
 end
 
+-- The two halves of bind_once, around the values that the accessor puts in between.
+local function new_halves(state)
+  local client = state.client
+  local function make(size)
+    client:on_stale()
+    return series.new(client, size), size
+  end
+  local function bound(found, size)
+    local code = C.chalk_bind(client.writer, state.number, values, sizes)
+    return code == 0 and C.chalk_bound_as_given(client.writer) == 1 and series.copy(found, client.scratch, size)
+  end
+  return make, bound
+end
+
+-- The tags' names, and each enum's values, as sets.
+local function sets_of(definition)
+  local known, allowed = {}, {}
+  for i, tag in ipairs(definition.tags) do
+    known[tag.key] = true
+    allowed[i] = {}
+    for _, value in ipairs(tag.values or {}) do
+      allowed[i][value] = true
+    end
+  end
+  return known, allowed
+end
+
 local function add_tagged(state, meta, methods)
   local accessor, miss, refuse = load_source(state), new_miss(state), new_refuse(state)
-  local call, with = accessor(state.cache, ABSENT, miss, refuse, new_check(state.definition))
+  local check, known, allowed = new_check(state.definition), sets_of(state.definition)
+  local make, bound = new_halves(state)
+  local call, with =
+    accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, values, sizes, make, bound)
   meta.__call = call
   methods.with = with
 end

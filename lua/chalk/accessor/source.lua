@@ -51,6 +51,49 @@ function M.order(tags)
   return order
 end
 
+-- What a miss does when all is as it mostly is: texts that are strings already, those of an enum among its values, no
+-- name unknown, and the core stores them as they are. Written out without loops and varargs, which LuaJIT would
+-- interpret. Everything else goes to `miss`.
+local function new_lines(tags, names)
+  local out, tests, sizes = { ("local function new(tags, %s)"):format(names) }, {}, {}
+  local function add(...)
+    out[#out + 1] = (...):format(select(2, ...))
+  end
+  for i, tag in ipairs(tags) do
+    tests[i] = tag.kind == "enum" and ("allowed[%d][t%d]"):format(i, i) or ("type(t%d) == 'string'"):format(i)
+    sizes[i] = ("#t%d"):format(i)
+  end
+  add("  if not (%s) then return miss(tags, %s) end", table.concat(tests, " and "), names)
+  add "  if tags then"
+  add "    local key = next(tags)"
+  for _ = 1, #tags do
+    add("    if key ~= nil then")
+    add("      if not known[key] then return miss(tags, %s) end", names)
+    add "      key = next(tags, key)"
+    add "    end"
+  end
+  add("    if key ~= nil then return miss(tags, %s) end", names)
+  add "  end"
+  add("  local found, size = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
+  for i = 1, #tags do
+    add("  values[%d], sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
+  end
+  add("  if not bound(found, size) then return miss(tags, %s) end", names)
+  local order, from = M.order(tags), "cache"
+  for i = 1, #tags - 1 do
+    add("  local n%d = %s[t%d]", i, from, order[i])
+    add("  if not n%d then", i)
+    add("    n%d = {}", i)
+    add("    %s[t%d] = n%d", from, order[i], i)
+    add "  end"
+    from = "n" .. i
+  end
+  add("  %s[t%d] = found", from, order[#tags])
+  add "  return found"
+  add "end"
+  return out
+end
+
 -- The walk through the tables: cache[t1][t2] ...
 local function walk_lines(tags)
   local out, order = {}, M.order(tags)
@@ -73,12 +116,14 @@ local function tagged_source(definition, strict)
   local tags = definition.tags
   local names = table.concat(M.each_tag(tags, function(i) return "t" .. i end), ", ")
   local fields = table.concat(M.each_tag(tags, function(_, tag) return field(tag) end), ", ")
-  local lines = { "local cache, absent, miss, refuse, check = ..." }
+  local lines = { "local cache, absent, miss, refuse, check, known, allowed, values, sizes, make, bound = ..." }
   local function add(list)
     for _, line in ipairs(list) do
       lines[#lines + 1] = line
     end
   end
+  add { "local next, type = next, type", "" }
+  add(new_lines(tags, names))
   add {
     "",
     "local function call(metric, tags)",
@@ -88,12 +133,12 @@ local function tagged_source(definition, strict)
   add { ("  local %s = %s"):format(names, fields) }
   add(optional_lines(tags))
   add(walk_lines(tags))
-  add { ("  return miss(tags, %s)"):format(names), "end", "" }
+  add { ("  return new(tags, %s)"):format(names), "end", "" }
   add { ("local function with(metric, %s, extra)"):format(names) }
   add { "  if extra ~= nil then return refuse(extra, true) end" }
   add(optional_lines(tags))
   add(walk_lines(tags))
-  add { ("  return miss(nil, %s)"):format(names), "end", "", "return call, with" }
+  add { ("  return new(nil, %s)"):format(names), "end", "", "return call, with" }
   return table.concat(lines, "\n") .. "\n"
 end
 
