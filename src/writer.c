@@ -95,11 +95,10 @@ static void new_turn(chalk_writer *w) {
 }
 
 void writer_take_slot(chalk_writer *w) {
-  uint32_t pid = (uint32_t)getpid();
-  if (w->pid == pid) return;
+  if (w->pid != 0 && w->pid != (uint32_t)NOBODY) return;
   w->slot = slot_take(w);
   w->ring = NULL;
-  w->pid = pid;
+  w->pid = (uint32_t)getpid();
   new_turn(w);
 }
 

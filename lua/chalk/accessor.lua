@@ -253,9 +253,13 @@ local function new_halves(state)
     client:on_stale()
     return series.new(client, size), size
   end
+  -- The handle, and whether it may be remembered; nil: there is more to be done.
   local function bound(found, size)
     local code = C.chalk_bind(client.writer, state.number, values, sizes)
-    return code == 0 and C.chalk_bound_as_given(client.writer) == 1 and series.copy(found, client.scratch, size)
+    if code < 0 or not series.copy(found, client.scratch, size) then return nil end
+    if code == C.CHALK_OK then return found, C.chalk_bound_as_given(client.writer) == 1 end
+    client:count_overflow(state)
+    return found, false
   end
   return make, bound
 end
@@ -277,8 +281,7 @@ local function add_tagged(state, meta, methods)
   local accessor, miss, refuse = load_source(state), new_miss(state), new_refuse(state)
   local check, known, allowed = new_check(state.definition), sets_of(state.definition)
   local make, bound = new_halves(state)
-  local call, with =
-    accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, values, sizes, make, bound)
+  local call, with = accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, values, sizes, make, bound)
   meta.__call = call
   methods.with = with
 end

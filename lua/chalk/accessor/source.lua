@@ -78,7 +78,10 @@ local function new_lines(tags, names)
   for i = 1, #tags do
     add("  values[%d], sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
   end
-  add("  if not bound(found, size) then return miss(tags, %s) end", names)
+  add "  local keep"
+  add "  found, keep = bound(found, size)"
+  add("  if not found then return miss(tags, %s) end", names)
+  add "  if not keep then return found end"
   local order, from = M.order(tags), "cache"
   for i = 1, #tags - 1 do
     add("  local n%d = %s[t%d]", i, from, order[i])
