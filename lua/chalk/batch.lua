@@ -2,15 +2,13 @@
 
 local core = require "chalk.core"
 local sketch = require "chalk.sketch"
+local view = require "chalk.view"
 
 local ffi, C = core.ffi, core.C
 
 local M = {}
 
 local OVER = "a batch is over when export has returned"
-local KEY = 64 * 1024
-local key = ffi.new("char[?]", KEY)
-local bytes = ffi.cast("uint8_t *", key)
 local bounds = ffi.new("double[?]", C.CHALK_LES + 1)
 local counts = ffi.new("uint64_t[?]", C.CHALK_LES + 1)
 
@@ -39,21 +37,13 @@ local function live(m)
 end
 
 function lazy.tags(m, definition)
-  local size = tonumber(C.chalk_snapshot_key(live(m).snapshot, m.entry, key, KEY))
-  local tags, at, n, i = {}, 0, 0, 0
-  local names = definition.tags
-  while at + 2 <= size do
-    i = i + 1
-    local length = bytes[at] + bytes[at + 1] * 256
-    if length > 0 then
-      n = n + 1
-      tags[n] = { names[i].key, ffi.string(key + at + 2, length) }
-    end
-    at = at + 2 + length
-  end
+  local tags = view.tags(live(m).snapshot, m.entry, definition)
   m.tags = tags
   return tags
 end
+
+-- Those of instrumented functions are defined like chalk's own, but they are the application's.
+function lazy.own(_, definition) return definition.own and definition.namespace[1] == "chalk" or nil end
 
 function lazy.delta(m, definition)
   if definition.type ~= "count" then return nil end

@@ -287,6 +287,15 @@ end
 
 -- Starting
 
+-- Gives a histogram the bounds that its definition has now. What was recorded with others stays with those.
+local function redefine(client, state, recorded)
+  local old = state.number
+  if not recorded then C.chalk_clear(client.writer, old) end
+  client:define(state)
+  if state.number ~= old then C.chalk_undefine(client.writer, old) end
+  accessor.fill(state)
+end
+
 -- Bounds of histograms without their own, where init names other ones than were in force when they were defined.
 local function change_buckets(client, buckets)
   if table.concat(buckets, " ") == table.concat(client.buckets, " ") then return end
@@ -294,17 +303,26 @@ local function change_buckets(client, buckets)
   for _, state in ipairs(client.states) do
     local definition = state.definition
     if definition.type == "histogram" and not definition.buckets and state.number then
-      local old = state.number
-      if client:recorded(old) then
+      if client:recorded(state.number) then
         log.write("warning", definition.id_name .. " was recorded before init and keeps its buckets")
       else
-        C.chalk_clear(client.writer, old)
-        client:define(state)
-        if state.number ~= old then C.chalk_undefine(client.writer, old) end
-        accessor.fill(state)
+        redefine(client, state, false)
       end
     end
   end
+end
+
+--- Gives a histogram other bounds: it begins anew. Series are to be looked up again.
+---@param metric chalk.Metric
+---@param bounds number[]
+---@return boolean recorded whether it had any value
+function Client:change_bounds(metric, bounds)
+  local state = accessor.state_of(metric)
+  local recorded = self:recorded(state.number)
+  state.definition.buckets = bounds
+  state.forget()
+  redefine(self, state, recorded)
+  return recorded
 end
 
 --- Whether a metric has any value.

@@ -25,6 +25,9 @@ local room = 4096
 local text = ffi.new("char[?]", room)
 local count = ffi.new "uint32_t[1]"
 local bounds = ffi.new("double[?]", C.CHALK_LES)
+local KEY = 64 * 1024
+local key = ffi.new("char[?]", KEY)
+local bytes = ffi.cast("uint8_t *", key)
 
 -- Decoded definitions by their bytes, so that one metric is one table from scrape to scrape.
 local decoded = setmetatable({}, { __mode = "v" })
@@ -96,6 +99,27 @@ function M.take(segment, dropped)
   local entries = C.chalk_snapshot_entries(snapshot, count)
   local n = tonumber(count[0])
   return { snapshot = snapshot, entries = entries, count = n, ranges = ranges_of(segment, entries, n) }
+end
+
+--- The tags of an entry, as pairs of name and value in declared order; absent ones are left out.
+---@param snapshot ffi.cdata*
+---@param entry integer
+---@param definition chalk.Definition
+---@return string[][]
+function M.tags(snapshot, entry, definition)
+  local size = tonumber(C.chalk_snapshot_key(snapshot, entry, key, KEY))
+  local tags, at, n, i = {}, 0, 0, 0
+  local names = definition.tags
+  while at + 2 <= size do
+    i = i + 1
+    local length = bytes[at] + bytes[at + 1] * 256
+    if length > 0 then
+      n = n + 1
+      tags[n] = { names[i].key, ffi.string(key + at + 2, length) }
+    end
+    at = at + 2 + length
+  end
+  return tags
 end
 
 --- Frees a view before the collector gets to it; nothing may be read of it afterwards.

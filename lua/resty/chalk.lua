@@ -110,6 +110,8 @@ end
 -- Says now and then that nothing is being recorded in this moment.
 local function tick(premature)
   if premature or not client.segment then return end
+  local callers = package.loaded["chalk.autometrics.callers"]
+  if callers then callers.sweep() end
   client:on_stale()
   C.chalk_writer_tick(client.writer)
 end

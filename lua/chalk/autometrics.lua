@@ -1,0 +1,361 @@
+-- Instrumented functions: how often they are called, by whom, how often they fail and how long they take, as the
+-- Autometrics specification 1.0.0 has it.
+--
+--     local auto = require "chalk.autometrics"
+--     auto.init { service_name = "shop", version = "1.4.0" }
+--     local users = auto.module("users", { create = function(...) ... end })
+--
+-- The functions of this module record with the client that `require "chalk"` is; `new` is for another one.
+
+local links = require "chalk.autometrics.links"
+local metrics = require "chalk.autometrics.metrics"
+local names = require "chalk.autometrics.names"
+local objective = require "chalk.autometrics.objective"
+local option = require "chalk.options"
+local queries = require "chalk.autometrics.queries"
+local series = require "chalk.autometrics.series"
+local settings = require "chalk.autometrics.settings"
+local suggest = require("chalk.schema").suggest
+local wrapper = require "chalk.autometrics.wrapper"
+
+---@class chalk.Autometrics
+---@field client chalk.Client
+---@field metrics chalk.autometrics.Metrics
+---@field settings chalk.autometrics.Options? once they were needed
+---@field records chalk.autometrics.Record[] in order of wrapping
+local Auto = {}
+
+local function fail(message, level) error("chalk.autometrics: " .. message, level + 1) end
+
+-- Settings
+
+-- The bounds that the settings ask for, and the latencies of objectives.
+local function set_bounds(auto, bounds)
+  local list = { unpack(bounds) }
+  for _, one in ipairs(auto.objectives_made) do
+    if one.values.latency then list[#list + 1] = one.values.latency.threshold end
+  end
+  return auto.metrics:set_bounds(list)
+end
+
+local function bind_all(auto)
+  for _, record in ipairs(auto.records) do
+    if record.service_name then
+      series.unbind(auto.metrics, record)
+      record.service_name = auto.settings.service_name
+      series.bind(auto.metrics, record)
+    end
+  end
+end
+
+local function configure(auto, options)
+  local resolved, problem = settings.resolve(options)
+  if not resolved then return problem end
+  problem = set_bounds(auto, resolved.buckets)
+  if problem then return problem end
+  auto.settings = resolved
+  if not auto.client.enabled then return nil end
+  auto.client:ready()
+  problem = auto.metrics:define()
+  if problem then return problem end
+  bind_all(auto)
+  auto.metrics:set_build(resolved)
+end
+
+-- What was not said by init is as it would be without options.
+local function settled(auto, level)
+  local problem = not auto.settings and configure(auto, {})
+  if problem then fail(problem, level + 1) end
+  return auto.settings
+end
+
+--- Says what the program is, and where its Prometheus. Best before functions are wrapped.
+---@param options chalk.autometrics.Options?
+function Auto:init(options)
+  if self.initialised then fail("init was called twice", 2) end
+  local problem = configure(self, options or {})
+  if problem then fail(problem, 2) end
+  self.initialised = true
+end
+
+-- Objectives
+
+--- The objective of a name, made when there is none.
+---@param name string
+---@return chalk.autometrics.Objective
+function Auto:objective(name)
+  local fits, words = settings.is_label(name)
+  if not fits or name == "" then fail("an objective's name is " .. words, 2) end
+  local known = self.objectives_made[name]
+  if known then return known end
+  local made = objective.new(name, function(threshold)
+    local problem = self.metrics:add_bound(threshold)
+    if problem then fail(problem, 3) end
+  end)
+  self.objectives_made[name] = made
+  table.insert(self.objectives_made, made)
+  return made
+end
+
+--- All objectives, as data.
+---@return { name: string, success_rate: number?, latency: { threshold: number, percentile: number }? }[]
+function Auto:objectives()
+  local list = {}
+  for i, one in ipairs(self.objectives_made) do
+    list[i] = one:describe()
+  end
+  return list
+end
+
+-- Wrapping
+
+local SHARED = {
+  objective = function(v) return objective.is(v), "what auto.objective returns" end,
+  ok_if = option.of_type("function", "a function"),
+  error_if = option.of_type("function", "a function"),
+  concurrent = option.of_type("boolean", "true or false"),
+}
+
+local function and_shared(checks)
+  for name, check in pairs(SHARED) do
+    checks[name] = check
+  end
+  return checks
+end
+
+local OF_WRAP = and_shared { name = settings.is_label, module = settings.is_label }
+local OF_MODULE = and_shared { skip = option.of_type("table", "a list of names") }
+
+local function check_options(options, checks)
+  if type(options) ~= "table" then return "options are a table" end
+  local problems = option.problems(options, checks)
+  local values = objective.is(options.objective) and options.objective.values
+  if values and not (values.success_rate or values.latency) then
+    problems[#problems + 1] = ("objective %q has neither a success rate nor a latency"):format(options.objective.name)
+  end
+  return problems[1] and table.concat(problems, "; ")
+end
+
+local function place_of(f)
+  local info = debug.getinfo(f, "S")
+  local path = info.source:match "^@(.+)$"
+  return path, info.linedefined > 0 and info.linedefined or nil
+end
+
+-- Name and module: those given, or those that the source has; nil and what is wrong.
+local function identify(options, path, line)
+  local where = path and ("the function at %s:%s"):format(path, line) or "a function without a source file"
+  local name = options.name or path and line and names.of_line(path, line)
+  local module = options.module or path and names.module_of(path)
+  local lacking = (not name or name == "") and "name" or (not module or module == "") and "module"
+  if not lacking then return name, module end
+  return nil, ("no %s to be found for %s: give it one, { %s = ... }"):format(lacking, where, lacking)
+end
+
+local function key_of(name, module) return #module .. ":" .. module .. name end
+
+local function taken(auto, name, module)
+  local other = auto.by_name[key_of(name, module)]
+  if not other then return nil end
+  local where = other.source and (", first at %s:%s"):format(other.source, other.line) or ""
+  return ("%q of module %q is wrapped twice%s"):format(name, module, where)
+end
+
+local function add(auto, record)
+  if auto.client.enabled then
+    record.service_name = auto.settings.service_name
+    series.bind(auto.metrics, record)
+    record.wrapped = wrapper.wrap(record, auto.client, auto.new_call)
+  else
+    record.wrapped = record.bare
+  end
+  if record.objective then record.objective.used = true end
+  auto.records[#auto.records + 1] = record
+  auto.by_name[key_of(record.name, record.module)] = record
+  auto.by_function[record.wrapped] = record
+  return record.wrapped
+end
+
+local function new_record(f, name, module, options)
+  local path, line = place_of(f)
+  return wrapper.record {
+    bare = f,
+    name = name,
+    module = module,
+    source = path,
+    line = line,
+    objective = options.objective,
+    ok_if = options.ok_if,
+    error_if = options.error_if,
+    counts_concurrent = options.concurrent or false,
+    by_caller = {},
+  }
+end
+
+---@class chalk.autometrics.WrapOptions
+---@field name string? default: as in its source
+---@field module string? default: after its file
+---@field objective chalk.autometrics.Objective?
+---@field ok_if fun(...): any? of the results, or of nil and what was raised: a call that seems to have failed has not
+---@field error_if fun(...): any? of the same: a call that seems to have succeeded has failed
+---@field concurrent boolean? whether calls under way are counted
+
+--- Instruments a function. A disabled client leaves it as it is.
+---@param f function
+---@param options chalk.autometrics.WrapOptions?
+---@return function
+function Auto:wrap(f, options)
+  if type(f) ~= "function" then fail("wrap takes a function, not " .. type(f), 2) end
+  options = options or {}
+  local problem = check_options(options, OF_WRAP)
+  if problem then fail(problem, 2) end
+  local name, module = identify(options, place_of(f))
+  problem = not name and module or taken(self, name, module)
+  if problem then fail(problem, 2) end
+  settled(self, 2)
+  return add(self, new_record(f, name, module, options))
+end
+
+-- Metamethods are no functions that anybody calls by name; what is wrapped already stays as it is.
+local function functions_of(auto, functions)
+  local list = {}
+  for name, f in pairs(functions) do
+    local named = type(name) == "string" and name:sub(1, 2) ~= "__"
+    if named and type(f) == "function" and not auto.by_function[f] then list[#list + 1] = name end
+  end
+  table.sort(list)
+  return list
+end
+
+-- What is left of the names without those to be skipped; nil and what is wrong.
+local function without(list, functions, skip)
+  local skipped, left = {}, {}
+  for _, name in ipairs(skip) do
+    if type(functions[name]) ~= "function" then
+      local hint = type(name) == "string" and suggest(name, list)
+      return nil, ("skip names %s, which is no function of it%s"):format(tostring(name), hint and ", " .. hint or "")
+    end
+    skipped[name] = true
+  end
+  for _, name in ipairs(list) do
+    if not skipped[name] then left[#left + 1] = name end
+  end
+  return left
+end
+
+---@class chalk.autometrics.ModuleOptions: chalk.autometrics.WrapOptions
+---@field skip string[]? names of functions to leave alone
+
+--- Instruments the functions of a table, methods too, in place.
+---@param module string
+---@param functions table
+---@param options chalk.autometrics.ModuleOptions?
+---@return table functions the same table
+function Auto:module(module, functions, options)
+  options = options or {}
+  local fits, words = settings.is_label(module)
+  local problem = (not fits or module == "") and "a module's name is " .. words
+    or type(functions) ~= "table" and "module takes a table of functions, not " .. type(functions)
+    or check_options(options, OF_MODULE)
+  if problem then fail(problem, 2) end
+  local list
+  list, problem = without(functions_of(self, functions), functions, options.skip or {})
+  for _, name in ipairs(list or {}) do
+    fits, words = settings.is_label(name)
+    problem = problem or not fits and ("the name of a function is %s"):format(words) or taken(self, name, module)
+  end
+  if problem then fail(problem, 2) end
+  settled(self, 2)
+  for _, name in ipairs(list) do
+    functions[name] = add(self, new_record(functions[name], name, module, options))
+  end
+  return functions
+end
+
+--- All instrumented functions, in order of wrapping.
+---@return { name: string, module: string, source: string?, line: integer?, objective: table?, f: function }[]
+function Auto:functions()
+  local list = {}
+  for i, record in ipairs(self.records) do
+    list[i] = {
+      name = record.name,
+      module = record.module,
+      source = record.source,
+      line = record.line,
+      objective = record.objective and record.objective:describe(),
+      f = record.wrapped,
+    }
+  end
+  return list
+end
+
+-- Queries
+
+local function named(auto, f)
+  local known = type(f) == "function" and auto.by_function[f] or type(f) == "table" and f
+  if known and type(known.name) == "string" and type(known.module) == "string" then return known end
+end
+
+--- The PromQL of a function, by what it asks for: request_rate, error_ratio, latency_p95, latency_p99, concurrency,
+--- calls.
+---@param f function|{ name: string, module: string } a wrapped one, or its names
+---@param options { interval: string? }? interval: what rates are over, default "5m"
+---@return table<string, string>
+function Auto:queries(f, options)
+  local known = named(self, f)
+  if not known then fail("queries takes a wrapped function, or { name = ..., module = ... }", 2) end
+  return queries.all(known.name, known.module, {
+    service_name = settled(self, 2).service_name,
+    interval = options and options.interval,
+  })
+end
+
+--- The same as addresses of charts in Prometheus.
+---@param f function|{ name: string, module: string }
+---@param options { interval: string? }?
+---@return table<string, string>
+function Auto:links(f, options)
+  local known = named(self, f)
+  if not known then fail("links takes a wrapped function, or { name = ..., module = ... }", 2) end
+  local base, list = settled(self, 2).prometheus_url, self:queries(known, options)
+  for name, query in pairs(list) do
+    list[name] = links.graph(base, query)
+  end
+  return list
+end
+
+-- Instances
+
+local PUBLIC = { "init", "objective", "objectives", "wrap", "module", "functions", "queries", "links" }
+
+-- By client: its metrics exist once.
+local instances = setmetatable({}, { __mode = "k" })
+
+--- The same functions for a client of its own, from chalk.new.
+---@param client chalk.Client
+---@return chalk.autometrics
+local function new(client)
+  if type(client) ~= "table" or type(client.registry) ~= "table" then fail("new takes what chalk.new returns", 2) end
+  if instances[client] then return instances[client] end
+  local auto = setmetatable({
+    client = client,
+    records = {},
+    by_name = {},
+    by_function = setmetatable({}, { __mode = "k" }),
+    objectives_made = {},
+  }, { __index = Auto })
+  auto.metrics = metrics.new(client, function()
+    for _, record in ipairs(auto.records) do
+      if record.service_name then series.bind_duration(auto.metrics, record) end
+    end
+  end)
+  function auto.new_call(record, caller) return series.call(auto.metrics, record, caller) end
+  local public = { new = new }
+  for _, name in ipairs(PUBLIC) do
+    public[name] = function(...) return Auto[name](auto, ...) end
+  end
+  instances[client] = public
+  return public
+end
+
+return new(require "chalk.global")

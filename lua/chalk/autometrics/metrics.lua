@@ -1,0 +1,212 @@
+-- The specification's metrics on a client. Their names are the specification's, so they are defined as chalk's own
+-- are: no exporter puts a namespace before them, and tags that the application defined mean nothing here. Their series
+-- are as many as the program has instrumented functions and calls between them: no limit applies, and none is idle.
+
+local accessor = require "chalk.accessor"
+local core = require "chalk.core"
+local log = require "chalk.log"
+local option = require "chalk.options"
+local view = require "chalk.view"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+M.VERSION = "1.0.0" -- of the specification
+
+---@class chalk.autometrics.Metrics
+---@field client chalk.Client
+---@field bounds number[] of the durations
+---@field on_new_bounds fun() when their series have to be looked up again
+---@field calls chalk.Metric? once defined; as the others
+local Metrics = {}
+Metrics.__index = Metrics
+
+local function tags(...)
+  local list = {}
+  for i, name in ipairs { ... } do
+    local key = name:gsub("%?$", "")
+    list[i] = { tag = "autometrics_" .. key, export_name = key, optional = key ~= name }
+  end
+  return list
+end
+
+local function all_tags(metrics)
+  local found = {}
+  for _, metric in ipairs(metrics) do
+    for _, tag in ipairs(metric.tags) do
+      found[tag.tag] = { value_type = "string" }
+    end
+  end
+  found.autometrics_result = { value_type = "enum", values = { "ok", "error" } }
+  return found
+end
+
+local function document(bounds)
+  local metrics = {
+    {
+      name = "function_calls",
+      type = "count",
+      tags = tags("function", "module", "service_name", "result", "caller_function?", "caller_module?",
+        "objective_name?", "objective_percentile?"),
+      description = "Calls of instrumented functions",
+    },
+    {
+      name = "function_calls_duration",
+      type = "histogram",
+      unit = "seconds",
+      tags = tags("function", "module", "service_name", "objective_name?", "objective_percentile?",
+        "objective_latency_threshold?"),
+      buckets = bounds,
+      description = "How long calls of instrumented functions took",
+    },
+    {
+      name = "function_calls_concurrent",
+      type = "gauge",
+      tags = tags("function", "module", "service_name"),
+      across = "sum",
+      description = "Calls of instrumented functions under way",
+    },
+    {
+      name = "build_info",
+      type = "gauge",
+      tags = tags("version?", "commit?", "branch?", "service_name", "repository_url?", "repository_provider?",
+        "autometrics_version"),
+      description = "What is running",
+    },
+  }
+  return { tags = all_tags(metrics), metrics = metrics }
+end
+
+---@param client chalk.Client
+---@param on_new_bounds fun()
+---@return chalk.autometrics.Metrics
+function M.new(client, on_new_bounds)
+  return setmetatable({ client = client, bounds = {}, on_new_bounds = on_new_bounds }, Metrics)
+end
+
+--- Defines them, the first time. Returns what is wrong.
+---@return string?
+function Metrics:define()
+  if self.calls then return nil end
+  local definitions, errors = self.client.registry:own(document(self.bounds))
+  if not definitions then return table.concat(errors, "\n") end
+  local found = {}
+  for i, definition in ipairs(definitions) do
+    found[i] = self.client:accessor(definition)
+  end
+  self.calls, self.duration, self.concurrent, self.build = unpack(found)
+end
+
+-- Bounds
+
+-- Each once.
+local function sorted(list)
+  local out, seen = {}, {}
+  for _, bound in ipairs(list) do
+    if not seen[bound] then out[#out + 1] = bound end
+    seen[bound] = true
+  end
+  table.sort(out)
+  return out
+end
+
+local function is_same_list(a, b)
+  if #a ~= #b then return false end
+  for i, item in ipairs(a) do
+    if b[i] ~= item then return false end
+  end
+  return true
+end
+
+-- In nginx a reload finds what the workers before it recorded.
+local function change(self, bounds)
+  if is_same_list(bounds, self.bounds) then return end
+  self.bounds = bounds
+  if not self.duration or not self.client.enabled then return end
+  if self.client:change_bounds(self.duration, bounds) then
+    log.write("warning", "durations of functions begin anew, with the latency of an objective among their buckets")
+  end
+  self.on_new_bounds()
+end
+
+--- Sets the bounds of durations. Returns what is wrong.
+---@param list number[] in any order
+---@return string?
+function Metrics:set_bounds(list)
+  local bounds = sorted(list)
+  local fits, words = option.is_buckets(bounds)
+  if not fits then return "the buckets of durations have to be " .. words end
+  change(self, bounds)
+end
+
+--- Makes a number one of the bounds. Returns what is wrong.
+---@param bound number
+---@return string?
+function Metrics:add_bound(bound)
+  local list = { unpack(self.bounds) }
+  list[#list + 1] = bound
+  return self:set_bounds(list)
+end
+
+--- A threshold as the `le` of its bucket has it, so that rules can compare the two.
+---@param threshold number
+---@return string
+function M.bound_text(threshold)
+  local text = ffi.new "char[32]"
+  return ffi.string(text, C.chalk_text_bound(text, threshold))
+end
+
+-- build_info
+
+local function same(a, b)
+  for key, value in pairs(a) do
+    if b[key] ~= value then return false end
+  end
+  for key in pairs(b) do
+    if a[key] == nil then return false end
+  end
+  return true
+end
+
+-- The tags of all series of a metric.
+local function series_of(client, metric)
+  local list, number = {}, accessor.state_of(metric).number
+  local v = view.take(client.segment)
+  for _, range in ipairs(v and v.ranges or {}) do
+    for entry = range.metric == number and range.first or range.last, range.last - 1 do
+      local tags_of_one = {}
+      for _, tag in ipairs(view.tags(v.snapshot, entry, range.definition)) do
+        tags_of_one[tag[1]] = tag[2]
+      end
+      list[#list + 1] = tags_of_one
+    end
+  end
+  if v then view.free(v) end
+  return list
+end
+
+--- Says what is running. A reload of nginx may have brought another version: there is one to a service, or queries
+--- could not tell which is meant.
+---@param settings chalk.autometrics.Options
+function Metrics:set_build(settings)
+  local now = {
+    version = settings.version,
+    commit = settings.commit,
+    branch = settings.branch,
+    service_name = settings.service_name,
+    repository_url = settings.repository_url,
+    repository_provider = settings.repository_provider,
+    autometrics_version = M.VERSION,
+  }
+  if self.client.enabled then
+    for _, before in ipairs(series_of(self.client, self.build)) do
+      local replaced = before.service_name == now.service_name or before.service_name == self.named
+      if replaced and not same(before, now) then self.build:remove(before) end
+    end
+  end
+  self.named = now.service_name
+  self.build(now):set(1)
+end
+
+return M

@@ -1,0 +1,114 @@
+-- Which coroutine runs, for code that LuaJIT compiles: it does not compile coroutine.running, and leaves the code around
+-- a call of it half compiled.
+--
+-- The VM keeps the state that runs in a word of its own, which the FFI can read like any other. Where that word is
+-- differs from build to build, so it is looked for: it holds the address of a coroutine, as tostring shows it, inside of
+-- that coroutine, and that of another one inside of that. If no word does, and does so again in a trial, there is
+-- coroutine.running.
+
+local ffi = require "ffi"
+
+local running, resume, create, yield = coroutine.running, coroutine.resume, coroutine.create, coroutine.yield
+
+local M = {}
+
+local WORDS = 128 -- of the VM's state, which is longer
+
+local wide = ffi.abi "gc64"
+local Words = wide and "uint64_t *" or "uint32_t *"
+-- In a coroutine, in words: the one that leads to the VM's state.
+local SHARED = 2
+
+local function address_of(co)
+  local digits = tostring(co):match "^thread: 0x(%x+)$"
+  return digits and tonumber(digits, 16)
+end
+
+local function words_at(address) return ffi.cast(Words, ffi.cast("uintptr_t", address)) end
+
+-- Calls f in a new coroutine, which is held on to.
+local function inside(f)
+  local co = create(f)
+  local _, result = assert(resume(co, co))
+  return result, co
+end
+
+-- The places of the VM's words that hold this coroutine's address.
+local function places(co)
+  local address = address_of(co)
+  local shared, found = words_at(tonumber(words_at(address)[SHARED])), {}
+  for i = 0, WORDS - 1 do
+    if tonumber(shared[i]) == address then found[i] = true end
+  end
+  found.shared = tonumber(words_at(address)[SHARED])
+  return found
+end
+
+-- Through a yield, an error, and coroutines in coroutines.
+local function trial(word)
+  local function holds(co) return tonumber(word[0]) == address_of(co) end
+  local outer = create(function(co)
+    local before = holds(co)
+    local inner = create(function(self)
+      local mine = holds(self)
+      yield(mine)
+      error(holds(self), 0)
+    end)
+    local _, first = resume(inner, inner)
+    local between = holds(co)
+    local _, second = resume(inner)
+    local raised = holds(co)
+    pcall(error)
+    return before and first == true and between and second == true and raised and holds(co)
+  end)
+  local ok, fine = resume(outer, outer)
+  return ok and fine == true
+end
+
+local function find()
+  local first, a = inside(places)
+  local second, b = inside(places)
+  if not (a and b and first.shared == second.shared) then return nil end
+  local found
+  for i = 0, WORDS - 1 do
+    local word = words_at(first.shared) + i
+    if first[i] and second[i] and trial(word) then
+      if found then return nil end
+      found = word
+    end
+  end
+  return found
+end
+
+local function prepare()
+  if not address_of(create(find)) then return nil end
+  local ok, word = pcall(find)
+  return ok and word or nil
+end
+
+local word = prepare()
+
+-- What stands for the main thread, which has no object.
+M.MAIN = {}
+
+-- By address, those that were seen and live.
+local known = setmetatable({}, { __mode = "v" })
+
+local function look_up(address)
+  local co = running() or M.MAIN
+  known[address] = co
+  return co
+end
+
+local function from_word()
+  local address = tonumber(word[0])
+  return known[address] or look_up(address)
+end
+
+--- The coroutine that runs, or MAIN.
+---@return thread|table
+M.running = word and from_word or function() return running() or M.MAIN end
+
+M.is_fast = word ~= nil
+
+return M

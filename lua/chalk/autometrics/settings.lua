@@ -1,0 +1,119 @@
+-- What the metrics of all functions have in common: options of init, else the environment, else the git checkout.
+
+local git = require "chalk.autometrics.git"
+local json = require "chalk.json"
+local option = require "chalk.options"
+
+local M = {}
+
+M.PROMETHEUS = "http://localhost:9090"
+
+-- The boundaries that the specification names, in seconds.
+M.BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10 }
+
+---@class chalk.autometrics.Options
+---@field service_name string?
+---@field version string?
+---@field commit string?
+---@field branch string?
+---@field repository_url string?
+---@field repository_provider string?
+---@field prometheus_url string?
+---@field buckets number[]? of durations, in seconds
+
+local ENVIRONMENT = {
+  service_name = { "AUTOMETRICS_SERVICE_NAME", "OTEL_SERVICE_NAME" },
+  version = { "AUTOMETRICS_VERSION" },
+  commit = { "AUTOMETRICS_COMMIT" },
+  branch = { "AUTOMETRICS_BRANCH" },
+  repository_url = { "AUTOMETRICS_REPOSITORY_URL" },
+  repository_provider = { "AUTOMETRICS_REPOSITORY_PROVIDER" },
+  prometheus_url = { "PROMETHEUS_URL" },
+}
+
+local LONGEST = 512
+
+--- Whether v can be a label's value as it is.
+---@return boolean, string words
+function M.is_label(v)
+  local fits = type(v) == "string" and #v <= LONGEST and not v:find("\0", 1, true) and not json.invalid_utf8(v)
+  return fits, ("a text of UTF-8, at most %d bytes"):format(LONGEST)
+end
+
+local function is_url(v)
+  return type(v) == "string" and v:find "^https?://[^/%s]" ~= nil and not v:find "[%s%c]", "an http or https URL"
+end
+
+local CHECKS = { buckets = option.is_buckets }
+for name in pairs(ENVIRONMENT) do
+  CHECKS[name] = name == "prometheus_url" and is_url or M.is_label
+end
+
+local function from_environment(name)
+  for _, variable in ipairs(ENVIRONMENT[name]) do
+    local value = os.getenv(variable)
+    if value and value ~= "" then return value, variable end
+  end
+end
+
+local ngx = rawget(_G, "ngx")
+
+-- The folder of the program that was started; nil in a host that starts none.
+local function program()
+  local script = type(arg) == "table" and type(arg[0]) == "string" and arg[0] or nil
+  return script, script and (script:match "^(.*)/[^/]*$" or ".")
+end
+
+local function checkout()
+  local _, folder = program()
+  local prefix = ngx and ngx.config and ngx.config.prefix()
+  return folder and git.describe(folder) or prefix and git.describe(prefix) or git.describe "." or {}
+end
+
+-- After the repository, as a package is; else after the program.
+local function default_service(url)
+  local name = url and url:gsub("/+$", ""):gsub("%.git$", ""):match "[^/:]+$"
+  local script = program()
+  name = name or script and script:match("[^/]*$"):gsub("%.lua$", "")
+  if name and name ~= "" and M.is_label(name) then return name end
+  return ngx and "nginx" or "luajit"
+end
+
+local function without_v(version) return version and (version:gsub("^v(%d)", "%1")) end
+
+local function fill(settings, options)
+  for name in pairs(ENVIRONMENT) do
+    local value, variable = options[name], nil
+    if value == nil then
+      value, variable = from_environment(name)
+      local ok, words = CHECKS[name](value or "http://x")
+      if not ok then return ("%s must be %s"):format(variable, words) end
+    end
+    settings[name] = value ~= "" and value or nil
+  end
+end
+
+--- The settings, or nil and what is wrong.
+---@param options chalk.autometrics.Options
+---@return chalk.autometrics.Options?
+---@return string?
+function M.resolve(options)
+  if type(options) ~= "table" then return nil, "options are a table" end
+  local problems = option.problems(options, CHECKS)
+  if problems[1] then return nil, table.concat(problems, "; ") end
+  local settings, found = {}, checkout()
+  local problem = fill(settings, options)
+  if problem then return nil, problem end
+  settings.commit = settings.commit or found.commit
+  settings.branch = settings.branch or found.branch
+  settings.repository_url = settings.repository_url and git.public(settings.repository_url) or found.repository_url
+  local url = settings.repository_url
+  settings.repository_provider = settings.repository_provider or url and git.provider(url)
+  settings.version = without_v(settings.version)
+  settings.service_name = settings.service_name or default_service(found.repository_url)
+  settings.prometheus_url = settings.prometheus_url or M.PROMETHEUS
+  settings.buckets = options.buckets or M.BUCKETS
+  return settings
+end
+
+return M

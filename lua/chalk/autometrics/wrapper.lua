@@ -1,0 +1,123 @@
+-- The wrapped function. A *record* is what is known of an instrumented function; its *calls* are the counters by who
+-- called it, made when a caller is first seen: a call has the series `ok` and `error`.
+--
+-- Arguments and results pass through as `...`, so that their number is kept and no table is made of them. LuaJIT compiles
+-- such a function into the code that calls it, and does not try to compile it by itself, which ends at xpcall.
+
+local callers = require "chalk.autometrics.callers"
+local core = require "chalk.core"
+local log = require "chalk.log"
+local protect = require "chalk.autometrics.protect"
+
+local C = core.C
+local current, failed, raise, handler = callers.current, protect.failed, protect.raise, protect.handler
+local pcall, xpcall = pcall, xpcall
+
+local M = {}
+
+---@class chalk.autometrics.Call
+---@field record chalk.autometrics.Record the function that is called
+---@field ok chalk.Series
+---@field error chalk.Series
+
+---@class chalk.autometrics.Record
+---@field name string
+---@field module string
+---@field bare function
+---@field wrapped function
+---@field source string?
+---@field line integer?
+---@field objective chalk.autometrics.Objective?
+---@field ok_if function?
+---@field error_if function?
+---@field by_caller table<any, chalk.autometrics.Call>
+---@field duration chalk.Series
+---@field concurrent chalk.Series?
+---@field environment table of the wrapper
+local Record = {}
+Record.__index = Record
+
+M.NOBODY = {} -- the caller where none is known
+
+---@return chalk.autometrics.Record
+function M.record(fields) return setmetatable(fields, Record) end
+
+--- A call of which nobody knows how it went.
+---@param call chalk.autometrics.Call
+function Record:abandoned(call)
+  call.ok:inc()
+  if self.concurrent then self.concurrent:dec() end
+end
+
+-- A predicate that fails says nothing, once with a warning: instrumentation does not break what it watches.
+local function asked(record, which, ...)
+  local predicate = record[which]
+  if not predicate then return false end
+  local ok, answer = pcall(predicate, ...)
+  if ok then return answer end
+  if not record.warned then
+    record.warned = true
+    log.write("warning", ("%s of %s.%s failed: %s"):format(which, record.module, record.name, tostring(answer)))
+  end
+  return false
+end
+
+-- As of a call that raised nothing; one that did is looked at as if it had returned nil and the error.
+local function is_error(record, ...)
+  local first, second = ...
+  local failure = (first == nil or first == false) and second ~= nil
+  if record.plain then return failure end
+  if failure then return not asked(record, "ok_if", ...) or not not asked(record, "error_if", ...) end
+  return not not asked(record, "error_if", ...)
+end
+
+local function finish_failed(record, call, result)
+  local note = failed(result)
+  local fine = not record.plain and asked(record, "ok_if", nil, note.e) and not asked(record, "error_if", nil, note.e)
+  if fine then
+    call.ok:inc()
+  else
+    call.error:inc()
+  end
+  return raise(note)
+end
+
+local function finish(record, call, chain, depth, started, ok, ...)
+  local took = C.chalk_now() - started
+  chain.depth = depth
+  chain[depth + 1] = nil
+  record.duration:record(took)
+  if record.concurrent then record.concurrent:dec() end
+  if not ok then return finish_failed(record, call, (...)) end
+  if is_error(record, ...) then
+    call.error:inc()
+  else
+    call.ok:inc()
+  end
+  return ...
+end
+
+--- Wraps the record's function.
+---@param record chalk.autometrics.Record
+---@param client chalk.Client
+---@param new_call fun(record: chalk.autometrics.Record, caller: chalk.autometrics.Record?): chalk.autometrics.Call
+---@return function
+function M.wrap(record, client, new_call)
+  local f, nobody = record.bare, M.NOBODY
+  record.plain = not (record.ok_if or record.error_if)
+  local function wrapped(...)
+    if not client.enabled then return f(...) end
+    local chain = current()
+    local depth = chain.depth
+    local caller = depth > 0 and chain[depth].record or nobody
+    local call = record.by_caller[caller] or new_call(record, caller)
+    if record.concurrent then record.concurrent:inc() end
+    chain[depth + 1] = call
+    chain.depth = depth + 1
+    return finish(record, call, chain, depth, C.chalk_now(), xpcall(f, handler, ...))
+  end
+  record.environment = {} -- looked for on the stack; the function uses no globals
+  return setfenv(wrapped, record.environment)
+end
+
+return M
