@@ -4,6 +4,7 @@
 
 package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
 
+local autometrics = require "autometrics"
 local cjson = require "cjson"
 local export = require "export"
 local harness = require "harness"
@@ -91,6 +92,11 @@ if mode ~= "--gate" then
   row("garbage a record, the worst of these", worst, "bytes", "0", worst == 0)
   local disabled = measure_disabled(empty)
   row("disabled, above the empty loop", disabled, "ns", "0", disabled < 0.1)
+  local wrapped, garbage, nested, bare = autometrics.run()
+  row("autometrics: wrapped empty function, above the bare call", wrapped, "ns", "at most 150", wrapped <= 150)
+  row("  one that calls another", nested, "ns", "at most 300", nested <= 300)
+  row("  garbage a call", garbage, "bytes", "0", garbage == 0)
+  row("  disabled: is another function than the bare one", bare and 0 or 1, "", "0", bare)
   local alone, both = processes.run()
   local slower = (both / alone - 1) * 100
   row("two processes at once, each against one alone", slower, "% slower", "at most 5", slower <= 5)

@@ -79,4 +79,22 @@ describe("the examples", function()
       assert.equal(0, service.signal)
     end)
   end
+
+  it("shop.lua takes orders, tells its queries, and ends cleanly", function()
+    local port, metrics_port = web.free_port(), web.free_port()
+    local shop = examples.child.spawn(require("luv").exepath(), {
+      examples.folder .. "shop.lua", "1.4.0", tostring(port), tostring(metrics_port), "--stdin",
+    })
+    finally(function() shop:stop() end)
+    assert(examples.child.wait(function() return shop.output:find("listening on") end, 10))
+    assert.equal("customer 1 bought 101 and 102\n", examples.get(port, "/order/1").body)
+    local declined = examples.get(port, "/order/20")
+    assert.same({ 500, "the card was declined\n" }, { declined.status, declined.body })
+    assert.equal(4, #cjson.decode(examples.get(port, "/queries").body))
+    local scrape = examples.get(metrics_port, "/metrics").body
+    has(scrape, 'function="charge",module="billing",service_name="shop",result="error",caller_function="place"')
+    has(scrape, 'build_info{version="1.4.0"')
+    shop.handle:kill("sigterm")
+    assert.equal(0, shop:finish(10))
+  end)
 end)

@@ -48,12 +48,12 @@ end
 ---@param metric integer
 ---@return table? definition nil: there is none of that number
 function M.definition(segment, metric)
-  local bytes = blob_of(segment, metric)
-  if not bytes then return nil end
-  local definition = decoded[bytes]
+  local blob = blob_of(segment, metric)
+  if not blob then return nil end
+  local definition = decoded[blob]
   if not definition then
-    definition = schema.decode(bytes)
-    decoded[bytes] = definition
+    definition = schema.decode(blob)
+    decoded[blob] = definition
   end
   return definition
 end

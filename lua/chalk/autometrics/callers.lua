@@ -43,6 +43,15 @@ local function new_chain(co)
   return chain
 end
 
+local function current()
+  local co = running()
+  return chains[co] or new_chain(co)
+end
+
+--- How many instrumented functions run in this coroutine.
+---@return integer
+function M.depth() return current().depth end
+
 -- The functions between here and the wrapper, and the wrapper that asks.
 local SELF = 5
 
@@ -54,11 +63,6 @@ local function find(environment)
 end
 
 local function is_on_stack(call) return (pcall(find, call.record.environment)) end
-
-local function current()
-  local co = running()
-  return chains[co] or new_chain(co)
-end
 
 local function current_in_nginx()
   local chain = current()

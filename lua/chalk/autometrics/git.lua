@@ -73,10 +73,13 @@ end
 --- The address of a repository without the password that may be in it.
 ---@param url string
 ---@return string
-function M.public(url) return (url:gsub("^(%a[%w+.-]*://)[^/@]*@", "%1")) end
+function M.public(url) return (url:gsub("^(%a[%w+.-]*://)[^/]*@", "%1")) end
 
 -- A path of this machine means nothing to others.
-local function is_remote(url) return url:find "^%a[%w+.-]*://" and not url:find "^file:" or url:find "^[%w._-]+@[^/:]+:" end
+local function is_remote(url)
+  if url:find "^%a[%w+.-]*://" then return not url:find "^file:" end
+  return url:find "^[%w._-]+@[^/:]+:" ~= nil
+end
 
 --- Who hosts the repository at an address.
 ---@param url string

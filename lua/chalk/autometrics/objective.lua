@@ -61,8 +61,8 @@ function Objective:latency(threshold, percentile)
     return self
   end
   check_open(self)
-  self.values.latency = { threshold = threshold, percentile = percentile }
   self.on_latency(threshold)
+  self.values.latency = { threshold = threshold, percentile = percentile }
   return self
 end
 

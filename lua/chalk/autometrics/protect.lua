@@ -13,6 +13,8 @@
 -- A handler is found in the stack: LuaJIT keeps it in the first slot of xpcall's frame, and reads it from there when it
 -- is needed. `works` has tried that it is so.
 
+local callers = require "chalk.autometrics.callers"
+
 local ngx = rawget(_G, "ngx")
 local getinfo, getlocal, setlocal, traceback = debug.getinfo, debug.getlocal, debug.setlocal, debug.traceback
 local rawequal, type = rawequal, type
@@ -25,7 +27,8 @@ local MOST = 200 -- levels looked at; a level is found by counting
 -- The xpcalls of ours that the error being raised will pass before anybody else's; each has nothing left to do.
 local passing = 0
 
--- What the handler found, for the call that is about to fail: calls may fail inside handlers, so there may be several.
+-- What the handler found, for the call that is about to fail. Calls may fail inside handlers, for which LuaJIT calls no
+-- other handler: so it is noted how deep the failing call is.
 local notes = {}
 
 local handler
@@ -58,7 +61,7 @@ end
 local works = true
 
 function handler(e)
-  local note = { e = e }
+  local note = { e = e, depth = callers.depth() }
   notes[#notes + 1] = note
   if passing > 0 then
     passing = passing - 1
@@ -84,12 +87,13 @@ M.handler = handler
 
 --- What a call failed with, after xpcall has returned false and `result`: to be given to `raise` when all is noted.
 ---@param result any
+---@param depth integer of the call
 ---@return table note its `e` is the error
-function M.failed(result)
+function M.failed(result, depth)
   local n = #notes
   local note = notes[n]
+  if not note or note.depth ~= depth then return { e = result, left = 0 } end
   notes[n] = nil
-  if not note then return { e = result, left = 0 } end -- an error that LuaJIT calls no handler for
   note.result = result
   return note
 end
@@ -115,7 +119,7 @@ local function trial()
   end
   local ok, result = xpcall(function()
     local _, problem = xpcall(function() error("once", 0) end, handler)
-    M.raise(M.failed(problem))
+    M.raise(M.failed(problem, callers.depth()))
   end, theirs)
   return ok == false and result == "handled" and seen == "once"
 end

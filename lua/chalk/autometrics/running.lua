@@ -1,10 +1,10 @@
--- Which coroutine runs, for code that LuaJIT compiles: it does not compile coroutine.running, and leaves the code around
--- a call of it half compiled.
+-- Which coroutine runs, for code that LuaJIT compiles: it does not compile coroutine.running, and leaves the code
+-- around a call of it half compiled.
 --
 -- The VM keeps the state that runs in a word of its own, which the FFI can read like any other. Where that word is
--- differs from build to build, so it is looked for: it holds the address of a coroutine, as tostring shows it, inside of
--- that coroutine, and that of another one inside of that. If no word does, and does so again in a trial, there is
--- coroutine.running.
+-- differs from build to build, so it is looked for: it holds the address of a coroutine, as tostring shows it, inside
+-- of that coroutine, and that of another one inside of that. If not exactly one word does, and does so in a trial too,
+-- there is coroutine.running.
 
 local ffi = require "ffi"
 

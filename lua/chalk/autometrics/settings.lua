@@ -81,14 +81,22 @@ end
 
 local function without_v(version) return version and (version:gsub("^v(%d)", "%1")) end
 
+-- What a value that was not given is in the environment; nil and what is wrong with it.
+local function inherited(name)
+  local value, variable = from_environment(name)
+  if value == nil then return nil end
+  local ok, words = CHECKS[name](value)
+  if ok then return value end
+  return nil, ("%s must be %s"):format(variable, words)
+end
+
 local function fill(settings, options)
   for name in pairs(ENVIRONMENT) do
-    local value, variable = options[name], nil
+    local value, problem = options[name], nil
     if value == nil then
-      value, variable = from_environment(name)
-      local ok, words = CHECKS[name](value or "http://x")
-      if not ok then return ("%s must be %s"):format(variable, words) end
+      value, problem = inherited(name)
     end
+    if problem then return problem end
     settings[name] = value ~= "" and value or nil
   end
 end

@@ -1,8 +1,8 @@
 -- The wrapped function. A *record* is what is known of an instrumented function; its *calls* are the counters by who
 -- called it, made when a caller is first seen: a call has the series `ok` and `error`.
 --
--- Arguments and results pass through as `...`, so that their number is kept and no table is made of them. LuaJIT compiles
--- such a function into the code that calls it, and does not try to compile it by itself, which ends at xpcall.
+-- Arguments and results pass through as `...`, so that their number is kept and no table is made of them. LuaJIT
+-- compiles such a function into the code that calls it, and does not try to compile it by itself, which ends at xpcall.
 
 local callers = require "chalk.autometrics.callers"
 local core = require "chalk.core"
@@ -71,8 +71,8 @@ local function is_error(record, ...)
   return not not asked(record, "error_if", ...)
 end
 
-local function finish_failed(record, call, result)
-  local note = failed(result)
+local function finish_failed(record, call, depth, result)
+  local note = failed(result, depth)
   local fine = not record.plain and asked(record, "ok_if", nil, note.e) and not asked(record, "error_if", nil, note.e)
   if fine then
     call.ok:inc()
@@ -88,7 +88,7 @@ local function finish(record, call, chain, depth, started, ok, ...)
   chain[depth + 1] = nil
   record.duration:record(took)
   if record.concurrent then record.concurrent:dec() end
-  if not ok then return finish_failed(record, call, (...)) end
+  if not ok then return finish_failed(record, call, depth + 1, (...)) end
   if is_error(record, ...) then
     call.error:inc()
   else
