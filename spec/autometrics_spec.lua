@@ -145,6 +145,29 @@ describe("an instrumented function", function()
     assert.same({ .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, math.huge }, les)
   end)
 
+  it("makes no garbage, and is compiled into the code around it", function()
+    local code, output = process.run([[
+      local auto = require("chalk.autometrics")
+      local f = auto.wrap(function(a, b, c) return c, b, a end, { name = "f", module = "m" })
+      local g = auto.wrap(function(a)
+        local x, y, z = f(a, nil, 1)
+        return x, y, z
+      end, { name = "g", module = "m" })
+      local function loop(n)
+        for i = 1, n do
+          g(i)
+        end
+      end
+      loop(10000)
+      collectgarbage()
+      collectgarbage("stop")
+      local before = collectgarbage("count")
+      loop(100000)
+      print((collectgarbage("count") - before) * 1024)]])
+    assert.equal(0, code, output)
+    assert.is_true(tonumber(output) < 100000, output .. " bytes of 100,000 calls")
+  end)
+
   it("is the same through resets of the JIT, compiled or not", function()
     local f = wrap("f", function(a, b) return b, a end)
     local g = wrap("g", function(a)
@@ -233,7 +256,7 @@ describe("the traceback of an error", function()
   end)
 
   it("is on standard error when nothing catches it, in a program and in a callback of luv", function()
-    for _, ending in ipairs({ "f()", [[
+    for _, ending in ipairs({ "f()", "package.preload.app = f require('app')", [[
       local uv = require("luv")
       local timer = uv.new_timer()
       timer:start(1, 0, function() timer:close() f() end)

@@ -53,13 +53,14 @@ local function configure(auto, options)
   if not resolved then return problem end
   problem = set_bounds(auto, resolved.buckets)
   if problem then return problem end
+  if auto.client.enabled then
+    auto.client:ready()
+    problem = auto.metrics:define()
+    if problem then return problem end
+    auto.metrics:set_build(resolved)
+  end
   auto.settings = resolved
-  if not auto.client.enabled then return nil end
-  auto.client:ready()
-  problem = auto.metrics:define()
-  if problem then return problem end
   bind_all(auto)
-  auto.metrics:set_build(resolved)
 end
 
 -- What was not said by init is as it would be without options.

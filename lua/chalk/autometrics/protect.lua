@@ -38,6 +38,11 @@ local function is_luv(f)
   return luv ~= nil and f == luv.run
 end
 
+-- Those of C that let an error through.
+local TRANSPARENT = {
+  [require] = true, [dofile] = true, [table.sort] = true, [string.gsub] = true,
+}
+
 -- Who catches an error raised now: "xpcall" and its level, "host", "thread" or "other"; and how many of ours before.
 local function catcher(from)
   local ours = 0
@@ -50,7 +55,7 @@ local function catcher(from)
       ours = ours + 1
     elseif info.func == pcall then
       return "other", nil, ours
-    elseif info.what == "C" and level > from then
+    elseif info.what == "C" and level > from and not TRANSPARENT[info.func] then
       if is_luv(info.func) or not getinfo(level + 1, "f") then return "host", nil, ours end
       return "other", nil, ours
     end
