@@ -11,7 +11,7 @@ local protect = require "chalk.autometrics.protect"
 
 local C = core.C
 local current, failed, raise, handler = callers.current, protect.failed, protect.raise, protect.handler
-local pcall, xpcall = pcall, xpcall
+local pcall, xpcall, select = pcall, xpcall, select
 
 local M = {}
 
@@ -82,6 +82,22 @@ local function finish_failed(record, call, depth, result)
   return raise(note)
 end
 
+-- LuaJIT compiles no return of a function that takes `...` into pcall or xpcall, which comes about where a wrapped
+-- function ends in the call of another one. So the usual numbers of results are returned by others.
+local function none() end
+local function one(a) return a end
+local function two(a, b) return a, b end
+local function three(a, b, c) return a, b, c end
+
+local function give(...)
+  local n = select("#", ...)
+  if n == 1 then return one(...) end
+  if n == 0 then return none() end
+  if n == 2 then return two(...) end
+  if n == 3 then return three(...) end
+  return ...
+end
+
 local function finish(record, call, chain, depth, started, ok, ...)
   local took = C.chalk_now() - started
   chain.depth = depth
@@ -94,7 +110,14 @@ local function finish(record, call, chain, depth, started, ok, ...)
   else
     call.ok:inc()
   end
-  return ...
+  return give(...)
+end
+
+-- What xpcall is to call: the function, or where that takes `...` itself another one that returns for it.
+local function called(f)
+  local info = debug.getinfo(f, "uS")
+  if info.what == "C" or not info.isvararg then return f end
+  return function(...) return give(f(...)) end
 end
 
 --- Wraps the record's function.
@@ -103,10 +126,10 @@ end
 ---@param new_call fun(record: chalk.autometrics.Record, caller: chalk.autometrics.Record?): chalk.autometrics.Call
 ---@return function
 function M.wrap(record, client, new_call)
-  local f, nobody = record.bare, M.NOBODY
+  local f, nobody = called(record.bare), M.NOBODY
   record.plain = not (record.ok_if or record.error_if)
   local function wrapped(...)
-    if not client.enabled then return f(...) end
+    if not client.enabled then return record.bare(...) end
     local chain = current()
     local depth = chain.depth
     local caller = depth > 0 and chain[depth].record or nobody
