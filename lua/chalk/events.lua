@@ -126,16 +126,19 @@ function Events:dropped(where, n)
   if n > 0 then self.client.own.stream_dropped:with(where):inc(n) end
 end
 
---- Hands out what was recorded since the last time.
-function Events:pump()
+--- Hands out what was recorded since the last time: `all` of it, or no more than takes a moment.
+---@param all boolean?
+function Events:pump(all)
   if not self.tap or self.pumping or not self.holding then return end
   self.pumping = true
-  for _ = 1, BATCHES do
+  local batches, passes = 0, 0
+  repeat
     local n = C.chalk_tap_read(self.tap)
-    if n == 0 then break end
-    hand_out(self, n)
-    if not self.tap then break end
-  end
+    if n > 0 then hand_out(self, n) end
+    batches = batches + 1
+    -- The first pass to end may have begun before.
+    if n < C.CHALK_TAP_BATCH then passes = passes + 1 end
+  until n == 0 or not self.tap or passes == 2 or not all and batches == BATCHES
   self.pumping = false
   if self.tap then self:dropped("ring", tonumber(C.chalk_tap_dropped(self.tap))) end
 end

@@ -160,8 +160,19 @@ function Flusher:forked()
   self.events:forked()
   for _, job in ipairs(self.jobs) do
     if job.server and job.server.forked then job.server:forked() end
+    if job.exporter.forked then job.exporter:forked() end
     job.running, job.waiting, job.server, job.cursor = nil, nil, nil, nil
   end
+end
+
+--- Without the role: exporters send what they took while they had it. True while some of it is on its way.
+---@return boolean
+function Flusher:send_rest()
+  local under_way = false
+  for _, job in ipairs(self.jobs) do
+    if job.exporter.rest and job.exporter:rest() then under_way = true end
+  end
+  return under_way
 end
 
 --- The VM is closing: cursors and snapshots are freed already, and what was under way does not go on.
@@ -208,6 +219,7 @@ function Flusher:release()
   self.events:release(self.lasting)
   self.holding = false
   C.chalk_release(self.segment)
+  if not self.lasting then self:send_rest() end
 end
 
 -- A flush: the view that its exporters share, and what is to happen when they all have returned. An exporter that is
@@ -312,7 +324,7 @@ local function warn_of_overflow(self, v)
   end
 end
 
---- Hands out events. Where there is no loop, servers of events are turned here.
+--- Hands out all events there are. Where there is no loop, servers of events are turned here.
 function Flusher:take_events()
   if not self.uv then
     self:listen()
@@ -320,7 +332,7 @@ function Flusher:take_events()
       if job.server and job.server.turn then job.server:turn() end
     end
   end
-  self.events:pump()
+  self.events:pump(true)
 end
 
 --- Flushes once; `done` is called when every exporter has returned. Only while holding.
@@ -380,7 +392,10 @@ local info = ffi.new "chalk_info"
 function Flusher:turn()
   C.chalk_writer_tick(self.client.writer)
   if self.holding and C.chalk_is_claimed(self.segment, self.generation) == 1 then self:release() end
-  if not self:hold() then return end
+  if not self:hold() then
+    self:send_rest()
+    return
+  end
   C.chalk_heartbeat(self.segment)
   self:listen()
   self.events:pump()

@@ -31,7 +31,7 @@ local function open(family, type, address, size)
     C.chalk_spec_close(fd)
     error("cannot bind")
   end
-  return setmetatable({ fd = fd, buffer = ffi.new("char[?]", 65536), text = "" }, Receiver)
+  return setmetatable({ fd = fd, buffer = ffi.new("char[?]", 65536), text = "", connections = {} }, Receiver)
 end
 
 local function inet_address(host, port)
@@ -80,7 +80,7 @@ end
 function M.unixstream(path, backlog)
   local self = open(AF_UNIX, STREAM, unix_address(path))
   assert(C.chalk_spec_listen(self.fd, backlog or 8) == 0)
-  self.path, self.listener, self.fd = path, self.fd, -1
+  self.path, self.listener, self.fd, self.is_stream = path, self.fd, -1, true
   return self
 end
 
@@ -104,12 +104,12 @@ end
 function Receiver:packets()
   local list = {}
   for bytes in function() return self:read() end do
-    if not self.listener then
+    if not self.is_stream then
       list[#list + 1] = bytes
     elseif bytes == "" then
       break
     end
-    self.text = self.listener and self.text .. bytes or ""
+    self.text = self.is_stream and self.text .. bytes or ""
   end
   while #self.text >= 4 do
     local a, b, c, d = self.text:byte(1, 4)
@@ -121,10 +121,38 @@ function Receiver:packets()
   return list
 end
 
+-- A stream's next connection as a receiver of its own.
+local function next_connection(self)
+  local fd = C.chalk_spec_accept(self.listener, nil, nil, CLOEXEC_NONBLOCK)
+  if fd < 0 then return nil end
+  local connection = { fd = fd, buffer = self.buffer, text = "", is_stream = true, connections = {} }
+  return setmetatable(connection, Receiver)
+end
+
+--- Everything that has arrived, over all connections that a stream's senders have made.
+---@return string[]
+function Receiver:all()
+  if not self.listener then return self:packets() end
+  for connection in next_connection, self do
+    self.connections[#self.connections + 1] = connection
+  end
+  local list = {}
+  for _, connection in ipairs(self.connections) do
+    for _, packet in ipairs(connection:packets()) do
+      list[#list + 1] = packet
+    end
+  end
+  return list
+end
+
 --- Ends a stream's connection; the listener stays.
 function Receiver:hang_up()
   if self.fd >= 0 then C.chalk_spec_close(self.fd) end
   self.fd = -1
+  for _, connection in ipairs(self.connections) do
+    connection:hang_up()
+  end
+  self.connections = {}
 end
 
 --- Closes it; a socket file stays.

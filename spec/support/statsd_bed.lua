@@ -54,14 +54,11 @@ end
 
 --- Takes what has arrived.
 function Bed:read()
-  local receiver = self.receiver
-  if not receiver then return end
-  repeat
-    for _, packet in ipairs(receiver:packets()) do
-      self.packets[#self.packets + 1] = packet
-      self.agent:take(packet)
-    end
-  until not receiver.listener or not receiver:accept()
+  if not self.receiver then return end
+  for _, packet in ipairs(self.receiver:all()) do
+    self.packets[#self.packets + 1] = packet
+    self.agent:take(packet)
+  end
 end
 
 function Bed:exporter() return chalk.exporter.statsd(self.options) end

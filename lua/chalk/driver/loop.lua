@@ -78,6 +78,8 @@ function Driver:close(timeout)
   local ok, message = true, nil
   if flusher:hold() then
     ok, message = self:flush(timeout or exits.LAST_FLUSH)
+  else
+    wait.till(self.uv, timeout or exits.LAST_FLUSH, function() return not flusher:send_rest() end, self.exiting)
   end
   self.flusher = nil
   flusher:close()

@@ -37,6 +37,7 @@ end
 -- Takes the role, or asks whoever has it and waits. Returns whether it has the role, and whether the flush was done.
 local function hold_or_ask(flusher, timeout)
   if flusher:hold() then return true, false end
+  flusher:send_rest()
   local ticket, ends = C.chalk_flush_request(flusher.segment), C.chalk_now() + timeout
   repeat
     if C.chalk_flush_wait(flusher.segment, ticket, PATIENCE) == 0 then return false, true end

@@ -22,10 +22,8 @@ local function guarded(f)
   end
 end
 
--- The last flush: exporters that yield are waited for.
+-- The last flush: exporters that yield are waited for. Without the role they send what they have.
 local function last_flush(uv, flusher, finished)
-  if not flusher:hold() then return finished() end
-  C.chalk_leave(flusher.segment)
   local timer, over = uv.new_timer(), false
   local function once()
     if over then return end
@@ -33,8 +31,15 @@ local function last_flush(uv, flusher, finished)
     timer:stop()
     finished()
   end
-  timer:start(LAST_FLUSH, 0, once)
-  flusher:flush(once)
+  if flusher:hold() then
+    C.chalk_leave(flusher.segment)
+    timer:start(LAST_FLUSH, 0, once)
+    return flusher:flush(once)
+  end
+  local deadline = C.chalk_now() + LAST_FLUSH / 1000
+  timer:start(0, LOOK, guarded(function()
+    if not flusher:send_rest() or C.chalk_now() >= deadline then once() end
+  end))
 end
 
 -- Lets the scrapes under way have their end.

@@ -193,6 +193,17 @@ function Exporter:attach(events, yields)
   if raw.is_wanted(self.options) then self.raw = raw.new(self, events, yields) end
 end
 
+--- Sends what was taken while this process had the flusher's role, and is now in no other's reach.
+---@return boolean under_way
+function Exporter:rest() return self.raw ~= nil and self.raw:rest() end
+
+--- In a forked child: what is under way is the parent's, and so are the connections.
+function Exporter:forked()
+  C.chalk_statsd_forget(self.lines)
+  self.socket:forked()
+  if self.raw then self.raw:forked() end
+end
+
 function Exporter:shutdown()
   self.socket:close()
   if self.raw then self.raw:close() end

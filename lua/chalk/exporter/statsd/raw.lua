@@ -1,6 +1,9 @@
 -- The mode "raw": each value that a histogram recorded, as a line of its own. Values come from the event tap, into a
 -- queue of packets in the core; they are sent when packets are full, and the rest at each flush. They go over a socket
 -- of their own, so that they need not wait for an export that waits, nor it for them.
+--
+-- What is in the queue is nobody else's: it is sent also when the flusher's role has gone to another process or VM. A
+-- forked child's copy of it is not.
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
@@ -57,6 +60,7 @@ function M.new(exporter, events, yields)
     size = ffi.new "uint32_t[1]",
     totals = ffi.new "chalk_statsd_raw_totals",
     dropped = 0,
+    busy = false, -- packets are being sent
     yields = yields,
   }, Raw)
   local subscription = M.events(options)
@@ -83,7 +87,7 @@ function Raw:take(tap, n)
     if number >= 0 then self:define(number) end
   until number < 0
   self:note_dropped()
-  if self.yields and self:waiting(false) > 0 and not self.busy and self.socket:ready() then self:start() end
+  if self.yields then self:start(false) end
 end
 
 --- What was sent, and what was not.
@@ -118,11 +122,12 @@ local function send_all(self, partial, blocking)
   return ok, message
 end
 
--- Sends full packets, in a coroutine of its own.
-function Raw:start()
+-- Sends what waits, in a coroutine of its own, unless the receiver was away just now.
+function Raw:start(partial)
+  if self.busy or self.closed or self:waiting(partial) == 0 or not self.socket:ready() then return end
   self.busy = true
   local thread = coroutine.create(function()
-    local ok, sent, message = pcall(send_all, self, false)
+    local ok, sent, message = pcall(send_all, self, partial, not self.yields)
     self.busy = false
     if not ok then
       log.write("error", "statsd: " .. tostring(sent))
@@ -153,6 +158,25 @@ function Raw:flush(blocking)
   return sent, message
 end
 
-function Raw:close() self.socket:close() end
+--- Sends what is left, once the flusher's role has gone.
+---@return boolean under_way
+function Raw:rest()
+  self:start(true)
+  return self.busy
+end
+
+--- In a forked child: the queue and the connection are the parent's.
+function Raw:forked()
+  self.busy = false
+  self.socket:forked()
+  while self:waiting(true) > 0 do
+    C.chalk_statsd_raw_next(self.queue)
+  end
+end
+
+function Raw:close()
+  self.closed = true
+  self.socket:close()
+end
 
 return M

@@ -21,6 +21,7 @@ local M = {}
 ---@field histograms string? as the exporter's options of these names
 ---@field quantiles number[]?
 ---@field buckets number[]?
+---@field sample_rate number? of the mode raw
 
 local KINDS = { "full", "prefix", "suffix" }
 

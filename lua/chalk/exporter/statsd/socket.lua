@@ -376,6 +376,13 @@ function Socket:confirm() return confirm(self, false) end
 ---@return true?, string? message
 function Socket:finish() return confirm(self, true) end
 
+--- In a forked child: the connection stays the parent's, and a wait that is under way, too.
+function Socket:forked()
+  self.pause:forget()
+  self:disconnect()
+  self.unconfirmed = nil
+end
+
 --- Closes it. An export that waits does not go on.
 function Socket:close()
   self.pause:cancel()
