@@ -68,6 +68,17 @@ describe("the options of a statsd exporter", function()
     assert.equal("histogram", got.per_metric[1].histograms)
   end)
 
+  it("send single values whole, a local agent's distributions, plain statsd's timers", function()
+    local got = resolve { histograms = "raw" }
+    assert.same({ 1, "distribution", 65536 }, { got.sample_rate, got.raw_type, got.raw_queue })
+    assert.equal("timing", resolve({ histograms = "raw", dialect = "statsd" }).raw_type)
+    for _, rate in ipairs { 0, 1e-6, 0.3, 1 } do
+      assert.equal(rate, resolve({ histograms = "raw", sample_rate = rate }).sample_rate)
+    end
+    local of_a_rule = { per_metric = { { match = "x", histograms = "raw" } }, sample_rate = 0.5, raw_queue = 9 }
+    assert.same({ 0.5, 9 }, { resolve(of_a_rule).sample_rate, resolve(of_a_rule).raw_queue })
+  end)
+
   it("name the bounds that rules ask for, which would not be counted otherwise", function()
     assert.is_nil(resolve().counted)
     local list = { { match = "a", buckets = { 1, 4 } }, { match = "b", buckets = { 2, 4 } } }
@@ -147,14 +158,21 @@ describe("a statsd exporter's wrong option", function()
     refuses('bad port in "localhost:0": expected 1 to 65535', { address = "localhost:0" })
     refuses('bad host in "my host:8125"', { address = "my host:8125" })
     refuses("dialect must be one of dogstatsd, statsd", { dialect = "graphite" })
-    refuses("histograms must be one of percentiles, distribution, histogram, timing, buckets", { histograms = "mean" })
+    local modes = "histograms must be one of percentiles, distribution, histogram, timing, buckets, raw"
+    refuses(modes, { histograms = "mean" })
     refuses("quantiles must be a list of 1 to 32 different numbers from 0 to 1", { quantiles = { 0.5, 1.1 } })
     refuses("quantiles must be", { quantiles = {} })
     refuses("quantiles must be", { quantiles = { 0.5, 0.5 } })
     refuses("quantiles must be", { quantiles = { 0 / 0 } })
     refuses("buckets must be a list of 1 to 64 finite numbers", { buckets = {} })
-    refuses("sending each recorded value is not possible yet", { histograms = "raw" })
-    refuses("sample_rate must be 1, or left out", { sample_rate = 0.5 })
+    local rates = "sample_rate must be a number from 0 to 1; above 0 at least 1e-06"
+    for _, rate in ipairs { -0.1, 1.1, 1e-7, 0 / 0, "0.5" } do
+      refuses(rates, { histograms = "raw", sample_rate = rate })
+    end
+    refuses("raw_type must be one of distribution, histogram, timing", { histograms = "raw", raw_type = "gauge" })
+    for _, size in ipairs { 0, 1.5, 2 ^ 24 + 1, "100" } do
+      refuses("raw_queue must be a whole number from 1 to 16777216", { histograms = "raw", raw_queue = size })
+    end
     refuses("max_packet must be a whole number from 64 to 65507", { max_packet = 10 })
     refuses("max_weight must be a whole number from 1 to 1000000", { max_weight = 0 })
     refuses("container_id must be", { container_id = "a|#b" })
@@ -185,8 +203,18 @@ describe("a statsd exporter's wrong option", function()
     refuses('container_id needs the dialect "dogstatsd"', { dialect = "statsd", container_id = "auto" })
     refuses("cardinality needs", { dialect = "statsd", cardinality = "low" })
     refuses("timestamps needs", { dialect = "statsd", timestamps = true })
+    refuses('raw_type = "distribution" needs', { dialect = "statsd", histograms = "raw", raw_type = "distribution" })
+    refuses('raw_type = "histogram" needs', { dialect = "statsd", histograms = "raw", raw_type = "histogram" })
+    resolve { dialect = "statsd", histograms = "raw", raw_type = "timing" }
     local list = { { match = "x", histograms = "histogram" } }
     refuses('per_metric[1].histograms = "histogram" needs', { dialect = "statsd", per_metric = list })
+  end)
+
+  it("is one of single values where none are sent", function()
+    refuses('sample_rate needs histograms = "raw"', { sample_rate = 0.5 })
+    refuses('sample_rate needs histograms = "raw"', { sample_rate = 1 })
+    refuses('raw_type needs histograms = "raw"', { histograms = "distribution", raw_type = "timing" })
+    refuses('raw_queue needs histograms = "raw"', { raw_queue = 100, per_metric = { { match = "x" } } })
   end)
 
   it("may be a path that no socket can be at", function()
@@ -213,8 +241,16 @@ describe("the rules of per_metric", function()
     rule_refused("quantiles must be", { match = "x", quantiles = 0.5 })
     rule_refused("buckets must be", { match = "x", buckets = {} })
     rule_refused("histograms must be", { match = "x", histograms = 1 })
-    rule_refused("sending each recorded value is not possible yet", { match = "x", histograms = "raw" })
-    rule_refused("sample_rate must be 1", { match = "x", sample_rate = 0.1 })
+    rule_refused("sample_rate must be", { match = "x", histograms = "raw", sample_rate = 2 })
+  end)
+
+  it("may have a sample_rate where single values are sent and nowhere else: differences are not thinned out", function()
+    rule_refused('per_metric[1].sample_rate needs histograms = "raw"', { match = "x", sample_rate = 0.1 })
+    rule_refused('per_metric[1].sample_rate needs', { match = "x", histograms = "timing", sample_rate = 1 })
+    local rules_of_raw = { { match = "x", sample_rate = 0.1 }, { match = "y", histograms = "buckets" } }
+    assert.equal(0.1, resolve({ histograms = "raw", per_metric = rules_of_raw }).per_metric[1].sample_rate)
+    rules_of_raw[2].sample_rate = 0.5
+    refuses("per_metric[2].sample_rate needs", { histograms = "raw", per_metric = rules_of_raw })
   end)
 
   it("take only patterns that Lua takes", function()
