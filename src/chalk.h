@@ -425,6 +425,7 @@ uint32_t chalk_statsd_raw_packets(const chalk_statsd_raw *raw, int partial);
 const char *chalk_statsd_raw_packet(chalk_statsd_raw *raw, uint32_t *size);
 void chalk_statsd_raw_next(chalk_statsd_raw *raw); /* it has arrived */
 void chalk_statsd_raw_count(const chalk_statsd_raw *raw, chalk_statsd_raw_totals *totals);
+int chalk_statsd_raw_long(chalk_statsd_raw *raw); /* a metric with a line too long; -1: no more */
 
 /*
  * The flush thread: runs a chunk, with strings as its arguments, in a VM of its own. It is started once this

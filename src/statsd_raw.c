@@ -30,6 +30,7 @@ typedef struct sampling {
   const chalk_statsd_family *family; /* NULL: they are not */
   uint32_t generation;               /* of its overflow series */
   bool is_known;
+  bool has_long; /* a line of it that was too long, not told yet */
   double rate;     /* how probably */
   double fraction; /* of those that stand for `more` */
   char less[RATE], more[RATE];
@@ -105,8 +106,8 @@ int chalk_statsd_raw_define(chalk_statsd_raw *k, uint32_t metric, const chalk_st
   return CHALK_OK;
 }
 
-static const sampling *sampling_of(const chalk_statsd_raw *k, uint32_t number) {
-  const sampling *m = &k->metrics[number];
+static sampling *sampling_of(chalk_statsd_raw *k, uint32_t number) {
+  sampling *m = &k->metrics[number];
   return m->is_known && m->generation == atomic_load(&k->segment->series[number].generation) ? m : NULL;
 }
 
@@ -167,12 +168,13 @@ static inline char *append(char *o, const char *s, size_t n) {
   return o + n;
 }
 
-static bool put_line(chalk_statsd_raw *k, const line *l, const char *rate, double v) {
+static bool put_line(chalk_statsd_raw *k, sampling *m, const line *l, const char *rate, double v) {
   char number[TEXT_NUMBER_MAX];
   size_t number_size = text_double(number, v), rate_size = rate[0] ? strlen(rate) + 2 : 0;
   size_t n = l->size + number_size + rate_size;
   if (n > k->packet_most) {
     k->totals.too_long++;
+    m->has_long = true;
     return true;
   }
   packet *p = room_for(k, n);
@@ -189,12 +191,12 @@ static bool put_line(chalk_statsd_raw *k, const line *l, const char *rate, doubl
   return true;
 }
 
-static void put_event(chalk_statsd_raw *k, const sampling *m, const chalk_event *e) {
+static void put_event(chalk_statsd_raw *k, sampling *m, const chalk_event *e) {
   if (m->rate < 1 && random_unit(k) >= m->rate) return;
   const char *rate = m->rate < 1 && random_unit(k) < m->fraction ? m->more : m->less;
   const line *l = k->values < k->most ? line_of(k, m, e) : NULL;
   double v = e->value * m->family->factor;
-  if (!l || !put_line(k, l, rate, isfinite(v) ? v : copysign(0x1.fffffffffffffp1023, v))) k->totals.dropped++;
+  if (!l || !put_line(k, m, l, rate, isfinite(v) ? v : copysign(0x1.fffffffffffffp1023, v))) k->totals.dropped++;
 }
 
 int chalk_statsd_raw_take(chalk_statsd_raw *k, const chalk_tap *tap, uint32_t n) {
@@ -202,7 +204,7 @@ int chalk_statsd_raw_take(chalk_statsd_raw *k, const chalk_tap *tap, uint32_t n)
   for (; k->at < n; k->at++) {
     const chalk_event *e = &events[k->at];
     if (e->verb != CHALK_EVENT_RECORD || e->metric >= METRICS) continue;
-    const sampling *m = sampling_of(k, e->metric);
+    sampling *m = sampling_of(k, e->metric);
     if (!m) return (int)e->metric;
     if (m->family) put_event(k, m, e);
   }
@@ -232,3 +234,12 @@ void chalk_statsd_raw_next(chalk_statsd_raw *k) {
 }
 
 void chalk_statsd_raw_count(const chalk_statsd_raw *k, chalk_statsd_raw_totals *totals) { *totals = k->totals; }
+
+int chalk_statsd_raw_long(chalk_statsd_raw *k) {
+  for (uint32_t i = 0; i < METRICS; i++) {
+    if (!k->metrics[i].has_long) continue;
+    k->metrics[i].has_long = false;
+    return (int)i;
+  }
+  return -1;
+}

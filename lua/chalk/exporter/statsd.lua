@@ -89,12 +89,16 @@ function Exporter:family(range)
   return known.c
 end
 
--- Says of each metric once that lines of it do not go.
-function Exporter:name_too_long(definition)
+function Exporter:look_for_too_long(definition)
   C.chalk_statsd_count(self.lines, self.totals)
   local too_long = tonumber(self.totals.too_long)
-  if too_long == self.too_long then return end
+  if too_long ~= self.too_long then self:name_too_long(definition) end
   self.too_long = too_long
+end
+
+--- Says of each metric once that lines of it do not go.
+---@param definition chalk.Definition
+function Exporter:name_too_long(definition)
   if self.named[definition.id_name] then return end
   self.named[definition.id_name] = true
   local words = "%s: a line is longer than max_packet, %d bytes, and is not sent to %s"
@@ -148,7 +152,7 @@ function Run:range(range)
   repeat
     local code = C.chalk_statsd_fill(exporter.lines, family, batch.cursor, batch.snapshot, next, range.last)
     if code < 0 then give_up "out of memory" end
-    exporter:name_too_long(range.definition)
+    exporter:look_for_too_long(range.definition)
     if next[0] > first then
       self.packed[#self.packed + 1] = { first, next[0] }
       first = next[0]

@@ -60,6 +60,7 @@ function M.new(exporter, events, yields)
     size = ffi.new "uint32_t[1]",
     totals = ffi.new "chalk_statsd_raw_totals",
     dropped = 0,
+    too_long = 0,
     busy = false, -- packets are being sent
     yields = yields,
   }, Raw)
@@ -97,11 +98,20 @@ function Raw:count()
   return self.totals
 end
 
+function Raw:name_too_long()
+  repeat
+    local number = C.chalk_statsd_raw_long(self.queue)
+    local definition = number >= 0 and view.definition(self.events.segment, number)
+    if definition then self.exporter:name_too_long(definition) end
+  until number < 0
+end
+
 function Raw:note_dropped()
   local totals = self:count()
-  local dropped = tonumber(totals.dropped + totals.too_long)
+  local dropped, too_long = tonumber(totals.dropped + totals.too_long), tonumber(totals.too_long)
   self.events:dropped("queue", dropped - self.dropped)
-  self.dropped = dropped
+  if too_long > self.too_long then self:name_too_long() end
+  self.dropped, self.too_long = dropped, too_long
 end
 
 -- How many packets there are to be sent; one that has room only with `partial`.
