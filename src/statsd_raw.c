@@ -30,7 +30,7 @@ typedef struct sampling {
   const chalk_statsd_family *family; /* NULL: they are not */
   uint32_t generation;               /* of its overflow series */
   bool is_known;
-  bool has_long; /* a line of it that was too long, not told yet */
+  bool has_long;   /* a line of it that was too long, not told yet */
   double rate;     /* how probably */
   double fraction; /* of those that stand for `more` */
   char less[RATE], more[RATE];
