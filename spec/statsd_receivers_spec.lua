@@ -1,63 +1,18 @@
---- Real servers take what the StatsD exporter sends: Etsy's statsd and Prometheus's statsd_exporter, which
---- tools/receivers installs, and have the totals that were recorded. Everything is on loopback.
+--- Real servers take what the StatsD exporter sends: Etsy's statsd and Prometheus's statsd_exporter, and have the totals
+--- that were recorded. Everything is on loopback.
 
 package.path = "spec/?.lua;" .. package.path
 
 local chalk = require("chalk")
-local collect = require("support.collect")
-local examples = require("support.examples")
 local files = require("support.files")
 local log = require("chalk.log")
-local uv = require("luv")
+local servers = require("support.statsd_servers")
 local wait = require("support.wait")
-local web = require("demo.web")
 
-local child = examples.child
 local SECONDS = 30
 
-local function installed()
-  local pipe, found = io.popen("env -u LD_PRELOAD tools/receivers 2>/dev/null"), {}
-  for line in pipe:lines() do
-    local name, path = line:match("^(%S+) (.+)$")
-    if name then found[name] = path end
-  end
-  pipe:close()
-  return found
-end
-
--- Nothing else may have it: the receivers bind it right after.
-local function free_udp_port()
-  local socket = uv.new_udp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run("nowait")
-  return port
-end
-
--- What a server's admin port answers to a command, up to END.
-local function ask(port, command)
-  local socket, text, over = uv.new_tcp(), "", false
-  socket:connect("127.0.0.1", port, function(refused)
-    if refused then
-      over = true
-      return
-    end
-    socket:read_start(function(_, data)
-      text = text .. (data or "")
-      over = not data or text:find("END", 1, true) ~= nil
-    end)
-    socket:write(command .. "\n")
-  end)
-  child.wait(function() return over end, 5)
-  socket:close()
-  uv.run("nowait")
-  return text
-end
-
 describe("a real statsd server", function()
-  local receivers = installed()
-  local client, process, said
+  local client, server, said
   local write = log.write
 
   before_each(function()
@@ -67,14 +22,17 @@ describe("a real statsd server", function()
 
   after_each(function()
     if client then client:shutdown() end
-    if process then process:stop() end
-    client, process = nil, nil
+    if server then server:stop() end
+    client, server = nil, nil
     log.write = write
     files.clean()
   end)
 
-  -- A sanitizer's runtime that is preloaded into LuaJIT is no matter of theirs.
-  local function spawn(...) process = child.spawn(child.find("env"), { "-u", "LD_PRELOAD", ... }) end
+  -- A client that sends to the server.
+  local function start(options)
+    options.address = server.address
+    client = chalk.new({ driver = "manual", flush_interval = 3600, exporters = { chalk.exporter.statsd(options) } })
+  end
 
   -- Flushes until the server has it all; what it refused at its start comes again.
   local function flush_until(condition)
@@ -85,30 +43,24 @@ describe("a real statsd server", function()
   end
 
   local function missing(name)
-    if receivers[name] then return false end
-    pending(name .. " is not installed: tools/receivers says why")
-    return true
+    local message = servers.missing(name)
+    if message then pending(message) end
+    return message ~= nil
+  end
+
+  -- The values that Etsy's has of a timer.
+  local function timer_of(name)
+    local sum, n = 0, 0
+    for value in (server:ask("timers"):match(("'%s': %%[(.-)%%]"):format(name)) or ""):gmatch("[%d.]+") do
+      sum, n = sum + tonumber(value), n + 1
+    end
+    return sum, n
   end
 
   it("of Etsy's has the same counts, gauges and timers", function()
     if missing("etsy") then return end
-    local port, admin = free_udp_port(), web.free_port()
-    local config = files.make(([[{ address: "127.0.0.1", port: %d, mgmt_address: "127.0.0.1", mgmt_port: %d,
-      backends: ["./backends/console"], flushInterval: 3600000, prefixStats: "own" }]]):format(port, admin))
-    spawn(child.find("node"), receivers.etsy, config)
-    wait.till(function() return ask(admin, "health"):find("up", 1, true) or ask(admin, "counters") ~= "" end, SECONDS)
-    client = chalk.new({
-      driver = "manual",
-      flush_interval = 3600,
-      exporters = {
-        chalk.exporter.statsd({
-          address = "127.0.0.1:" .. port,
-          dialect = "statsd",
-          namespace = "app",
-          histograms = "timing",
-        }),
-      },
-    })
+    server = servers.etsy()
+    start({ dialect = "statsd", namespace = "app", histograms = "timing" })
     local hits = client:count("hits", { tags = { "uri" } })
     local open = client:gauge("open", { tags = { "place" } })
     local lat = client:histogram("lat", { unit = "seconds", tags = { "uri" } })
@@ -122,10 +74,10 @@ describe("a real statsd server", function()
       end
     end
     tell(1000)
-    flush_until(function() return ask(admin, "gauges"):find("'app.open.p5'", 1, true) end)
+    flush_until(function() return server:ask("gauges"):find("'app.open.p5'", 1, true) end)
     tell(7)
-    flush_until(function() return ask(admin, "gauges"):find("'app.open.p2': 14", 1, true) end)
-    local counters, gauges, timers = ask(admin, "counters"), ask(admin, "gauges"), ask(admin, "timers")
+    flush_until(function() return server:ask("gauges"):find("'app.open.p2': 14", 1, true) end)
+    local counters, gauges = server:ask("counters"), server:ask("gauges")
     for i = 1, 5 do
       local key = ("'app.hits._p%d_c': %d"):format(i, i * 1007)
       assert.truthy(counters:find(key .. "[,\n ]"), counters)
@@ -133,39 +85,32 @@ describe("a real statsd server", function()
       assert.truthy(gauges:find(("'app.open.p%d': %s"):format(i, value):gsub("[%-.]", "%%%0") .. "[,\n ]"), gauges)
     end
     assert.truthy(counters:find("'own.bad_lines_seen': 0", 1, true), counters)
-    local sum, n = 0, 0
-    for value in timers:match("'app.lat._x_y': %[(.-)%]"):gmatch("[%d.]+") do
-      sum, n = sum + tonumber(value), n + 1
-    end
+    local sum, n = timer_of("app.lat._x_y")
     assert.equal(80, n)
     assert.near(2 * 820, sum, 2)
+  end)
+
+  it("of Etsy's has each raw value as it was recorded", function()
+    if missing("etsy") then return end
+    server = servers.etsy()
+    start({ dialect = "statsd", namespace = "app", histograms = "raw" })
+    local lat = client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with("/x.y")
+    local sum = 0
+    -- Its answers have the first hundred of a list.
+    for i = 1, 90 do
+      lat:record(i / 1024)
+      sum = sum + i * 1000 / 1024
+    end
+    flush_until(function() return select(2, timer_of("app.lat._x_y")) == 90 end)
+    assert.near(sum, (timer_of("app.lat._x_y")), 1e-9)
+    assert.truthy(server:ask("counters"):find("'own.bad_lines_seen': 0", 1, true))
   end)
 
   for _, kind in ipairs({ "udp", "unixgram" }) do
     it("of Prometheus's, over " .. kind .. ", has the same values, counts and quantiles by tags", function()
       if missing("exporter") then return end
-      local port, pages, path = free_udp_port(), web.free_port(), files.name()
-      local is_udp = kind == "udp"
-      spawn(receivers.exporter, "--statsd.listen-tcp=", "--log.level=warn",
-        "--statsd.listen-udp=" .. (is_udp and "127.0.0.1:" .. port or ""),
-        "--statsd.listen-unixgram=" .. (is_udp and "" or path), "--web.listen-address=127.0.0.1:" .. pages)
-      local function page()
-        local ok, response = pcall(examples.get, pages, "/metrics")
-        return ok and response.body or ""
-      end
-      wait.till(function() return page():find("statsd_exporter_lines_total", 1, true) end, SECONDS)
-      client = chalk.new({
-        driver = "manual",
-        flush_interval = 3600,
-        exporters = {
-          chalk.exporter.statsd({
-            address = is_udp and "127.0.0.1:" .. port or "unixgram://" .. path,
-            container_id = false,
-            relative_gauges = true,
-            global_tags = { env = "prod" },
-          }),
-        },
-      })
+      server = servers.exporter(kind)
+      start({ container_id = false, relative_gauges = true, global_tags = { env = "prod" } })
       local hits = client:count("hits", { tags = { "uri" } })
       local open = client:gauge("open")
       local lat = client:histogram("lat", { tags = { "uri" } }):with("/x")
@@ -181,7 +126,7 @@ describe("a real statsd server", function()
       end
       local found
       flush_until(function()
-        found = collect.samples(page())
+        found = server:samples()
         return found['lat_count{env="prod",uri="/x"}'] == 1500 and found['open{env="prod"}'] == -3
       end)
       for i = 1, 50 do
@@ -199,4 +144,29 @@ describe("a real statsd server", function()
       end
     end)
   end
+
+  it("of Prometheus's has all raw values, and of a sample as many as were recorded", function()
+    if missing("exporter") then return end
+    server = servers.exporter("unixgram")
+    local rules = { { match = "full", name = "some", sample_rate = 0.3 } }
+    start({ container_id = false, histograms = "raw", per_metric = rules })
+    local all, some = client:histogram("all", { tags = { "uri" } }):with("/x"), client:histogram("some")
+    local N, sum = 20000, 0
+    for i = 1, N do
+      all:record(i / 1024)
+      some:record(i)
+      sum = sum + i / 1024
+    end
+    local found
+    flush_until(function()
+      found = server:samples()
+      return found['all_count{uri="/x"}'] == N
+    end)
+    -- The variance of what a value stands for is 2.4: nothing, 3 or 4.
+    assert.near(N, found.some_count, 6 * math.sqrt(N * 2.4))
+    assert.near(sum, found['all_sum{uri="/x"}'], 1e-6 * sum)
+    for id, value in pairs(found) do
+      if id:find("error", 1, true) and id:find("^statsd_exporter") then assert.equal(0, value, id) end
+    end
+  end)
 end)
