@@ -22,8 +22,8 @@ static uint32_t switch_for(uint32_t kinds, uint32_t events) {
   return kinds & KINDS ? (kinds & KINDS) | log << SIZE_AT : 0;
 }
 
-void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int widen) {
-  if (!widen && role_is_lost(g)) return;
+/* Whether it was changed. */
+static bool change(chalk_segment *g, uint32_t kinds, uint32_t events, bool widen) {
   uint32_t old = atomic_load(&g->head->tap), new, clock = ticks_are_steady() ? STEADY : 0;
   do {
     new = switch_for(kinds, events);
@@ -32,10 +32,18 @@ void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int wid
       new = ((old | new) & KINDS) | (larger >> SIZE_AT << SIZE_AT);
     }
     if (new) new |= old ? (old & STEADY) : clock;
-    if (new == old) return;
+    if (new == old) return false;
   } while (!atomic_compare_exchange_weak(&g->head->tap, &old, new));
-  segment_epoch_move(g);
+  return true;
 }
+
+void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int widen) {
+  if (!widen && !role_enter(g)) return; /* it is its successor's, after a stop */
+  if (change(g, kinds, events, widen)) segment_epoch_move(g);
+  if (!widen) role_leave(g);
+}
+
+uint32_t chalk_tap_passes(chalk_segment *g) { return atomic_load(&g->head->tap_pass); }
 
 uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) & KINDS; }
 
@@ -96,6 +104,7 @@ void tap_ready(chalk_writer *w) {
 /* Stores an event; `limit` is how many may have been stored before it has to be asked how many were taken. */
 static inline void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s, uint32_t verb, double v) {
   uint32_t tap = atomic_load_explicit(&s->writer->segment->head->tap, memory_order_relaxed);
+  if (tap == 0) return; /* nobody reads it any more, and the clock is not known */
   uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
   if (head >= *limit) {
     *limit = atomic_load_explicit(&r->tail, memory_order_acquire) + r->size;
@@ -150,7 +159,7 @@ struct chalk_tap {
   uint64_t lost;             /* of the header's, told */
   uint64_t dropped[WRITERS]; /* of each slot, told */
   ticks_scale clock;
-  uint64_t missed; /* overwritten before they were read, by a reader that went on after a stop */
+  uint64_t missed; /* overwritten before they were read, by a reader that went on after a stop; of rings that left */
   source sources[WRITERS];
   chalk_event events[CHALK_TAP_BATCH];
 };
@@ -229,9 +238,7 @@ const chalk_event *chalk_tap_events(const chalk_tap *t) { return t->events; }
 
 uint64_t chalk_tap_dropped(chalk_tap *t) {
   chalk_segment *g = t->segment;
-  uint64_t n = t->missed, lost = atomic_load(&g->head->tap_lost);
-  t->missed = 0;
-  n += lost - t->lost;
+  uint64_t lost = atomic_load(&g->head->tap_lost), n = lost - t->lost;
   t->lost = lost;
   for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
     tap_ring *r = ring_in(g, i);
@@ -240,6 +247,8 @@ uint64_t chalk_tap_dropped(chalk_tap *t) {
     n += dropped - t->dropped[i];
     t->dropped[i] = dropped;
   }
+  n += t->missed;
+  t->missed = 0;
   return n;
 }
 
