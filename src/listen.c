@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -52,10 +53,20 @@ static void note_copy(int fd) {
   }
 }
 
+/*
+ * Closes it, but for its number: an event loop that came with the fork may be about to watch it, and libuv aborts where
+ * that fails. What takes its place is never ready.
+ */
+static void blind(int fd) {
+  int nothing = eventfd(0, EFD_CLOEXEC);
+  if (nothing < 0 || dup3(nothing, fd, O_CLOEXEC) < 0) close(fd);
+  if (nothing >= 0) close(nothing);
+}
+
 static void in_child(void) {
   if (inherit_is_on()) return;
   for (int i = 0; i < COPIES; i++) {
-    if (copies[i].socket && is_socket(copies[i].fd, copies[i].socket)) close(copies[i].fd);
+    if (copies[i].socket && is_socket(copies[i].fd, copies[i].socket)) blind(copies[i].fd);
     copies[i].socket = 0;
   }
   for (listener *l = listeners; l; l = l->next) {
