@@ -320,6 +320,7 @@ typedef struct chalk_event {
 } chalk_event;
 void chalk_tap_switch(chalk_segment *segment, uint32_t kinds, uint32_t events, int widen);
 uint32_t chalk_tap_kinds(chalk_segment *segment);
+uint32_t chalk_tap_passes(chalk_segment *segment); /* how often the rings were read */
 /* The reader's side: only the holder, one at a time. `keep`: with what is in the rings already. */
 chalk_tap *chalk_tap_open(chalk_segment *segment, int keep, char *message);
 void chalk_tap_close(chalk_tap *tap);
@@ -347,6 +348,7 @@ typedef struct chalk_stream_metric {
 chalk_stream *chalk_stream_new(chalk_segment *segment, uint32_t most, int listener); /* which is closed with it */
 void chalk_stream_free(chalk_stream *stream);
 int chalk_stream_define(chalk_stream *stream, uint32_t metric, const chalk_stream_metric *definition);
+int chalk_stream_knows(const chalk_stream *stream, uint32_t metric); /* 1: it is defined, and no other since */
 /*
  * Takes the n events that were read last, and sends them. A metric's number: it has to be defined, or its event passed
  * over, and the call made again; -1: that was all.

@@ -93,10 +93,9 @@ struct chalk_stream {
 
 static chalk_stream *streams;
 
-/* The parent's clients are none of a forked child's. */
+/* The parent's clients are none of a forked child's. Its listener is listen.c's to close. */
 static void in_child(void) {
   for (chalk_stream *k = streams; k; k = k->other) {
-    if (k->listener >= 0) close(k->listener);
     k->listener = -1;
     for (uint32_t i = 0; i < CLIENTS; i++) {
       if (k->clients[i].fd >= 0) close(k->clients[i].fd);
@@ -240,6 +239,8 @@ static const told_metric *metric_of(const chalk_stream *k, uint32_t number) {
   const told_metric *m = place ? &k->metrics[place - 1] : NULL;
   return m && m->generation == generation_of(k->segment, number) ? m : NULL;
 }
+
+int chalk_stream_knows(const chalk_stream *k, uint32_t metric) { return metric_of(k, metric) != NULL; }
 
 /* Series */
 
@@ -403,6 +404,7 @@ static void serve_all(chalk_stream *k) {
     if (!c->is_broken && c->next < first) first = c->next;
   }
   if (first > k->log.first) stream_log_drop(&k->log, first);
+  stream_log_trim(&k->log);
 }
 
 void chalk_stream_send(chalk_stream *k) {
@@ -468,9 +470,10 @@ int chalk_stream_accept(chalk_stream *k) {
 void chalk_stream_close(chalk_stream *k, uint32_t i) {
   client *c = &k->clients[i];
   if (i >= CLIENTS || c->fd < 0) return;
-  close(c->fd);
+  int fd = c->fd;
   drop_rest(c);
-  *c = (client){.fd = -1};
+  *c = (client){.fd = -1}; /* before the number is another file's: a fork of another thread closes what stands here */
+  close(fd);
 }
 
 /* Nothing that a client may say has a meaning; it may end, though. */

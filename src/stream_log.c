@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_ROOM = 65536, FIRST_SLOTS = 1024 };
+enum { FIRST_ROOM = 65536, FIRST_SLOTS = 1024, KEPT_ROOM = 1 << 20, MUCH_MORE = 16 };
 
 void stream_log_free(stream_log *l) {
   uint64_t most = l->most;
@@ -61,6 +61,7 @@ bool stream_log_add(stream_log *l, const char *message, size_t n) {
   if (!grow_ends(l) || !grow_bytes(l, l->end - l->start + n)) return false;
   put(l, message, n);
   l->end += n;
+  if (l->end - l->start > l->peak) l->peak = l->end - l->start;
   l->ends[l->next++ & (l->slots - 1)] = l->end;
   return true;
 }
@@ -68,6 +69,17 @@ bool stream_log_add(stream_log *l, const char *message, size_t n) {
 void stream_log_drop(stream_log *l, uint64_t number) {
   l->start = start_of(l, number);
   l->first = number;
+}
+
+void stream_log_trim(stream_log *l) {
+  if (l->first != l->next || l->peak == 0) return;
+  bool is_much = l->room > KEPT_ROOM && l->room / MUCH_MORE > l->peak;
+  l->peak = 0;
+  if (!is_much) return;
+  free(l->bytes);
+  free(l->ends);
+  l->bytes = NULL, l->ends = NULL;
+  l->room = l->slots = 0;
 }
 
 int stream_log_read(const stream_log *l, uint64_t number, size_t most, struct iovec *parts) {

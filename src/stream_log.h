@@ -18,6 +18,7 @@ typedef struct stream_log {
   uint64_t start, end;  /* bytes ever dropped, and ever added */
   uint64_t first, next; /* the number of the oldest message, and of the one to come */
   uint64_t most;        /* messages */
+  uint64_t peak;        /* of the bytes in it, since it was empty last */
 } stream_log;
 
 void stream_log_free(stream_log *l);
@@ -27,6 +28,9 @@ bool stream_log_add(stream_log *l, const char *message, size_t n);
 static inline bool stream_log_is_full(const stream_log *l) { return l->next - l->first >= l->most; }
 /* Drops all messages before this one. */
 void stream_log_drop(stream_log *l, uint64_t number);
+
+/* When it is empty: gives back room that was needed once, and is much more than what is needed now. */
+void stream_log_trim(stream_log *l);
 
 /* The bytes from a message on, at most `most`, in up to two parts; how many parts. */
 int stream_log_read(const stream_log *l, uint64_t number, size_t most, struct iovec *parts);

@@ -13,6 +13,7 @@ local C = core.C
 local M = {}
 
 local BATCHES = 64 -- at most in one go: writers may be as fast as this
+local ABANDONED = 60 -- seconds without a reader after which a tap that another process switched on is switched off
 
 ---@class chalk.Subscription
 ---@field kinds string[] "count", "gauge", "histogram"
@@ -92,11 +93,22 @@ function Events:unsubscribe(subscription)
   if self.holding then switch(self) end
 end
 
---- The role was taken: the tap is on for what is subscribed to here, and nothing else.
-function Events:hold()
+-- Whether another process may be reading, when it has the role.
+local function is_read(self)
+  local passes, now = C.chalk_tap_passes(self.segment), C.chalk_now()
+  if passes ~= self.passes then
+    self.passes, self.passed_at = passes, now
+  end
+  return now - self.passed_at < ABANDONED
+end
+
+--- The role was taken: the tap is on for what is subscribed to here, and nothing else; but of a role that is taken by
+--- turns, who subscribes to nothing leaves the others theirs.
+---@param lasting boolean?
+function Events:hold(lasting)
   self.holding = true
   if self.list[1] and not self.tap then open(self, true) end
-  switch(self)
+  if self.list[1] or not (lasting and is_read(self)) then switch(self) end
 end
 
 --- The role is given back. `lasting`: to be taken again.
@@ -110,6 +122,12 @@ end
 function Events:forked()
   self:close()
   self.holding = false
+end
+
+--- The VM is closing, and the tap is freed already: the last events are for another one.
+function Events:forsake()
+  self.tap = nil
+  if self.holding and self.list[1] then open(self, true) end
 end
 
 local function hand_out(self, n)

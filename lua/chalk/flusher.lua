@@ -134,6 +134,7 @@ local function serve(self, job)
   local server, message = open_server(self, job)
   job.server, job.refusals = server, server and 0 or (job.refusals or 0) + 1
   if job.refusals > REFUSALS then self:complain(job, message) end
+  if server and self.on_change then self.on_change() end
 end
 
 --- Takes the role if it is free. True while this flusher has it.
@@ -142,7 +143,7 @@ function Flusher:hold()
   if not self.holding and C.chalk_hold(self.segment, self.generation) == 1 then
     self.holding = true
     open_cursors(self)
-    self.events:hold()
+    self.events:hold(self.lasting)
   end
   return self.holding
 end
@@ -184,6 +185,7 @@ function Flusher:forsake()
     job.running, job.waiting, job.cursor = nil, nil, nil
   end
   if self.holding then open_cursors(self) end
+  self.events:forsake()
 end
 
 function Flusher:drain(server)
@@ -343,7 +345,7 @@ function Flusher:flush(done, blocking)
   local function over()
     self.client.own.flush:record(C.chalk_now() - started)
     C.chalk_flush_done(self.segment, ticket)
-    if self.on_flush then self.on_flush() end
+    if self.on_change then self.on_change() end
     if done then done() end
   end
   self.client:note_state()

@@ -3,7 +3,7 @@
 --
 -- lua_close runs the finalizers of cdata, then those of userdata from the youngest on. So when the driver's comes,
 -- cursors and snapshots are gone, and so is every luv handle that is younger: the finalizer is made anew after each
--- flush, to be younger than what the exporters made.
+-- flush, and when an exporter begins to serve, to be younger than what the exporters made.
 
 local core = require "chalk.core"
 
@@ -47,7 +47,7 @@ end
 function M.add(driver)
   wrap()
   drivers[driver] = true
-  driver.flusher.on_flush = function() M.renew(driver) end
+  driver.flusher.on_change = function() M.renew(driver) end
   M.renew(driver)
 end
 

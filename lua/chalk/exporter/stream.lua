@@ -104,25 +104,22 @@ function Exporter:serve(fd, context)
   local size = self.options.buffer_size or 0
   local stream = C.chalk_stream_new(context.client.segment, size, fd)
   if stream == nil then error("out of memory", 0) end
-  local function free()
-    if stream then C.chalk_stream_free(stream) end
-    stream = nil
-  end
   local server = setmetatable({
     stream = stream,
-    free = free,
     events = context.events,
     segment = context.client.segment,
     gauge = context.client.own.stream_clients:with(context.name),
     options = self.options,
     clients = 0,
-    -- Not ffi.gc: a VM's end calls those before its finalizers, which may flush.
-    guard = core.finalizer(free),
   }, Server)
+  -- Not ffi.gc: a VM's end calls those before its finalizers, which may flush.
+  server.guard = core.finalizer(function() server:free() end)
   server.subscription = {
     kinds = KINDS,
     events = size == 0 and C.CHALK_TAP_MOST or size,
-    take = function(tap, n) return server:take(tap, n) end,
+    take = function(tap, n)
+      if not server.closed then server:take(tap, n) end
+    end,
   }
   server.gauge:set(0)
   if context.uv then server:watch(context.uv, fd, context.log) end
@@ -165,7 +162,7 @@ end
 -- A client learns of all metrics before anything of them comes.
 function Server:define_all()
   for number = 0, C.chalk_metric_top(self.segment) - 1 do
-    self:define(number)
+    if C.chalk_stream_knows(self.stream, number) == 0 then self:define(number) end
   end
 end
 
@@ -178,15 +175,16 @@ function Server:take(tap, n)
 end
 
 function Server:accept()
+  local before = self.clients
   for _ = 1, ACCEPTS do
     local code = C.chalk_stream_accept(self.stream)
     if code < 0 then
       if not PASSING[-code] then self:rest(-code) end
       break
     end
-    if self.clients == 0 then self:define_all() end
     self.clients = self.clients + 1
   end
+  if self.clients > before then self:define_all() end
 end
 
 -- The tap is on while there are clients.
@@ -221,10 +219,22 @@ function Server:turn()
   self.events:dropped("client", tonumber(C.chalk_stream_dropped(self.stream, 1)))
 end
 
+function Server:free()
+  self.closed = true
+  if self.stream then C.chalk_stream_free(self.stream) end
+  self.stream = nil
+end
+
+-- Events are for others from now on.
+function Server:leave()
+  if self.subscribed then self.events:unsubscribe(self.subscription) end
+  self.subscribed = false
+end
+
 --- In a forked child: sockets and loop are the parent's.
 function Server:forked()
-  self.closed = true
-  self.free()
+  self:leave()
+  self:free()
 end
 
 --- Ends: clients are let go, and find whoever has the role now at the same address.
@@ -234,10 +244,9 @@ function Server:close()
   for _, handle in ipairs { self.poll, self.timer, self.pause } do
     pcall(handle.close, handle) -- at the end of a VM it may have been collected
   end
-  if self.subscribed then self.events:unsubscribe(self.subscription) end
-  self.subscribed = false
+  self:leave()
   self.gauge:set(0)
-  self.free()
+  self:free()
 end
 
 Server.drain = Server.close

@@ -1,0 +1,148 @@
+/* A client of the event stream, for the tests of the core: its socket, and its bytes read by hand. */
+#ifndef TEST_STREAM_READER_H
+#define TEST_STREAM_READER_H
+
+#define bind socket_bind /* common.h has another one */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#undef bind
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "common.h"
+
+/* What a client has received, read by hand. */
+typedef struct reader {
+  int fd;
+  uint8_t *bytes;
+  size_t size, at, room;
+  uint32_t metadata, metrics;
+  bool ended;
+} reader;
+
+/* Connects to a port of loopback; `room`: how much the kernel keeps for it, 0 for the usual. */
+static inline reader open_reader(uint16_t port, int room) {
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  reader r = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .room = 1 << 20};
+  if (room) setsockopt(r.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+  assert_int_equal(connect(r.fd, (struct sockaddr *)&a, sizeof a), 0);
+  fcntl(r.fd, F_SETFL, O_NONBLOCK);
+  r.bytes = malloc(r.room);
+  return r;
+}
+
+static inline void close_reader(reader *r) {
+  if (r->fd >= 0) close(r->fd);
+  free(r->bytes);
+}
+
+/* Reads at most so many bytes of what has arrived; how many. */
+static inline size_t receive(reader *r, size_t most) {
+  memmove(r->bytes, r->bytes + r->at, r->size - r->at);
+  r->size -= r->at, r->at = 0;
+  if (most > r->room - r->size) most = r->room - r->size;
+  ssize_t n = recv(r->fd, r->bytes + r->size, most, 0);
+  r->ended = n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK);
+  r->size += n > 0 ? (size_t)n : 0;
+  return n > 0 ? (size_t)n : 0;
+}
+
+static inline uint64_t varint(const uint8_t **p, const uint8_t *end) {
+  uint64_t v = 0;
+  for (int shift = 0;; shift += 7) {
+    assert_true(*p < end && shift < 70);
+    v |= (uint64_t)(**p & 127) << shift;
+    if (*(*p)++ < 128) return v;
+  }
+}
+
+/* A field of bytes; NULL when another one stands there. */
+static inline const uint8_t *bytes_of(const uint8_t **p, const uint8_t *end, uint8_t tag, size_t *n) {
+  if (*p >= end || **p != tag) return NULL;
+  ++*p;
+  *n = varint(p, end);
+  assert_true(*n <= (size_t)(end - *p));
+  *p += *n;
+  return *p - *n;
+}
+
+typedef struct event {
+  bool is_metadata;
+  char name[16], unit[16], description[16], value[64];
+  uint64_t type, seconds, nanos;
+  uint8_t operation;
+  double number;
+} event;
+
+/* Copies such a field; whether it is there. */
+static inline bool text_of(const uint8_t **p, const uint8_t *end, uint8_t tag, char *to, size_t room) {
+  size_t n;
+  const uint8_t *from = bytes_of(p, end, tag, &n);
+  if (!from) return false;
+  assert_true(n < room);
+  memcpy(to, from, n);
+  to[n] = 0;
+  return true;
+}
+
+static inline void read_metadata(event *e, const uint8_t *p, const uint8_t *end) {
+  assert_true(text_of(&p, end, 0x0a, e->name, sizeof e->name));
+  assert_int_equal(*p++, 0x10);
+  e->type = varint(&p, end);
+  text_of(&p, end, 0x1a, e->unit, sizeof e->unit);
+  assert_true(text_of(&p, end, 0x22, e->description, sizeof e->description));
+  assert_ptr_equal(p, end);
+}
+
+static inline void read_metric(event *e, const uint8_t *p, const uint8_t *end) {
+  size_t n;
+  char key[8];
+  assert_true(text_of(&p, end, 0x0a, e->name, sizeof e->name));
+  const uint8_t *time = bytes_of(&p, end, 0x12, &n), *time_end = p, *label;
+  assert_non_null(time);
+  assert_int_equal(*time++, 0x08);
+  e->seconds = varint(&time, time_end);
+  assert_int_equal(*time++, 0x10);
+  e->nanos = varint(&time, time_end);
+  assert_ptr_equal(time, time_end);
+  for (int i = 0; (label = bytes_of(&p, end, 0x1a, &n)); i++) {
+    const uint8_t *label_end = p, *at = label;
+    assert_true(text_of(&at, label_end, 0x0a, key, sizeof key));
+    assert_string_equal(key, i == 0 ? "env" : "a");
+    assert_true(text_of(&at, label_end, 0x12, e->value, sizeof e->value));
+    assert_ptr_equal(at, label_end);
+    assert_true(i < 2 && (i == 1 || strcmp(e->value, "test") == 0));
+  }
+  e->operation = *p++;
+  if (e->operation == 0x20) {
+    e->number = (double)varint(&p, end);
+  } else {
+    assert_int_equal(end - p, 8);
+    memcpy(&e->number, p, 8), p += 8;
+  }
+  assert_ptr_equal(p, end);
+}
+
+/* The next event that is here as a whole. */
+static inline bool next_event(reader *r, event *e) {
+  const uint8_t *p = r->bytes + r->at, *end = r->bytes + r->size;
+  const uint8_t *last = p;
+  while (last<end && * last> 127) last++;
+  if (last == end) return false;
+  uint64_t n = varint(&p, end);
+  if (n > (uint64_t)(end - p)) return false;
+  *e = (event){.is_metadata = *p == 0x0a};
+  r->at = (size_t)(p - r->bytes) + n;
+  end = p + n;
+  size_t size;
+  const uint8_t *body = bytes_of(&p, end, e->is_metadata ? 0x0a : 0x12, &size);
+  assert_non_null(body);
+  assert_ptr_equal(p, end);
+  e->is_metadata ? read_metadata(e, body, p) : read_metric(e, body, p);
+  e->is_metadata ? r->metadata++ : r->metrics++;
+  return true;
+}
+
+#endif
