@@ -165,8 +165,10 @@ struct chalk_tap {
 };
 
 /* Frees what a writer has left for a larger one. */
-static void ring_free_old(chalk_segment *g, slot *l) {
-  uint64_t offset = atomic_load(&l->ring_old);
+static void ring_free_old(chalk_tap *t, uint32_t number) {
+  chalk_segment *g = t->segment;
+  slot *l = &g->slots[number];
+  uint64_t offset = atomic_load_explicit(&l->ring_old, memory_order_acquire);
   tap_ring *r = ring_at(g, offset);
   if (!offset) return;
   atomic_store(&l->ring_old, 0);
