@@ -180,6 +180,15 @@ function M.listener(client)
   return client.listener_name or client.name or ("private " .. tostring(core.ffi.cast("uintptr_t", client.segment)))
 end
 
+--- Closes what specs listen at, at their client's end.
+---@param client table
+---@param list table[] specs
+function M.unlisten(client, list)
+  for _, one in ipairs(list) do
+    if one.listen then C.chalk_unlisten(M.listener(client), one.listen) end
+  end
+end
+
 --- How the first Prometheus exporter is configured; without one, as such an exporter would be.
 ---@param options table
 ---@return table

@@ -207,14 +207,18 @@ function Flusher:is_draining()
   return false
 end
 
+local function drain_servers(self)
+  for _, job in ipairs(self.jobs) do
+    if job.server then self:drain(job.server) end
+    job.server = nil
+  end
+end
+
 --- Gives the role back. Scrapes under way are answered all the same, while the loop turns.
 function Flusher:release()
   if not self.holding then return end
+  if not self.lasting then drain_servers(self) end
   for _, job in ipairs(self.jobs) do
-    if job.server and not self.lasting then
-      self:drain(job.server)
-      job.server = nil
-    end
     if job.running then job.running.batch:finish() end
     job.cursor = nil
   end
@@ -425,8 +429,12 @@ function Flusher:close()
       if not ok then self:complain(job, message) end
     end
   end
-  self.lasting = false
+  if self.lasting then
+    self.lasting = false
+    self:hold() -- to give it back for good
+  end
   self:release()
+  drain_servers(self)
 end
 
 return M

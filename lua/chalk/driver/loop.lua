@@ -2,6 +2,7 @@
 
 local core = require "chalk.core"
 local exits = require "chalk.driver.exits"
+local exporters = require "chalk.exporters"
 local flushers = require "chalk.flusher"
 local log = require "chalk.log"
 local luv = require "chalk.driver.luv"
@@ -23,7 +24,7 @@ function M.start(client, config)
   local uv, message = luv.load()
   if not uv then error("the loop driver needs luv: " .. message, 0) end
   config.uv = uv
-  local self = setmetatable({ uv = uv, flusher = flushers.new(client, config) }, Driver)
+  local self = setmetatable({ uv = uv, config = config, flusher = flushers.new(client, config) }, Driver)
   self.timer = uv.new_timer()
   self.timer:start(TURN, TURN, function()
     local ok, problem = xpcall(self.flusher.turn, debug.traceback, self.flusher)
@@ -84,6 +85,7 @@ function Driver:close(timeout)
   self.flusher = nil
   flusher:close()
   flusher:close_servers()
+  exporters.unlisten(flusher.client, self.config.exporters)
   self:close_timer()
   return ok, message
 end

@@ -2,6 +2,7 @@
 
 local core = require "chalk.core"
 local exits = require "chalk.driver.exits"
+local exporters = require "chalk.exporters"
 local flushers = require "chalk.flusher"
 local luv = require "chalk.driver.luv"
 local wait = require "chalk.driver.wait"
@@ -22,7 +23,7 @@ function M.start(client, config)
   config.lasting = true
   -- luv is for exporters that yield; it has to be older than the finalizer that flushes last.
   local uv = luv.load()
-  local self = setmetatable({ flusher = flushers.new(client, config), uv = uv }, Driver)
+  local self = setmetatable({ flusher = flushers.new(client, config), config = config, uv = uv }, Driver)
   for _, job in ipairs(self.flusher.jobs) do
     if job.exporter.handler and job.listen then
       error("the manual driver has no loop to listen with: use the thread or the loop driver", 0)
@@ -82,6 +83,7 @@ function Driver:close(timeout)
   self.flusher = nil
   flusher:close()
   flusher:close_servers()
+  exporters.unlisten(flusher.client, self.config.exporters)
   if self.uv and not self.is_child then wait.settle(self.uv) end
   return ok, message
 end

@@ -130,9 +130,7 @@ function Driver:close(timeout)
     return nil, "the last flush did not end in time"
   end
   C.chalk_thread_free(thread)
-  for _, spec in ipairs(self.config.exporters) do
-    if spec.listen then C.chalk_unlisten(exporters.listener(self.client), spec.listen) end
-  end
+  exporters.unlisten(self.client, self.config.exporters)
   return true
 end
 
