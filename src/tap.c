@@ -159,15 +159,13 @@ struct chalk_tap {
   uint64_t lost;             /* of the header's, told */
   uint64_t dropped[WRITERS]; /* of each slot, told */
   ticks_scale clock;
-  uint64_t missed; /* overwritten before they were read, by a reader that went on after a stop; of rings that left */
+  uint64_t missed; /* overwritten before they were read, by a reader that went on after a stop */
   source sources[WRITERS];
   chalk_event events[CHALK_TAP_BATCH];
 };
 
 /* Frees what a writer has left for a larger one. */
-static void ring_free_old(chalk_tap *t, uint32_t number) {
-  chalk_segment *g = t->segment;
-  slot *l = &g->slots[number];
+static void ring_free_old(chalk_segment *g, slot *l) {
   uint64_t offset = atomic_load_explicit(&l->ring_old, memory_order_acquire);
   tap_ring *r = ring_at(g, offset);
   if (!offset) return;
