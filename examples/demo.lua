@@ -240,6 +240,21 @@ end
 
 -- Running
 
+-- What the service counted, by a scrape and by itself, once nothing is under way: neither in it, nor at its sockets,
+-- where a client that has ended may have left something.
+local function settled_state(service)
+  local scrape, recorded
+  local settled = child.wait(function()
+    local before = fetch(service.metrics_port, "/metrics")
+    recorded = cjson.decode(fetch(service.port, "/quantiles"))
+    scrape = fetch(service.metrics_port, "/metrics")
+    local idle = scrape:find("\nhttp_requests_in_flight 0\n", 1, true)
+    return idle and total_of(before) == total_of(scrape)
+  end, 10)
+  assert(settled, "requests are still in flight")
+  return scrape, recorded
+end
+
 local function run(service, options)
   local wrk = options.client ~= "luv" and child.find "wrk"
   assert(wrk or options.client ~= "wrk", "wrk is not on PATH")
@@ -266,11 +281,7 @@ local function run(service, options)
   for i, load in ipairs(LOADS) do
     load.result = running[i].result()
   end
-  local settled = child.wait(function()
-    return fetch(service.metrics_port, "/metrics"):find("\nhttp_requests_in_flight 0\n", 1, true)
-  end, 5)
-  assert(settled, "requests are still in flight")
-  local scrape, recorded = fetch(service.metrics_port, "/metrics"), cjson.decode(fetch(service.port, "/quantiles"))
+  local scrape, recorded = settled_state(service)
   say("  scraped %d times meanwhile, at most %s from asking to the last byte", watch.count, shown(watch.slowest))
   show_excerpt(scrape)
   show_table(LOADS, recorded)
