@@ -37,12 +37,15 @@ local function output_of(command)
   return output, code == "0"
 end
 
---- The program, installed by tools/observer.
+--- The program, installed by tools/observer. Raises when it cannot be had where CI is set: there it is to be.
 ---@return string? path nil when it cannot be had, or tmux is missing
 function M.install()
   local pipe = io.popen("command -v tmux >/dev/null && env -u LD_PRELOAD tools/observer")
   local path = pipe:read("*l")
   pipe:close()
+  if not path and os.getenv("CI") == "true" then
+    error("metrics-observer or tmux is not installed: tools/observer says why", 0)
+  end
   return path
 end
 
