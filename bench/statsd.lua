@@ -119,4 +119,33 @@ function M.counts(n)
   return changed * 1000, unchanged * 1000, fill
 end
 
+--- Values that are sent on their own, recorded and sent by one thread to a local receiver, and what a record costs.
+---@param n integer values between two flushes
+---@return number values millions a second
+---@return number record nanoseconds
+function M.raw(n)
+  local socket, address = receiver()
+  local client = chalk.new {
+    driver = "manual",
+    flush_interval = 3600,
+    exporters = { chalk.exporter.statsd { address = address, container_id = false, histograms = "raw" } },
+  }
+  local metric = client:histogram("latency", { tags = { "endpoint", "status" } })
+  local series, rates, records = metric:with("/api/v1/users", "success"), {}, {}
+  for round = 1, 30 do
+    local started = C.chalk_now()
+    for i = 1, n do
+      series:record(i % 1000 / 1000)
+    end
+    local recorded = C.chalk_now()
+    assert(client:flush())
+    rates[round] = n / (C.chalk_now() - recorded) / 1e6
+    records[round] = (recorded - started) / n * 1e9
+  end
+  client:shutdown()
+  socket:close()
+  uv.run "nowait"
+  return harness.median(rates), harness.median(records)
+end
+
 return M
