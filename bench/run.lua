@@ -117,9 +117,9 @@ if mode ~= "--gate" then
   row("statsd: 100,000 counts that changed, over UDP", changed, "ms", "at most 60", changed <= 60)
   row("  how full their packets are", fill * 100, "%", "at least 95", fill >= 0.95)
   row("statsd: 100,000 counts, none changed", unchanged, "ms", "at most 5", unchanged <= 5)
-  local values, record = statsd.raw(50000)
+  local values, cost = statsd.raw(50000)
   row("statsd: raw values sent", values, "M values/s")
-  row("  record a value that is sent so", record, "ns")
+  row("  record a value that is sent so", cost, "ns")
   local pipe = io.popen((os.getenv "LUAJIT" or "luajit") .. " -joff bench/run.lua --paths 2>/dev/null")
   for line in pipe:lines() do
     local name, ns = line:match "^(.-)\t(.+)$"

@@ -1,5 +1,5 @@
---- Real servers take what the StatsD exporter sends: Etsy's statsd and Prometheus's statsd_exporter, and have the totals
---- that were recorded. Everything is on loopback.
+--- Real servers take what the StatsD exporter sends: Etsy's statsd and Prometheus's statsd_exporter, and have the
+--- totals that were recorded. Everything is on loopback.
 
 package.path = "spec/?.lua;" .. package.path
 
