@@ -12,7 +12,7 @@ local fork = require("support.fork")
 local uv = require("luv")
 local wait = require("support.wait")
 
-local DROPPED = 'chalk_stream_dropped_total{where="queue"}'
+local DROPPED, IN_RING = 'chalk_stream_dropped_total{where="queue"}', 'chalk_stream_dropped_total{where="ring"}'
 
 describe("the mode raw of the statsd exporter", function()
   local scene = beds.scene(before_each, after_each)
@@ -87,6 +87,25 @@ describe("the mode raw of the statsd exporter", function()
         { agent.counts["chalk.client.raw_values"], agent.counts["chalk.client.raw_values_dropped"] })
     end)
   end
+
+  it("counts what came faster than it was taken: all that is not sent", function()
+    scene:start(raw({ raw_queue = 10000 }))
+    local lat, N = scene.client:histogram("lat"), 50000
+    for i = 1, N do
+      lat:record(i)
+    end
+    scene:flush()
+    local samples = collect.samples(scene.client:text())
+    assert.equal(10000, (values_once()))
+    assert.is_true(samples[IN_RING] > 0)
+    assert.equal(N, 10000 + samples[DROPPED] + samples[IN_RING])
+    assert.equal(N, samples.lat_count)
+    for i = 1, 500 do
+      lat:record(N + i)
+    end
+    scene:flush()
+    assert.equal(10500, (values_once()))
+  end)
 
   for _, kind in ipairs({ "unixgram", "unixstream" }) do
     it("sends none twice to a receiver that goes away in the middle, " .. kind, function()
@@ -209,13 +228,14 @@ describe("the mode raw of the statsd exporter", function()
         lat:record(n)
       end
     end
+    local TURN = 'local uv = require "luv" local t = uv.new_timer() t:start(1, 0, function() t:close() end) uv.run()'
     -- Lets a VM whose loop nobody turns do so, and others take their time.
     local function turn(vm)
       for _ = 1, 22 do
         wait.sleep(0.005)
         record(1)
       end
-      if driver ~= "thread" then vm:run('require "luv".run("nowait")') end
+      if driver == "loop" then vm:run(TURN) end
       record(10)
     end
     local last

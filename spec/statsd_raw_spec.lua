@@ -6,6 +6,7 @@ package.path = "spec/?.lua;" .. package.path
 local beds = require("support.statsd_bed")
 local children = require("support.children")
 local collect = require("support.collect")
+local uv = require("luv")
 local wait = require("support.wait")
 
 -- Records values that are all different: a quarter of each whole number from 1 on, by a tag of who does it.
@@ -199,6 +200,30 @@ describe("the mode raw of the statsd exporter", function()
         assert.equal(EACH, count_once("lat{who:" .. name .. "}"), name)
         assert.equal(EACH / 4, scene.bed.agent:quantile("lat{who:" .. name .. "}", 1))
       end
+    end)
+  end
+
+  for _, driver in ipairs({ "thread", "loop" }) do
+    it("sends packets that are full before any flush, driver " .. driver, function()
+      scene:start(raw({ max_packet = 512 }), { driver = driver })
+      local lat = scene.client:histogram("lat")
+      for i = 1, 5000 do
+        lat:record(i)
+      end
+      local tick = uv.new_timer() -- an application's own, which keeps its loop going
+      tick:start(1, 1, function() end)
+      wait.till(function()
+        uv.run("nowait")
+        scene.bed:read()
+        return scene.bed.agent:count("lat") > 4900
+      end)
+      tick:close()
+      for _, packet in ipairs(scene.bed.packets) do
+        assert.is_true(#packet > 512 - 20)
+      end
+      assert.is_true(scene.bed.agent:count("lat") < 5000)
+      scene:flush()
+      assert.equal(5000, count_once("lat"))
     end)
   end
 
