@@ -228,12 +228,12 @@ describe("the mode raw of the statsd exporter", function()
   end
 
   describe("with a sample_rate", function()
-    local N, FLUSHES, SIGMAS = 30000, 8, 6
+    local N, FLUSHES, SIGMAS = 30000, 3, 6
 
     -- By how much a sum over all values may be off: a wrong one is off by many times that, a right one never.
     local function bound(variance) return SIGMAS * math.sqrt(N * FLUSHES * variance) end
 
-    for _, rate in ipairs({ 0.3, 0.7, 0.5, 0.04, 0.999 }) do
+    for _, rate in ipairs({ 0.3, 0.7, 0.5, 0.04 }) do
       it(("of %g sends that part of the values, which stand for all of them"):format(rate), function()
         scene:start(raw({ sample_rate = rate }))
         local lat = scene.client:histogram("lat")
