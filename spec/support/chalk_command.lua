@@ -7,9 +7,6 @@ local M = {}
 M.checkout = uv.cwd()
 M.binary = M.checkout .. "/bin/chalk"
 
--- A program that instruments functions finds chalk.autometrics; where there is none yet, the fixture's.
-local PATH = M.checkout .. "/spec/fixtures/cli/?.lua"
-
 local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
 --- An empty folder, and what runs in it.
@@ -80,9 +77,9 @@ end
 ---@param ... string
 ---@return string
 function M.command(...)
-  local words = { "env", "LUA_PATH=" .. quoted(";;" .. PATH), os.getenv("LUAJIT") or "luajit", M.binary }
-  for i, word in ipairs({ ... }) do
-    words[4 + i] = quoted(word)
+  local words = { os.getenv("LUAJIT") or "luajit", M.binary }
+  for _, word in ipairs({ ... }) do
+    words[#words + 1] = quoted(word)
   end
   return table.concat(words, " ")
 end
