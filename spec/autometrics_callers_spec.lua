@@ -95,6 +95,20 @@ describe("the traceback of an error", function()
     end
   end)
 
+  it("is there in a LuaJIT whose main thread is one that coroutine.running knows", function()
+    local code, output = process.run([[
+      local running, main = coroutine.running, coroutine.create(function() end)
+      function coroutine.running()
+        local co = running()
+        return co or main, co == nil
+      end
+      local auto = require("chalk.autometrics")
+      local function deepest() error("boom") end
+      auto.wrap(function() deepest() end, { name = "f", module = "m" })()]])
+    assert.is_true(code ~= 0, output)
+    has(output, "in function 'deepest'")
+  end)
+
   it("is that of a stack overflow too", function()
     local f
     f = auto.wrap(function(n) return 1 + f(n + 1) end, { name = "f", module = "m" })
@@ -224,6 +238,53 @@ describe("the caller of an instrumented function", function()
     f = wrap("g", function() end)
     coroutine.wrap(f)()
     assert.equal(1, callers()["g  "])
+  end)
+
+  -- Functions that call each other at random, in coroutines that yield, fail, begin others or are given up, while the
+  -- collector runs and coroutines get the memory of those before them.
+  it("is right whatever coroutines do, and wherever they are in memory", function()
+    math.randomseed(11)
+    local fs, expected, waiting, body = {}, {}, {}, nil
+    local function call(caller, depth)
+      local name = "f" .. math.random(5)
+      local id = ("%s %s %s"):format(name, caller or "", caller and "m" or "")
+      expected[id] = (expected[id] or 0) + 1
+      return fs[name](depth, name)
+    end
+    local function start() waiting[#waiting + 1] = coroutine.create(function() call(nil, 3) end) end
+    local moves = {
+      function() if coroutine.running() then coroutine.yield() end end,
+      function() start() end,
+      function(me, depth) pcall(call, me, depth) end,
+      function(_, depth) pcall(coroutine.wrap(function() call(nil, depth) end)) end,
+      function(me, depth) call(me, depth) end,
+    }
+    function body(depth, me)
+      for _ = 1, depth > 0 and math.random(0, 2) or 0 do
+        moves[math.random(#moves)](me, depth - 1)
+      end
+      if math.random(20) == 1 then error("boom") end
+    end
+    for i = 1, 5 do
+      fs["f" .. i] = auto.wrap(function(...) return body(...) end, { name = "f" .. i, module = "m" })
+    end
+    for round = 1, 40000 do
+      if #waiting < 40 then start() end
+      local i = math.random(#waiting)
+      coroutine.resume(waiting[i])
+      pcall(call, nil, 2)
+      if math.random(20) == 1 or coroutine.status(waiting[i]) == "dead" then
+        waiting[i], waiting[#waiting] = waiting[#waiting], nil
+      end
+      if round % 5000 == 0 then collectgarbage() end
+    end
+    waiting = nil
+    collectgarbage()
+    collectgarbage() -- what was given up counts when its finalizers have run
+    for id in pairs(callers()) do
+      expected[id] = expected[id] or 0
+    end
+    assert.same(expected, callers())
   end)
 
   it("is found without coroutine.running, by the word that the VM keeps", function()

@@ -149,6 +149,14 @@ describe("autometrics refuses", function()
         function() local _ = auto.queries(what) or 1 end)
       refused("links takes a wrapped function", function() local _ = auto.links(what) or 1 end)
     end
+    for _, interval in ipairs({ "5 minutes", "0m", "", "5", "m", 5 }) do
+      refused("an interval is a duration of Prometheus, such as 5m, not " .. tostring(interval),
+        function() local _ = auto.queries({ name = "f", module = "m" }, { interval = interval }) or 1 end)
+    end
+    for _, interval in ipairs({ "1h30m", "500ms", "1y" }) do
+      local query = auto.queries({ name = "f", module = "m" }, { interval = interval }).request_rate
+      assert.is_truthy(query:find("[" .. interval .. "]", 1, true))
+    end
     refused("new takes what chalk.new returns", function() local _ = auto.new({}) or 1 end)
   end)
 

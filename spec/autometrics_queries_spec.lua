@@ -1,8 +1,9 @@
 --- Queries say what they ask for, whatever characters names have, and links carry them unharmed.
 
 local autometrics = require("chalk.autometrics")
-local child = require("support.examples").child
+local chalk_command = require("support.chalk_command")
 local instrumented = require("support.instrumented")
+local programs = require("support.programs")
 local queries = require("chalk.autometrics.queries")
 
 local BUILD = "on (instance, job, service_name) group_left (version, commit) "
@@ -21,9 +22,9 @@ describe("the queries of a function", function()
       queries.concurrency("f", "m", { service_name = "s" }))
     local called = 'function_calls_total{caller_function="f",caller_module="m"}'
     assert.equal(("sum by (%s) (rate(%s[5m]) * %s)"):format(KEPT, called, BUILD), queries.calls("f", "m"))
-    local variable = 'function_calls_total{module=~"$module"}[$__rate_interval]'
+    local variable = 'function_calls_total{module="$module"}[$__rate_interval]'
     assert.equal(("sum by (%s) (rate(%s) * %s)"):format(KEPT, variable, BUILD),
-      queries.request_rate(nil, "$module", { match = "=~", interval = "$__rate_interval" }))
+      queries.request_rate(nil, "$module", { interval = "$__rate_interval" }))
     assert.equal(("sum by (%s) (rate(function_calls_total[5m]) * %s)"):format(KEPT, BUILD), queries.request_rate())
   end)
 
@@ -47,9 +48,31 @@ describe("the queries of a function", function()
     assert.is_truthy(auto.queries(f, { interval = "30s" }).request_rate:find("[30s]", 1, true))
   end)
 
+  it("name the service where it is one name in every program, and not where it is the program's", function()
+    local client = require("chalk").new()
+    local auto = autometrics.new(client)
+    local metrics = auto.wrap(function() end, { name = "f", module = "m" }) and client:text()
+    local service = metrics:match('function_calls_total{[^}]*service_name="([^"]+)"')
+    local checkout = metrics:find('build_info{[^}]*repository_url="')
+    local query = auto.queries({ name = "f", module = "m" }).request_rate
+    assert.equal(checkout ~= nil, query:find(('service_name=%q'):format(service), 1, true) ~= nil)
+    local folder = chalk_command.folder()
+    finally(function() folder:remove() end)
+    folder:write("lua/users.lua", [[
+      local M = {}
+      function M.find() end
+      return require("chalk.autometrics").module("users", M)]])
+    assert.equal(0, (folder:chalk("annotate", "-r", "users", "lua")))
+    local text = folder:read("lua/users.lua")
+    assert.is_truthy(text:find("function%3D%22find%22", 1, true), text)
+    assert.is_nil(text:find("service_name%3D", 1, true), text)
+    assert.equal(0, (folder:shell("AUTOMETRICS_SERVICE_NAME=app " .. chalk_command.command("annotate", "-rusers", "lua"))))
+    assert.is_truthy(folder:read("lua/users.lua"):find("service_name%3D%22app%22", 1, true))
+  end)
+
   it("are read by promtool, whatever a name is", function()
-    local promtool = child.find("promtool")
-    if not promtool then return pending("promtool is not on PATH") end
+    local promtool = programs.need("promtool")
+    if not promtool then return end
     local path = os.tmpname()
     local file = io.open(path, "w")
     file:write("groups:\n- name: a\n  rules:\n")

@@ -225,7 +225,7 @@ describe("a module of instrumented functions", function()
     local list = auto.functions()
     assert.same({ "a", "b", "f" }, { list[1].name, list[2].name, list[3].name })
     assert.same({
-      name = "f", module = "m", source = "spec/autometrics_spec.lua", line = line, f = f,
+      name = "f", module = "m", source = "spec/autometrics_spec.lua", line = line, f = f, concurrent = false,
       objective = { name = "checkout", success_rate = 99.9, latency = { threshold = 0.25, percentile = 99 } },
     }, list[3])
     auto.wrap(string.rep, { name = "rep", module = "string" })

@@ -3,6 +3,7 @@
 local chalk = require("chalk")
 local chalk_command = require("support.chalk_command")
 local child = require("support.examples").child
+local programs = require("support.programs")
 local rules = require("chalk.cli.rules")
 
 local CHECKOUT = {
@@ -38,7 +39,7 @@ describe("rules", function()
 
   local function needs(name, body)
     it(name, function()
-      if not promtool then return pending("promtool is not on PATH") end
+      if not programs.need("promtool") then return end
       body()
     end)
   end

@@ -6,6 +6,8 @@ local chalk = require("chalk")
 local collect = require("support.collect")
 local examples = require("support.examples")
 local files = require("support.files")
+local programs = require("support.programs")
+local servers = require("support.prometheus")
 local web = require("demo.web")
 
 local child, get = examples.child, examples.get
@@ -16,87 +18,6 @@ local DEADLINE = 60
 -- What Prometheus 2.42 sends.
 local ASKS = "Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
   .. "text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\nAccept-Encoding: gzip\r\n"
-
-local CONFIG = [[
-global: { scrape_interval: 1s, scrape_timeout: 1s }
-scrape_configs:
-  - job_name: service
-    static_configs: [ { targets: [ "127.0.0.1:%d" ] } ]
-]]
-
-local function write(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-end
-
----@class spec.Prometheus
-local Prometheus = {}
-Prometheus.__index = Prometheus
-
--- A sanitizer's runtime that is preloaded into LuaJIT is no matter of Prometheus.
-local function start_prometheus(path, target)
-  local folder = uv.fs_mkdtemp("/tmp/chalk-prometheus-XXXXXX")
-  local self = setmetatable({ folder = folder, port = web.free_port() }, Prometheus)
-  write(folder .. "/config.yml", CONFIG:format(target))
-  self.process = child.spawn(child.find("env"), {
-    "-u", "LD_PRELOAD", path, "--config.file=" .. folder .. "/config.yml",
-    "--storage.tsdb.path=" .. folder .. "/data", "--web.listen-address=127.0.0.1:" .. self.port,
-    "--log.level=error",
-  })
-  return self
-end
-
-function Prometheus:stop()
-  self.process:stop()
-  os.execute("rm -rf '" .. self.folder .. "'")
-end
-
-local function encoded(text)
-  return (text:gsub("[^%w]", function(c) return ("%%%02X"):format(c:byte()) end))
-end
-
-function Prometheus:api(path)
-  local response = child.await(function(done) examples.client.get(self.port, "/api/v1/" .. path, done) end, 10)
-  local answer = response and response.status == 200 and cjson.decode(response.body)
-  return answer and answer.status == "success" and answer.data or nil
-end
-
---- The instant vector of an expression: value by the values of these labels, joined; nil while it does not answer.
-function Prometheus:query(expression, ...)
-  local data = self:api("query?query=" .. encoded(expression))
-  if not data then return nil end
-  local found = {}
-  for _, sample in ipairs(data.result) do
-    local labels = {}
-    for i, name in ipairs({ ... }) do
-      labels[i] = sample.metric[name] or ""
-    end
-    found[table.concat(labels, " ")] = tonumber(sample.value[2])
-  end
-  return found
-end
-
-local function equal(a, b)
-  for name, value in pairs(a or {}) do
-    if b[name] ~= value then return false end
-  end
-  for name in pairs(b) do
-    if not a or a[name] == nil then return false end
-  end
-  return true
-end
-
--- Asks until the answer is as expected; the last one, in time or not.
-function Prometheus:await(expected, expression, ...)
-  local deadline = uv.hrtime() + DEADLINE * 1e9
-  repeat
-    local found = self:query(expression, ...)
-    if equal(found, expected) then return found end
-    child.wait(function() return false end, 0.2)
-  until uv.hrtime() > deadline
-  return self:query(expression, ...)
-end
 
 -- The bounds of the bucket that holds a value, or of the two when its error leaves that open.
 local function bucket_of(value, bounds, relative_error)
@@ -119,11 +40,10 @@ describe("a real Prometheus", function()
   local counts = {} -- "endpoint status" -> what the client made
 
   setup(function()
-    local path = child.find("prometheus")
-    if not path then return end
+    if not servers.find() then return end
     service = child.service(examples.folder)
-    prometheus = start_prometheus(path, service.metrics_port)
-    assert(equal(prometheus:await({ [""] = 1 }, "up"), { [""] = 1 }), "Prometheus does not reach the service")
+    prometheus = servers.start({ service = service.metrics_port })
+    assert.same({ [""] = 1 }, prometheus:settle({ [""] = 1 }, "up"))
     for name, requests in pairs(REQUESTS) do
       local load = examples.request(service.port, name, requests)
       for status, n in pairs(load.statuses) do
@@ -139,31 +59,31 @@ describe("a real Prometheus", function()
 
   local function needs(name, body)
     it(name, function()
-      if not prometheus then return pending("prometheus is not on PATH") end
+      if not programs.need("prometheus") then return end
       body()
     end)
   end
 
   needs("has the counts that the client made, and saw no counter reset", function()
-    assert.same(counts, prometheus:await(counts, "http_request_count_total", "endpoint", "status"))
+    assert.same(counts, prometheus:settle(counts, "http_request_count_total", "endpoint", "status"))
     local by_endpoint = {}
     for name, n in pairs(REQUESTS) do
       by_endpoint[name == "/nowhere" and "other" or name] = n
     end
-    assert.same(by_endpoint, prometheus:await(by_endpoint, "http_request_latency_seconds_count", "endpoint"))
+    assert.same(by_endpoint, prometheus:settle(by_endpoint, "http_request_latency_seconds_count", "endpoint"))
     local infinite = 'http_request_latency_seconds_bucket{le="+Inf"}'
-    assert.same(by_endpoint, prometheus:await(by_endpoint, infinite, "endpoint"))
+    assert.same(by_endpoint, prometheus:settle(by_endpoint, infinite, "endpoint"))
     local resets = 'sum(resets({__name__=~"http_.*_(total|count|bucket)"}[5m]))'
-    assert.same({ [""] = 0 }, prometheus:query(resets))
+    assert.same({ [""] = 0 }, prometheus:values(resets))
   end)
 
   for name, q in pairs({ p50 = 0.5, p90 = 0.9 }) do
     needs(("has a %s in the bucket of the sketch's"):format(name), function()
-      local settled = prometheus:await(counts, "http_request_count_total", "endpoint", "status")
+      local settled = prometheus:settle(counts, "http_request_count_total", "endpoint", "status")
       assert.same(counts, settled)
       local quantiles = cjson.decode(get(service.port, "/quantiles").body)
       local expression = ("histogram_quantile(%g, http_request_latency_seconds_bucket)"):format(q)
-      local found = prometheus:query(expression, "endpoint")
+      local found = prometheus:values(expression, nil, "endpoint")
       for endpoint, recorded in pairs(quantiles) do
         local lower, upper = bucket_of(recorded[name], latency_bounds(), recorded.error)
         local value = found[endpoint]
@@ -185,7 +105,7 @@ describe("a real Prometheus", function()
   end)
 
   needs("comes with a promtool that finds nothing to complain about", function()
-    local promtool = assert(child.find("promtool"))
+    local promtool = assert(programs.need("promtool"))
     local path = files.make(get(service.metrics_port, "/metrics").body)
     finally(files.clean)
     local pipe = io.popen(("env -u LD_PRELOAD %s check metrics <%s 2>&1; echo exit:$?"):format(promtool, path))

@@ -273,8 +273,17 @@ function Auto:module(module, functions, options)
   return functions
 end
 
+---@class chalk.autometrics.Function
+---@field name string
+---@field module string
+---@field source string? the file
+---@field line integer? where it begins there
+---@field concurrent boolean whether calls under way are counted
+---@field objective { name: string, success_rate: number?, latency: table? }?
+---@field f function the wrapped one
+
 --- All instrumented functions, in order of wrapping.
----@return { name: string, module: string, source: string?, line: integer?, objective: table?, f: function }[]
+---@return chalk.autometrics.Function[]
 function Auto:functions()
   local list = {}
   for i, record in ipairs(self.records) do
@@ -283,6 +292,7 @@ function Auto:functions()
       module = record.module,
       source = record.source,
       line = record.line,
+      concurrent = record.counts_concurrent,
       objective = record.objective and record.objective:describe(),
       f = record.wrapped,
     }
@@ -305,9 +315,15 @@ end
 function Auto:queries(f, options)
   local known = named(self, f)
   if not known then fail("queries takes a wrapped function, or { name = ..., module = ... }", 2) end
+  local interval = options and options.interval
+  if interval ~= nil and not queries.is_interval(interval) then
+    fail(("an interval is a duration of Prometheus, such as 5m, not %s"):format(tostring(interval)), 2)
+  end
+  -- Another program that loads the same modules, such as `chalk annotate`, would be called otherwise.
+  local of = settled(self, 2)
   return queries.all(known.name, known.module, {
-    service_name = settled(self, 2).service_name,
-    interval = options and options.interval,
+    service_name = of.is_named and of.service_name or nil,
+    interval = interval,
   })
 end
 

@@ -11,7 +11,12 @@
 --     nobody, in a coroutine of nginx: nginx writes its end to the log: so is the traceback
 --
 -- A handler is found in the stack: LuaJIT keeps it in the first slot of xpcall's frame, and reads it from there when it
--- is needed. `works` has tried that it is so.
+-- is needed. `works` has tried that it is so; where it were not, their handler would be called later, without the stack.
+--
+-- Why this is safe: debug.getlocal and setlocal look where a frame ends, so no other memory is reached, and a value on
+-- the stack is known to the collector. Handlers run only where all frames are on the stack: LuaJIT leaves compiled code
+-- before it calls one. What is put in place of a handler is for a call that has failed already and returns in no other
+-- way than by the error, which nothing between here and there catches; with its frame it is gone.
 
 local callers = require "chalk.autometrics.callers"
 
@@ -43,12 +48,18 @@ local TRANSPARENT = {
   [require] = true, [dofile] = true, [table.sort] = true, [string.gsub] = true,
 }
 
+-- Where LuaJIT is built with what Lua 5.2 has, the main thread is something that runs too.
+local function is_coroutine()
+  local co, is_main = coroutine.running()
+  return co ~= nil and not is_main
+end
+
 -- Who catches an error raised now: "xpcall" and its level, "host", "thread" or "other"; and how many of ours before.
 local function catcher(from)
   local ours = 0
   for level = from, from + MOST do
     local info = getinfo(level, "Sf")
-    if not info then return coroutine.running() and "thread" or "host", nil, ours end
+    if not info then return is_coroutine() and "thread" or "host", nil, ours end
     if info.func == xpcall then
       local _, found = getlocal(level, 1)
       if not rawequal(found, handler) then return "xpcall", level, ours end

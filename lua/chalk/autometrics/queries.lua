@@ -9,13 +9,21 @@ local M = {}
 ---@class chalk.autometrics.QueryOptions
 ---@field service_name string? only of this service
 ---@field interval string? what rates are over, default "5m"
----@field match string? the operator of the matchers, default "="
 
 local ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
 
 ---@param text string
 ---@return string
 function M.quote(text) return '"' .. text:gsub('[\\"\n]', ESCAPES) .. '"' end
+
+--- Whether a text is a duration as Prometheus writes it, such as 5m or 1h30m.
+---@param text any
+---@return boolean
+function M.is_interval(text)
+  if type(text) ~= "string" or not text:find "[1-9]" then return false end
+  local rest = text:gsub("%d+ms", ""):gsub("%d+[smhdwy]", "")
+  return rest == ""
+end
 
 local BUILD = "on (instance, job, service_name) group_left (version, commit) "
   .. "topk by (instance, job, service_name) (1, build_info)"
@@ -26,18 +34,17 @@ local KEPT = "function, module, service_name, version, commit"
 local function matchers(list)
   local out = {}
   for _, item in ipairs(list) do
-    local label, operator, value = item[1], item[2], item[3]
-    if value then out[#out + 1] = label .. operator .. M.quote(value) end
+    local label, value = item[1], item[2]
+    if value then out[#out + 1] = label .. "=" .. M.quote(value) end
   end
   return table.concat(out, ",")
 end
 
 local function selector(metric, name, module, options, extra)
-  local match = options.match or "="
   local list = matchers {
-    { (options.of or "") .. "function", match, name },
-    { (options.of or "") .. "module", match, module },
-    { "service_name", match, options.service_name },
+    { (options.of or "") .. "function", name },
+    { (options.of or "") .. "module", module },
+    { "service_name", options.service_name },
     extra or {},
   }
   return list == "" and metric or ("%s{%s}"):format(metric, list)
@@ -67,7 +74,7 @@ end
 ---@return string
 function M.error_ratio(name, module, options)
   options = options or {}
-  local errors = rate("function_calls_total", name, module, options, { "result", "=", "error" })
+  local errors = rate("function_calls_total", name, module, options, { "result", "error" })
   return ("%s / (%s > 0)"):format(sum(KEPT, errors), M.request_rate(name, module, options))
 end
 

@@ -5,6 +5,17 @@
 -- differs from build to build, so it is looked for: it holds the address of a coroutine, as tostring shows it, inside
 -- of that coroutine, and that of another one inside of that. If not exactly one word does, and does so in a trial too,
 -- there is coroutine.running.
+--
+-- Why this is safe:
+--
+--     what is read    lies within the VM's own state, which is longer than WORDS words in every build with an FFI and
+--                     lives as long as any Lua code of the VM, finalizers at its end included; nothing is written
+--     is it current   compiled code and the collector go by this word too: the VM sets it wherever a coroutine begins,
+--                     ends, yields or raises, and after each C function. No compiled code goes on in another coroutine,
+--                     so a read that LuaJIT moves out of a loop is as good
+--     an address      stands for one coroutine while that lives, and `known` is weak: LuaJIT takes dead coroutines out
+--                     of weak tables before it frees any of them, so another one at the same address is looked up anew
+--     a wrong answer  would be a wrong caller's name, no more: once the word is found, nothing it holds is followed
 
 local ffi = require "ffi"
 
@@ -94,9 +105,10 @@ M.MAIN = {}
 -- By address, those that were seen and live.
 local known = setmetatable({}, { __mode = "v" })
 
+-- What is remembered has been seen to be so.
 local function look_up(address)
   local co = running() or M.MAIN
-  known[address] = co
+  if co == M.MAIN or address_of(co) == address then known[address] = co end
   return co
 end
 

@@ -20,6 +20,7 @@ M.BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 
 ---@field repository_provider string?
 ---@field prometheus_url string?
 ---@field buckets number[]? of durations, in seconds
+---@field is_named boolean? resolved: the service's name is the same in every program of it
 
 local ENVIRONMENT = {
   service_name = { "AUTOMETRICS_SERVICE_NAME", "OTEL_SERVICE_NAME" },
@@ -70,13 +71,15 @@ local function checkout()
   return folder and git.describe(folder) or prefix and git.describe(prefix) or git.describe "." or {}
 end
 
--- After the repository, as a package is; else after the program.
-local function default_service(url)
-  local name = url and url:gsub("/+$", ""):gsub("%.git$", ""):match "[^/:]+$"
+local function fitting(name) return name and name ~= "" and M.is_label(name) and name or nil end
+
+local function name_of_repository(url)
+  return url and fitting(url:gsub("/+$", ""):gsub("%.git$", ""):match "[^/:]+$")
+end
+
+local function name_of_program()
   local script = program()
-  name = name or script and script:match("[^/]*$"):gsub("%.lua$", "")
-  if name and name ~= "" and M.is_label(name) then return name end
-  return ngx and "nginx" or "luajit"
+  return script and fitting((script:match("[^/]*$"):gsub("%.lua$", ""))) or ngx and "nginx" or "luajit"
 end
 
 local function without_v(version) return version and (version:gsub("^v(%d)", "%1")) end
@@ -118,7 +121,9 @@ function M.resolve(options)
   local url = settings.repository_url
   settings.repository_provider = settings.repository_provider or url and git.provider(url)
   settings.version = without_v(settings.version)
-  settings.service_name = settings.service_name or default_service(found.repository_url)
+  settings.service_name = settings.service_name or name_of_repository(found.repository_url)
+  settings.is_named = settings.service_name ~= nil
+  settings.service_name = settings.service_name or name_of_program()
   settings.prometheus_url = settings.prometheus_url or M.PROMETHEUS
   settings.buckets = options.buckets or M.BUCKETS
   return settings

@@ -4,6 +4,7 @@
 -- `chalk rules` record. Names are the specification's, which no exporter puts a namespace before.
 
 local grafana = require "chalk.cli.grafana"
+local queries = require "chalk.autometrics.queries"
 
 local M = {}
 
@@ -68,8 +69,8 @@ local function top_variable()
     current = { selected = true, text = "10", value = "10" } }
 end
 
-local function service_variable()
-  return grafana.label_values("service", "service_name", "function_calls_total", true)
+local function service_variable(several)
+  return grafana.label_values("service", "service_name", "function_calls_total", several)
 end
 
 local function overview()
@@ -77,60 +78,52 @@ local function overview()
     uid = "chalk-overview",
     title = "Functions: overview",
     tags = TAGS,
-    variables = { service_variable(), top_variable() },
+    variables = { service_variable(true), top_variable() },
     rows = { overview_now(), overview_functions() },
   }
 end
 
 -- One function
 
-local FUNCTION = SERVICE .. ',module="$module",function="$function"'
-
--- By the version of the process that was called. Were there two of one process, nothing could be joined: one is taken.
-local function by_version(metric, matchers, more)
-  return ("sum by (version, commit%s) (%s * on (instance, job, service_name) group_left (version, commit)"
-    .. " topk by (instance, job, service_name) (1, build_info))"):format(more or "", rate(metric, matchers))
-end
+local EXPLORED = { service_name = "$service", interval = "$__rate_interval" }
+local OF_SERVICE = 'service_name="$service"'
+local OF_MODULE = OF_SERVICE .. ',module="$module"'
+local SELECTED = OF_MODULE .. ',function="$function"'
 
 local VERSION_LEGEND = "{{version}} {{commit}}"
 
 local function explorer_function()
-  local calls = by_version("function_calls_total", FUNCTION)
-  local failed = by_version("function_calls_total", FUNCTION .. ERROR)
-  local buckets = "function_calls_duration_seconds_bucket"
-  local quantile = "histogram_quantile(%g, " .. by_version(buckets, FUNCTION, ", le") .. ")"
+  local all = queries.all("$function", "$module", EXPLORED)
   local function lines(title, unit, expression)
     return grafana.lines { title = title, unit = unit, min = 0, { expression, legend = VERSION_LEGEND } }
   end
+  local concurrency = lines("Calls at the same time", nil, all.concurrency)
+  concurrency.description = "Only of functions that are wrapped with concurrent = true"
+  local buckets = rate("function_calls_duration_seconds_bucket", SELECTED):gsub("^rate", "increase")
   return {
     title = "$module.$function, by version",
-    lines("Calls per second", "cps", calls),
-    lines("Calls that fail", "percentunit", ("(%s or 0 * %s) / (%s > 0)"):format(failed, calls, calls)),
-    lines("Duration, 95th percentile", "s", quantile:format(0.95)),
-    lines("Duration, 99th percentile", "s", quantile:format(0.99)),
+    lines("Calls per second", "cps", all.request_rate),
+    lines("Calls that fail", "percentunit", all.error_ratio),
+    lines("Duration, 95th percentile", "s", all.latency_p95),
+    lines("Duration, 99th percentile", "s", all.latency_p99),
     grafana.heatmap {
       title = "Duration",
       unit = "s",
-      { ("sum by (le) (increase(%s{%s}[$__rate_interval]))"):format(buckets, FUNCTION), legend = "{{le}}" },
+      { ("sum by (le) (%s)"):format(buckets), legend = "{{le}}" },
     },
-    grafana.lines {
-      title = "Calls at the same time",
-      description = "Only of functions that are wrapped with concurrent = true",
-      min = 0,
-      { "sum by (instance) (function_calls_concurrent{" .. FUNCTION .. "})", legend = "{{instance}}" },
-    },
+    concurrency,
   }
 end
 
 local function explorer_neighbours()
-  local made = SERVICE .. ',caller_module="$module",caller_function="$function"'
+  local made = OF_SERVICE .. ',caller_module="$module",caller_function="$function"'
   local function calls(by, matchers) return ("sum by (%s) (%s)"):format(by, rate("function_calls_total", matchers)) end
   return {
     title = "Its callers, and what it calls",
     grafana.lines {
       title = "Calls by caller, per second",
       unit = "cps",
-      { calls("caller_module, caller_function", FUNCTION), legend = "{{caller_module}}.{{caller_function}}" },
+      { calls("caller_module, caller_function", SELECTED), legend = "{{caller_module}}.{{caller_function}}" },
     },
     grafana.lines {
       title = "Calls it makes, per second",
@@ -151,9 +144,9 @@ local function explorer()
     title = "Functions: explorer",
     tags = TAGS,
     variables = {
-      service_variable(),
-      grafana.label_values("module", "module", "function_calls_total{" .. SERVICE .. "}", false),
-      grafana.label_values("function", "function", "function_calls_total{" .. SERVICE .. ',module=~"$module"}', false),
+      service_variable(false),
+      grafana.label_values("module", "module", "function_calls_total{" .. OF_SERVICE .. "}", false),
+      grafana.label_values("function", "function", "function_calls_total{" .. OF_MODULE .. "}", false),
     },
     rows = { explorer_function(), explorer_neighbours() },
   }

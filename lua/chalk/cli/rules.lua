@@ -10,8 +10,8 @@
 --
 -- The label names are those of Autometrics; the record names are the ones that Sloth has made common.
 
-local core = require "chalk.core"
 local escape = require "chalk.cli.escape"
+local metrics = require "chalk.autometrics.metrics"
 
 local M = {}
 
@@ -39,8 +39,7 @@ local function number(value) return ("%.14g"):format(value) end
 
 -- The texts that a bound may have in a label: chalk's own, "1.0", and the one that others write, "1".
 local function bound_texts(value)
-  local buffer = core.ffi.new "char[32]"
-  local text = core.ffi.string(buffer, core.C.chalk_text_bound(buffer, value))
+  local text = metrics.bound_text(value)
   return text == number(value) and { text } or { text, number(value) }
 end
 

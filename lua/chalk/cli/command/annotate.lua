@@ -41,6 +41,13 @@ local function shown(path)
   return path:sub(1, #here + 1) == here .. "/" and path:sub(#here + 2) or path
 end
 
+-- Without those that would show nothing.
+local function links_of(auto, f)
+  local links = auto.links(f.f)
+  if not f.concurrent then links.concurrency = nil end
+  return links
+end
+
 -- Wrapped functions by the real path of their file; files that were loaded and have none are there too.
 local function by_file(auto, roots)
   local found = {}
@@ -54,7 +61,7 @@ local function by_file(auto, roots)
     if path and is_below(path, roots) then
       found[path] = found[path] or {}
       below = below + 1
-      table.insert(found[path], { name = f.name, module = f.module, line = f.line, links = auto.links(f.f) })
+      table.insert(found[path], { name = f.name, module = f.module, line = f.line, links = links_of(auto, f) })
     end
   end
   return found, #all, below
