@@ -14,6 +14,7 @@
 local threads = require "chalk.autometrics.running"
 
 local ngx = rawget(_G, "ngx")
+local getfenv_of, setfenv_of = debug.getfenv, debug.setfenv
 local running, getfenv, getinfo, pcall = threads.running, getfenv, debug.getinfo, pcall
 
 local M = {}
@@ -33,12 +34,17 @@ local function abandon(chain, depth)
   chain.depth = depth
 end
 
--- The finalizer's object is of the chain, which goes with its coroutine.
+-- The finalizer's object is of the chain, which goes with its coroutine; all share a metatable. Its environment is the
+-- chain.
+local guard = newproxy(true)
+getmetatable(guard).__gc = function(one)
+  local chain = getfenv_of(one)
+  if chain.depth then abandon(chain, 0) end
+end
+
 local function new_chain(co)
   local chain = { depth = 0 }
-  local guard = newproxy(true)
-  getmetatable(guard).__gc = function() abandon(chain, 0) end
-  chain.guard = guard
+  chain.guard = setfenv_of(newproxy(guard), chain)
   chains[co] = chain
   return chain
 end
