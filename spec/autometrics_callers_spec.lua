@@ -244,7 +244,7 @@ describe("the caller of an instrumented function", function()
   -- collector runs and coroutines get the memory of those before them.
   it("is right whatever coroutines do, and wherever they are in memory", function()
     math.randomseed(11)
-    local fs, expected, waiting, body = {}, {}, {}, nil
+    local fs, expected, waiting = {}, {}, {}
     local function call(caller, depth)
       local name = "f" .. math.random(5)
       local id = ("%s %s %s"):format(name, caller or "", caller and "m" or "")
@@ -259,7 +259,7 @@ describe("the caller of an instrumented function", function()
       function(_, depth) pcall(coroutine.wrap(function() call(nil, depth) end)) end,
       function(me, depth) call(me, depth) end,
     }
-    function body(depth, me)
+    local function body(depth, me)
       for _ = 1, depth > 0 and math.random(0, 2) or 0 do
         moves[math.random(#moves)](me, depth - 1)
       end

@@ -11,7 +11,7 @@
 --     nobody, in a coroutine of nginx: nginx writes its end to the log: so is the traceback
 --
 -- A handler is found in the stack: LuaJIT keeps it in the first slot of xpcall's frame, and reads it from there when it
--- is needed. `works` has tried that it is so; where it were not, their handler would be called later, without the stack.
+-- is needed. `works` has tried that it is so; were it not, their handler would be called later, without the stack.
 --
 -- Why this is safe: debug.getlocal and setlocal look where a frame ends, so no other memory is reached, and a value on
 -- the stack is known to the collector. Handlers run only where all frames are on the stack: LuaJIT leaves compiled code
