@@ -95,20 +95,6 @@ describe("the traceback of an error", function()
     end
   end)
 
-  it("is there in a LuaJIT whose main thread is one that coroutine.running knows", function()
-    local code, output = process.run([[
-      local running, main = coroutine.running, coroutine.create(function() end)
-      function coroutine.running()
-        local co = running()
-        return co or main, co == nil
-      end
-      local auto = require("chalk.autometrics")
-      local function deepest() error("boom") end
-      auto.wrap(function() deepest() end, { name = "f", module = "m" })()]])
-    assert.is_true(code ~= 0, output)
-    has(output, "in function 'deepest'")
-  end)
-
   it("is that of a stack overflow too", function()
     local f
     f = auto.wrap(function(n) return 1 + f(n + 1) end, { name = "f", module = "m" })

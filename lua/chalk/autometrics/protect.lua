@@ -48,18 +48,12 @@ local TRANSPARENT = {
   [require] = true, [dofile] = true, [table.sort] = true, [string.gsub] = true,
 }
 
--- Where LuaJIT is built with what Lua 5.2 has, the main thread is something that runs too.
-local function is_coroutine()
-  local co, is_main = coroutine.running()
-  return co ~= nil and not is_main
-end
-
 -- Who catches an error raised now: "xpcall" and its level, "host", "thread" or "other"; and how many of ours before.
 local function catcher(from)
   local ours = 0
   for level = from, from + MOST do
     local info = getinfo(level, "Sf")
-    if not info then return is_coroutine() and "thread" or "host", nil, ours end
+    if not info then return coroutine.running() and "thread" or "host", nil, ours end
     if info.func == xpcall then
       local _, found = getlocal(level, 1)
       if not rawequal(found, handler) then return "xpcall", level, ours end
