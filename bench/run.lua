@@ -11,6 +11,7 @@ local harness = require "harness"
 local processes = require "processes"
 local record = require "record"
 local statsd = require "statsd"
+local stream = require "stream"
 
 local MOST, TIMES = 50, 3
 local mode = arg[1]
@@ -120,6 +121,18 @@ if mode ~= "--gate" then
   local values, cost = statsd.raw(50000)
   row("statsd: raw values sent", values, "M values/s")
   row("  record a value that is sent so", cost, "ns")
+  local delivered = stream.delivered(2)
+  row("stream: events delivered to a client on loopback", delivered, "M events/s", "at least 1", delivered >= 1)
+  for _, name in ipairs { "count", "gauge", "histogram" } do
+    local ns = stream.tapped(name)
+    row("stream: a record that is streamed, " .. name, ns, "ns", "at most 40", ns <= 40)
+  end
+  local idle = stream.idle()
+  row("stream: nobody connected, a record takes more by", idle, "ns", "0", idle < 0.5)
+  local without, with = stream.slow_client()
+  row("stream: a record's p99.9 beside a client that reads", without, "ns")
+  local ratio = with / without
+  row("  times that, beside one that never reads, too", ratio, "times", "at most 2", ratio <= 2)
   local pipe = io.popen((os.getenv "LUAJIT" or "luajit") .. " -joff bench/run.lua --paths 2>/dev/null")
   for line in pipe:lines() do
     local name, ns = line:match "^(.-)\t(.+)$"
