@@ -18,7 +18,7 @@ local function command_of(script, options, ...)
   for name, value in pairs(options.env or {}) do
     words[#words + 1] = name .. "=" .. quoted(value)
   end
-  words[#words + 1] = ("timeout -k 1 %d %s"):format(LIMIT, LUAJIT)
+  words[#words + 1] = ("timeout -k 1 %d %s"):format(options.limit or LIMIT, LUAJIT)
   words[#words + 1] = options.flags or ""
   words[#words + 1] = files.make(script)
   for i = 1, select("#", ...) do
@@ -43,7 +43,8 @@ end
 
 --- Runs a script to its end.
 ---@param script string
----@param options { env: table?, flags: string?, shell: string? } `shell` goes first, such as `ulimit -c 0;`
+---@param options { env: table?, flags: string?, shell: string?, limit: integer? } `shell` goes first, such as
+--- `ulimit -c 0;`; `limit`: seconds it may take
 ---@return integer? code
 ---@return string output what it wrote, to standard error too
 function M.run(script, options, ...)

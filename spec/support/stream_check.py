@@ -12,8 +12,9 @@ The answer, on standard output:
     pending         bytes at the end that are no whole frame
     backwards       metrics whose timestamp is before that of the one before; first and last: seconds since 1970
     metadata        list of { name, type, unit, description }, in the order of the stream; null for what is absent
-    series          list of { name, labels, count, sum, steps }, in the order of their first events
+    series          list of { name, labels, operations, count, sum, moment, steps }, in the order of their first events
 
+`operations` says how many there are of each, `moment` is the sum of each value times its place in the series, from 1 on.
 `steps`, with --steps, has what was recorded in a series, in order: lists of an operation, its value and how often these
 two came in a row. Values are exact. What no reader could take (bad frames, text that is not UTF-8, a metric without
 operation, name or timestamp) is an error: a line on standard error and exit code 1.
@@ -76,10 +77,10 @@ def frames(data):
 class Series:
     def __init__(self, name, labels):
         self.name, self.labels = name, labels
-        self.count, self.values, self.steps = 0, [], []
+        self.operations, self.values, self.steps = {}, [], []
 
     def add(self, operation, value, with_steps):
-        self.count += 1
+        self.operations[operation] = self.operations.get(operation, 0) + 1
         self.values.append(value)
         if not with_steps:
             return
@@ -91,7 +92,14 @@ class Series:
             self.steps.append([operation, value, 1])
 
     def summary(self, with_steps):
-        found = {"name": self.name, "labels": self.labels, "count": self.count, "sum": total(self.values)}
+        found = {
+            "name": self.name,
+            "labels": self.labels,
+            "operations": self.operations,
+            "count": len(self.values),
+            "sum": total(self.values),
+            "moment": total([place * value for place, value in enumerate(self.values, 1)]),
+        }
         if with_steps:
             found["steps"] = [[operation, plain(value), times] for operation, value, times in self.steps]
         return found

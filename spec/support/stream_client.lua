@@ -26,7 +26,7 @@ local AF_INET, STREAM, CLOEXEC = 2, 1, 0x80000
 local SOL_SOCKET, SO_RCVBUF, SO_LINGER = 1, 8, 13
 local SET_FLAGS, READ_WRITE_NONBLOCK, NO_SIGNAL = 4, 0x802, 0x4000
 local AGAIN = 11
-local ROOM = 2 ^ 20
+local ROOM = 2 ^ 16
 
 local buffer = ffi.new("char[?]", ROOM)
 
@@ -79,11 +79,12 @@ function Client:take(bytes)
   end
 end
 
---- Reads what has arrived, at most so many times a buffer's fill. Raises on what is no event stream.
----@param times integer?
+--- Reads what has arrived, at most so many times a buffer's fill: more may come than can be read. Raises on what is no
+--- event stream.
+---@param times integer? 4
 ---@return boolean open whether more may come
 function Client:read(times)
-  for _ = 1, times or math.huge do
+  for _ = 1, times or 4 do
     if self.ended then break end
     local n = tonumber(C.chalk_stream_spec_recv(self.fd, buffer, ROOM, 0))
     if n < 0 then
