@@ -171,6 +171,7 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   uint64_t epoch = (uint64_t)segment_epoch(g), dropped = atomic_load(&s->drop_epoch);
   if (dropped != UINT64_MAX && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
   if (!isfinite(s->seen_time)) s->seen_time = 0;
+  s->pass = 0; /* of a reader that has gone */
   return key_is_sound(g, s, m->tags) && total_is_sound(r, m, atomic_load(&s->at_drop), false);
 }
 
@@ -418,7 +419,7 @@ static void forget_owners(chalk_segment *g, bool rebooted) {
   header *h = g->head;
   for (uint32_t i = 1; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 0);
   atomic_store(&h->flusher.pid, 0);
-  atomic_store(&h->tap, 0);
+  tap_recover(g, rebooted);
   atomic_store(&h->heartbeat, 0);
   atomic_store(&h->done, atomic_load(&h->requested));
   if (!rebooted) return;

@@ -68,6 +68,8 @@ typedef struct slot {
   shared_u64 chunks[CHUNKS / 64]; /* pieces of its row of cells that are real; store-release after fallocate */
   shared_u64 ring;                /* its events, see tap.h; by the owner, store-release */
   shared_u64 ring_old;            /* one that was too small and is empty; by the owner; freed by the reader */
+  shared_u64 dropped;             /* events that found no room in its ring; by the owner, of slot 0 under tap_lock */
+  shared_u64 dropped_told;        /* of them; the holder's */
 } slot;
 
 /* A stripe of the series table: chains of series through series.next. And a residue on its way, see residue.h. */
@@ -173,8 +175,11 @@ typedef struct header {
   shared_u32 shared_used; /* the shared slot has been used */
   shared_u32 slot_top;    /* slots ever used */
   shared_u32 tap;         /* what the event tap is on for, see tap.c; 0: off */
+  shared_u32 tap_told;    /* what the epoch was moved for of that */
+  shared_u32 tap_turn;    /* of its readers, see tap.c; the holder's */
   shared_u32 tap_pass;    /* of its reader: how often it was through all rings; the holder's */
   shared_u64 tap_lost;    /* events of writers that have no ring, for want of memory */
+  shared_u64 tap_lost_told;
   shared_u64 folded;
   shared_u64 heartbeat, flushed; /* doubles' bits */
   shared_u64 requested, done;

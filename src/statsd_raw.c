@@ -14,6 +14,7 @@
 
 #include "series_key.h"
 #include "statsd.h"
+#include "tap.h"
 #include "text.h"
 
 enum { RATE = 24 };
@@ -51,6 +52,7 @@ struct chalk_statsd_raw {
   uint64_t values, most; /* in the queue */
   uint32_t packets;
   uint32_t at; /* of the tap's batch */
+  uint64_t batch;
   uint64_t random;
   chalk_statsd_raw_totals totals;
   line *lines; /* by series */
@@ -201,6 +203,8 @@ static void put_event(chalk_statsd_raw *k, sampling *m, const chalk_event *e) {
 
 int chalk_statsd_raw_take(chalk_statsd_raw *k, const chalk_tap *tap, uint32_t n) {
   const chalk_event *events = chalk_tap_events(tap);
+  if (k->batch != tap_batch(tap)) k->at = 0; /* the caller may have left the one before unfinished */
+  k->batch = tap_batch(tap);
   for (; k->at < n; k->at++) {
     const chalk_event *e = &events[k->at];
     if (e->verb != CHALK_EVENT_RECORD || e->metric >= METRICS) continue;

@@ -28,6 +28,7 @@
 #include "series.h"
 #include "series_key.h"
 #include "stream_log.h"
+#include "tap.h"
 #include "wire.h"
 
 enum { CLIENTS = 64, WRITE = 1 << 18, OPERATION = 16, TIME = 32, FRAME = 32 };
@@ -87,6 +88,7 @@ struct chalk_stream {
   uint32_t n_series;
   client clients[CLIENTS];
   uint32_t at; /* of the tap's batch: what is to be taken next */
+  uint64_t batch;
   char *message;
   size_t message_room;
 };
@@ -432,6 +434,8 @@ static void add(chalk_stream *k, const told_metric *m, const chalk_event *e) {
 
 int chalk_stream_take(chalk_stream *k, const chalk_tap *tap, uint32_t n) {
   const chalk_event *events = chalk_tap_events(tap);
+  if (k->batch != tap_batch(tap)) k->at = 0; /* the caller may have left the one before unfinished */
+  k->batch = tap_batch(tap);
   for (; k->at < n; k->at++) {
     const chalk_event *e = &events[k->at];
     const told_metric *m = metric_of(k, e->metric);

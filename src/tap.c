@@ -6,11 +6,13 @@
 #include "heap.h"
 #include "process.h"
 #include "role.h"
+#include "series.h"
 #include "ticks.h"
 
 /* The switch: the kinds that it is on for as 1 << kind, by which clock, and above 8 bits the logarithm of rings' size. */
 
 enum { KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, STEADY = 1 << 7, SIZE_AT = 8 };
+enum { UNTOLD = 1 << 6 }; /* no switch */
 
 static uint64_t size_of(uint32_t tap) { return 1ull << (tap >> SIZE_AT & 31); }
 
@@ -22,9 +24,13 @@ static uint32_t switch_for(uint32_t kinds, uint32_t events) {
   return kinds & KINDS ? (kinds & KINDS) | log << SIZE_AT : 0;
 }
 
-/* Whether it was changed. */
-static bool change(chalk_segment *g, uint32_t kinds, uint32_t events, bool widen) {
-  uint32_t old = atomic_load(&g->head->tap), new, clock = ticks_are_steady() ? STEADY : 0;
+/*
+ * `tap_told` is the switch that the epoch was moved for. Who dies before he moves it leaves another one there, so that
+ * the next to switch moves it, even if he finds all as he wants it.
+ */
+static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool widen) {
+  header *h = g->head;
+  uint32_t old = atomic_load(&h->tap), new, clock = ticks_are_steady() ? STEADY : 0;
   do {
     new = switch_for(kinds, events);
     if (widen && old) {
@@ -32,18 +38,12 @@ static bool change(chalk_segment *g, uint32_t kinds, uint32_t events, bool widen
       new = ((old | new) & KINDS) | (larger >> SIZE_AT << SIZE_AT);
     }
     if (new) new |= old ? (old & STEADY) : clock;
-    if (new == old) return false;
-  } while (!atomic_compare_exchange_weak(&g->head->tap, &old, new));
-  return true;
+    if (new == old && atomic_load(&h->tap_told) == new) return;
+    atomic_store(&h->tap_told, UNTOLD);
+  } while (!atomic_compare_exchange_weak(&h->tap, &old, new));
+  segment_epoch_move(g);
+  atomic_store(&h->tap_told, new);
 }
-
-void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int widen) {
-  if (!widen && !role_enter(g)) return; /* it is its successor's, after a stop */
-  if (change(g, kinds, events, widen)) segment_epoch_move(g);
-  if (!widen) role_leave(g);
-}
-
-uint32_t chalk_tap_passes(chalk_segment *g) { return atomic_load(&g->head->tap_pass); }
 
 uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) & KINDS; }
 
@@ -86,7 +86,6 @@ static tap_ring *ring_of(chalk_segment *g, slot *l) {
   uint64_t new = ring_new(g, size_of(tap));
   if (!new && !r) new = ring_new(g, CHALK_TAP_LEAST);
   if (!new) return r;
-  if (r) atomic_store(&((tap_ring *)segment_at(g, new))->dropped, atomic_load(&r->dropped)); /* goes on counting */
   atomic_store_explicit(&l->ring, new, memory_order_release);
   if (r) atomic_store_explicit(&l->ring_old, old, memory_order_release);
   return segment_at(g, new);
@@ -102,15 +101,14 @@ void tap_ready(chalk_writer *w) {
 /* Writing */
 
 /* Stores an event; `limit` is how many may have been stored before it has to be asked how many were taken. */
-static inline void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s, uint32_t verb, double v) {
-  uint32_t tap = atomic_load_explicit(&s->writer->segment->head->tap, memory_order_relaxed);
-  if (tap == 0) return; /* nobody reads it any more, and the clock is not known */
+static inline void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s, uint32_t verb, double v, bool steady) {
   uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
   if (head >= *limit) {
     *limit = atomic_load_explicit(&r->tail, memory_order_acquire) + r->size;
     if (head >= *limit) {
-      uint64_t dropped = atomic_load_explicit(&r->dropped, memory_order_relaxed);
-      atomic_store_explicit(&r->dropped, dropped + 1, memory_order_relaxed);
+      slot *l = &s->writer->segment->slots[s->writer->slot];
+      uint64_t dropped = atomic_load_explicit(&l->dropped, memory_order_relaxed);
+      atomic_store_explicit(&l->dropped, dropped + 1, memory_order_relaxed);
       return;
     }
   }
@@ -120,15 +118,22 @@ static inline void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s,
   e->metric = s->metric;
   e->verb = verb;
   e->value = verb == CHALK_EVENT_DOWN ? -v : v;
-  e->time = ticks_now(tap & STEADY);
+  e->time = ticks_now(steady);
   atomic_store_explicit(&r->head, head + 1, memory_order_release);
+}
+
+/* The switch; once it is off nothing is stored, for by then it does not say which clock is meant. */
+static uint32_t switch_of(const chalk_series *s) {
+  return atomic_load_explicit(&s->writer->segment->head->tap, memory_order_relaxed);
 }
 
 void tap_put(const chalk_series *s, uint32_t verb, double v) {
   chalk_writer *w = s->writer;
+  uint32_t tap = switch_of(s);
+  if (!tap) return;
   if (!w->ring) tap_ready(w);
   if (w->ring) {
-    ring_put(w->ring, &w->ring_limit, s, verb, v);
+    ring_put(w->ring, &w->ring_limit, s, verb, v, tap & STEADY);
   } else {
     atomic_fetch_add(&w->segment->head->tap_lost, 1);
   }
@@ -137,36 +142,57 @@ void tap_put(const chalk_series *s, uint32_t verb, double v) {
 void tap_put_shared(const chalk_series *s, uint32_t verb, double v) {
   chalk_segment *g = s->writer->segment;
   uint64_t limit = 0;
+  uint32_t tap = switch_of(s);
+  if (!tap) return;
   segment_lock_take(&g->head->tap_lock);
   tap_ring *r = ring_of(g, &g->slots[0]);
-  if (r) ring_put(r, &limit, s, verb, v);
+  if (r) ring_put(r, &limit, s, verb, v, tap & STEADY);
   segment_lock_give(&g->head->tap_lock);
   if (!r) atomic_fetch_add(&g->head->tap_lost, 1);
 }
 
 /* Reading */
 
+/*
+ * A reader's turn ends when somebody else reads, or all events are forgotten: what he noted of the rings then holds no
+ * more. Rings are looked at without the lock, and what was taken out of them counts once the turn is seen to last.
+ */
+
 /* A ring of which something is to be taken in this pass. */
 typedef struct source {
   tap_ring *ring;
+  uint64_t mask;
   uint64_t at, goal;
 } source;
 
 struct chalk_tap {
   chalk_segment *segment;
+  uint32_t turn;
   uint32_t n_sources, n_events;
-  bool passing;              /* in the middle of a pass */
-  uint64_t lost;             /* of the header's, told */
-  uint64_t dropped[WRITERS]; /* of each slot, told */
+  bool passing; /* in the middle of a pass */
+  uint64_t batches;
+  uint64_t missed; /* what is no event */
   ticks_scale clock;
-  uint64_t missed; /* overwritten before they were read, by a reader that went on after a stop */
   source sources[WRITERS];
   chalk_event events[CHALK_TAP_BATCH];
 };
 
+static uint32_t turn_new(chalk_segment *g) { return atomic_fetch_add(&g->head->tap_turn, 1) + 1; }
+
+/* As role_enter, in a turn of this reader's: a new one if the last has ended. */
+static bool enter(chalk_tap *t) {
+  chalk_segment *g = t->segment;
+  if (!role_enter(g)) return false;
+  if (atomic_load(&g->head->tap_turn) != t->turn) {
+    t->turn = turn_new(g);
+    t->passing = false;
+  }
+  return true;
+}
+
 /* Frees what a writer has left for a larger one. */
 static void ring_free_old(chalk_segment *g, slot *l) {
-  uint64_t offset = atomic_load_explicit(&l->ring_old, memory_order_acquire);
+  uint64_t offset = atomic_load(&l->ring_old);
   tap_ring *r = ring_at(g, offset);
   if (!offset) return;
   atomic_store(&l->ring_old, 0);
@@ -177,6 +203,28 @@ static tap_ring *ring_in(const chalk_segment *g, uint32_t slot) {
   return ring_at(g, atomic_load_explicit(&g->slots[slot].ring, memory_order_acquire));
 }
 
+/* Empties all rings, and counts nothing of what they dropped. */
+static void forget_events(chalk_segment *g) {
+  header *h = g->head;
+  turn_new(g);
+  atomic_store(&h->tap_lost_told, atomic_load(&h->tap_lost));
+  for (uint32_t i = 0; i < atomic_load(&h->slot_top); i++) {
+    tap_ring *r = ring_in(g, i);
+    if (r) atomic_store_explicit(&r->tail, atomic_load_explicit(&r->head, memory_order_acquire), memory_order_release);
+    atomic_store(&g->slots[i].dropped_told, atomic_load(&g->slots[i].dropped));
+  }
+}
+
+void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int widen) {
+  if (widen) {
+    switch_to(g, kinds, events, true);
+  } else if (role_enter(g)) {
+    switch_to(g, kinds, events, false);
+    if (!(kinds & KINDS)) forget_events(g); /* or the next reader would take them for new */
+    role_leave(g);
+  }
+}
+
 static void begin(chalk_tap *t) {
   chalk_segment *g = t->segment;
   t->n_sources = 0;
@@ -185,17 +233,13 @@ static void begin(chalk_tap *t) {
     ring_free_old(g, &g->slots[i]);
     tap_ring *r = ring_in(g, i);
     if (!r) continue;
-    source s = {r, atomic_load(&r->tail), atomic_load_explicit(&r->head, memory_order_acquire)};
-    if (s.goal - s.at > r->size) {
-      t->missed += s.goal - s.at - r->size;
-      s.at = s.goal - r->size;
-    }
+    source s = {r, r->size - 1, atomic_load(&r->tail), atomic_load_explicit(&r->head, memory_order_acquire)};
     if (s.at != s.goal) t->sources[t->n_sources++] = s;
   }
   t->passing = true;
 }
 
-static const chalk_event *next_of(const source *s) { return &s->ring->events[s->at & (s->ring->size - 1)]; }
+static const chalk_event *next_of(const source *s) { return &s->ring->events[s->at & s->mask]; }
 
 /* The source whose next event is the oldest; NULL when all are through. */
 static source *oldest(chalk_tap *t) {
@@ -207,48 +251,72 @@ static source *oldest(chalk_tap *t) {
   return found;
 }
 
+/* A segment may come from a file of anybody's: who takes events need not ask. */
+static bool is_event(const chalk_segment *g, const chalk_event *e) {
+  const double most = 9007199254740992.0;
+  return e->series < series_top(g) && e->metric < atomic_load(&g->head->metric_top) && e->verb >= CHALK_EVENT_INC &&
+         e->verb <= CHALK_EVENT_RECORD && (e->verb != CHALK_EVENT_INC || (e->value >= 0 && e->value <= most));
+}
+
 static void take(chalk_tap *t) {
   t->n_events = 0;
-  for (source *s; t->n_events < CHALK_TAP_BATCH && (s = oldest(t));) {
-    chalk_event *e = &t->events[t->n_events++];
+  for (source *s; t->n_events < CHALK_TAP_BATCH && (s = oldest(t)); s->at++) {
+    chalk_event *e = &t->events[t->n_events];
     *e = *next_of(s);
     e->time = ticks_to_wall(&t->clock, e->time);
-    s->at++;
+    bool is = is_event(t->segment, e);
+    t->n_events += is;
+    t->missed += !is;
   }
 }
 
-uint32_t chalk_tap_read(chalk_tap *t) {
-  chalk_segment *g = t->segment;
-  t->n_events = 0;
-  if (role_is_lost(g)) return 0;
-  if (!t->passing) begin(t);
-  take(t);
-  if (role_is_lost(g)) return t->n_events = 0; /* what was read in the meantime may be anything */
+/* Gives the writers the room of what was taken. */
+static void give_room(chalk_tap *t) {
   for (uint32_t i = 0; i < t->n_sources; i++) {
     atomic_store_explicit(&t->sources[i].ring->tail, t->sources[i].at, memory_order_release);
   }
-  if (!oldest(t)) {
-    t->passing = false;
-    atomic_fetch_add(&g->head->tap_pass, 1);
+  if (oldest(t)) return;
+  t->passing = false;
+  atomic_fetch_add(&t->segment->head->tap_pass, 1);
+}
+
+uint32_t chalk_tap_read(chalk_tap *t) {
+  t->n_events = 0;
+  t->batches++;
+  for (bool is_taken = false; !is_taken;) {
+    uint64_t missed = t->missed;
+    if (!t->passing) {
+      if (!enter(t)) return 0;
+      begin(t);
+      role_leave(t->segment);
+    }
+    take(t);
+    if (!enter(t)) return t->n_events = 0;
+    is_taken = t->passing;
+    if (is_taken) give_room(t);
+    role_leave(t->segment);
+    if (!is_taken) t->missed = missed;
   }
   return t->n_events;
 }
 
 const chalk_event *chalk_tap_events(const chalk_tap *t) { return t->events; }
+uint64_t tap_batch(const chalk_tap *t) { return t->batches; }
+
+static uint64_t untold(shared_u64 *n, shared_u64 *told) {
+  uint64_t now = atomic_load(n);
+  return now - atomic_exchange(told, now);
+}
 
 uint64_t chalk_tap_dropped(chalk_tap *t) {
   chalk_segment *g = t->segment;
-  uint64_t lost = atomic_load(&g->head->tap_lost), n = lost - t->lost;
-  t->lost = lost;
-  for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
-    tap_ring *r = ring_in(g, i);
-    if (!r) continue;
-    uint64_t dropped = atomic_load(&r->dropped);
-    n += dropped - t->dropped[i];
-    t->dropped[i] = dropped;
-  }
-  n += t->missed;
+  if (!role_enter(g)) return 0;
+  uint64_t n = t->missed + untold(&g->head->tap_lost, &g->head->tap_lost_told);
   t->missed = 0;
+  for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
+    n += untold(&g->slots[i].dropped, &g->slots[i].dropped_told);
+  }
+  role_leave(g);
   return n;
 }
 
@@ -259,15 +327,13 @@ chalk_tap *chalk_tap_open(chalk_segment *g, int keep, char *message) {
     return NULL;
   }
   t->segment = g;
-  t->lost = atomic_load(&g->head->tap_lost);
   uint32_t tap = atomic_load(&g->head->tap);
   ticks_begin(&t->clock, tap ? tap & STEADY : ticks_are_steady());
-  for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
-    tap_ring *r = ring_in(g, i);
-    if (!r) continue;
-    t->dropped[i] = atomic_load(&r->dropped);
-    if (!keep) atomic_store(&r->tail, atomic_load(&r->head));
+  if (!keep && role_enter(g)) {
+    forget_events(g);
+    role_leave(g);
   }
+  t->turn = atomic_load(&g->head->tap_turn) - 1; /* the first read begins one */
   return t;
 }
 
@@ -293,10 +359,25 @@ static bool ring_is_sound(recovery *r, chalk_segment *g, uint64_t offset) {
          recover_block(r, offset, bytes_of(ring->size));
 }
 
+static bool told_is_sound(const shared_u64 *n, const shared_u64 *told) {
+  return atomic_load((shared_u64 *)n) - atomic_load((shared_u64 *)told) <= 1ull << 45; /* whoever adds them up */
+}
+
 bool tap_is_sound(recovery *r, chalk_segment *g) {
+  if (!told_is_sound(&g->head->tap_lost, &g->head->tap_lost_told)) return false;
   for (uint32_t i = 0; i < WRITERS; i++) {
-    if (!ring_is_sound(r, g, atomic_load(&g->slots[i].ring))) return false;
-    if (!ring_is_sound(r, g, atomic_load(&g->slots[i].ring_old))) return false;
+    const slot *l = &g->slots[i];
+    if (!told_is_sound(&l->dropped, &l->dropped_told) || !ring_is_sound(r, g, atomic_load((shared_u64 *)&l->ring)) ||
+        !ring_is_sound(r, g, atomic_load((shared_u64 *)&l->ring_old))) {
+      return false;
+    }
   }
   return true;
+}
+
+/* Another boot's processor counted otherwise. */
+void tap_recover(chalk_segment *g, bool rebooted) {
+  atomic_store(&g->head->tap, 0);
+  atomic_store(&g->head->tap_told, 0);
+  if (rebooted) forget_events(g);
 }

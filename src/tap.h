@@ -3,8 +3,8 @@
  *
  * While it is on, a writer has a ring in the segment: a power of two of events, how many were ever stored (`head`, the
  * writer's) and taken out (`tail`, the reader's). An event is stored behind its record and published by the head. A
- * writer never waits: an event that finds the ring full is counted and forgotten. The one reader is the holder of the
- * flusher's role.
+ * writer never waits: an event that finds the ring full is counted, in the slot, and forgotten. The one reader is the
+ * holder of the flusher's role, and what he changes he changes under `acting`.
  *
  * A handle of a kind that the tap is on for has NaN as its epoch, so that every record of it comes to the core, and
  * `bound` for what its epoch would be. Switching moves the epoch: that is how handles learn of it, both ways. So
@@ -23,7 +23,6 @@
 
 typedef struct tap_ring {
   _Alignas(64) shared_u64 head; /* store-release by the writer */
-  shared_u64 dropped;           /* events that found no room; by the writer */
   uint64_t size;
   _Alignas(64) shared_u64 tail; /* store-release by the reader */
   _Alignas(64) chalk_event events[];
@@ -46,5 +45,10 @@ bool tap_has_read(chalk_segment *g, series *s);
 
 /* After the death of all: whether the rings can be used on. */
 bool tap_is_sound(recovery *r, chalk_segment *g);
+/* Off. Events of before a boot are forgotten, the others stay. */
+void tap_recover(chalk_segment *g, bool rebooted);
+
+/* How many batches were read: what is noted of one does not hold for the next. */
+uint64_t tap_batch(const chalk_tap *t);
 
 #endif

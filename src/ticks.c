@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 enum { FIRST = 100000, LONG = 1000000000, SMALL = 1000000 }; /* ns */
+#define MOST 0x1p62
 
 bool ticks_are_steady(void) {
 #if defined(__x86_64__)
@@ -19,43 +20,57 @@ bool ticks_are_steady(void) {
 #endif
 }
 
-/* Both clocks at one moment. */
-static void read_both(uint64_t *ticks, uint64_t *wall) {
-  uint64_t before = ticks_now(true);
-  *wall = ticks_wall();
-  *ticks = before + (ticks_now(true) - before) / 2;
+static uint64_t nanoseconds(clockid_t id) {
+  struct timespec t;
+  clock_gettime(id, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* The rate since `from`; one that the wall clock was set meanwhile is none. */
-static void measure(ticks_scale *s) {
-  double rate = (double)(s->wall - s->from_wall) / (double)(s->ticks - s->from_ticks);
-  bool is_first = s->rate == 0;
-  if (s->wall > s->from_wall && (is_first || (rate > s->rate * 0.99 && rate < s->rate * 1.01))) s->rate = rate;
+/* A clock and the ticks at the moment that it said so: of some readings the shortest, for any may be interrupted. */
+static uint64_t read_both(clockid_t id, uint64_t *ticks) {
+  enum { READINGS = 5 };
+  uint64_t read = 0, least = UINT64_MAX;
+  *ticks = 0;
+  for (int i = 0; i < READINGS; i++) {
+    uint64_t before = ticks_now(true), now = nanoseconds(id), took = ticks_now(true) - before;
+    if (took >= least) continue;
+    least = took, read = now;
+    *ticks = before + took / 2;
+  }
+  return read;
+}
+
+/* The rate since `from`, by a clock that nobody sets. */
+static void measure(ticks_scale *s, uint64_t ticks, uint64_t steady) {
+  if (ticks > s->from_ticks && steady > s->from) s->rate = (double)(steady - s->from) / (double)(ticks - s->from_ticks);
 }
 
 void ticks_begin(ticks_scale *s, bool steady) {
-  *s = (ticks_scale){.steady = steady};
+  *s = (ticks_scale){.steady = steady, .rate = 1};
   if (!steady) return;
-  read_both(&s->from_ticks, &s->from_wall);
-  double end = (double)s->from_wall + FIRST;
-  do read_both(&s->ticks, &s->wall);
-  while ((double)s->wall < end && s->wall >= s->from_wall);
-  measure(s);
-  if (s->rate == 0) s->rate = 1; /* the clock was set in this very moment: the next measure is a better one */
+  uint64_t now, ticks;
+  s->from = read_both(CLOCK_MONOTONIC, &s->from_ticks);
+  do now = read_both(CLOCK_MONOTONIC, &ticks);
+  while (now < s->from + FIRST);
+  measure(s, ticks, now);
+  s->wall = read_both(CLOCK_REALTIME, &s->ticks);
 }
 
 void ticks_adjust(ticks_scale *s) {
   if (!s->steady) return;
-  read_both(&s->ticks, &s->wall);
-  if (s->wall - s->from_wall < LONG) return;
-  measure(s);
-  s->from_ticks = s->ticks;
-  s->from_wall = s->wall;
+  s->wall = read_both(CLOCK_REALTIME, &s->ticks);
+  uint64_t ticks, now = read_both(CLOCK_MONOTONIC, &ticks);
+  if (now - s->from < LONG) return;
+  measure(s, ticks, now);
+  s->from_ticks = ticks;
+  s->from = now;
 }
 
 uint64_t ticks_to_wall(ticks_scale *s, uint64_t ticks) {
   if (!s->steady) return ticks;
-  uint64_t wall = s->wall + (uint64_t)(int64_t)((double)(int64_t)(ticks - s->ticks) * s->rate);
+  double since = (double)(int64_t)(ticks - s->ticks) * s->rate;
+  if (!(since > -MOST && since < MOST)) since = 0; /* not of this counter */
+  uint64_t wall = s->wall + (uint64_t)(int64_t)since;
   if (wall < s->last && s->last - wall < SMALL) wall = s->last;
   return s->last = wall;
 }

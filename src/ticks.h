@@ -35,10 +35,10 @@ static inline uint64_t ticks_now(bool steady) {
 /* What turns ticks into nanoseconds since 1970. */
 typedef struct ticks_scale {
   bool steady;
-  uint64_t from_ticks, from_wall; /* where the rate is measured from */
-  uint64_t ticks, wall;           /* a point near to what is converted */
-  double rate;                    /* nanoseconds a tick */
-  uint64_t last;                  /* result */
+  uint64_t from_ticks, from; /* where the rate is measured from */
+  uint64_t ticks, wall;      /* a point near to what is converted */
+  double rate;               /* nanoseconds a tick */
+  uint64_t last;             /* result */
 } ticks_scale;
 
 void ticks_begin(ticks_scale *s, bool steady);

@@ -193,6 +193,10 @@ uint32_t chalk_writer_slot(const chalk_writer *w) { return w->slot; }
 chalk_series *chalk_scratch(chalk_writer *w) { return w->scratch; }
 
 int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
+  if (w->pid == 0) {
+    process_say(message, "the VM is closing");
+    return CHALK_ECLOSED;
+  }
   writer_take_slot(w);
   uint32_t generation;
   slot *l = &w->segment->slots[w->slot];
@@ -206,7 +210,7 @@ int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
 }
 
 void chalk_undefine(chalk_writer *w, uint32_t number) {
-  if (number >= METRICS) return;
+  if (number >= METRICS || w->pid == 0) return;
   w->uses[number / 64] &= ~(1ull << (number % 64));
   new_turn(w); /* handles that still use the plan bind anew */
   free(w->plans[number]);
@@ -299,7 +303,7 @@ static int bind_key(chalk_series *s, double epoch) {
   series_key key = key_of(s);
   uint32_t id;
   if (!has_metric(w, s->metric)) {
-    s->epoch = NAN;
+    s->epoch = s->bound = NAN;
     return CHALK_EGONE;
   }
   int e = series_hold(g, &key, &id);
@@ -335,6 +339,7 @@ static double see_epoch(chalk_writer *w) {
 
 int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
   if (number >= METRICS) return CHALK_EINVALID;
+  if (w->pid == 0) return CHALK_ECLOSED;
   writer_take_slot(w);
   tap_ready(w);
   chalk_series *s = w->scratch;
@@ -475,7 +480,7 @@ double chalk_value(chalk_series *s) {
 }
 
 int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
-  if (number >= METRICS) return 0;
+  if (number >= METRICS || w->pid == 0) return 0;
   chalk_series *s = w->scratch;
   s->metric = number;
   s->key_size = key_encode(s->key, values, sizes, w->segment->metrics[number].tags);
@@ -483,4 +488,6 @@ int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, co
   return series_drop_key(w->segment, &key);
 }
 
-int chalk_clear(chalk_writer *w, uint32_t number) { return (int)series_drop_metric(w->segment, number); }
+int chalk_clear(chalk_writer *w, uint32_t number) {
+  return w->pid == 0 ? 0 : (int)series_drop_metric(w->segment, number);
+}

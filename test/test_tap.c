@@ -357,6 +357,218 @@ static void test_without_memory_records_stay(void **state) {
   close_held(g);
 }
 
+/* Reads until there is no more; the events must be those that `next` counts up to. */
+static uint32_t read_all(chalk_tap *t, int64_t *next) {
+  uint32_t read = 0;
+  for (uint32_t n; (n = chalk_tap_read(t)) > 0; read += n) {
+    for (uint32_t i = 0; i < n; i++) assert_true(chalk_tap_events(t)[i].value == (double)(*next)++);
+  }
+  return read;
+}
+
+/* A VM that gives the role back after each flush may come to read when another has read meanwhile. */
+static void test_readers_by_turns(void **state) {
+  (void)state;
+  enum { MANY = CHALK_TAP_BATCH + 1000 };
+  chalk_segment *g = open_held();
+  chalk_writer *w = open_writer(g);
+  chalk_series *l = bind(w, define(w, "l", CHALK_GAUGE, 1, 0), "x");
+  chalk_tap *t = open_tap(g, 0), *other = chalk_tap_open(g, 1, NULL);
+  int64_t next = 0, set = 0;
+  for (int round = 0; round < 20; round++) {
+    for (int i = 0; i < MANY; i++) chalk_set(l, (double)set++);
+    assert_int_equal(chalk_tap_read(t), CHALK_TAP_BATCH);
+    next += CHALK_TAP_BATCH;
+    chalk_set(l, (double)set++);
+    assert_int_equal(read_all(other, &next), MANY - CHALK_TAP_BATCH + 1);
+    chalk_set(l, (double)set++);
+    if (round == 10) chalk_tap_switch(g, ALL, 4 * CHALK_TAP_LEAST, 0), chalk_set(l, (double)set++);
+    read_all(t, &next);
+    assert_int_equal(next, set);
+  }
+  assert_int_equal(chalk_tap_dropped(t), 0);
+  free(l);
+  chalk_tap_close(t), chalk_tap_close(other);
+  chalk_writer_close(w);
+  close_held(g);
+}
+
+/* What found no room while nobody read is told to who reads next, once. */
+static void test_drops_are_told_once(void **state) {
+  (void)state;
+  enum { MORE = 77 };
+  chalk_segment *g = open_held();
+  chalk_writer *w = open_writer(g);
+  chalk_series *c = bind(w, define(w, "c", CHALK_COUNT, 1, 0), "x");
+  chalk_tap *t = open_tap(g, 0);
+  chalk_tap_close(t);
+  for (int i = 0; i < CHALK_TAP_LEAST + MORE; i++) chalk_add(c, 1);
+  t = chalk_tap_open(g, 1, NULL);
+  assert_int_equal(chalk_tap_dropped(t), MORE);
+  chalk_tap_close(t);
+  t = chalk_tap_open(g, 1, NULL);
+  assert_int_equal(chalk_tap_dropped(t), 0);
+  chalk_add(c, 1);
+  chalk_tap_close(t);
+  t = chalk_tap_open(g, 0, NULL);
+  assert_int_equal(chalk_tap_dropped(t), 0);
+  free(c);
+  chalk_tap_close(t);
+  chalk_writer_close(w);
+  close_held(g);
+}
+
+/* Those of an hour ago, when it was switched off, are none of whoever switches it on. */
+static void test_off_forgets(void **state) {
+  (void)state;
+  chalk_segment *g = open_held();
+  chalk_writer *w = open_writer(g);
+  chalk_series *c = bind(w, define(w, "c", CHALK_COUNT, 1, 0), "x");
+  chalk_tap *t = open_tap(g, 0);
+  for (int i = 0; i < CHALK_TAP_LEAST + 5; i++) chalk_add(c, 1);
+  assert_true(chalk_tap_read(t) > 0);
+  chalk_tap_switch(g, 0, 0, 0);
+  tap_put(c, CHALK_EVENT_INC, 1); /* of a record that was under way */
+  chalk_tap_switch(g, ALL, 0, 1);
+  chalk_tap *other = chalk_tap_open(g, 1, NULL);
+  assert_int_equal(chalk_tap_read(other), 0);
+  assert_int_equal(chalk_tap_read(t), 0);
+  assert_int_equal(chalk_tap_dropped(other), 0);
+  chalk_add(c, 3);
+  assert_int_equal(chalk_tap_read(t), 1);
+  free(c);
+  chalk_tap_close(t), chalk_tap_close(other);
+  chalk_writer_close(w);
+  close_held(g);
+}
+
+/* A segment's file may be of anybody's bytes. */
+static void test_what_is_no_event(void **state) {
+  (void)state;
+  chalk_segment *g = open_held();
+  chalk_writer *w = open_writer(g);
+  chalk_series *c = bind(w, define(w, "c", CHALK_COUNT, 1, 0), "x");
+  chalk_tap *t = open_tap(g, 0);
+  for (int i = 0; i < 10; i++) chalk_add(c, 1);
+  chalk_event *e = w->ring->events;
+  e[1].verb = 0, e[2].verb = 6, e[3].verb = 0xffffffff;
+  e[4].series = e[5].series = 0xffffffff;
+  e[5].metric = METRICS;
+  e[6].value = -1, e[7].value = NAN, e[8].value = 1e300;
+  e[9].time = 1ull << 63;
+  assert_int_equal(chalk_tap_read(t), 2);
+  assert_int_equal(chalk_tap_dropped(t), 8);
+  assert_int_equal(chalk_tap_dropped(t), 0);
+  free(c);
+  chalk_tap_close(t);
+  chalk_writer_close(w);
+  close_held(g);
+}
+
+static void await_stop(pid_t pid) {
+  int status;
+  assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+  assert_true(WIFSTOPPED(status));
+}
+
+/* Has the role, reads a part, is stopped, and goes on when all is another's. */
+static void be_stopped(chalk_segment *g) {
+  CHILD_CHECK(chalk_hold(g, 1) == 1);
+  chalk_tap *t = chalk_tap_open(g, 1, NULL);
+  CHILD_CHECK(chalk_tap_read(t) == CHALK_TAP_BATCH);
+  raise(SIGSTOP);
+  chalk_tap *another = chalk_tap_open(g, 0, NULL);
+  CHILD_CHECK(chalk_tap_dropped(t) == 0);
+  CHILD_CHECK(chalk_tap_read(t) == 0);
+  CHILD_CHECK(chalk_tap_read(another) == 0);
+  chalk_tap_switch(g, 0, 0, 0);
+  _exit(0);
+}
+
+static void test_a_stopped_holder(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  chalk_series *l = bind(w, define(w, "l", CHALK_GAUGE, 1, 0), "x");
+  int64_t next = CHALK_TAP_BATCH, set = 0;
+  chalk_tap_switch(g, ALL, 0, 1);
+  while (set < CHALK_TAP_LEAST + 7) chalk_set(l, (double)set++);
+  pid_t pid = fork_child();
+  if (pid == 0) be_stopped(g);
+  await_stop(pid);
+  double end = chalk_now() + DEADLINE;
+  while (chalk_hold(g, 1) != 1 && chalk_now() < end) pause_ms(5);
+  assert_true(chalk_now() < end);
+  chalk_tap *t = chalk_tap_open(g, 1, NULL);
+  assert_int_equal(read_all(t, &next), CHALK_TAP_LEAST - CHALK_TAP_BATCH);
+  chalk_tap_switch(g, ALL, 4 * CHALK_TAP_LEAST, 0);
+  next = set;
+  for (int i = 0; i < 100; i++) chalk_set(l, (double)set++);
+  kill(pid, SIGCONT);
+  int status;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  assert_int_equal(chalk_tap_dropped(t), 7);
+  assert_int_equal(read_all(t, &next), 100);
+  assert_int_equal(chalk_tap_kinds(g), ALL);
+  assert_true(recover_check(g));
+  free(l);
+  chalk_tap_close(t);
+  chalk_writer_close(w);
+  close_held(g);
+}
+
+/* Whoever takes events may fail in the middle of a batch: the next one is whole. */
+static void test_a_batch_that_was_left(void **state) {
+  (void)state;
+  chalk_segment *g = open_held();
+  chalk_writer *w = open_writer(g);
+  int metric = define(w, "c", CHALK_COUNT, 1, 0);
+  chalk_series *c = bind(w, metric, "x");
+  chalk_tap *t = open_tap(g, 0);
+  chalk_stream *k = chalk_stream_new(g, 0, -1);
+  assert_non_null(k);
+  chalk_add(c, 1), chalk_add(c, 1), chalk_add(c, 1);
+  assert_int_equal(chalk_stream_take(k, t, chalk_tap_read(t)), metric);
+  chalk_stream_pass_over(k);
+  chalk_add(c, 1), chalk_add(c, 1);
+  uint32_t n = chalk_tap_read(t), passed = 0;
+  for (; chalk_stream_take(k, t, n) >= 0; passed++) chalk_stream_pass_over(k);
+  assert_int_equal(passed, 2);
+  free(c);
+  chalk_stream_free(k);
+  chalk_tap_close(t);
+  chalk_writer_close(w);
+  close_held(g);
+}
+
+/* Rings and handles are used again, so that watching now and then costs what watching once does. */
+static void test_switched_a_thousand_times(void **state) {
+  (void)state;
+  chalk_segment *g = open_held();
+  chalk_writer *w = open_writer(g);
+  chalk_series *c = bind(w, define(w, "c", CHALK_COUNT, 1, 0), "x");
+  chalk_tap *t = open_tap(g, 0);
+  chalk_add(c, 1);
+  assert_int_equal(chalk_tap_read(t), 1);
+  uint64_t memory = info_of(g).memory, top = g->head->heap_top;
+  for (int i = 0; i < 1000; i++) {
+    chalk_tap_switch(g, 0, 0, 0);
+    chalk_add(c, 1);
+    assert_true(is_inlined(c));
+    chalk_tap_switch(g, ALL, 0, i & 1);
+    chalk_add(c, i);
+    assert_int_equal(chalk_tap_read(t), 1);
+    expect(&chalk_tap_events(t)[0], c, CHALK_EVENT_INC, i);
+  }
+  assert_true(info_of(g).memory == memory && g->head->heap_top == top);
+  assert_int_equal(chalk_tap_dropped(t), 0);
+  free(c);
+  chalk_tap_close(t);
+  chalk_writer_close(w);
+  close_held(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_verb),
@@ -370,6 +582,13 @@ int main(void) {
       cmocka_unit_test(test_another_reader),
       cmocka_unit_test(test_children_and_kills),
       cmocka_unit_test(test_without_memory_records_stay),
+      cmocka_unit_test(test_readers_by_turns),
+      cmocka_unit_test(test_drops_are_told_once),
+      cmocka_unit_test(test_off_forgets),
+      cmocka_unit_test(test_what_is_no_event),
+      cmocka_unit_test(test_a_stopped_holder),
+      cmocka_unit_test(test_a_batch_that_was_left),
+      cmocka_unit_test(test_switched_a_thousand_times),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

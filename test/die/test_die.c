@@ -383,7 +383,16 @@ static void events_go_on(bed *b) {
   chalk_tap_switch(b->segment, 0, 0, 0); /* dropped series do not wait for a reader any more */
 }
 
-static void events_go_on_after_switch(bed *b) { switch_on(b), events_go_on(b); }
+/* Of a handle from before, too. */
+static void bind_before(bed *b) { b->series[2] = bed_bind(b, b->count, "before"); }
+
+static void events_go_on_after_switch(bed *b) {
+  switch_on(b);
+  read_events(b);
+  chalk_add(b->series[2], 0);
+  EXPECT(read_events(b) >= 1);
+  events_go_on(b);
+}
 
 static const path paths[] = {
     {.name = "create a count", .act = create_count},
@@ -428,7 +437,7 @@ static const path paths[] = {
      .act = cursors_send_and_sweep,
      .check = cursors_sent_what_was_dropped},
     {.name = "hold, flush, release", .act = flush, .check = flush_on},
-    {.name = "switch the tap on", .act = switch_on, .settle = events_go_on_after_switch},
+    {.name = "switch the tap on", .prepare = bind_before, .act = switch_on, .settle = events_go_on_after_switch},
     {.name = "first event", .prepare = switch_on, .act = record_events, .settle = events_go_on},
     {.name = "a larger ring", .prepare = switch_on, .ready = outgrow, .act = record_events, .settle = events_go_on},
     {.name = "read events, free a ring",
