@@ -151,7 +151,7 @@ end
 
 -- Wherever memory is allocated a finalizer may run, and bind or drop other series. So from `put` to the copy nothing
 -- allocates: the handle is made before, and again if the key became longer. Returns the handle, the core's code, and
--- whether the values were stored as they are.
+-- whether the values were stored as they are; no handle once the VM is closing.
 local function bind_once(state, texts)
   local client, size, defined = state.client, size_of(texts), false
   while true do
@@ -159,6 +159,7 @@ local function bind_once(state, texts)
     put(texts)
     local code = C.chalk_bind(client.writer, state.number, values, sizes)
     local exact = C.chalk_bound_as_given(client.writer) == 1
+    if code == C.CHALK_ECLOSED then return nil, code, false end
     if code == C.CHALK_EGONE and not defined then
       client:define(state)
       defined = true
@@ -176,6 +177,7 @@ local function bind(state, texts)
   local client = state.client
   client:on_stale()
   local found, code, exact = bind_once(state, texts)
+  if not found then return state.null, false end
   if code == C.CHALK_FOLDED then client:count_overflow(state) end
   if code < 0 then client:count_error("memory", state) end
   return found, code == C.CHALK_OK and exact

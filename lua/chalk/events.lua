@@ -52,8 +52,12 @@ local function wanted(self, only_keep)
   return mask, events
 end
 
+-- Without a reader it is on for nobody: dropped series would wait for one.
 local function switch(self, only_keep)
-  local mask, events = wanted(self, only_keep)
+  local mask, events = 0, 0
+  if self.tap then
+    mask, events = wanted(self, only_keep)
+  end
   C.chalk_tap_switch(self.segment, mask, events, 0)
 end
 
@@ -61,8 +65,9 @@ local function open(self, keep)
   local tap = C.chalk_tap_open(self.segment, keep and 1 or 0, core.message)
   if tap == nil then return log.write("error", "events: " .. core.said()) end
   self.tap = tap
-  -- Not ffi.gc: a last flush, from a finalizer of the VM's end, comes after those.
-  self.guard = core.finalizer(function() self:close() end)
+  -- Not ffi.gc: a last flush, from a finalizer of the VM's end, comes after those. One for all taps: an older one would
+  -- close the newer tap.
+  self.guard = self.guard or core.finalizer(function() self:close() end)
 end
 
 --- Lets go of the rings.
@@ -131,7 +136,7 @@ function Events:forsake()
 end
 
 local function hand_out(self, n)
-  for _, subscription in ipairs(self.list) do
+  for _, subscription in ipairs { unpack(self.list) } do -- which may change meanwhile
     local ok, message = pcall(subscription.take, self.tap, n)
     if not ok then log.write("error", "events: " .. tostring(message)) end
   end
