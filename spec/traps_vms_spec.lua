@@ -22,6 +22,24 @@ local LIFE = [[
   getmetatable(newproxy(true)).__gc = function() last:inc() end
 ]]
 
+-- A finalizer that is older than chalk's, and so comes after it.
+local LATE = [[
+  local count
+  held = newproxy(true)
+  getmetatable(held).__gc = function()
+    count:with("never seen"):inc()
+    count { t = "neither" }:inc()
+    count:with("all"):inc()
+    count:remove { t = "all" }
+    count:clear()
+  end
+  local chalk = require "chalk"
+  count = chalk.count("vm_late", { tags = { { tag = "t" } } })
+  count:with("all"):inc()
+  for i = 1, 100 do count:with("t" .. i):inc() end
+  count:remove { t = "t1" }
+]]
+
 -- Kept by each of many VMs.
 local KEEP = [[
   local chalk = require "chalk"
@@ -86,6 +104,17 @@ describe("VMs", function()
     end
     assert.same({ LIVES, LIVES }, { singly, timed })
     assert.is_true(jobs:with("last"):value() <= LIVES)
+  end)
+
+  it("that look up series once they are closing find nothing, and do no harm", function()
+    local late = chalk.count("vm_late", { tags = { { tag = "t" } } })
+    for _ = 1, 3 do
+      local vm = vms.open()
+      vm:run(LATE)
+      vm:close()
+    end
+    assert.same({ 3, 0 }, { late:with("all"):value(), late:with("never seen"):value() })
+    late:clear()
   end)
 
   it("300 at once, of which most share a slot, are exact", function()
