@@ -3,7 +3,8 @@
  *
  * An input is a program of everything that writers, the holder and exporters do with series, run against a model that
  * knows what must come of it. All of it happens in one thread: what is tried here are the states, not the races. A
- * writer that was stopped between looking at the epoch and storing is there too: its store comes later.
+ * writer that was stopped between looking at the epoch and storing is there too: its store comes later. The event tap
+ * is switched on and off beside it, and has to tell just what was recorded, in its order: see watched.h.
  */
 #include <float.h>
 #include <math.h>
@@ -13,6 +14,7 @@
 #include "model.h"
 #include "recover.h"
 #include "series.h"
+#include "watched.h"
 #include "writer.h"
 #include "../die/consistent.h"
 
@@ -30,6 +32,7 @@ typedef struct bench {
   kit kit;
   chalk_writer *writers[WRITERS_OPEN];
   handle handles[HANDLES];
+  watched watched;
   /* A store that waits: of a count's handle, of a writer that does nothing until then. */
   struct {
     double *cell;
@@ -159,7 +162,9 @@ static void record(bench *b, handle *h, double v, bool add) {
   if (kind == CHALK_COUNT && isfinite(v)) v = floor(fabs(fmod(v, 0x1p40)));
   bool could = model_find(&b->m, h->sort, h->tag) != NONE || has_room(b, h->sort);
   int64_t before = kind == CHALK_HISTOGRAM ? model_total(&b->m, h->sort) : 0;
+  watched_before(&b->watched);
   int e = record_one(s, kind, v, add);
+  watched_after(&b->watched, s, e, kind == CHALK_GAUGE && !add ? CHALK_EVENT_SET : 0, v);
   if (kind != CHALK_GAUGE && !isfinite(v)) check(e < 0);
   if (e < 0) {
     check(e == CHALK_ENUMBER || e == CHALK_ECLOSED || (e == CHALK_EMEMORY && b->m.starved));
@@ -314,6 +319,13 @@ static void starve(bench *b, input *in) {
   atomic_store(&h->memory_limit, how == 0 ? 64 << 20 : how == 1 ? had : had + had / 12);
 }
 
+/* As many as a ring holds soon are. */
+static void record_many(bench *b, input *in) {
+  handle *h = take_handle(b, in);
+  uint32_t n = CHALK_TAP_LEAST / 64 * (take8(in) % 32);
+  for (uint32_t i = 0; h->sort == COUNT && i < n; i++) record(b, h, i % 3, false);
+}
+
 /* Private sketches */
 
 static void merge(input *in) {
@@ -338,7 +350,8 @@ static void merge(input *in) {
 static void step(bench *b, input *in) {
   handle *h;
   int i;
-  switch (take8(in) % 20) {
+  uint32_t what = take8(in);
+  switch (what < 240 ? what % 20 : 20 + what % 3) {
     case 0:
       open_writer(b, in);
       break;
@@ -402,6 +415,15 @@ static void step(bench *b, input *in) {
       h = take_handle(b, in);
       record(b, h, take_number(in), true);
       break;
+    case 20:
+      watched_read(&b->watched, take8(in));
+      break;
+    case 21:
+      watched_switch(&b->watched, take8(in));
+      break;
+    case 22:
+      record_many(b, in);
+      break;
     default:
       h = take_handle(b, in);
       record(b, h, take_number(in), false);
@@ -412,6 +434,7 @@ static void step(bench *b, input *in) {
 static void end(bench *b) {
   model *m = &b->m;
   go_on(b, 1);
+  watched_end(&b->watched);
   atomic_store(&m->g->head->memory_limit, 64 << 20);
   for (int i = 0; i < HANDLES; i++) drop_handle(&b->handles[i]);
   for (int i = 0; i < WRITERS_OPEN; i++) {
@@ -441,6 +464,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static bench b;
   memset(&b, 0, sizeof b);
   model_new(&b.m, fresh_segment());
+  watched_new(&b.watched, b.m.g);
   b.now = 1;
   for (int i = 0; i < KINDS; i++) b.kit.metrics[i] = i;
   input in = {data, size};
