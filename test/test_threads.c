@@ -14,12 +14,15 @@ enum { STABLE, STABLE_TIMES, CHURNED, CHURNED_TIMES, IN_FLIGHT, LOAD, KINDS };
 enum { RECORDERS = 2, CREATORS = 2, DROPPERS = 1, READERS = 2, FLUSHERS = 2, TAGS = 6, MOST_THREADS = 16 };
 enum { RECORDS = 6000, CREATIONS = 1500, DROPS = 400, DEFINITIONS = 300 };
 
+enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM };
+
 typedef struct stage {
   chalk_segment *g;
   int metrics[KINDS];
-  _Atomic int64_t recorded[KINDS], received[KINDS];
+  _Atomic int64_t recorded[KINDS], received[KINDS], seen[KINDS];
   _Atomic int working; /* threads that record or drop */
   _Atomic uint32_t rounds;
+  bool is_watched; /* by the event tap, all the time */
 } stage;
 
 typedef struct actor {
@@ -208,6 +211,31 @@ static void act_reader(actor *a) {
   chalk_writer_close(w);
 }
 
+static int kind_of(const stage *t, uint32_t metric) {
+  int kind = 0;
+  while (kind < KINDS && t->metrics[kind] != (int)metric) kind++;
+  return kind;
+}
+
+/* What was recorded since, as events: `seen` adds up as `received` does. The rings get larger meanwhile. */
+static void watch(stage *t) {
+  enum { EVENTS = 1 << 17 };
+  chalk_tap *tap = chalk_tap_open(t->g, 1, NULL);
+  CHECK(tap);
+  chalk_tap_switch(t->g, ALL_KINDS, EVENTS << (atomic_load(&t->rounds) > 3), 0);
+  for (uint32_t n; (n = chalk_tap_read(tap)) > 0;) {
+    for (uint32_t i = 0; i < n; i++) {
+      const chalk_event *e = &chalk_tap_events(tap)[i];
+      int kind = kind_of(t, e->metric);
+      CHECK(kind < KINDS && (e->verb == CHALK_EVENT_INC) == (kind == STABLE || kind == CHURNED));
+      CHECK(t->g->series[e->series].metric == e->metric);
+      atomic_fetch_add(&t->seen[kind], e->verb == CHALK_EVENT_INC ? (int64_t)e->value : 1);
+    }
+  }
+  CHECK(chalk_tap_dropped(tap) == 0);
+  chalk_tap_close(tap);
+}
+
 /*
  * A flush: what came since goes to `received`; then what all have seen is made reusable. Time goes by flushes, or a
  * slow machine would let series idle that the cursor has not sent.
@@ -217,12 +245,12 @@ static void flush(stage *t) {
   chalk_cursor *c = chalk_cursor_open(t->g, "the only one", 1, now, NULL);
   CHECK(c);
   uint64_t ticket = chalk_flush_request(t->g);
+  if (t->is_watched) watch(t);
   chalk_snapshot *s = take(t->g, 1);
   uint32_t n;
   const chalk_entry *e = chalk_snapshot_entries(s, &n);
   for (uint32_t i = 0; i < n; i++) {
-    int kind = 0;
-    while (kind < KINDS && t->metrics[kind] != (int)e[i].metric) kind++;
+    int kind = kind_of(t, e[i].metric);
     if (kind == STABLE || kind == CHURNED) atomic_fetch_add(&t->received[kind], chalk_cursor_delta(c, s, i));
     if (kind != STABLE_TIMES && kind != CHURNED_TIMES) continue;
     chalk_sketch *k = chalk_cursor_delta_sketch(c, s, i);
@@ -333,7 +361,10 @@ static double gauge_of(stage *t, int kind) {
 /* Differences are counted when they are sent, so a cursor that lost nothing was given just what was recorded. */
 static void check_exact(stage *t) {
   assert_true(atomic_load(&t->rounds) > 10);
-  for (int kind = STABLE; kind <= CHURNED_TIMES; kind++) assert_int_equal(t->received[kind], t->recorded[kind]);
+  for (int kind = STABLE; kind <= CHURNED_TIMES; kind++) {
+    assert_int_equal(t->received[kind], t->recorded[kind]);
+    if (t->is_watched) assert_int_equal(t->seen[kind], t->recorded[kind]);
+  }
 }
 
 static void test_all_at_once(void **state) {
@@ -363,6 +394,37 @@ static void test_threads_that_share_a_slot(void **state) {
   chalk_segment_close(t->g);
 }
 
+static void be_watched(stage *t) {
+  t->is_watched = true;
+  chalk_tap_switch(t->g, ALL_KINDS, 0, 1);
+}
+
+static void test_watched(void **state) {
+  (void)state;
+  static const cast roles[] = {{act_recorder, RECORDERS}, {act_creator, 1}, {act_dropper, DROPPERS}, {NULL, 0}};
+  stage *t = new_stage();
+  chalk_writer *w = join_in(t);
+  be_watched(t);
+  play_flushed(t, roles);
+  check_exact(t);
+  assert_int_equal(info_of(t->g).quarantined, 0);
+  chalk_writer_close(w);
+  chalk_segment_close(t->g);
+}
+
+static void test_watched_while_sharing_a_slot(void **state) {
+  (void)state;
+  static const cast roles[] = {{act_recorder, RECORDERS}, {act_dropper, DROPPERS}, {NULL, 0}};
+  stage *t = new_stage();
+  chalk_writer *all[WRITERS];
+  for (int i = 1; i < WRITERS; i++) all[i] = open_writer(t->g);
+  be_watched(t);
+  play_flushed(t, roles);
+  check_exact(t);
+  for (int i = 1; i < WRITERS; i++) chalk_writer_close(all[i]);
+  chalk_segment_close(t->g);
+}
+
 static void test_reloads_beside_readers(void **state) {
   (void)state;
   static const cast roles[] = {{act_definer, 2}, {act_recorder, 1}, {act_reader, READERS}, {NULL, 0}};
@@ -376,6 +438,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_all_at_once),
       cmocka_unit_test(test_threads_that_share_a_slot),
+      cmocka_unit_test(test_watched),
+      cmocka_unit_test(test_watched_while_sharing_a_slot),
       cmocka_unit_test(test_reloads_beside_readers),
   };
   alarm(4 * DEADLINE);
