@@ -405,10 +405,11 @@ static int record_shared(chalk_series *s, double v, uint32_t verb) {
   return e < 0 ? e : CHALK_REBOUND;
 }
 
-/* Whether the record may go on through the handle; if not it was done otherwise, or cannot be. *e is the code. */
-static bool prepare(chalk_series *s, double v, uint32_t verb, int *e) {
-  *e = CHALK_OK;
-  if (writer_is_bound(s)) return true;
+/*
+ * Of a handle that is not bound: whether the record may go on through it; if not it was done otherwise, or cannot be.
+ * *e is the code.
+ */
+static __attribute__((noinline)) bool prepare(chalk_series *s, double v, uint32_t verb, int *e) {
   chalk_writer *w = s->writer;
   if (w->pid != 0) writer_take_slot(w);
   if (w->pid != 0 && w->slot == 0) {
@@ -425,8 +426,8 @@ int chalk_add(chalk_series *s, double n) {
   if (s->kind == CHALK_HISTOGRAM) return CHALK_EVERB;
   if (s->kind == CHALK_COUNT && !whole) return CHALK_ENUMBER;
   uint32_t verb = s->kind == CHALK_COUNT ? CHALK_EVENT_INC : n < 0 ? CHALK_EVENT_DOWN : CHALK_EVENT_UP;
-  int e;
-  if (!prepare(s, n, verb, &e)) return e;
+  int e = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, n, verb, &e)) return e;
   shared_u64 *cell = (shared_u64 *)s->cell;
   if (s->kind == CHALK_COUNT) {
     store_double(cell, load_double(cell) + n);
@@ -440,8 +441,8 @@ int chalk_add(chalk_series *s, double n) {
 
 int chalk_set(chalk_series *s, double v) {
   if (s->kind != CHALK_GAUGE) return CHALK_EVERB;
-  int e;
-  if (!prepare(s, v, CHALK_EVENT_SET, &e)) return e;
+  int e = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_SET, &e)) return e;
   shared_u64 *cell = (shared_u64 *)s->cell;
   store_double(&cell[0], v);
   store_double(&cell[1], GAUGE_TOUCHED);
