@@ -14,11 +14,13 @@
 
 #include "kit.h"
 #include "recover.h"
+#include "tap.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void __sanitizer_set_death_callback(void (*callback)(void));
 
-enum { PAGE = 4096, LEAST_MEMORY = 4 << 20, SERIES = 16, WRITTEN = 3 };
+enum { PAGE = 4096, LEAST_MEMORY = 4 << 20, SERIES = 16, WRITTEN = 3, RING = 9 };
+enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM };
 
 /* The file as it was made: `real` pages of it, at these places. */
 static struct {
@@ -29,7 +31,7 @@ static struct {
   blkcnt_t blocks;
   off_t *places;
   char *pages;
-  uint64_t at[9], length[9]; /* the parts that are overwritten */
+  uint64_t at[10], length[10]; /* the parts that are overwritten */
 } file;
 
 static void remove_file(void) { unlink(file.path); }
@@ -66,8 +68,12 @@ static void make(void) {
   fill(w, &k, SERIES, SERIES + 3);
   kit_remove(w, &k, COUNT, "value 6"), kit_remove(w, &k, HISTOGRAM, "value 9");
   chalk_cursor_close(c), chalk_cursor_close(d);
-  chalk_writer_close(w), chalk_writer_close(other);
   const header *h = g->head;
+  chalk_tap_switch(g, ALL_KINDS, 0, 1);
+  fill(w, &k, 0, KINDS);
+  uint64_t ring = atomic_load(&g->slots[1].ring);
+  check(ring != 0);
+  chalk_writer_close(w), chalk_writer_close(other);
   uint64_t top = h->ids_top - METRICS + 4;
   const uint64_t at[] = {0,
                          h->slots,
@@ -77,7 +83,8 @@ static void make(void) {
                          h->series + METRICS * sizeof(series),
                          h->cells + (h->capacity + METRICS) * 8,
                          h->baselines + METRICS * sizeof(baseline),
-                         h->heap};
+                         h->heap,
+                         ring};
   const uint64_t length[] = {sizeof(header),
                              WRITTEN * sizeof(slot),
                              STRIPES * sizeof(stripe),
@@ -86,7 +93,8 @@ static void make(void) {
                              top * sizeof(series),
                              top * 8,
                              top * sizeof(baseline),
-                             h->heap_top - h->heap};
+                             ring - h->heap,
+                             sizeof(tap_ring) + 32 * sizeof(chalk_event)};
   memcpy(file.at, at, sizeof at);
   memcpy(file.length, length, sizeof length);
   kit_close(g);
@@ -128,7 +136,7 @@ static void restore(void) {
 /* Damaging it */
 
 static uint64_t place(uint32_t part, uint32_t offset) {
-  part %= sizeof file.at / sizeof *file.at;
+  part = part > 247 ? RING : part % RING;
   return file.at[part] + offset % file.length[part];
 }
 
@@ -173,8 +181,29 @@ static void damage(input *in) {
 
 /* Using it */
 
+/* Whatever the rings hold, who takes events gets what are events. */
+static void read_events(chalk_segment *g) {
+  static const char *const labels[] = {"tag"};
+  const chalk_stream_metric d = {
+      .name = "m", .unit = "", .description = "", .labels = labels, .kind = CHALK_COUNT, .n_labels = 1};
+  chalk_tap *t = must(chalk_tap_open(g, 1, NULL));
+  chalk_stream *k = must(chalk_stream_new(g, 100, -1));
+  for (uint32_t n; (n = chalk_tap_read(t)) > 0;) {
+    for (int metric; (metric = chalk_stream_take(k, t, n)) >= 0;) {
+      check(chalk_stream_define(k, (uint32_t)metric, &d) == CHALK_OK);
+    }
+  }
+  check(chalk_tap_dropped(t) < 1ull << 53);
+  chalk_stream_free(k);
+  chalk_tap_close(t);
+}
+
 static void use(chalk_segment *g, uint32_t how) {
   kit_read(g);
+  if (how & 32) {
+    read_events(g);
+    chalk_tap_switch(g, ALL_KINDS, how & 16 ? 2 * CHALK_TAP_LEAST : 0, 1);
+  }
   if (how & 1) {
     chalk_writer *w = must(chalk_writer_open(g, NULL));
     kit k = kit_define(w);
@@ -186,6 +215,7 @@ static void use(chalk_segment *g, uint32_t how) {
     chalk_writer_close(w);
     kit_read(g);
   }
+  if (how & 32) read_events(g);
   check(recover_check(g));
 }
 
