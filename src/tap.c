@@ -45,6 +45,8 @@ static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool wi
   atomic_store(&h->tap_told, new);
 }
 
+uint32_t chalk_tap_passes(chalk_segment *g) { return atomic_load(&g->head->tap_pass); }
+
 uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) & KINDS; }
 
 bool tap_wants(const chalk_segment *g, uint32_t number) {

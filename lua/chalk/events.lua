@@ -129,10 +129,9 @@ function Events:forked()
   self.holding = false
 end
 
---- The VM is closing, and the tap is freed already: the last events are for another one.
+--- The VM is closing: where the tap was freed before, the last events are for another one.
 function Events:forsake()
-  self.tap = nil
-  if self.holding and self.list[1] then open(self, true) end
+  if not self.tap and self.holding and self.list[1] then open(self, true) end
 end
 
 local function hand_out(self, n)
