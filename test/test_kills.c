@@ -20,9 +20,27 @@ typedef struct notes {
   shared_u64 under_way[VICTIMS]; /* and what of it each victim has not committed */
 } notes;
 
+/* Takes out what the event tap has, which is what was recorded; now and then it goes off, or its rings get larger. */
+static void watch(chalk_segment *g) {
+  chalk_tap *t = chalk_tap_open(g, 1, NULL);
+  CHILD_CHECK(t != NULL);
+  for (uint32_t n; (n = chalk_tap_read(t)) > 0;) {
+    for (uint32_t i = 0; i < n; i++) {
+      const chalk_event *e = &chalk_tap_events(t)[i];
+      bool is_count = e->metric == (uint32_t)count || e->metric == (uint32_t)mine;
+      CHILD_CHECK((e->verb == CHALK_EVENT_SET) == (e->metric == (uint32_t)load));
+      CHILD_CHECK((e->verb == CHALK_EVENT_INC) == is_count && (!is_count || e->value == 1));
+    }
+  }
+  chalk_tap_close(t);
+  uint32_t how = (uint32_t)(random_bits() % 16), kinds = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM;
+  if (how < 4) chalk_tap_switch(g, how ? kinds : 0, CHALK_TAP_LEAST << how, 0);
+}
+
 /* A flush: to a receiver that adds up what comes, with the role of the flusher. */
 static void flush(chalk_segment *g, notes *n, int who, double now) {
   if (chalk_hold(g, chalk_generation(g, 0)) != 1) return;
+  watch(g);
   chalk_cursor *c = chalk_cursor_open(g, "receiver", 1, now, NULL);
   chalk_snapshot *s = c ? chalk_snapshot_take(g, 1, NULL) : NULL;
   uint32_t entries = 0;
@@ -107,6 +125,7 @@ static void check_with_promtool(chalk_segment *g) {
 /* All that was left can go, and the segment is whole. What was recorded late makes successors: they go in their turn. */
 static void check_end(chalk_segment *g, chalk_writer *w) {
   assert_int_equal(chalk_hold(g, chalk_generation(g, 0)), 1);
+  chalk_tap_switch(g, 0, 0, 0);
   for (int i = 0; i < 6; i++) {
     for (uint32_t m = 0; i % 3 == 0 && m < chalk_metric_top(g); m++) chalk_clear(w, m);
     chalk_writer_tick(w);
