@@ -9,7 +9,6 @@ local beds = require("support.stream_bed")
 local chalk = require("chalk")
 local children = require("support.children")
 local cjson = require("cjson")
-local core = require("chalk.core")
 local counters = require("stream.counter")
 local exposition = require("support.exposition")
 local ffi = require("ffi")
@@ -51,7 +50,7 @@ describe("a captured stream", function()
     local spec = { tags = { "by", "shard" }, unit = "seconds", description = "Löad" }
     local sent, level = client:count("sent", { tags = { "by", "shard" } }), client:gauge("level", spec)
     local took = client:histogram("took", spec)
-    -- A process's events by their number: one of three kinds, the shards by turns, and a value that doubles hold exactly.
+    -- A process's events by their number: one of three kinds, shards by turns, a value that doubles hold exactly.
     local function record(by)
       local shards = {}
       for shard = 0, SHARDS - 1 do
@@ -118,7 +117,9 @@ local function descriptors()
   return n
 end
 
-local function resident(pid) return tonumber(files.read(("/proc/%d/status"):format(pid)):match("RssAnon:%s+(%d+)")) * 1024 end
+local function resident(pid)
+  return tonumber(files.read(("/proc/%d/status"):format(pid)):match("RssAnon:%s+(%d+)")) * 1024
+end
 
 describe("clients that come and go while records are made", function()
   local bed, port
@@ -273,7 +274,7 @@ describe("a client that never reads", function()
     assert.is_true(most - before < room or SANITIZED, most - before .. " bytes more")
     assert.is_true(tonumber(segment) < 64 * BUFFER, segment .. " bytes of the segment")
     if SECONDS then
-      print(("%d s: %d records, %d dropped in rings, %d missed by the reader, %.1f MB resident more, %.1f MB of segment")
+      print(("%d s: %d records, %d dropped in rings, %d missed by the reader, %.1f MB resident more, %.1f MB shared")
         :format(seconds, recorded, in_rings, streamed - read, (most - before) / 1e6, segment / 1e6))
     end
   end)
