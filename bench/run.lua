@@ -121,7 +121,7 @@ if mode ~= "--gate" then
   local values, cost = statsd.raw(50000)
   row("statsd: raw values sent", values, "M values/s")
   row("  record a value that is sent so", cost, "ns")
-  local delivered = stream.delivered(2)
+  local delivered = harness.median { (stream.delivered(1)), (stream.delivered(1)), (stream.delivered(1)) }
   row("stream: events delivered to a client on loopback", delivered, "M events/s", "at least 1", delivered >= 1)
   for _, name in ipairs { "count", "gauge", "histogram" } do
     local ns = stream.tapped(name)

@@ -50,7 +50,7 @@ describe("a captured stream", function()
     local spec = { tags = { "by", "shard" }, unit = "seconds", description = "Löad" }
     local sent, level = client:count("sent", { tags = { "by", "shard" } }), client:gauge("level", spec)
     local took = client:histogram("took", spec)
-    -- A process's events by their number: one of three kinds, shards by turns, a value that doubles hold exactly.
+    -- A process's events by their number: of three kinds, the shards by turns, values that doubles hold exactly.
     local function record(by)
       local shards = {}
       for shard = 0, SHARDS - 1 do
@@ -117,6 +117,7 @@ local function descriptors()
   return n
 end
 
+-- Bytes of memory that is not shared.
 local function resident(pid)
   return tonumber(files.read(("/proc/%d/status"):format(pid)):match("RssAnon:%s+(%d+)")) * 1024
 end
@@ -274,8 +275,9 @@ describe("a client that never reads", function()
     assert.is_true(most - before < room or SANITIZED, most - before .. " bytes more")
     assert.is_true(tonumber(segment) < 64 * BUFFER, segment .. " bytes of the segment")
     if SECONDS then
-      print(("%d s: %d records, %d dropped in rings, %d missed by the reader, %.1f MB resident more, %.1f MB shared")
-        :format(seconds, recorded, in_rings, streamed - read, (most - before) / 1e6, segment / 1e6))
+      local words = "%d s: %d records, %d dropped in rings, %d missed by the reader, %.1f MB resident more, "
+        .. "%.1f MB of segment"
+      print(words:format(seconds, recorded, in_rings, streamed - read, (most - before) / 1e6, segment / 1e6))
     end
   end)
 

@@ -2,7 +2,9 @@
 
 local beds = require("support.stream_bed")
 local chalk = require("chalk")
+local children = require("support.children")
 local core = require("chalk.core")
+local files = require("support.files")
 local fork = require("support.fork")
 local log = require("chalk.log")
 local stream = require("chalk.exporter.stream")
@@ -19,16 +21,22 @@ describe("the stream's options", function()
     return message
   end
 
-  for text, value in pairs({ ["0"] = 0, ["-1"] = -1, ["1.5"] = 1.5, ["a text"] = "1024", NaN = 0 / 0, inf = math.huge,
-    ["true"] = true, ["2^31"] = 2 ^ 31 }) do
+  local SIZES = {
+    ["0"] = 0, ["-1"] = -1, ["1.5"] = 1.5, ["a text"] = "1024", NaN = 0 / 0, inf = math.huge, ["true"] = true,
+    ["2^31"] = 2 ^ 31,
+  }
+
+  for text, value in pairs(SIZES) do
     it("refuse buffer_size = " .. text, function()
-      assert.equal("chalk: exporters[1] (stream): buffer_size must be a whole number from 1 to 1073741824, or false for "
-        .. "no limit", problem_of({ buffer_size = value }))
+      local words = "a whole number from 1 to 1073741824, or false for no limit"
+      local message = problem_of({ buffer_size = value })
+      assert.equal("chalk: exporters[1] (stream): buffer_size must be " .. words, message)
     end)
   end
 
   it("are checked all at once, at init", function()
-    local message = problem_of({ listen = 5000, namespace = "9a", global_tags = { env = {} }, name = 1, bufer_size = 1 })
+    local wrong = { listen = 5000, namespace = "9a", global_tags = { env = {} }, name = 1, bufer_size = 1 }
+    local message = problem_of(wrong)
     for _, part in ipairs({
       "listen must be an address", "namespace must be a string of letters", "global_tags must be a table",
       "name must be a string", 'unknown option bufer_size, did you mean "buffer_size"?',
@@ -36,6 +44,7 @@ describe("the stream's options", function()
       assert.is_truthy(message:find(part, 1, true), message)
     end
     assert.matches("options are a table", problem_of(3))
+    assert.matches("global_tags must be valid UTF%-8 without NUL", problem_of({ global_tags = { a = "\255" } }))
   end)
 
   it("default to the address of metrics-exporter-tcp on loopback, and its buffer", function()
@@ -50,7 +59,8 @@ describe("the stream's options", function()
   }) do
     it(("refuse the address %q"):format(address), function()
       local message = problem_of({ listen = address })
-      assert.is_truthy(message:find("chalk: exporters[1]: cannot listen at " .. address .. ": " .. why, 1, true), message)
+      local expected = "chalk: exporters[1]: cannot listen at " .. address .. ": " .. why
+      assert.is_truthy(message:find(expected, 1, true), message)
     end)
   end
 
@@ -60,7 +70,8 @@ describe("the stream's options", function()
     local address = "127.0.0.1:" .. bed.port
     for _, driver in ipairs({ "thread", "loop", "manual" }) do
       local other = chalk.new()
-      local ok, message = other:try_init({ driver = driver, exporters = { chalk.exporter.stream({ listen = address }) } })
+      local exporter = chalk.exporter.stream({ listen = address })
+      local ok, message = other:try_init({ driver = driver, exporters = { exporter } })
       assert.same({ nil, "exporters[1]: cannot listen at " .. address .. ": Address already in use" }, { ok, message })
     end
     bed:close()
@@ -311,9 +322,9 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
       local jobs = bed.client:count("jobs", { tags = { "by" } })
       jobs:with("main"):inc(0)
       local reader = bed:connect()
-      local children = {}
+      local forked = {}
       for child = 1, 3 do
-        children[child] = fork.child(function()
+        forked[child] = fork.child(function()
           local mine = jobs:with("child" .. child)
           for i = 1, 2000 do
             mine:inc(i)
@@ -330,7 +341,7 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
         jobs:with("main"):inc(i)
       end
       bed:read(reader, 10000)
-      for _, pid in ipairs(children) do
+      for _, pid in ipairs(forked) do
         assert.equal(0, fork.wait(pid))
       end
       vm:close()
@@ -362,9 +373,6 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
 end
 
 -- What nodes of one segment run: they record until a file is there.
-local children = require("support.children")
-local files = require("support.files")
-
 local NODE = [[
   local chalk, fork, wait = require "chalk", require "support.fork", require "support.wait"
   chalk.init { segment_path = arg[1], exporters = { chalk.exporter.stream { listen = "127.0.0.1:" .. arg[2] } } }

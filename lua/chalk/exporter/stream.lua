@@ -6,6 +6,7 @@
 -- manual driver turns it at each flush.
 
 local core = require "chalk.core"
+local json = require "chalk.json"
 local metrics = require "chalk.exporter.stream.metric"
 local option = require "chalk.options"
 
@@ -40,11 +41,22 @@ local function is_namespace(v)
     "a string of letters, digits, _ and :, not starting with a digit"
 end
 
+-- Protobuf's strings are UTF-8; a reader refuses the whole message otherwise.
+local function is_tags(v)
+  local ok, words = option.is_tags(v)
+  if not ok then return false, words end
+  for _, value in pairs(v) do
+    value = tostring(value)
+    if json.invalid_utf8(value) or value:find("\0", 1, true) then return false, "valid UTF-8 without NUL" end
+  end
+  return true
+end
+
 local CHECKS = {
   listen = function(v) return type(v) == "string", 'an address, such as "' .. LISTEN .. '"' end,
   namespace = is_namespace,
   buffer_size = is_buffer_size,
-  global_tags = option.is_tags,
+  global_tags = is_tags,
   name = option.of_type("string", "a string"),
 }
 
