@@ -21,7 +21,6 @@ local COMMON = [[
   } }
   local jobs = chalk.count("jobs")
   jobs:inc(0)
-  local segment = require("chalk").segment
   local alive = uv.new_timer()
   alive:start(1, 1, function() end)
   local function turn()

@@ -202,10 +202,6 @@ end
 -- The tap is on while there are clients.
 function Server:settle()
   local clients = C.chalk_stream_clients(self.stream)
-  if clients ~= self.shown then
-    self.shown = clients
-    self.gauge:set(clients)
-  end
   self.clients = clients
   local subscription = self.subscription
   if clients > 0 and not self.subscribed then
@@ -216,6 +212,10 @@ function Server:settle()
     self.subscribed = false
     self.events:unsubscribe(subscription)
     if self.timer then self.timer:stop() end
+  end
+  if clients ~= self.shown then
+    self.shown = clients
+    self.gauge:set(clients)
   end
 end
 
