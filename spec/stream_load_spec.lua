@@ -173,7 +173,7 @@ describe("clients that come and go while records are made", function()
     assert.is_true(grown < (SANITIZED and 64e6 or 4e6), grown .. " bytes more")
     mine:inc()
     assert.equal(mine.epoch, mine.shared[0] + mine.own[0]) -- the inlined path
-    local samples = exposition.parse((request.get(port)).body)
+    local samples = exposition.parse(assert(request.get(port)).body)
     assert.equal(n + 1, samples['jobs_total{by="parent"}'])
     assert.equal(flags[1], samples['jobs_total{by="child"}'])
     assert.equal(flags[1] / 1000, samples["took_count"])

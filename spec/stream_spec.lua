@@ -372,6 +372,32 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
   end)
 end
 
+describe("the stream of one of several processes that flush by turns", function()
+  it("has what is recorded before, between and after the others' flushes", function()
+    local bed = beds.start("manual")
+    local jobs = bed.client:count("jobs", { tags = { "by" } })
+    local mine = jobs:with("parent")
+    local reader = bed:connect()
+    mine:inc(1)
+    local child = fork.child(function()
+      jobs:with("child"):inc(1)
+      for i = 2, 3 do
+        assert(bed.client:flush())
+        jobs:with("child"):inc(i)
+      end
+    end)
+    assert.equal(0, fork.wait(child))
+    mine:inc(2)
+    bed:read(reader, 5)
+    assert.same({
+      "jobs{by=parent} increment_counter 1", "jobs{by=child} increment_counter 1",
+      "jobs{by=child} increment_counter 2", "jobs{by=child} increment_counter 3",
+      "jobs{by=parent} increment_counter 2",
+    }, reader:lines())
+    bed:close()
+  end)
+end)
+
 -- What nodes of one segment run: they record until a file is there.
 local NODE = [[
   local chalk, fork, wait = require "chalk", require "support.fork", require "support.wait"

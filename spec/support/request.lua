@@ -92,6 +92,7 @@ function M.send(address, options)
     end)
     handle:write(text_of(options))
   end)
+  uv.update_time() -- the loop may not have turned for long
   timer:start((options.deadline or DEADLINE) * 1000, 0, function() finish("no answer in time") end)
   function pending.wait()
     while not pending.over do
