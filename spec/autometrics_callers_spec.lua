@@ -49,6 +49,11 @@ describe("the traceback of an error", function()
       function() return nil end,
       function() return 1, 2 end,
       function() error("again") end,
+      function(e)
+        pcall(error) -- with one caught, LuaJIT calls the handler again for its own error
+        if #e > 40 then return "enough" end
+        error(e .. "!", 0)
+      end,
       tostring,
     }) do
       assert.same(all(xpcall(without, handler)), all(xpcall(auto.wrap(without, {
@@ -57,6 +62,20 @@ describe("the traceback of an error", function()
     end
     local e = {}
     assert.equal(e, select(2, pcall(auto.wrap(error, { name = "error", module = "m" }), e)))
+  end)
+
+  it("is kept apart from that of calls which fail while it is handled, in coroutines too", function()
+    local fails = auto.wrap(function() error("inner", 0) end, { name = "fails", module = "m" })
+    local ok, result = xpcall(outer, function(e)
+      pcall(error) -- or LuaJIT calls no other handler
+      local _, first = xpcall(fails, string.upper)
+      local _, second = coroutine.resume(coroutine.create(fails))
+      local _, third = coroutine.resume(coroutine.create(function()
+        return select(2, xpcall(fails, function(inner) return inner .. " " .. tostring(pcall(fails)) end))
+      end))
+      return table.concat({ e:match("boom"), first, second, third }, ", ")
+    end)
+    assert.same({ false, "boom, INNER, inner, inner false" }, { ok, result })
   end)
 
   it("is not mixed up with errors that were caught before, inside or after", function()
@@ -282,5 +301,15 @@ describe("the caller of an instrumented function", function()
       local _, expected, found = coroutine.resume(co)
       assert.is_true(expected == found)
     end
+  end)
+
+  it("finds that word each time, whatever LuaJIT compiles just then", function()
+    local name = "chalk.autometrics.running"
+    local before = package.loaded[name]
+    for _ = 1, 500 do
+      package.loaded[name] = nil
+      assert.is_true(require(name).is_fast)
+    end
+    package.loaded[name] = before
   end)
 end)

@@ -21,6 +21,7 @@ local M = {}
 
 ---@class chalk.autometrics.Chain
 ---@field depth integer the entries 1 to depth are calls, see wrapper
+---@field notes table<integer, table>? on calls that are failing, by depth, see protect
 
 -- By coroutine.
 local chains = setmetatable({ [threads.MAIN] = { depth = 0 } }, { __mode = "k" })
@@ -54,9 +55,9 @@ local function current()
   return chains[co] or new_chain(co)
 end
 
---- How many instrumented functions run in this coroutine.
----@return integer
-function M.depth() return current().depth end
+--- The chain of the coroutine that runs, as it stands, for who is called inside of the innermost function.
+---@return chalk.autometrics.Chain
+M.chain = current
 
 -- The functions between here and the wrapper, and the wrapper that asks.
 local SELF = 5
@@ -78,7 +79,7 @@ local function current_in_nginx()
   return chain
 end
 
---- The chain of the coroutine that runs.
+--- The chain of the coroutine that runs, for a wrapper.
 ---@return chalk.autometrics.Chain
 M.current = ngx and ngx.get_phase and current_in_nginx or current
 

@@ -24,6 +24,7 @@ local ngx = rawget(_G, "ngx")
 local getinfo, getlocal, setlocal, traceback = debug.getinfo, debug.getlocal, debug.setlocal, debug.traceback
 local rawequal, type = rawequal, type
 local pcall, xpcall = pcall, xpcall
+local current = callers.chain
 
 local M = {}
 
@@ -32,11 +33,18 @@ local MOST = 200 -- levels looked at; a level is found by counting
 -- The xpcalls of ours that the error being raised will pass before anybody else's; each has nothing left to do.
 local passing = 0
 
--- What the handler found, for the call that is about to fail. Calls may fail inside handlers, for which LuaJIT calls no
--- other handler: so it is noted how deep the failing call is.
-local notes = {}
-
 local handler
+
+-- What the handler found, for the call that is about to fail: in its chain, by its depth, since their handler may call
+-- functions and resume coroutines that fail as well.
+local function notes_of(chain)
+  local notes = chain.notes
+  if not notes then
+    notes = {}
+    chain.notes = notes
+  end
+  return notes
+end
 
 local function is_luv(f)
   local luv = package.loaded.luv
@@ -70,9 +78,15 @@ end
 
 local works = true
 
+-- An error in a handler ends handling, unless something was caught meanwhile, be it a trace that LuaJIT gives up: then
+-- the handler is called for that error too, as theirs would have been.
 function handler(e)
-  local note = { e = e, depth = callers.depth() }
-  notes[#notes + 1] = note
+  local chain = current()
+  local notes, depth = notes_of(chain), chain.depth
+  local again = notes[depth]
+  if again then return again.theirs and again.theirs(e) or e end
+  local note = { e = e }
+  notes[depth] = note
   if passing > 0 then
     passing = passing - 1
     note.left = passing
@@ -83,7 +97,7 @@ function handler(e)
   if who == "xpcall" and works then
     local _, theirs = getlocal(level - 1, 1)
     if type(theirs) == "function" then
-      note.swapped = true
+      note.theirs = theirs
       setlocal(level - 1, 1, function() return note.result end)
       return theirs(e)
     end
@@ -97,13 +111,14 @@ M.handler = handler
 
 --- What a call failed with, after xpcall has returned false and `result`: to be given to `raise` when all is noted.
 ---@param result any
+---@param chain chalk.autometrics.Chain
 ---@param depth integer of the call
 ---@return table note its `e` is the error
-function M.failed(result, depth)
-  local n = #notes
-  local note = notes[n]
-  if not note or note.depth ~= depth then return { e = result, left = 0 } end
-  notes[n] = nil
+function M.failed(result, chain, depth)
+  local notes = notes_of(chain)
+  local note = notes[depth]
+  if not note then return { e = result, left = 0 } end -- LuaJIT called no handler
+  notes[depth] = nil
   note.result = result
   return note
 end
@@ -129,7 +144,7 @@ local function trial()
   end
   local ok, result = xpcall(function()
     local _, problem = xpcall(function() error("once", 0) end, handler)
-    M.raise(M.failed(problem, callers.depth()))
+    M.raise(M.failed(problem, current(), current().depth))
   end, theirs)
   return ok == false and result == "handled" and seen == "once"
 end

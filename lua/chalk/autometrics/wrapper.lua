@@ -71,8 +71,8 @@ local function is_error(record, ...)
   return not not asked(record, "error_if", ...)
 end
 
-local function finish_failed(record, call, depth, result)
-  local note = failed(result, depth)
+local function finish_failed(record, call, chain, depth, result)
+  local note = failed(result, chain, depth)
   local fine = not record.plain and asked(record, "ok_if", nil, note.e) and not asked(record, "error_if", nil, note.e)
   if fine then
     call.ok:inc()
@@ -104,7 +104,7 @@ local function finish(record, call, chain, depth, started, ok, ...)
   chain[depth + 1] = nil
   record.duration:record(took)
   if record.concurrent then record.concurrent:dec() end
-  if not ok then return finish_failed(record, call, depth + 1, (...)) end
+  if not ok then return finish_failed(record, call, chain, depth + 1, (...)) end
   if is_error(record, ...) then
     call.error:inc()
   else
