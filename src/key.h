@@ -21,7 +21,16 @@ uint32_t key_overflow(char *out, uint32_t n);
 /* What decides the stripe of a metric's overflow series. */
 uint64_t key_overflow_hash(uint32_t metric);
 uint64_t key_hash(uint32_t metric, const char *key, uint32_t size);
+
 /* The next value of a key: advances *at; false at the end or where the key is damaged. */
-bool key_next(const char *key, uint32_t size, uint32_t *at, const char **value, uint32_t *value_size);
+static inline bool key_next(const char *key, uint32_t size, uint32_t *at, const char **value, uint32_t *value_size) {
+  if (*at + 2 > size) return false;
+  uint32_t n = (unsigned char)key[*at] | (uint32_t)(unsigned char)key[*at + 1] << 8;
+  if (n > size - *at - 2) return false;
+  *value = key + *at + 2;
+  *value_size = n;
+  *at += 2 + n;
+  return true;
+}
 
 #endif

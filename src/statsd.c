@@ -15,6 +15,7 @@
 
 #include "cursor.h"
 #include "key.h"
+#include "series_key.h"
 #include "sketch.h"
 #include "snapshot.h"
 #include "statsd.h"
@@ -88,6 +89,7 @@ static char *grow(chalk_statsd *k, size_t n) {
   return k->text + k->text_size;
 }
 
+/* Room for n bytes more; NULL and `failed`: there is none. */
 static inline char *reserve(chalk_statsd *k, size_t n) {
   return k->text_size + n > k->text_room ? grow(k, n) : k->text + k->text_size;
 }
@@ -111,54 +113,87 @@ static inline char *append(char *o, const char *s, size_t n) {
   return o + n;
 }
 
-/* The sizes of a family's texts. */
+typedef struct piece {
+  const char *text;
+  size_t size;
+} piece;
+
+static inline piece piece_of(const char *text) { return (piece){text, strlen(text)}; }
+static inline char *append_piece(char *o, piece p) { return append(o, p.text, p.size); }
+
+static const piece nothing = {"", 0}, count_type = {"c", 1}, gauge_type = {"g", 1};
+
+/* A family's texts, measured, and the room that a line of an empty key takes, but for what only some lines have. */
 typedef struct shape {
   const chalk_statsd_family *f;
-  size_t name, tags, tail, type, timestamp, labels[CHALK_TAGS], label_characters[CHALK_TAGS];
+  piece name, tags, tail, type, timestamp, labels[CHALK_TAGS];
+  size_t most[CHALK_TAGS]; /* characters of a value */
+  size_t room;
 } shape;
 
 static void measure(shape *h, const chalk_statsd_family *f) {
   h->f = f;
-  h->name = strlen(f->name), h->tags = strlen(f->tags), h->tail = strlen(f->tail);
-  h->type = strlen(f->type), h->timestamp = strlen(f->timestamp);
+  h->name = piece_of(f->name), h->tags = piece_of(f->tags), h->tail = piece_of(f->tail);
+  h->type = piece_of(f->type), h->timestamp = piece_of(f->timestamp);
+  h->room = h->name.size + h->tags.size + h->tail.size + h->type.size + h->timestamp.size;
+  h->room += sizeof ":||@|#\n" + RATE + STATSD_TEXT_ROOM;
   for (uint32_t i = 0; i < f->n_labels; i++) {
-    h->labels[i] = strlen(f->labels[i]);
-    h->label_characters[i] = statsd_text_characters(f->labels[i]);
+    h->labels[i] = piece_of(f->labels[i]);
+    h->most[i] = TAG - 1 - statsd_text_characters(f->labels[i]);
+    h->room += h->labels[i].size + 2 + STATSD_TEXT_MORE;
   }
 }
 
-/* What is the same in all lines of an entry: its name, and its tags. */
+/*
+ * What is the same in all lines of an entry: its name, and its tags. While a line is begun there is always room for its
+ * end, so that only what some lines have needs to ask for it.
+ */
 typedef struct frame {
   const shape *h;
   const chalk_statsd_family *f;
-  const char *key;
+  const char *key; /* STATSD_TEXT_ROOM bytes behind it can be read */
   uint32_t key_size;
+  size_t room;
   size_t tags_at, tags_size; /* in the text, once they are there */
 } frame;
 
-static void put_name(chalk_statsd *k, const frame *e, const char *suffix) {
-  size_t suffix_size = strlen(suffix), folded = e->f->fold ? e->key_size + e->f->n_labels * (STATSD_TEXT_MORE + 5) : 0;
-  char *o = reserve(k, e->h->name + folded + suffix_size + 1);
+static inline frame frame_of(const shape *h, const void *key, uint32_t key_size) {
+  return (frame){.h = h, .f = h->f, .key = key, .key_size = key_size, .room = h->room + key_size};
+}
+
+static char *put_folded(char *o, const frame *e) {
+  uint32_t at = 0, n;
+  const char *value;
+  while (key_next(e->key, e->key_size, &at, &value, &n)) o = statsd_text_folded(o, value, n);
+  return o;
+}
+
+/* A line's name, up to its first value. */
+static void begin_line(chalk_statsd *k, const frame *e, piece suffix) {
+  char *o = reserve(k, e->room + suffix.size + TEXT_NUMBER_MAX);
   if (!o) return;
-  o = append(o, e->f->name, e->h->name);
-  if (e->f->fold) {
-    uint32_t at = 0, n;
-    const char *value;
-    while (key_next(e->key, e->key_size, &at, &value, &n)) o = statsd_text_folded(o, value, n);
-  }
-  o = append(o, suffix, suffix_size);
+  o = append_piece(o, e->h->name);
+  if (e->f->fold) o = put_folded(o, e);
+  o = append_piece(o, suffix);
   *o++ = ':';
   k->text_size = (size_t)(o - k->text);
 }
 
-static void put_number(chalk_statsd *k, double v) {
-  char *o = reserve(k, TEXT_NUMBER_MAX);
-  if (o) k->text_size += text_double(o, v);
+/* A line's first value: there is room. */
+static inline void put_number(chalk_statsd *k, double v) {
+  if (!k->failed) k->text_size += text_double(k->text + k->text_size, v);
 }
 
-static void put_whole(chalk_statsd *k, int64_t v) {
-  char *o = reserve(k, TEXT_NUMBER_MAX);
-  if (o) k->text_size += text_int(o, v);
+static inline void put_whole(chalk_statsd *k, int64_t v) {
+  if (!k->failed) k->text_size += text_int(k->text + k->text_size, v);
+}
+
+static void put_further(chalk_statsd *k, const frame *e, double v) {
+  char *o = reserve(k, 1 + TEXT_NUMBER_MAX + e->room);
+  if (!o) return;
+  *o = ':';
+  k->text_size++;
+  put_number(k, v);
 }
 
 /* "|#" and all tags, or nothing. */
@@ -166,48 +201,44 @@ static char *put_tags(char *o, const frame *e) {
   char *start = o;
   uint32_t at = 0, n;
   const char *value;
-  *o++ = '|', *o++ = '#';
-  o = append(o, e->f->tags, e->h->tags);
-  bool any = e->h->tags > 0;
+  *o++ = '|';
+  if (e->h->tags.size > 0) {
+    *o++ = '#';
+    o = append_piece(o, e->h->tags);
+  }
   for (uint32_t i = 0; i < e->f->n_labels && key_next(e->key, e->key_size, &at, &value, &n); i++) {
     if (n == 0) continue;
-    if (any) *o++ = ',';
-    o = append(o, e->f->labels[i], e->h->labels[i]);
+    *o++ = ',';
+    o = append_piece(o, e->h->labels[i]);
     *o++ = ':';
-    o = statsd_text_value(o, value, n, TAG - 1 - e->h->label_characters[i]);
-    any = true;
+    o = statsd_text_value(o, value, n, e->h->most[i]);
   }
-  return any ? o : start;
+  if (o - start == 1) return start;
+  start[1] = '#'; /* or there was a comma */
+  return o;
 }
 
-static size_t tags_room(const frame *e) {
-  size_t n = 2 + e->h->tags + e->key_size + e->f->n_labels * (STATSD_TEXT_MORE + 2);
-  for (uint32_t i = 0; i < e->f->n_labels; i++) n += e->h->labels[i];
-  return n;
-}
-
-static char *put_le(char *o, bool any, const char *le, size_t size) {
+static char *put_le(char *o, bool any, piece le) {
   o = any ? append(o, ",le:", 4) : append(o, "|#le:", 5);
-  return append(o, le, size);
+  return append_piece(o, le);
 }
 
 /* From behind the values: the line's type and all that follows. */
-static void end_line(chalk_statsd *k, frame *e, const char *type, const char *rate, const char *le, bool timed) {
-  size_t le_size = le ? strlen(le) : 0, rate_size = rate ? strlen(rate) : 0, type_size = strlen(type);
-  size_t tags = e->f->fold ? 0 : e->tags_size ? e->tags_size : tags_room(e);
-  char *o = reserve(k, type_size + rate_size + le_size + tags + e->h->tail + e->h->timestamp + 16);
-  if (!o) return;
+static void end_line(chalk_statsd *k, frame *e, piece type, const char *rate, const char *le, bool timed) {
+  if (le) reserve(k, e->room + strlen(le) + sizeof "|#le:");
+  if (k->failed) return;
+  char *o = k->text + k->text_size;
   *o++ = '|';
-  o = append(o, type, type_size);
-  if (rate) o = append(append(o, "|@", 2), rate, rate_size);
+  o = append_piece(o, type);
+  if (rate) o = append_piece(append(o, "|@", 2), piece_of(rate));
   if (!e->f->fold) {
     char *start = o;
     o = e->tags_size ? append(o, k->text + e->tags_at, e->tags_size) : put_tags(o, e);
     e->tags_at = (size_t)(start - k->text), e->tags_size = (size_t)(o - start);
-    if (le) o = put_le(o, e->tags_size > 0, le, le_size);
+    if (le) o = put_le(o, e->tags_size > 0, piece_of(le));
   }
-  o = append(o, e->f->tail, e->h->tail);
-  if (timed) o = append(o, e->f->timestamp, e->h->timestamp);
+  o = append_piece(o, e->h->tail);
+  if (timed) o = append_piece(o, e->h->timestamp);
   *o++ = '\n';
   k->text_size = (size_t)(o - k->text);
   k->lines++;
@@ -216,25 +247,25 @@ static void end_line(chalk_statsd *k, frame *e, const char *type, const char *ra
 /* Counts and gauges */
 
 static void put_count(chalk_statsd *k, frame *e, int64_t delta) {
-  put_name(k, e, "");
+  begin_line(k, e, nothing);
   put_whole(k, delta);
-  end_line(k, e, "c", NULL, NULL, true);
+  end_line(k, e, count_type, NULL, NULL, true);
 }
 
-static void put_gauge(chalk_statsd *k, frame *e, const char *suffix, double v) {
+static void put_gauge(chalk_statsd *k, frame *e, piece suffix, double v) {
   if (!isfinite(v)) return;
   if (v < 0 && e->f->relative) {
-    put_name(k, e, suffix);
+    begin_line(k, e, suffix);
     put_whole(k, 0);
-    end_line(k, e, "g", NULL, NULL, true);
+    end_line(k, e, gauge_type, NULL, NULL, true);
     if (k->failed) return;
     k->text[k->text_size - 1] = JOINT;
     k->joined = true;
     k->lines--;
   }
-  put_name(k, e, suffix);
+  begin_line(k, e, suffix);
   put_number(k, v);
-  end_line(k, e, "g", NULL, NULL, true);
+  end_line(k, e, gauge_type, NULL, NULL, true);
 }
 
 static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
@@ -303,15 +334,11 @@ static void add_items(chalk_statsd *k, const chalk_statsd_family *f, const chalk
   if (k->n_items > 1) qsort(k->items, k->n_items, sizeof *k->items, by_weight);
 }
 
-static void put_colon(chalk_statsd *k) {
-  char *o = reserve(k, 1);
-  if (o) *o = ':', k->text_size++;
-}
-
 /* How long a line's end is, without the rest of the line. */
 static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
   size_t start = k->text_size;
-  end_line(k, e, e->f->type, rate, NULL, false);
+  if (!reserve(k, e->room)) return 0;
+  end_line(k, e, e->h->type, rate, NULL, false);
   size_t size = k->text_size - start;
   k->text_size = start;
   k->lines--;
@@ -327,19 +354,22 @@ static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i) {
   text[chalk_statsd_rate(text, weight)] = 0;
   const char *rate = weight > 1 ? text : NULL;
   size_t begun = k->text_size, end = n > 1 && e->f->pack ? end_size(k, e, rate) : 0;
-  put_name(k, e, "");
+  begin_line(k, e, nothing);
   for (bool first = true; i < n && k->items[i].weight == weight && !k->failed; first = false) {
-    if (!first && (!e->f->pack || k->text_size - begun + TEXT_NUMBER_MAX + end > k->packet_most)) {
-      end_line(k, e, e->f->type, rate, NULL, false);
-      begun = k->text_size;
-      put_name(k, e, "");
-    } else if (!first) {
-      put_colon(k);
+    double v = k->items[i].value;
+    if (!first && e->f->pack && k->text_size - begun + TEXT_NUMBER_MAX + end <= k->packet_most) {
+      put_further(k, e, v);
+    } else {
+      if (!first) {
+        end_line(k, e, e->h->type, rate, NULL, false);
+        begun = k->text_size;
+        begin_line(k, e, nothing);
+      }
+      put_number(k, v);
     }
-    put_number(k, k->items[i].value);
     if (++times == k->items[i].times) i++, times = 0;
   }
-  end_line(k, e, e->f->type, rate, NULL, false);
+  end_line(k, e, e->h->type, rate, NULL, false);
   return i;
 }
 
@@ -350,12 +380,12 @@ static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
 
 static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
   double count = (double)chalk_sketch_count(d), factor = e->f->factor;
-  put_gauge(k, e, ".count", count);
-  put_gauge(k, e, ".avg", chalk_sketch_sum(d) / count * factor);
-  put_gauge(k, e, ".min", chalk_sketch_min(d) * factor);
-  put_gauge(k, e, ".max", chalk_sketch_max(d) * factor);
+  put_gauge(k, e, piece_of(".count"), count);
+  put_gauge(k, e, piece_of(".avg"), chalk_sketch_sum(d) / count * factor);
+  put_gauge(k, e, piece_of(".min"), chalk_sketch_min(d) * factor);
+  put_gauge(k, e, piece_of(".max"), chalk_sketch_max(d) * factor);
   for (uint32_t i = 0; i < e->f->n_quantiles; i++) {
-    put_gauge(k, e, e->f->quantile_names[i], chalk_sketch_quantile(d, e->f->quantiles[i]) * factor);
+    put_gauge(k, e, piece_of(e->f->quantile_names[i]), chalk_sketch_quantile(d, e->f->quantiles[i]) * factor);
   }
 }
 
@@ -364,9 +394,9 @@ static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
     uint64_t n = counts[e->f->le_index[i]];
     if (n == 0) continue;
     if (!add_item(k, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]})) return;
-    put_name(k, e, e->f->fold ? e->f->le_suffixes[i] : "");
+    begin_line(k, e, e->f->fold ? piece_of(e->f->le_suffixes[i]) : nothing);
     put_whole(k, (int64_t)n);
-    end_line(k, e, "c", NULL, e->f->le[i], true);
+    end_line(k, e, count_type, NULL, e->f->le[i], true);
   }
 }
 
@@ -374,13 +404,13 @@ size_t statsd_line(chalk_statsd *k, const chalk_statsd_family *f, const char *ke
                    size_t *value_at, size_t *rate_at) {
   shape h;
   measure(&h, f);
-  frame e = {.h = &h, .f = f, .key = key, .key_size = key_size};
+  frame e = frame_of(&h, key, key_size);
   k->text_size = 0;
-  put_name(k, &e, "");
+  begin_line(k, &e, nothing);
   *value_at = k->text_size;
-  end_line(k, &e, f->type, NULL, NULL, false);
+  end_line(k, &e, h.type, NULL, NULL, false);
   size_t size = k->failed ? 0 : k->text_size;
-  *rate_at = *value_at + 1 + h.type;
+  *rate_at = *value_at + 1 + h.type.size;
   *text = k->text;
   k->text_size = 0;
   k->lines = 0;
@@ -415,11 +445,12 @@ static void put_entry(chalk_statsd *k, const shape *h, chalk_cursor *c, chalk_sn
   if (kind == CHALK_HISTOGRAM && f->mode == CHALK_STATSD_RAW) return; /* see statsd_raw.c */
   int64_t delta = kind == CHALK_GAUGE ? 1 : chalk_cursor_delta(c, s, i);
   if (delta == 0 || (kind == CHALK_GAUGE && f->changed_only && is_sent(k, e))) return;
-  uint64_t key[(KEY_MOST + 7) / 8];
-  frame frame = {.h = h, .f = f, .key = (const char *)key, .key_size = snapshot_key(s, e, key)};
-  if (frame.key_size == NONE) return;
+  uint64_t key[SERIES_KEY_WORDS + STATSD_TEXT_ROOM / 8];
+  uint32_t key_size = snapshot_key(s, e, key);
+  if (key_size == NONE) return;
+  frame frame = frame_of(h, key, key_size);
   if (kind == CHALK_COUNT) put_count(k, &frame, delta);
-  if (kind == CHALK_GAUGE) put_gauge(k, &frame, "", e->value);
+  if (kind == CHALK_GAUGE) put_gauge(k, &frame, nothing, e->value);
   if (kind == CHALK_HISTOGRAM) put_histogram(k, &frame, c, s, i);
 }
 

@@ -14,6 +14,7 @@
 
 #include "series_key.h"
 #include "statsd.h"
+#include "statsd_text.h"
 #include "tap.h"
 #include "text.h"
 
@@ -141,7 +142,7 @@ static const line *line_of(chalk_statsd_raw *k, const sampling *m, const chalk_e
   if (!grow_lines(k, e->series)) return NULL;
   line *l = &k->lines[e->series];
   if (l->text && l->generation == e->generation) return l;
-  uint64_t key[SERIES_KEY_WORDS];
+  uint64_t key[SERIES_KEY_WORDS + STATSD_TEXT_ROOM / 8];
   uint32_t n = series_key_read(k->segment, e->metric, e->series, e->generation, key);
   free(l->text);
   *l = (line){.generation = e->generation};

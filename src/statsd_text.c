@@ -26,45 +26,34 @@ static inline char kept(const uint64_t *set, unsigned char c) { return set[c >> 
 
 static bool is_first(char c) { return ((unsigned char)c & 0xc0) != 0x80; }
 
-/* Eight bytes at once: the high bits of those from `low` to `high`, if none is above 127. */
-#define ONES 0x0101010101010101u
-static inline uint64_t between(uint64_t x, unsigned char low, unsigned char high) {
-  return (x + ONES * (0x80u - low)) & ~(x + ONES * (0x7fu - high));
+/* Sixteen bytes at once, each in a lane of its own; a comparison gives lanes of ones and zeros. */
+typedef unsigned char bytes __attribute__((vector_size(STATSD_TEXT_ROOM)));
+
+/* From byte n on, sixteen lanes that are ones behind the first 16 - n. */
+static const unsigned char behind[2 * STATSD_TEXT_ROOM] = {[16] = 255, 255, 255, 255, 255, 255, 255, 255,
+                                                           255,        255, 255, 255, 255, 255, 255, 255};
+
+/* Whether those may stand in a tag: letters, digits and _ - . / : */
+static inline bytes are_plain(bytes x) {
+  return (bytes)((x | 0x20) - 'a' <= 'z' - 'a') | (bytes)(x - '-' <= ':' - '-') | (bytes)(x == '_');
 }
 
-/* Whether all eight may stand in a tag. */
-static inline bool is_plain(uint64_t x) {
-  uint64_t good = between(x | ONES * 0x20, 'a', 'z') | between(x, '-', ':') | between(x, '_', '_');
-  return (good & ~x & ONES * 0x80) == ONES * 0x80;
-}
-
-static inline bool copy_four(char *o, const char *first, const char *last, size_t at) {
-  uint32_t x, y;
-  memcpy(&x, first, 4), memcpy(&y, last, 4);
-  memcpy(o, &x, 4), memcpy(o + at, &y, 4);
-  return is_plain(x | (uint64_t)y << 32);
-}
-
-static inline bool copy_eight(char *o, const char *s) {
-  uint64_t x;
-  memcpy(&x, s, 8), memcpy(o, &x, 8);
-  return is_plain(x);
+static inline bool are_all(bytes x) {
+  uint64_t halves[2];
+  memcpy(halves, &x, sizeof halves);
+  return (halves[0] & halves[1]) == UINT64_MAX;
 }
 
 /* Copies n > 0 bytes. False: some may not stand in a tag, and the copy may be of no use. */
-static bool copy_plain(char *o, const char *s, uint32_t n) {
-  if (n < 4) {
-    for (uint32_t i = 0; i < n; i++) {
-      o[i] = s[i];
-      if (!is_plain(ONES * (unsigned char)s[i])) return false;
-    }
-    return true;
+static inline bool copy_plain(char *o, const char *s, uint32_t n) {
+  bytes x, beyond;
+  for (; n > 16; n -= 16, o += 16, s += 16) {
+    memcpy(&x, s, 16), memcpy(o, &x, 16);
+    if (!are_all(are_plain(x))) return false;
   }
-  if (n < 8) return copy_four(o, s, s + n - 4, n - 4);
-  for (uint32_t i = 0; i + 8 < n; i += 8) {
-    if (!copy_eight(o + i, s + i)) return false;
-  }
-  return copy_eight(o + n - 8, s + n - 8);
+  memcpy(&x, s, 16), memcpy(o, &x, 16);
+  memcpy(&beyond, behind + 16 - n, 16);
+  return are_all(are_plain(x) | beyond);
 }
 
 /* A key's values are valid UTF-8. How many bytes of it are one character that ends lines: C1, U+2028, U+2029. */
@@ -74,7 +63,8 @@ static uint32_t control_at(const char *s, uint32_t left) {
   return left >= 3 && u[0] == 0xe2 && u[1] == 0x80 && (u[2] == 0xa8 || u[2] == 0xa9) ? 3 : 0;
 }
 
-static char *put_other_value(char *o, const char *value, uint32_t n, size_t most) {
+/* Kept out of the way of the usual ones. */
+static __attribute__((noinline)) char *put_other_value(char *o, const char *value, uint32_t n, size_t most) {
   char *cut = NULL;
   size_t characters = 0;
   for (uint32_t i = 0; i < n;) {

@@ -8,8 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* How much longer a value may become. */
-enum { STATSD_TEXT_MORE = 9 };
+enum {
+  STATSD_TEXT_MORE = 9,  /* how much longer a value may become */
+  STATSD_TEXT_ROOM = 16, /* bytes behind a value that are read, and behind its text that are written */
+};
 
 /* A value in a tag; at most `most` characters. Returns its end. */
 char *statsd_text_value(char *o, const char *value, uint32_t n, size_t most);
