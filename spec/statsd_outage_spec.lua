@@ -108,6 +108,53 @@ describe("a statsd receiver", function()
     end)
   end
 
+  -- All three are of tags "v1" to "v3000": what the packets on their way at a kill had, and no more, may be missing.
+  local function check_kills(bed, recorded, kills)
+    local wrong = 0
+    for i = 1, 3000 do
+      local id = ("hits{a:v%d}"):format(i)
+      local got = (bed.agent.counts[id] or 0) + (bed.lost.counts[id] or 0)
+      assert.is_true(got <= recorded[i], ("%s: %d of %d, more than was recorded"):format(id, got, recorded[i]))
+      if got < recorded[i] then wrong = wrong + 1 end
+    end
+    local shortest = #"hits:1|c|#a:v1\n"
+    assert.is_true(wrong <= kills * bed.options.max_packet / shortest, ("%d series miss something"):format(wrong))
+  end
+
+  for _, kind in ipairs({ "unixgram", "unixstream" }) do
+    it("that is killed in mid-flush misses what it had not read and one packet, no more, " .. kind, function()
+      math.randomseed(7)
+      local bed = bed_of({ write_timeout = 5, max_packet = 256 }, kind)
+      client = bed:start()
+      local hits, recorded, kills = client:count("hits", { tags = { "a" } }), {}, 0
+      for _ = 1, 12 do
+        for i = 1, 3000 do
+          hits:with("v" .. i):inc(i)
+          recorded[i] = (recorded[i] or 0) + i
+        end
+        local timer = uv.new_timer()
+        timer:start(math.random(1, 12), 2, function()
+          if not bed.is_deaf then
+            bed.is_deaf = true
+          elseif bed.receiver then
+            bed:be_killed()
+            kills = kills + 1
+            timer:stop()
+          end
+        end)
+        assert.is_true(bed:flush())
+        timer:close()
+        bed.is_deaf = nil
+        if not bed.receiver then bed:revive() end
+      end
+      hits:with("last"):inc(1)
+      flush_until(function() return bed.agent.counts["hits{a:last}"] end)
+      assert.is_true(kills > 0 and #said > 0, "it was never killed in mid-flush")
+      check_kills(bed, recorded, kills)
+      assert.is_true(next(bed.lost.counts) ~= nil, "nothing was unread at a kill")
+    end)
+  end
+
   -- The same with histograms that take many packets each: what of one was read before the end is not sent again.
   local SERIES, BOUNDS = 20, 60
 

@@ -14,6 +14,8 @@ local M = {}
 ---@field agent spec.StatsdAgent what arrived, added up
 ---@field packets string[] those of the last flush
 ---@field options table the exporter's
+---@field is_deaf boolean? what arrives stays unread
+---@field lost spec.StatsdAgent? what a receiver that was killed had not read
 local Bed = {}
 Bed.__index = Bed
 
@@ -47,6 +49,16 @@ function Bed:die()
   self.receiver = nil
 end
 
+--- The same without having read what came, as one that is killed.
+function Bed:be_killed()
+  self.lost = self.lost or parser.agent(self.options.dialect)
+  for _, packet in ipairs(self.receiver:all()) do
+    self.lost:take(packet)
+  end
+  self.receiver:close()
+  self.receiver, self.is_deaf = nil, nil
+end
+
 function Bed:revive()
   if self.path then os.remove(self.path) end
   self:listen()
@@ -54,7 +66,7 @@ end
 
 --- Takes what has arrived.
 function Bed:read()
-  if not self.receiver then return end
+  if not self.receiver or self.is_deaf then return end
   for _, packet in ipairs(self.receiver:all()) do
     self.packets[#self.packets + 1] = packet
     self.agent:take(packet)
