@@ -117,15 +117,31 @@ local function refused(state, kind, message, level)
   error(message, level or 2)
 end
 
-local values = ffi.new("const char *[?]", C.CHALK_TAGS)
-local sizes = ffi.new("size_t[?]", C.CHALK_TAGS)
+-- Texts on their way to the core. A finalizer may bind or drop other series wherever memory is allocated, and wherever
+-- LuaJIT leaves compiled code: so whoever puts texts into a room has it for himself until the core has seen them.
+local Room = ffi.typeof(("struct { const char *values[%d]; size_t sizes[%d]; }"):format(C.CHALK_TAGS, C.CHALK_TAGS))
+local usual_room, taken = Room(), false
 
-local function put(texts)
+local function take_room()
+  if taken then return Room() end
+  taken = true
+  return usual_room
+end
+
+local function give_room(room)
+  if room == usual_room then taken = false end
+end
+
+local function put(room, texts)
   for i, text in ipairs(texts) do
-    values[i - 1] = text
-    sizes[i - 1] = #text
+    room.values[i - 1] = text
+    room.sizes[i - 1] = #text
   end
 end
+
+-- Counts what is bound. The core leaves what it bound in one place, the client's scratch; that it was not another one's
+-- meanwhile shows when this has not moved between the bind and the copy.
+local binds = 0
 
 local function size_of(texts)
   local size = 0
@@ -149,23 +165,34 @@ local function remember(cache, found, order, ...)
   node[(select(order[n], ...))] = found
 end
 
--- Wherever memory is allocated a finalizer may run, and bind or drop other series. So from `put` to the copy nothing
--- allocates: the handle is made before, and again if the key became longer. Returns the handle, the core's code, and
--- whether the values were stored as they are; no handle once the VM is closing.
+-- Makes a handle a copy of the series of the room's texts. Returns the core's code, whether the values were stored as
+-- they are, and whether the handle had room; no code when something else was bound in between.
+local function bind_into(found, size, client, number, room)
+  binds = binds + 1
+  local mine = binds
+  local code = C.chalk_bind(client.writer, number, room.values, room.sizes)
+  if code == C.CHALK_ECLOSED then return code, false, true end
+  local exact = C.chalk_bound_as_given(client.writer) == 1
+  local whole = series.copy(found, client.scratch, size)
+  if binds ~= mine then return nil end
+  return code, exact, whole
+end
+
+-- Returns the handle, the core's code, and whether the values were stored as they are; no handle once the VM is closing.
 local function bind_once(state, texts)
   local client, size, defined = state.client, size_of(texts), false
   while true do
-    local found = series.new(client, size)
-    put(texts)
-    local code = C.chalk_bind(client.writer, state.number, values, sizes)
-    local exact = C.chalk_bound_as_given(client.writer) == 1
+    local found, room = series.new(client, size), take_room()
+    put(room, texts)
+    local code, exact, whole = bind_into(found, size, client, state.number, room)
+    give_room(room)
     if code == C.CHALK_ECLOSED then return nil, code, false end
     if code == C.CHALK_EGONE and not defined then
       client:define(state)
       defined = true
-    elseif series.copy(found, client.scratch, size) then
+    elseif code and whole then
       return found, code, exact
-    else
+    elseif code then
       size = client.scratch.key_size
     end
   end
@@ -253,13 +280,14 @@ local function new_halves(state)
   local client = state.client
   local function make(size)
     client:on_stale()
-    return series.new(client, size), size
+    return series.new(client, size), size, take_room()
   end
   -- The handle, and whether it may be remembered; nil: there is more to be done.
-  local function bound(found, size)
-    local code = C.chalk_bind(client.writer, state.number, values, sizes)
-    if code < 0 or not series.copy(found, client.scratch, size) then return nil end
-    if code == C.CHALK_OK then return found, C.chalk_bound_as_given(client.writer) == 1 end
+  local function bound(found, size, room)
+    local code, exact, whole = bind_into(found, size, client, state.number, room)
+    give_room(room)
+    if not code or code < 0 or not whole then return nil end
+    if code == C.CHALK_OK then return found, exact end
     client:count_overflow(state)
     return found, false
   end
@@ -283,7 +311,7 @@ local function add_tagged(state, meta, methods)
   local accessor, miss, refuse = load_source(state), new_miss(state), new_refuse(state)
   local check, known, allowed = new_check(state.definition), sets_of(state.definition)
   local make, bound = new_halves(state)
-  local call, with = accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, values, sizes, make, bound)
+  local call, with = accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, make, bound)
   meta.__call = call
   methods.with = with
 end
@@ -329,8 +357,11 @@ local function remove(state, tags)
     refused(state, "tag", message, 3)
     return false
   end
-  put(texts)
-  local dropped = C.chalk_remove(state.client.writer, state.number, values, sizes)
+  local room = take_room()
+  put(room, texts)
+  binds = binds + 1
+  local dropped = C.chalk_remove(state.client.writer, state.number, room.values, room.sizes)
+  give_room(room)
   state.client:on_stale()
   state.client:tidy(dropped)
   return dropped == 1

@@ -225,16 +225,16 @@ function M.new(client, size)
   return series
 end
 
---- Makes it a copy of the writer's scratch series, as just bound. Allocates nothing. False: the key is longer than
---- size.
+--- Makes it a copy of the writer's scratch series, as just bound. False: the key is longer than size.
 ---@param series chalk.Series
 ---@param scratch ffi.cdata*
 ---@param size integer
 ---@return boolean
 function M.copy(series, scratch, size)
-  if scratch.key_size > size then return false end
+  local key_size = scratch.key_size
+  if key_size > size then return false end
   scratch.client = series.client
-  ffi.copy(series, scratch, HEAD + scratch.key_size)
+  ffi.copy(series, scratch, HEAD + key_size)
   return true
 end
 

@@ -74,12 +74,12 @@ local function new_lines(tags, names)
   end
   add("    if key ~= nil then return miss(tags, %s) end", names)
   add "  end"
-  add("  local found, size = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
+  add("  local found, size, room = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
   for i = 1, #tags do
-    add("  values[%d], sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
+    add("  room.values[%d], room.sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
   end
   add "  local keep"
-  add "  found, keep = bound(found, size)"
+  add "  found, keep = bound(found, size, room)"
   add("  if not found then return miss(tags, %s) end", names)
   add "  if not keep then return found end"
   local order, from = M.order(tags), "cache"
@@ -119,7 +119,7 @@ local function tagged_source(definition, strict)
   local tags = definition.tags
   local names = table.concat(M.each_tag(tags, function(i) return "t" .. i end), ", ")
   local fields = table.concat(M.each_tag(tags, function(_, tag) return field(tag) end), ", ")
-  local lines = { "local cache, absent, miss, refuse, check, known, allowed, values, sizes, make, bound = ..." }
+  local lines = { "local cache, absent, miss, refuse, check, known, allowed, make, bound = ..." }
   local function add(list)
     for _, line in ipairs(list) do
       lines[#lines + 1] = line
