@@ -182,17 +182,30 @@ static uint32_t stripe_search(const chalk_segment *g, const stripe *t, const ser
 
 /* Creating */
 
-/* chalk's own metrics have max_series NONE: they neither count against the limits nor obey them. */
-static bool is_full(const chalk_segment *g, const metric *m) {
-  if (m->max_series == NONE) return false;
-  return atomic_load(&g->head->live) >= atomic_load(&g->head->max_series) ||
-         (m->max_series && atomic_load((shared_u32 *)&m->series) >= m->max_series);
+static bool count_up(shared_u32 *count, uint32_t most) {
+  uint32_t n = atomic_load(count);
+  while (n < most) {
+    if (atomic_compare_exchange_weak(count, &n, n + 1)) return true;
+  }
+  return false;
 }
 
-static void count_live(chalk_segment *g, metric *m, int by) {
+/*
+ * Counts a series that is about to live; false: a limit is reached. Others may create some in other stripes meanwhile.
+ * chalk's own metrics have max_series NONE: they neither count against the limits nor obey them.
+ */
+static bool count_live(chalk_segment *g, metric *m) {
+  if (m->max_series == NONE) return true;
+  if (!count_up(&g->head->live, atomic_load(&g->head->max_series))) return false;
+  if (count_up(&m->series, m->max_series ? m->max_series : UINT32_MAX)) return true;
+  atomic_fetch_sub(&g->head->live, 1);
+  return false;
+}
+
+static void count_gone(chalk_segment *g, metric *m) {
   if (m->max_series == NONE) return;
-  atomic_fetch_add(&g->head->live, (uint32_t)by);
-  atomic_fetch_add(&m->series, (uint32_t)by);
+  atomic_fetch_sub(&g->head->live, 1);
+  atomic_fetch_sub(&m->series, 1);
 }
 
 static int fold(chalk_segment *g, metric *m, uint32_t *id, uint32_t number) {
@@ -210,11 +223,12 @@ static bool is_overflow(const metric *m, const series_key *key) {
 
 static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *id) {
   metric *m = &g->metrics[key->metric];
-  if (is_full(g, m)) return fold(g, m, id, key->metric);
+  if (!count_live(g, m)) return fold(g, m, id, key->metric);
   uint64_t bytes = key->size ? heap_take(g, key->size) : 0;
   uint32_t new = key->size && !bytes ? NONE : ids_take(g, series_stripe(key->hash));
   if (new == NONE) {
     heap_give(g, bytes, key->size);
+    count_gone(g, m);
     return fold(g, m, id, key->metric);
   }
   series *s = &g->series[new];
@@ -234,7 +248,6 @@ static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *
   atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
   uint32_t *head = head_of(g, t, key->hash);
   s->next = *head;
-  count_live(g, m, 1);
   atomic_store_explicit(&s->state, SERIES_LIVE, memory_order_release);
   *head = new;
   t->used++;
@@ -376,7 +389,7 @@ static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, bool idle) {
     return false;
   }
   unlink_series(g, t, id);
-  count_live(g, m, -1);
+  count_gone(g, m);
   atomic_fetch_add(&g->head->quarantined, 1);
   return true;
 }
