@@ -64,11 +64,11 @@ local function raw(server, text) return server:get("/", { raw = text }) end
 -- Waits until a sample has this value.
 local function assert_becomes(server, key, value)
   local samples
-  local ok = pcall(wait.till, function()
+  local ok, problem = pcall(wait.till, function()
     samples = server:scrape()
     return samples[key] == value
   end, 5)
-  assert(ok, ("%s is %s, not %s"):format(key, tostring(samples[key]), tostring(value)))
+  assert(ok, samples and ("%s is %s, not %s"):format(key, tostring(samples[key]), tostring(value)) or problem)
   return samples
 end
 
