@@ -173,24 +173,24 @@ local function bind_into(found, size, client, number, room)
   local code = C.chalk_bind(client.writer, number, room.values, room.sizes)
   if code == C.CHALK_ECLOSED then return code, false, true end
   local exact = C.chalk_bound_as_given(client.writer) == 1
-  local whole = series.copy(found, client.scratch, size)
+  local fits = series.copy(found, client.scratch, size)
   if binds ~= mine then return nil end
-  return code, exact, whole
+  return code, exact, fits
 end
 
--- Returns the handle, the core's code, and whether the values were stored as they are; no handle once the VM is closing.
+-- Returns the handle, the core's code, and whether the values were stored as they are; none once the VM is closing.
 local function bind_once(state, texts)
   local client, size, defined = state.client, size_of(texts), false
   while true do
     local found, room = series.new(client, size), take_room()
     put(room, texts)
-    local code, exact, whole = bind_into(found, size, client, state.number, room)
+    local code, exact, fits = bind_into(found, size, client, state.number, room)
     give_room(room)
     if code == C.CHALK_ECLOSED then return nil, code, false end
     if code == C.CHALK_EGONE and not defined then
       client:define(state)
       defined = true
-    elseif code and whole then
+    elseif code and fits then
       return found, code, exact
     elseif code then
       size = client.scratch.key_size
@@ -284,9 +284,9 @@ local function new_halves(state)
   end
   -- The handle, and whether it may be remembered; nil: there is more to be done.
   local function bound(found, size, room)
-    local code, exact, whole = bind_into(found, size, client, state.number, room)
+    local code, exact, fits = bind_into(found, size, client, state.number, room)
     give_room(room)
-    if not code or code < 0 or not whole then return nil end
+    if not code or code < 0 or not fits then return nil end
     if code == C.CHALK_OK then return found, exact end
     client:count_overflow(state)
     return found, false
