@@ -57,18 +57,28 @@ describe("an installation", function()
     run_command(prefix)
   end)
 
-  it("by make install can be required, and a C host compiles against it", function()
-    local prefix = tree .. "/usr"
-    run(("cd %s && %s make install CMAKE_FLAGS=-DCHALK_TESTS=OFF PREFIX=%s"):format(checkout, CLEAN, prefix))
-    assert.equal(prefix .. "/share/lua/5.1/chalk/init.lua", load_from(prefix))
+  -- The library's name for the linker, which says by a number which programs can use it.
+  local function soname(library) return run("objdump -p " .. library):match("SONAME%s+(%S+)") end
 
-    run_command(prefix)
-    assert.is_true(exists(prefix .. "/share/man/man1/chalk.1"))
+  for where, libraries in pairs { ["into lib"] = "lib", ["into a multiarch directory"] = "lib/x86_64-linux-gnu" } do
+    it("by make install " .. where .. " can be required, and a C host compiles against it", function()
+      local prefix = tree .. "/usr"
+      local flags = ("CMAKE_FLAGS='-DCHALK_TESTS=OFF -DCHALK_LIB_DIR=%s'"):format(libraries)
+      run(("cd %s && %s make install %s PREFIX=%s"):format(checkout, CLEAN, flags, prefix))
+      assert.equal(prefix .. "/share/lua/5.1/chalk/init.lua", load_from(prefix))
 
-    local host = assert(io.open(tree .. "/host.c", "w"))
-    host:write("#include <chalk.h>\nint main(void) { return chalk_abi() < 0; }\n")
-    host:close()
-    run(("cd %s && export PKG_CONFIG_PATH=%s/lib/pkgconfig && %s cc host.c $(pkg-config --cflags --libs chalk) -o host"
-      .. " && LD_LIBRARY_PATH=%s/lib ./host"):format(tree, prefix, CLEAN, prefix))
-  end)
+      run_command(prefix)
+      assert.is_true(exists(prefix .. "/share/man/man1/chalk.1"))
+      local found = soname(prefix .. "/" .. libraries .. "/libchalk.so")
+      assert.truthy(found:find("^libchalk%.so%.%d+$"), found)
+      assert.is_true(exists(prefix .. "/" .. libraries .. "/" .. found))
+
+      local host = assert(io.open(tree .. "/host.c", "w"))
+      host:write("#include <chalk.h>\nint main(void) { return chalk_abi() < 0; }\n")
+      host:close()
+      local compile = "cc host.c $(pkg-config --cflags --libs chalk) -o host"
+      local command = "cd %s && export PKG_CONFIG_PATH=%s/%s/pkgconfig && %s %s && LD_LIBRARY_PATH=%s/%s ./host"
+      run(command:format(tree, prefix, libraries, CLEAN, compile, prefix, libraries))
+    end)
+  end
 end)

@@ -149,7 +149,8 @@ static void read_boot(char *boot, size_t size) {
 
 /* Writes a new segment's header; the file is all zeroes. `ready` is stored last. */
 static int create(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
-  if (segment_allocate(g->fd, 0, plan->metrics) != CHALK_OK) {
+  uint64_t start = 0, real = segment_pages(g, &start, plan->metrics);
+  if (segment_allocate(g->fd, start, real) != CHALK_OK) {
     process_say(message, "no memory for a segment: %s", strerror(errno ? errno : ENOSPC));
     return CHALK_EMEMORY;
   }
@@ -158,7 +159,7 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
   lay_out(h, plan->capacity, plan->size - plan->heap);
   atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : default_limit());
-  atomic_store(&h->memory, plan->metrics);
+  atomic_store(&h->memory, real);
   set_limits(h, &defaults);
   set_limits(h, o);
   atomic_store(&h->epoch, as_bits(1));

@@ -66,8 +66,8 @@ static bool are_apart(recovery *r) {
 static bool header_is_sound(const chalk_segment *g) {
   header *h = g->head;
   double epoch = segment_epoch(g);
-  return epoch >= 1 && epoch < 0x1p53 && epoch == floor(epoch) && h->heap_top >= h->heap && h->heap_top % 8 == 0 &&
-         h->heap_real >= h->heap_top && h->heap_real <= g->size && h->metric_top <= METRICS &&
+  return epoch >= 1 && epoch < 0x1p53 && epoch == (double)(uint64_t)epoch && h->heap_top >= h->heap &&
+         h->heap_top % 8 == 0 && h->heap_real >= h->heap_top && h->heap_real <= g->size && h->metric_top <= METRICS &&
          h->metrics_real >= h->metric_top && h->metrics_real <= METRICS && h->ids_top >= METRICS &&
          h->series_real >= h->ids_top && h->series_real <= h->capacity && h->slot_top >= 1 && h->slot_top <= WRITERS &&
          h->max_buckets >= 8 && h->max_buckets <= 8192 && h->start_scale <= SKETCH_MOST_SCALE && h->max_series >= 1 &&
@@ -322,11 +322,10 @@ bool recover_check(chalk_segment *g) {
  * written to is a SIGBUS. The memory is counted anew.
  */
 static int make_real(chalk_segment *g, uint64_t offset, uint64_t size) {
-  uint64_t first = offset & ~4095ull, end = (offset + size + 4095) & ~4095ull;
-  if (end > g->size) end = g->size;
-  if (first == end) return CHALK_OK;
-  atomic_fetch_add(&g->head->memory, end - first);
-  return segment_allocate(g->fd, first, end - first);
+  size = segment_pages(g, &offset, size);
+  if (size == 0) return CHALK_OK;
+  atomic_fetch_add(&g->head->memory, size);
+  return segment_allocate(g->fd, offset, size);
 }
 
 static int make_row_real(chalk_segment *g, const shared_u64 *chunks, uint64_t row, uint32_t width) {

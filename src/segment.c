@@ -76,17 +76,21 @@ int segment_allocate(int fd, uint64_t offset, uint64_t size) {
   return e == 0 ? CHALK_OK : CHALK_EMEMORY;
 }
 
+uint64_t segment_pages(const chalk_segment *g, uint64_t *offset, uint64_t size) {
+  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), end = (*offset + size + page - 1) / page * page;
+  *offset = *offset / page * page;
+  return (end < g->size ? end : g->size) - *offset;
+}
+
 int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool last) {
   header *h = g->head;
-  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-  uint64_t first = offset / page * page, end = (offset + size + page - 1) / page * page;
-  if (end > g->size) end = g->size;
+  size = segment_pages(g, &offset, size);
   uint64_t limit = atomic_load(&h->memory_limit);
   if (!last) limit -= limit / 16;
-  if (atomic_load(&h->memory) + (end - first) > limit) return CHALK_EMEMORY;
-  if (segment_allocate(g->fd, first, end - first) != CHALK_OK) return CHALK_EMEMORY;
+  if (atomic_load(&h->memory) + size > limit) return CHALK_EMEMORY;
+  if (segment_allocate(g->fd, offset, size) != CHALK_OK) return CHALK_EMEMORY;
   /* Only now: whoever dies in the call, which takes its time, leaves nothing that the next counts again. */
-  atomic_fetch_add(&h->memory, end - first);
+  atomic_fetch_add(&h->memory, size);
   return CHALK_OK;
 }
 

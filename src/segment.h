@@ -262,6 +262,9 @@ int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint3
  */
 int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool last);
 
+/* The whole pages of this machine that a range lies in, as far as the segment goes. Moves *offset; returns the size. */
+uint64_t segment_pages(const chalk_segment *g, uint64_t *offset, uint64_t size);
+
 /* Makes a range of a file real; CHALK_EMEMORY when the file system does not allow it. */
 int segment_allocate(int fd, uint64_t offset, uint64_t size);
 

@@ -99,13 +99,14 @@ static void put_rate(char *out, uint64_t n) { out[n > 1 ? chalk_statsd_rate(out,
 
 int chalk_statsd_raw_define(chalk_statsd_raw *k, uint32_t metric, const chalk_statsd_family *f, double rate) {
   if (metric >= METRICS || !(rate >= 0 && rate <= 1)) return CHALK_EINVALID;
-  double stands_for = rate > 0 ? 1 / rate : 0, whole = floor(stands_for);
-  if (whole > CHALK_STATSD_WEIGHT) return CHALK_EINVALID;
+  double stands_for = rate > 0 ? 1 / rate : 0;
+  if (stands_for >= CHALK_STATSD_WEIGHT + 1.0) return CHALK_EINVALID;
+  uint64_t whole = (uint64_t)stands_for;
   sampling *m = &k->metrics[metric];
-  *m = (sampling){.family = f, .is_known = true, .rate = rate, .fraction = stands_for - whole};
+  *m = (sampling){.family = f, .is_known = true, .rate = rate, .fraction = stands_for - (double)whole};
   m->generation = atomic_load(&k->segment->series[metric].generation);
-  put_rate(m->less, (uint64_t)whole);
-  put_rate(m->more, (uint64_t)whole + 1);
+  put_rate(m->less, whole);
+  put_rate(m->more, whole + 1);
   return CHALK_OK;
 }
 

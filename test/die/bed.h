@@ -40,6 +40,7 @@ typedef struct path {
   void (*settle)(bed *b);  /* the survivor, after the death; may be NULL */
   void (*check)(bed *b);   /* the survivor, after the general checks; may be NULL */
   uint32_t buckets;        /* max_buckets, 0: 512 */
+  uint32_t least;          /* stores that the runtime has to see at least */
   bool bare;               /* the victim has no slot before */
   bool sends;              /* with a cursor: what was sent is to equal what was counted */
 } path;
