@@ -23,6 +23,29 @@ local function client_with(kind, series, options)
   return client
 end
 
+local TAGS = { "endpoint", "status", "method", "region", "zone" }
+local KINDS = { "count", "gauge", "histogram" }
+
+--- A client with n metrics of all kinds in turn, each of one series with so many tags; a function that records in all.
+---@return chalk.Client client, fun() record
+function M.batch_of(n, tags)
+  local client, series = chalk.new(), {}
+  local names, values = {}, { "/api/v1/users", "success", "GET", "eu-west", "a" }
+  for i = 1, tags do
+    names[i] = TAGS[i]
+  end
+  for i = 1, n do
+    local kind = KINDS[i % 3 + 1]
+    local metric = client[kind](client, kind .. "_" .. i, { tags = names })
+    series[i] = tags > 0 and metric:with(unpack(values, 1, tags)) or metric
+  end
+  return client, function()
+    for i = 1, n do
+      series[i]:record(i % 7 + 1)
+    end
+  end
+end
+
 local function lines_of(exporter, segment)
   local lines = 0
   for piece in exporter:pieces(assert(view.take(segment)), "prometheus") do
@@ -43,6 +66,22 @@ function M.exposition(kind, series)
     view.free(v)
   end)
   return lines / seconds / 1e6
+end
+
+--- Microseconds for a scrape of n metrics with so many tags, from the snapshot to the last piece.
+---@return number
+function M.batch(n, tags)
+  local client, record = M.batch_of(n, tags)
+  record()
+  local exporter = prometheus.new { namespace = "bench" }
+  local seconds = harness.once(function()
+    local v = assert(view.take(client.segment))
+    for _ in exporter:pieces(v, "prometheus") do
+    end
+    view.free(v)
+  end, 101)
+  client:shutdown()
+  return seconds * 1e6
 end
 
 --- Milliseconds a flush of counts takes on the flush thread, with an exporter that walks the batch and reads name,

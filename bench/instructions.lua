@@ -19,6 +19,9 @@ local N = 10000
 local PATHS = {
   "chalk_add, count",
   "chalk_set, gauge",
+  "chalk_add, gauge",
+  "chalk_set, gauge by sum",
+  "chalk_add, gauge by sum",
   "chalk_record, 11 bounds",
   "chalk_sketch_add",
   "chalk_bind, found",
@@ -74,7 +77,7 @@ end
 --- Counts all paths; nil and a reason where that is not possible.
 ---@return { compiler: string, paths: { path: string, instructions: number }[] }?, string?
 function M.measure()
-  if os.execute "command -v valgrind >/dev/null" ~= 0 then return nil, "there is no valgrind" end
+  if capture "command -v valgrind" == "" then return nil, "there is no valgrind" end
   if cache_entry "CHALK_SANITIZE" ~= "" then return nil, "this build has sanitizers" end
   local compiler = cache_entry "CMAKE_C_COMPILER"
   local program, counts = compile(compiler), {}

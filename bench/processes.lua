@@ -42,12 +42,16 @@ local function start(f)
   end
 end
 
+-- A loop of the record paths as work for a child: nanoseconds a record, in rounds of about so many seconds.
+local function work_of(name, seconds)
+  local loop = record.loops(record.client())[name]
+  return function() return harness.time(loop, seconds) end
+end
+
 --- Nanoseconds a record in one process alone, and in each of two at once, alternating; medians.
 ---@return number alone, number both
 function M.run()
-  local _, metrics = record.client()
-  local loops = record.loops(metrics)
-  local function work() return harness.time(loops.with, 0.05) end
+  local work = work_of("with", 0.05)
   local alone, both = {}, {}
   for i = 1, 5 do
     alone[i] = start(work)()
@@ -55,6 +59,21 @@ function M.run()
     both[2 * i - 1], both[2 * i] = a(), b()
   end
   return harness.median(alone), harness.median(both)
+end
+
+--- Millions of records a second of n processes at once, all together.
+---@param name "with"|"histogram_call"
+---@param n integer
+---@return number
+function M.together(name, n)
+  local work, children, rate = work_of(name, 0.1), {}, 0
+  for i = 1, n do
+    children[i] = start(work)
+  end
+  for i = 1, n do
+    rate = rate + 1e3 / children[i]()
+  end
+  return rate
 end
 
 return M

@@ -1,6 +1,9 @@
 -- The record paths: what a record costs beside the loop that makes it.
 
 local chalk = require "chalk"
+local core = require "chalk.core"
+
+local C = core.C
 
 local M = {}
 
@@ -32,6 +35,7 @@ local DOCUMENT = {
   metrics = {
     { name = "requests", type = "count", tags = { { tag = "endpoint" }, { tag = "status" } } },
     { name = "temperature", type = "gauge", tags = { { tag = "endpoint" } } },
+    { name = "jobs", type = "gauge", across = "sum", tags = { { tag = "endpoint" } } },
     { name = "latency", type = "histogram", tags = { { tag = "endpoint" }, { tag = "status" } } },
   },
 }
@@ -43,9 +47,69 @@ function M.client(options)
   return client, metrics
 end
 
+local function nothing() end
+
+-- The verbs of gauges, of pairs of a count and a histogram, and those that read the clock.
+local function other_verbs(loops, client, metrics)
+  local values, band = M.values, bit.band
+  local gauge = metrics.temperature { endpoint = "/api" }
+  local summed = metrics.jobs { endpoint = "/api" }
+  local histogram = metrics.latency { endpoint = "/api", status = "success" }
+  local op = client:op("lookup", { tags = { "endpoint" } }):with "/api"
+
+  function loops.gauge_inc(n)
+    for i = 1, n do
+      gauge:inc(i)
+    end
+  end
+
+  function loops.gauge_dec(n)
+    for i = 1, n do
+      gauge:dec(i)
+    end
+  end
+
+  function loops.summed(n)
+    for i = 1, n do
+      summed:set(i)
+    end
+  end
+
+  function loops.op(n)
+    for i = 1, n do
+      op:record(values[band(i, LAST)])
+    end
+  end
+
+  function loops.clock(n)
+    for _ = 1, n do
+      C.chalk_now()
+      C.chalk_now()
+    end
+  end
+
+  function loops.time(n)
+    for _ = 1, n do
+      histogram:time(nothing)
+    end
+  end
+
+  function loops.op_time(n)
+    for _ = 1, n do
+      op:time(nothing)
+    end
+  end
+
+  function loops.start(n)
+    for _ = 1, n do
+      histogram:start()()
+    end
+  end
+end
+
 --- The loops by name. Those of 80 combinations look their series up at every record.
 ---@return table<string, fun(n: integer)>
-function M.loops(metrics)
+function M.loops(client, metrics)
   local endpoints, statuses, values = M.endpoints, M.statuses, M.values
   local requests, latency = metrics.requests, metrics.latency
   local count = requests { endpoint = "/api", status = "success" }
@@ -99,6 +163,7 @@ function M.loops(metrics)
     end
   end
 
+  other_verbs(loops, client, metrics)
   return loops
 end
 

@@ -83,7 +83,7 @@ end
 ---@return number rate, number size
 function M.delivered(seconds)
   local client, metrics = M.start()
-  local count = record.loops(metrics).count
+  local count = record.loops(client, metrics).count
   count(1000)
   local finish = read_along(client, seconds)
   local ends = C.chalk_now() + 1.5 * seconds
@@ -117,7 +117,7 @@ end
 function M.tapped(name)
   local BURST, WARM, ROUNDS = 100000, 3, 21
   local client, metrics = M.start(2 ^ 17)
-  local loop = record.loops(metrics)[name]
+  local loop = record.loops(client, metrics)[name]
   loop(BURST)
   local finish = read_along(client, 0.5)
   local times = {}

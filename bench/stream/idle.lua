@@ -13,7 +13,7 @@ if arg[1] == "with" then
 else
   client, metrics = record.client()
 end
-local loops = record.loops(metrics)
+local loops = record.loops(client, metrics)
 for _, name in ipairs { "count", "gauge", "histogram" } do
   print(harness.time(loops[name], 0.05))
 end
