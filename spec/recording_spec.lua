@@ -202,6 +202,32 @@ describe("recording", function()
       assert.equal(1, sample('http_retries_total{path="/x",availability_zone="z"}'))
       assert.has_error(function() metrics.http.retries({ endpoint = "/x" }) end)
     end)
+
+    it("may be one tag under several export names", function()
+      local resolvers = client:load {
+        tags = { endpoint = { value_type = "string" }, outcome = { value_type = "enum", values = { "good", "bad" } } },
+        namespaces = { resolver = { metrics = { {
+          name = "latency",
+          type = "histogram",
+          tags = {
+            { tag = "endpoint" },
+            { tag = "outcome", export_name = "resolver_outcome" },
+            { tag = "endpoint", export_name = "resolver_fqn", optional = true },
+          },
+        } } } },
+      }
+      local latency = resolvers.resolver.latency
+      for _ = 1, 2 do -- a first record and one of a known series
+        latency({ endpoint = "/api", resolver_outcome = "good", resolver_fqn = "users.find" }):record(0.5)
+        latency:with("/api", "good", "users.find"):record(0.5)
+        latency({ endpoint = "/api", resolver_outcome = "good" }):record(0.5)
+      end
+      assert.equal(4, sample(
+        'resolver_latency_count{endpoint="/api",resolver_outcome="good",resolver_fqn="users.find"}'))
+      assert.equal(2, sample('resolver_latency_count{endpoint="/api",resolver_outcome="good"}'))
+      assert.is_true(latency:remove { endpoint = "/api", resolver_outcome = "good", resolver_fqn = "users.find" })
+      assert.has_error(function() latency({ resolver_fqn = "users.find", resolver_outcome = "good" }) end)
+    end)
   end)
 
   describe("the tree", function()

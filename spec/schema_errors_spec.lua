@@ -245,9 +245,11 @@ describe("a metric", function()
     assert.matches("^metrics%[1%].unit: bad unit", metric_error { unit = "" })
   end)
 
-  it("uses each tag and each label name once", function()
-    assert.equal('metrics[1].tags[2]: tag "t" is there twice',
-      metric_error { tags = { { tag = "t" }, { tag = "t", export_name = "u" } } })
+  it("uses each label name once", function()
+    assert.equal('metrics[1].tags[2]: tag "t" is there twice under the name "t": give one of them another export_name',
+      metric_error { tags = { { tag = "t" }, { tag = "t", optional = true } } })
+    assert.equal('metrics[1].tags[3]: tag "t" is there twice under the name "u": give one of them another export_name',
+      metric_error { tags = { { tag = "t", export_name = "u" }, { tag = "t" }, { tag = "t", export_name = "u" } } })
     assert.equal('metrics[1].tags[2]: tag "e" is exported as "t", like tag "t"',
       metric_error { tags = { { tag = "t" }, { tag = "e", export_name = "t" } } })
     assert.equal('metrics[1].tags[1].export_name: label name "le" is reserved by Prometheus',

@@ -163,12 +163,12 @@ local function check_text(text, what)
 end
 
 local function check_tags(tags)
-  local names, keys = {}, {}
+  local keys = {}
   for _, tag in ipairs(tags) do
-    if names[tag.name] or keys[tag.key] then
+    if keys[tag.key] then
       bad("tags")
     end
-    names[tag.name], keys[tag.key] = true, true
+    keys[tag.key] = true
     local values = {}
     for _, value in ipairs(tag.values or {}) do
       check_text(value, "tag values")

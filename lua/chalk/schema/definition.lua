@@ -253,23 +253,31 @@ local function read_tag(report, path, item, resolve)
   return { name = tag.name, key = key, kind = tag.kind, values = tag.values, optional = read.optional or false }
 end
 
+-- What is wrong where a tag's key is the key of another reference, to the tag `other`.
+local function clash(tag, other)
+  local name, key = shape.quote(tag.name), shape.quote(tag.key)
+  if tag.name == other then
+    return ("tag %s is there twice under the name %s: give one of them another export_name"):format(name, key)
+  end
+  return ("tag %s is exported as %s, like tag %s"):format(name, key, shape.quote(other))
+end
+
+-- A tag may be referred to several times: what a metric's tags are told apart by is their keys.
 local function read_tags(report, path, list, resolve)
   if #list > M.MAX_TAGS then
     report:add(path, "%d tags, at most %d are allowed", #list, M.MAX_TAGS)
     return {}
   end
-  local tags, names, keys = {}, {}, {}
+  local tags, names = {}, {} -- names: of the tags, by the key that each has taken
   for i, item in ipairs(list) do
     local at = shape.at(path, i)
     local tag = read_tag(report, at, item, resolve)
-    if tag and names[tag.name] then
-      report:add(at, "tag %s is there twice", shape.quote(tag.name))
-    elseif tag and keys[tag.key] then
-      local name, key, other = shape.quote(tag.name), shape.quote(tag.key), shape.quote(keys[tag.key])
-      report:add(at, "tag %s is exported as %s, like tag %s", name, key, other)
+    local other = tag and names[tag.key]
+    if other then
+      report:add(at, "%s", clash(tag, other))
     elseif tag then
       tags[#tags + 1] = tag
-      names[tag.name], keys[tag.key] = true, tag.name
+      names[tag.key] = tag.name
     end
   end
   return tags
