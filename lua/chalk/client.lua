@@ -43,6 +43,7 @@ function M.new(name, options)
     states = {},
     by_definition = {},
     by_number = {},
+    ops = {}, -- by the definition of their count
     metrics = tree.new "",
     tags = {},
     buckets = options.buckets or DEFAULT_BUCKETS,
@@ -231,8 +232,14 @@ function Client:op(name, spec)
   local pair = { self:accessor(count), self:accessor(histogram) }
   tree.put(self.metrics, count, pair[1])
   tree.put(self.metrics, histogram, pair[2])
-  local none = { count = accessor.state_of(pair[1]).null, histogram = accessor.state_of(pair[2]).null }
-  return op.new(pair[1], pair[2], none, #count.tags > 0)
+  self.ops[count] = self.ops[count] or self:new_op(count, pair[1], pair[2])
+  return self.ops[count]
+end
+
+function Client:new_op(definition, count, histogram)
+  local made = op.new(count, histogram, accessor.state_of(count).null, #definition.tags > 0)
+  if not self.enabled then op.disable(made) end
+  return made
 end
 
 --- The generated Lua source behind a metric.
@@ -336,6 +343,16 @@ function Client:recorded(number)
   return found
 end
 
+-- The functions of all metrics and operations, for the options that are in force now.
+local function fill_again(client)
+  for _, state in ipairs(client.states) do
+    accessor.fill(state)
+  end
+  for _, one in pairs(client.ops) do
+    if not client.enabled then op.disable(one) end
+  end
+end
+
 local function apply(client, options)
   local changes = options.enabled == false and client.enabled or (options.strict or false) ~= client.strict
   if options.enabled == false then client.enabled = false end
@@ -352,9 +369,7 @@ local function apply(client, options)
     if not buckets then return message end
     change_buckets(client, buckets)
   end
-  for _, state in ipairs(client.states) do
-    if changes then accessor.fill(state) end
-  end
+  if changes then fill_again(client) end
   return nil
 end
 
