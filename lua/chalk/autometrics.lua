@@ -345,7 +345,7 @@ local function named(auto, f)
 end
 
 --- The PromQL of a function, by what it asks for: request_rate, error_ratio, latency_p95, latency_p99, concurrency,
---- calls.
+--- calls, calls_error_ratio.
 ---@param f function|{ name: string, module: string } a wrapped one, or its names
 ---@param options { interval: string? }? interval: what rates are over, default "5m"
 ---@return table<string, string>
