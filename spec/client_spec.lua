@@ -83,6 +83,8 @@ describe("a client", function()
     end
 
     it_refuses("what is no option", { flush_intervall = 3 }, "flush_intervall", 'did you mean "flush_interval"')
+    it_refuses("worker_threads, with what is there instead", { worker_threads = 1 },
+      'unknown option worker_threads: there is one flush thread, with driver = "thread"')
     it_refuses("all at once", { driver = 1, strict = "yes" }, "driver must be", "strict must be")
     it_refuses("a flush_interval of nothing", { flush_interval = 0 }, "flush_interval")
     it_refuses("buckets that do not increase", { buckets = { 1, 1 } }, "buckets")
@@ -193,6 +195,17 @@ describe("a client", function()
       client:init({ driver = "manual", exporters = { chalk.exporter.prometheus({ buckets = { 3, 4 } }) } })
       client:histogram("latency"):record(3.5)
       assert.equal("3.0 4.0 +Inf", bounds_of(client:text(), "latency"))
+    end)
+
+    it("of chalk's own flushes as ever, whatever buckets the application has", function()
+      client:init({
+        driver = "manual",
+        buckets = { 1, 2 },
+        exporters = { chalk.exporter.prometheus({ buckets = { 3, 4 } }), collect.exporter() },
+      })
+      assert(client:flush())
+      assert.equal("0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf",
+        bounds_of(client:text(), "chalk_flush_seconds"))
     end)
   end)
 

@@ -207,6 +207,9 @@ describe("the statsd exporter", function()
       end
       scene:flush()
       assert.same({ "lat:10|c|#le:Inf", "lat:2|c|#le:2", "lat:8|c|#le:8" }, scene.bed:text())
+      scene:flush()
+      local all = table.concat(scene.bed.packets, "\n")
+      assert.truthy(all:find("chalk.flush:1|c|#le:10\n", 1, true), "chalk's own flushes have their own bounds: " .. all)
     end)
 
     it("a rule for the metric says", function()

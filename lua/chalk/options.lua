@@ -98,6 +98,11 @@ local CHECKS = {
   clock = M.of_type("function", "a function"),
 }
 
+-- Options that other libraries have, with what takes their place here.
+local REPLACED = {
+  worker_threads = 'there is one flush thread, with driver = "thread", and none with "loop" and "manual"',
+}
+
 local function names_of(checks)
   local names = {}
   for name in pairs(checks) do
@@ -109,17 +114,23 @@ end
 
 M.names = names_of(CHECKS)
 
+local function unknown(name, checks, replaced)
+  if replaced[name] then return ("unknown option %s: %s"):format(name, replaced[name]) end
+  local hint = type(name) == "string" and suggest(name, names_of(checks))
+  return ("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or "")
+end
+
 --- Everything that is wrong with a table of options, sorted.
 ---@param options table
 ---@param checks table<string, fun(v: any): boolean, string> what each may be
+---@param replaced table<string, string>? words for options that are none
 ---@return string[]
-function M.problems(options, checks)
+function M.problems(options, checks, replaced)
   local problems = {}
   for name, value in pairs(options) do
     local check = checks[name]
     if not check then
-      local hint = type(name) == "string" and suggest(name, names_of(checks))
-      problems[#problems + 1] = ("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or "")
+      problems[#problems + 1] = unknown(name, checks, replaced or {})
     else
       local ok, words = check(value)
       if not ok then problems[#problems + 1] = ("%s must be %s"):format(name, words) end
@@ -134,7 +145,7 @@ end
 ---@return string?
 function M.check(options)
   if type(options) ~= "table" then return "options are a table" end
-  local problems = M.problems(options, CHECKS)
+  local problems = M.problems(options, CHECKS, REPLACED)
   return problems[1] and table.concat(problems, "; ") or nil
 end
 

@@ -81,7 +81,9 @@ function M.new(options, tags, tail, range)
   local mode = rule.histograms or options.histograms
   local sent_as = mode == "raw" and options.raw_type or mode
   local quantiles = rule.quantiles or options.quantiles
-  local les, le_suffixes, places = bounds_of(range.les or {}, rule.buckets or options.buckets)
+  -- chalk's own histograms have bounds of their own.
+  local wanted = rule.buckets or not definition.own and options.buckets
+  local les, le_suffixes, places = bounds_of(range.les or {}, wanted)
   local quantile_names = quantiles_of(quantiles)
   local labels, own = {}, {}
   for i, tag in ipairs(definition.tags) do
