@@ -47,7 +47,9 @@ describe("the queries of a function", function()
       assert.equal(query, (encoded:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)))
     end
     table.sort(names)
-    assert.same({ "calls", "calls_error_ratio", "concurrency", "error_ratio", "latency_p95", "latency_p99", "request_rate" }, names)
+    assert.same({
+      "calls", "calls_error_ratio", "concurrency", "error_ratio", "latency_p95", "latency_p99", "request_rate",
+    }, names)
     assert.is_truthy(auto.queries(f, { interval = "30s" }).request_rate:find("[30s]", 1, true))
   end)
 

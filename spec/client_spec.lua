@@ -221,6 +221,11 @@ describe("a client", function()
       assert.matches("client_spec.lua:%d+: chalk: text takes", message)
     end)
 
+    it("global_tags whose names have - . and /, as labels can have them", function()
+      client:init({ driver = "manual", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } })
+      assert.matches('jobs_total{dd_team="b",kube_cluster_name="a"} 2\n', client:text(), 1, true)
+    end)
+
     it("global_tags and the exporter's namespace", function()
       client:init({
         driver = "manual",

@@ -369,6 +369,14 @@ uint64_t chalk_stream_dropped(chalk_stream *stream, int by_clients);
  * caller to commit: entries that were whole, and of one that goes on what chalk_statsd_commit marks. Gauges are noted as sent when they are packed; after a failure, forget.
  */
 enum { CHALK_STATSD_VALUES, CHALK_STATSD_PERCENTILES, CHALK_STATSD_BUCKETS, CHALK_STATSD_RAW };
+/* Beside its quantiles, what of a histogram is a gauge of its own in the mode of percentiles: bits. */
+enum {
+  CHALK_STATSD_COUNT = 1,
+  CHALK_STATSD_SUM = 2,
+  CHALK_STATSD_AVG = 4,
+  CHALK_STATSD_MIN = 8,
+  CHALK_STATSD_MAX = 16
+};
 enum { CHALK_STATSD_WEIGHT = 1000000 }; /* most that a line may stand for */
 typedef struct chalk_statsd chalk_statsd;
 typedef struct chalk_statsd_family {
@@ -387,6 +395,7 @@ typedef struct chalk_statsd_family {
   uint64_t max_weight;               /* most that a value may stand for */
   uint32_t n_labels, n_quantiles, n_le;
   uint32_t mode;         /* of histograms: CHALK_STATSD_VALUES ... */
+  uint32_t aggregates;   /* of percentiles: CHALK_STATSD_COUNT ... */
   uint32_t pack;         /* several values in a line */
   uint32_t fold;         /* tag values into the name, no tags */
   uint32_t relative;     /* a gauge below zero needs a zero before it */

@@ -67,15 +67,20 @@ local function is_idle(v)
   return true, words
 end
 
---- Whether v can be the tags of everything.
+local SCALARS = { string = true, number = true, boolean = true }
+
+--- Whether v can be the tags of everything. A format that has no - . and / in names writes them as _, so no two names
+--- may be the same then.
 ---@return boolean, string words
 function M.is_tags(v)
-  local words = "a table from names to strings, numbers or booleans"
+  local words = "a table from names of letters, digits, _ - . and / to strings, numbers or booleans"
   if type(v) ~= "table" then return false, words end
+  local seen = {}
   for name, value in pairs(v) do
-    local kind = type(value)
-    local named = type(name) == "string" and name:match "^[%a_][%w_]*$"
-    if not named or (kind ~= "string" and kind ~= "number" and kind ~= "boolean") then return false, words end
+    local label = type(name) == "string" and name:find "^[%a_][%w_./-]*$" and name:gsub("[./-]", "_")
+    if not label or not SCALARS[type(value)] then return false, words end
+    if seen[label] then return false, ("%s: %s and %s are one in some formats"):format(words, seen[label], name) end
+    seen[label] = name
   end
   return true, words
 end

@@ -13,6 +13,10 @@ local TYPES = { distribution = "d", histogram = "h", timing = "ms" }
 local MODES = {
   percentiles = C.CHALK_STATSD_PERCENTILES, buckets = C.CHALK_STATSD_BUCKETS, raw = C.CHALK_STATSD_RAW,
 }
+local AGGREGATES = {
+  count = C.CHALK_STATSD_COUNT, sum = C.CHALK_STATSD_SUM, avg = C.CHALK_STATSD_AVG, min = C.CHALK_STATSD_MIN,
+  max = C.CHALK_STATSD_MAX,
+}
 local MILLISECONDS = {
   nanoseconds = 1e-6, microseconds = 1e-3, milliseconds = 1, seconds = 1e3, minutes = 6e4, hours = 3.6e6, days = 8.64e7,
 }
@@ -53,6 +57,14 @@ local function quantiles_of(quantiles)
     suffixes[i] = "." .. names.quantile(q)
   end
   return suffixes
+end
+
+local function bits_of(aggregates)
+  local bits = 0
+  for _, name in ipairs(aggregates) do
+    bits = bits + AGGREGATES[name]
+  end
+  return bits
 end
 
 -- A name that leaves room for every suffix.
@@ -108,6 +120,7 @@ function M.new(options, tags, tail, range)
   c.le, c.le_suffixes, c.le_index, c.n_le = texts.le, texts.le_suffixes, texts.le_index, #les
   c.factor = sent_as == "timing" and MILLISECONDS[definition.unit] or 1
   c.max_weight = options.dialect == "dogstatsd" and options.max_weight or 1
+  c.aggregates = bits_of(rule.aggregates or options.aggregates)
   c.mode = MODES[mode] or C.CHALK_STATSD_VALUES
   c.pack = options.dialect == "dogstatsd"
   c.fold = options.dialect == "statsd"
