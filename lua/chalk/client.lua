@@ -11,6 +11,7 @@ local own = require "chalk.own"
 local schema = require "chalk.schema"
 local series = require "chalk.series"
 local accessor_source = require "chalk.accessor.source"
+local text = require "chalk.text"
 local tree = require "chalk.tree"
 local view = require "chalk.view"
 
@@ -43,6 +44,7 @@ function M.new(name, options)
     states = {},
     by_definition = {},
     by_number = {},
+    writers = {}, -- of text, by module
     ops = {}, -- by the definition of their count
     metrics = tree.new "",
     tags = {},
@@ -476,20 +478,17 @@ function Client:note_state()
 end
 
 --- All metrics as text.
----@param format "prometheus"|"openmetrics"|nil
+---@param format "prometheus"|"openmetrics"|"statsd"|nil "prometheus" when left out
+---@param options chalk.TextOptions?
 ---@return string
-function Client:text(format)
-  if format ~= nil and format ~= "prometheus" and format ~= "openmetrics" then
-    fail('text takes "prometheus" or "openmetrics"', 2)
-  end
-  if not self.enabled then return format == "openmetrics" and "# EOF\n" or "" end
+function Client:text(format, options)
+  format = format == nil and "prometheus" or format
+  local problem = text.problem(format, options)
+  if problem then fail(problem, 2) end
+  if not self.enabled then return text.empty(format) end
   self:open()
-  self.prometheus = self.prometheus or exporters.prometheus(self.options)
   self:note_state()
-  local v = assert(view.take(self.segment))
-  local text = self.prometheus:text(v, format or "prometheus")
-  view.free(v)
-  return text
+  return text.render(self, format, options)
 end
 
 --- A table of what the segment holds: series, memory, epoch and so on, for diagnosis.
