@@ -203,6 +203,18 @@ describe("recording", function()
       assert.has_error(function() metrics.http.retries({ endpoint = "/x" }) end)
     end)
 
+    it("may have - . and / in their names, which labels have as _", function()
+      local m = client:count("pods", { tags = { { tag = "cluster", export_name = "kube/cluster-name.v1" }, "end" } })
+      for _ = 1, 2 do
+        m({ ["kube/cluster-name.v1"] = "a", ["end"] = "b" }):inc()
+        m:with("a", "b"):inc()
+      end
+      assert.equal(4, sample('pods_total{kube_cluster_name_v1="a",end="b"}'))
+      local _, message = pcall(function() m:inc() end)
+      assert.matches('pods{ ["kube/cluster-name.v1"] = ..., ["end"] = ... }', message, 1, true)
+      assert.is_true(m:remove({ ["kube/cluster-name.v1"] = "a", ["end"] = "b" }))
+    end)
+
     it("may be one tag under several export names", function()
       local resolvers = client:load {
         tags = { endpoint = { value_type = "string" }, outcome = { value_type = "enum", values = { "good", "bad" } } },

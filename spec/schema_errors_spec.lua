@@ -208,6 +208,8 @@ describe("a tag definition", function()
   it("has a good name and export name", function()
     assert.matches("bad tag name", tag_error({ value_type = "string" }, "a-b"))
     assert.matches("longer than 128 bytes", tag_error({ value_type = "string" }, ("a"):rep(129)))
+    assert.matches('^tags.t.export_name: bad export name "a b": letters, digits, _ %- . and / only',
+      tag_error { value_type = "string", export_name = "a b" })
     assert.matches('^tags.t.export_name: bad export name "1st"',
       tag_error { value_type = "string", export_name = "1st" })
     for _, name in ipairs { "le", "quantile", "__name__" } do
@@ -252,6 +254,10 @@ describe("a metric", function()
       metric_error { tags = { { tag = "t", export_name = "u" }, { tag = "t" }, { tag = "t", export_name = "u" } } })
     assert.equal('metrics[1].tags[2]: tag "e" is exported as "t", like tag "t"',
       metric_error { tags = { { tag = "t" }, { tag = "e", export_name = "t" } } })
+    assert.equal('metrics[1].tags[2]: tag "e" is exported to Prometheus as "a_b", like tag "t"',
+      metric_error { tags = { { tag = "t", export_name = "a/b" }, { tag = "e", export_name = "a.b" } } })
+    assert.equal('metrics[1].tags[1].export_name: label name "__a" is reserved by Prometheus',
+      metric_error { tags = { { tag = "t", export_name = "_.a" } } })
     assert.equal('metrics[1].tags[1].export_name: label name "le" is reserved by Prometheus',
       metric_error { tags = { { tag = "t", export_name = "le" } } })
     assert.equal('metrics[1].tags[1]: missing "tag"', metric_error { tags = { {} } })

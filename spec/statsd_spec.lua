@@ -210,9 +210,10 @@ describe("the statsd exporter", function()
 
     it("names and tag keys with - . and / as the protocol has them", function()
       scene:start({ namespace = "my-app/web.v2", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } })
-      scene.client:count("hits"):inc()
+      local hits = scene.client:count("hits", { tags = { { tag = "pod", export_name = "kube/pod-name.v1" } } })
+      hits:with("c"):inc()
       scene:flush()
-      assert.same({ "my_app_web.v2.hits:1|c|#dd.team:b,kube/cluster-name:a" }, scene.bed:text())
+      assert.same({ "my_app_web.v2.hits:1|c|#dd.team:b,kube/cluster-name:a,kube/pod-name.v1:c" }, scene.bed:text())
     end)
 
     it("buckets: counts up to each bound that came since", function()
