@@ -3,18 +3,13 @@
 
 local M = {}
 
-local function line_of(path, number)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local i = 0
-  for line in file:lines() do
-    i = i + 1
-    if i == number then
-      file:close()
-      return line
-    end
+local function lines_of(path)
+  local file, lines = io.open(path, "rb"), {}
+  for line in file and file:lines() or function() end do
+    lines[#lines + 1] = line
   end
-  file:close()
+  if file then file:close() end
+  return lines
 end
 
 -- The ways to write a function down. Each gives the table that it is put into, what is between the two, and its name.
@@ -44,9 +39,12 @@ end
 --- What the line where a function begins says of it; nil where it has no name there or is not alone in it.
 ---@param path string
 ---@param line integer
+---@param files table<string, string[]>? lines of files that were read, for who asks for many
 ---@return chalk.autometrics.Written?
-function M.of_line(path, line)
-  local text = line_of(path, line)
+function M.of_line(path, line, files)
+  files = files or {}
+  files[path] = files[path] or lines_of(path)
+  local text = files[path][line]
   if not text or select(2, text:gsub("%f[%w_]function%f[^%w_]", "")) ~= 1 then return nil end
   for _, form in ipairs(FORMS) do
     local owner, separator, name = text:match(form)
@@ -62,10 +60,10 @@ function M.qualified(type, name) return type and type .. "." .. name or name end
 
 -- What the methods of a class are called after in their source, if one of them can be read.
 local function written_type(functions, list)
-  local is_class = rawget(functions, "__index") == functions
+  local is_class, files = rawget(functions, "__index") == functions, {}
   for _, name in ipairs(list) do
     local info = debug.getinfo(functions[name], "S")
-    local written = info.source:sub(1, 1) == "@" and M.of_line(info.source:sub(2), info.linedefined)
+    local written = info.source:sub(1, 1) == "@" and M.of_line(info.source:sub(2), info.linedefined, files)
     if written and written.type and (is_class or written.is_method) then return written.type end
   end
 end
