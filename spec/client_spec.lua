@@ -298,6 +298,12 @@ describe("a client", function()
       assert.matches('jobs_total{dd_team="b",kube_cluster_name="a"} 2\n', client:text(), 1, true)
     end)
 
+    it("what init says, whatever was rendered before it", function()
+      assert.matches("\njobs_total 2\n", client:text(), 1, true)
+      client:init({ driver = "manual", exporters = { chalk.exporter.prometheus({ namespace = "app" }) } })
+      assert.matches("\napp_jobs_total 2\n", client:text(), 1, true)
+    end)
+
     it("global_tags and the exporter's namespace", function()
       client:init({
         driver = "manual",

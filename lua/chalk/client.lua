@@ -360,7 +360,7 @@ local function apply(client, options)
   if options.enabled == false then client.enabled = false end
   client.strict, client.on_error = options.strict or false, options.on_error
   local opened_at = client.options.segment_path
-  client.options = options
+  client.options, client.writers = options, {}
   if client.enabled then
     if client.segment and options.segment_path and options.segment_path ~= opened_at then
       return "segment_path has to be given before anything is loaded"
