@@ -60,6 +60,8 @@ describe("autometrics refuses", function()
       ["ok_if must be a function"] = { ok_if = true },
       ["error_if must be a function"] = { error_if = 1 },
       ["concurrent must be true or false"] = { concurrent = 1 },
+      ["type must be the name of a type, or false"] = { type = "" },
+      ["the name of a function is a text"] = { name = ("x"):rep(512), module = "m", type = "T" },
     }) do
       refused(words, function() local _ = auto.wrap(f, options) or 1 end)
     end
@@ -182,10 +184,16 @@ describe("autometrics warns", function()
   it("of an objective's name with characters that other tools may not take, once", function()
     local code, output = children.run([[
       local auto = require("chalk.autometrics")
-      auto.objective("check out"):success_rate(99)
+      for _, name in ipairs { "checkout (99%)", "-checkout", "ch\195\169ckout" } do
+        auto.objective(name):success_rate(99)
+        auto.objective(name)
+      end
       auto.objective("check out")
-      auto.objective("check-out-2")]])
+      auto.objective("check-out_2")]])
     assert.equal(0, code)
-    assert.equal('chalk: warning: objective "check out": names of letters, digits and - work with every tool\n', output)
+    local words = ": names of letters, digits, _, - and spaces, - not first, work with every tool\n"
+    assert.equal(('chalk: warning: objective "checkout (99%%)"%s'):format(words)
+      .. ('chalk: warning: objective "-checkout"%s'):format(words)
+      .. ('chalk: warning: objective "ch\195\169ckout"%s'):format(words), output)
   end)
 end)

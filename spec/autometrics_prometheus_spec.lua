@@ -111,7 +111,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
         asked = asked + 1
       end
     end
-    assert.equal(4 * 6, asked)
+    assert.equal(4 * 7, asked)
   end)
 
   needs("have a series for every function before it is called, and every call", function()
@@ -157,6 +157,16 @@ describe("the queries of instrumented functions, in a real Prometheus", function
       assert.is_truthy(line.metric.commit == nil or line.metric.commit:find("^%x+$"))
     end
     assert.is_true(lines["1.4.0"] < 0.1 and lines["1.5.0"] > 0.2, cjson.encode(lines))
+  end)
+
+  needs("give the part that fails of the calls that a function makes, by the function called", function()
+    for version, made in pairs({ ["1.4.0"] = before, ["1.5.0"] = after }) do
+      local of_place = prometheus:values(functions.place.calls_error_ratio, made.till, "function", "version")
+      local own = one(prometheus:values(functions.charge.error_ratio, made.till, "version"), version)
+      assert.near(own, of_place["charge " .. version], 0.01)
+      assert.equal(0, of_place["find " .. version])
+    end
+    assert.same({}, prometheus:values(functions.find.calls_error_ratio, after.till))
   end)
 
   needs("give latencies from the buckets that they are in", function()

@@ -22,6 +22,9 @@ describe("the queries of a function", function()
       queries.concurrency("f", "m", { service_name = "s" }))
     local called = 'function_calls_total{caller_function="f",caller_module="m"}'
     assert.equal(("sum by (%s) (rate(%s[5m]) * %s)"):format(KEPT, called, BUILD), queries.calls("f", "m"))
+    local failed = 'function_calls_total{caller_function="f",caller_module="m",result="error"}'
+    assert.equal(("sum by (%s) (rate(%s[5m]) * %s) / (%s > 0)"):format(KEPT, failed, BUILD, queries.calls("f", "m")),
+      queries.calls_error_ratio("f", "m"))
     local variable = 'function_calls_total{module="$module"}[$__rate_interval]'
     assert.equal(("sum by (%s) (rate(%s) * %s)"):format(KEPT, variable, BUILD),
       queries.request_rate(nil, "$module", { interval = "$__rate_interval" }))
@@ -44,7 +47,9 @@ describe("the queries of a function", function()
       assert.equal(query, (encoded:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)))
     end
     table.sort(names)
-    assert.same({ "calls", "concurrency", "error_ratio", "latency_p95", "latency_p99", "request_rate" }, names)
+    assert.same({
+      "calls", "calls_error_ratio", "concurrency", "error_ratio", "latency_p95", "latency_p99", "request_rate",
+    }, names)
     assert.is_truthy(auto.queries(f, { interval = "30s" }).request_rate:find("[30s]", 1, true))
   end)
 
@@ -89,7 +94,7 @@ describe("the queries of a function", function()
     local output = pipe:read("*a")
     pipe:close()
     os.remove(path)
-    assert.equal(48, n)
+    assert.equal(56, n)
     assert.is_truthy(output:find("exit:0\n", 1, true), output)
   end)
 end)

@@ -6,21 +6,10 @@ local exposition = require("support.exposition")
 local files = require("support.files")
 
 -- What the environment of the specs may have.
-local CLEAN = {}
-for _, name in ipairs({
+local VARIABLES = {
   "AUTOMETRICS_SERVICE_NAME", "OTEL_SERVICE_NAME", "AUTOMETRICS_VERSION", "AUTOMETRICS_COMMIT", "AUTOMETRICS_BRANCH",
   "AUTOMETRICS_REPOSITORY_URL", "AUTOMETRICS_REPOSITORY_PROVIDER", "PROMETHEUS_URL",
-}) do
-  CLEAN[name] = ""
-end
-
-local function with(environment)
-  local all = {}
-  for name, value in pairs(CLEAN) do
-    all[name] = environment and environment[name] or value
-  end
-  return all
-end
+}
 
 -- The labels of build_info after a call of init; and the link of a function.
 local function build(init, environment, shell)
@@ -29,7 +18,7 @@ local function build(init, environment, shell)
     %s
     local f = auto.wrap(function() end, { name = "f", module = "m" })
     print(auto.links(f).request_rate)
-    io.write(require("chalk").text())]]):format(init or ""), { env = with(environment), shell = shell })
+    io.write(require("chalk").text())]]):format(init or ""), { env = environment, without = VARIABLES, shell = shell })
   assert.equal(0, code, output)
   local link, text = output:match("^([^\n]*)\n(.*)$")
   local found
@@ -135,6 +124,30 @@ describe("settings", function()
     assert.same(expected(nil), build(nil, nil, here()))
   end)
 
+  it("are not looked for where an empty text says that there are none", function()
+    git(folder, "init -q -b main . && git remote add origin https://github.com/some/shop.git")
+    git(folder, "commit -q --allow-empty -m one")
+    local all = build(nil, nil, here())
+    assert.is_truthy(all.commit and all.branch and all.repository_url and all.repository_provider)
+    for _, name in ipairs({ "commit", "branch", "repository_url", "repository_provider" }) do
+      local expected = {}
+      for label, value in pairs(all) do
+        expected[label] = value
+      end
+      expected[name] = nil
+      if name == "repository_url" then expected.repository_provider = nil end
+      local init = ("auto.init { service_name = 'shop', %s = '' }"):format(name)
+      local variable = "AUTOMETRICS_" .. name:upper()
+      assert.same(expected, build(init, nil, here()))
+      assert.same(expected, build("auto.init { service_name = 'shop' }", { [variable] = "" }, here()))
+      assert.same(expected, build(init, { [variable] = "of the environment" }, here()))
+    end
+    -- Nor does the service get the name of a repository that is not to be told.
+    local hidden = build(nil, { AUTOMETRICS_REPOSITORY_URL = "" }, here())
+    assert.is_truthy(#hidden.service_name > 0 and hidden.service_name ~= "shop")
+    assert.is_nil(hidden.repository_url)
+  end)
+
   it("tell no path of this machine as a repository, and know a provider from either form", function()
     git(folder, "init -q -b main . && git remote add origin /srv/secret/shop")
     assert.is_nil(build(nil, nil, here()).repository_url)
@@ -171,7 +184,7 @@ describe("settings", function()
         chalk.init { segment_path = %q }
         require("chalk.autometrics").init { service_name = "shop", version = %q }
         print(select(2, chalk.text():gsub("\nbuild_info{version=\"%s\"", "")),
-          select(2, chalk.text():gsub("\nbuild_info{", "")))]]):format(path, version, version), { env = with() })
+          select(2, chalk.text():gsub("\nbuild_info{", "")))]]):format(path, version, version), { without = VARIABLES })
       assert.same({ 0, "1\t1\n" }, { code, output })
     end
     run("1.4.0")

@@ -205,7 +205,8 @@ describe("a module of instrumented functions", function()
     assert.equal("user", tostring(user))
     assert.equal(tostring_before, User.__tostring)
     assert.equal(untouched, User.untouched)
-    assert.same({ ["new ok"] = 1, ["new error"] = 0, ["hello ok"] = 1, ["hello error"] = 0 }, results(client))
+    assert.same({ ["User.new ok"] = 1, ["User.new error"] = 0, ["User.hello ok"] = 1, ["User.hello error"] = 0 },
+      results(client))
     assert.same({ users = 2 }, by(client, "function_calls_total", "module"))
   end)
 
@@ -240,12 +241,19 @@ describe("a module of instrumented functions", function()
     finally(function() os.execute("rm -r " .. folder) end)
     local file = io.open(folder .. "/shop/stock.lua", "w")
     file:write([[
-      local M = {}
+      local M = { Shelf = {}, crate = {} }
       function M.take(n) return n end
       local function put(n) return n end
       M.count = function() return 1 end
       M["look up"] = function() return 2 end
       function M:method() return self end
+      function M.Shelf.new() return M end
+      function M.Shelf:total() return 1 end
+      M.Box = {}
+      M.Box.total = function() return 2 end
+      M.Box["full"] = function() return 3 end
+      function M.crate:total() return 4 end
+      function M.crate.open() return 5 end
       M.put = put
       return M]])
     file:close()
@@ -255,14 +263,54 @@ describe("a module of instrumented functions", function()
     for _, name in ipairs({ "take", "put", "count", "look up", "method" }) do
       auto.wrap(stock[name])
     end
+    for _, f in ipairs({ stock.Shelf.new, stock.Shelf.total, stock.Box.total, stock.Box.full, stock.crate.total,
+      stock.crate.open }) do
+      auto.wrap(f)
+    end
+    auto.wrap(stock.Shelf.total, { type = "Rack" })
+    auto.wrap(stock.Shelf.total, { type = false })
+    auto.wrap(stock.Shelf.total, { name = "sum" })
+    auto.wrap(stock.Shelf.total, { name = "sum", type = "Shelf" })
     package.path = before
     package.loaded["shop.stock"] = nil
     local found = {}
     for i, f in ipairs(auto.functions()) do
       found[i] = f.module .. ":" .. f.name
     end
-    assert.same({ "shop.stock:take", "shop.stock:put", "shop.stock:count", "shop.stock:look up", "shop.stock:method" },
-      found)
+    assert.same({
+      "shop.stock:take", "shop.stock:put", "shop.stock:count", "shop.stock:look up", "shop.stock:method",
+      "shop.stock:Shelf.new", "shop.stock:Shelf.total", "shop.stock:Box.total", "shop.stock:Box.full",
+      "shop.stock:crate.total", "shop.stock:open",
+      "shop.stock:Rack.total", "shop.stock:total", "shop.stock:sum", "shop.stock:Shelf.sum",
+    }, found)
+  end)
+
+  it("has the type of methods in their names, so that classes of one file may have methods of one name", function()
+    local Cart, order = {}, {}
+    Cart.__index = Cart
+    function Cart.total(cart) return #cart end
+    function order:total() return Cart.total(self) end
+    auto.module("shop", Cart)
+    auto.module("shop", order)
+    auto.module("shop", { total = function() end }, { type = "Return" })
+    auto.module("shop", { total = function() end, __name = "Gift" })
+    auto.module("shop", { total = function() end })
+    local Plain = {}
+    function Plain.sum() end
+    auto.module("shop", Plain)
+    auto.module("stock", Cart, { type = false })
+    assert.equal(2, order.total({ 1, 2 }))
+    assert.same({
+      ["Cart.total shop  "] = 0, ["Cart.total shop order.total shop"] = 1, ["order.total shop  "] = 1,
+      ["Return.total shop  "] = 0, ["Gift.total shop  "] = 0, ["total shop  "] = 0, ["sum shop  "] = 0,
+    }, instrumented.by(client, "function_calls_total", "function", "module", "caller_function", "caller_module"))
+  end)
+
+  it("has the names of its table where it is none of a class", function()
+    local users = {}
+    function users.find() end
+    auto.module("users", users)
+    assert.equal("find", auto.functions()[1].name)
   end)
 end)
 

@@ -83,6 +83,8 @@ describe("a client", function()
     end
 
     it_refuses("what is no option", { flush_intervall = 3 }, "flush_intervall", 'did you mean "flush_interval"')
+    it_refuses("worker_threads, with what is there instead", { worker_threads = 1 },
+      'unknown option worker_threads: there is one flush thread, with driver = "thread"')
     it_refuses("all at once", { driver = 1, strict = "yes" }, "driver must be", "strict must be")
     it_refuses("a flush_interval of nothing", { flush_interval = 0 }, "flush_interval")
     it_refuses("buckets that do not increase", { buckets = { 1, 1 } }, "buckets")
@@ -194,6 +196,17 @@ describe("a client", function()
       client:histogram("latency"):record(3.5)
       assert.equal("3.0 4.0 +Inf", bounds_of(client:text(), "latency"))
     end)
+
+    it("of chalk's own flushes as ever, whatever buckets the application has", function()
+      client:init({
+        driver = "manual",
+        buckets = { 1, 2 },
+        exporters = { chalk.exporter.prometheus({ buckets = { 3, 4 } }), collect.exporter() },
+      })
+      assert(client:flush())
+      assert.equal("0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf",
+        bounds_of(client:text(), "chalk_flush_seconds"))
+    end)
   end)
 
   describe("renders", function()
@@ -206,6 +219,89 @@ describe("a client", function()
       assert.matches("# EOF\n$", client:text("openmetrics"))
       local _, message = pcall(function() local _ = client:text("json") end)
       assert.matches("client_spec.lua:%d+: chalk: text takes", message)
+    end)
+
+    it("gauges that were never set where that is asked for, as 0, and else not", function()
+      client:gauge("waiting")
+      client:gauge("depth", { across = "sum", tags = { "queue" } }):with("mail")
+      client:gauge("level"):set(3)
+      for _, format in ipairs({ "prometheus", "openmetrics" }) do
+        local seen = collect.samples(client:text(format))
+        assert.is_nil(seen.waiting)
+        assert.is_nil(seen['depth{queue="mail"}'])
+        local all = collect.samples(client:text(format, { unset = true }))
+        assert.same({ 0, 0, 3, 2 }, { all.waiting, all['depth{queue="mail"}'], all.level, all.jobs_total })
+        assert.is_nil(all['depth{queue="__overflow__"}'])
+      end
+      assert.is_nil(collect.samples(client:text()).waiting)
+      assert.matches("\nwaiting:0|g\n", client:text("statsd", { unset = true, exporter = { container_id = false } }), 1,
+        true)
+    end)
+
+    it("the lines of a StatsD exporter, without sending or noting any", function()
+      client:histogram("lat", { tags = { "a" } }):with("x"):record(1)
+      client:gauge("level"):set(3)
+      local function lines(options)
+        local found = {}
+        for line in client:text("statsd", options):gmatch("[^\n]+") do
+          if not line:find("^chalk%.") then found[#found + 1] = line end
+        end
+        table.sort(found)
+        return found
+      end
+      local dogstatsd = { exporter = { container_id = false, namespace = "app", global_tags = { env = "prod" },
+        histograms = "percentiles", quantiles = { 0.5 }, aggregates = { "count" } } }
+      local expected = {
+        "app.jobs:2|c|#env:prod", "app.lat.count:1|g|#env:prod,a:x", "app.lat.p50:1|g|#env:prod,a:x",
+        "app.level:3|g|#env:prod",
+      }
+      for i = 1, 2 do
+        local found = lines(dogstatsd)
+        found[3] = found[3]:gsub(":[%d.]+|", ":1|") -- as exact as a sketch is
+        assert.same(expected, found, i)
+      end
+      assert.same({ "jobs:2|c", "lat.x.le_1:1|c", "lat.x.le_Inf:1|c", "level:3|g" },
+        lines({ exporter = { dialect = "statsd", histograms = "buckets", buckets = { 1 } } }))
+    end)
+
+    it("the lines of the first StatsD exporter that init was given", function()
+      local receiver = require("support.receivers").udp()
+      local address = "127.0.0.1:" .. receiver.port
+      client:init({
+        driver = "manual",
+        global_tags = { env = "prod" },
+        exporters = { chalk.exporter.statsd({ address = address, namespace = "app", container_id = false }) },
+      })
+      assert.matches("app.jobs:2|c|#env:prod\n", client:text("statsd"), 1, true)
+      assert.same({}, receiver:all())
+      assert(client:flush())
+      assert.matches("app.jobs:2|c|#env:prod\n", table.concat(receiver:all()), 1, true)
+      assert.matches("app.jobs:2|c|#env:prod\n", client:text("statsd"), 1, true)
+      client:shutdown()
+      receiver:close()
+    end)
+
+    it("nothing of options that are none, at the caller's line", function()
+      for words, options in pairs({
+        ["text: options are a table"] = "unset",
+        ['text: unknown option unsed, did you mean "unset"?'] = { unsed = true },
+        ["text: unset must be true or false"] = { unset = 1 },
+        ["text: exporter: .*bad namespace"] = { exporter = { namespace = "a b" } },
+      }) do
+        local _, message = pcall(function() local _ = client:text("prometheus", options) end)
+        assert.matches("client_spec.lua:%d+: chalk: " .. words, message)
+      end
+    end)
+
+    it("global_tags whose names have - . and /, as labels can have them", function()
+      client:init({ driver = "manual", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } })
+      assert.matches('jobs_total{dd_team="b",kube_cluster_name="a"} 2\n', client:text(), 1, true)
+    end)
+
+    it("what init says, whatever was rendered before it", function()
+      assert.matches("\njobs_total 2\n", client:text(), 1, true)
+      client:init({ driver = "manual", exporters = { chalk.exporter.prometheus({ namespace = "app" }) } })
+      assert.matches("\napp_jobs_total 2\n", client:text(), 1, true)
     end)
 
     it("global_tags and the exporter's namespace", function()

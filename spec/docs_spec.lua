@@ -132,4 +132,32 @@ describe("the documentation", function()
       assert.truthy(whole:find(line .. "\n", 1, true), line)
     end
   end)
+
+  -- The names of tests as busted shows them, one a line.
+  local function names_of_tests(prefix)
+    local names = {}
+    for name in uv.fs_scandir_next, uv.fs_scandir("spec") do
+      local above
+      for what, title in (name:find(prefix) and read("spec/" .. name) or ""):gmatch('\n *(%a+)%("(.-)", function') do
+        if what == "describe" then above = title end
+        names[#names + 1] = above .. " " .. title
+      end
+    end
+    return table.concat(names, "\n")
+  end
+
+  it("of the requirements of Autometrics names a test for each, and each is there", function()
+    local tests, rows = names_of_tests("^autometrics"), 0
+    for row in read("docs/autometrics.md"):gmatch("\n| [MS][UH]O?[SU]L?[TD] | [^\n]+") do
+      rows = rows + 1
+      local cell = row:match("|([^|]*)|$")
+      for title in cell:gmatch("%*([^*]+)%*") do
+        for piece in (title .. "…"):gmatch("(.-)…,?") do
+          assert.truthy(tests:find(piece:match("^%s*(.-)%s*$"), 1, true), title)
+        end
+      end
+      assert.truthy(cell:find("*", 1, true) or cell:find("^ the same") or row:find("](#", 1, true), row)
+    end
+    assert.is_true(rows >= 45, rows .. " rows")
+  end)
 end)

@@ -190,6 +190,13 @@ describe("the prometheus exporter", function()
     assert.truthy(text(nil, "openmetrics"):find('# HELP g a \\"b\\" \\\\ c\\nd\n', 1, true))
   end)
 
+  it("has no HELP line of a metric without a description", function()
+    open(metric({ name = "g", type = "gauge" }))
+    bed:set(1, "g")
+    assert.equal("# TYPE g gauge\ng 1\n", text())
+    assert.equal("# TYPE g gauge\ng 1\n# EOF\n", text(nil, "openmetrics"))
+  end)
+
   it("passes promtool and both parsers with every type", function()
     fill()
     local ok, said = ask("promtool check metrics", text({ namespace = "app", global_tags = { env = "prod" } }))

@@ -202,6 +202,44 @@ describe("recording", function()
       assert.equal(1, sample('http_retries_total{path="/x",availability_zone="z"}'))
       assert.has_error(function() metrics.http.retries({ endpoint = "/x" }) end)
     end)
+
+    it("may have - . and / in their names, which labels have as _", function()
+      local m = client:count("pods", { tags = { { tag = "cluster", export_name = "kube/cluster-name.v1" }, "end" } })
+      for _ = 1, 2 do
+        m({ ["kube/cluster-name.v1"] = "a", ["end"] = "b" }):inc()
+        m:with("a", "b"):inc()
+      end
+      assert.equal(4, sample('pods_total{kube_cluster_name_v1="a",end="b"}'))
+      local _, message = pcall(function() m:inc() end)
+      assert.matches('pods{ ["kube/cluster-name.v1"] = ..., ["end"] = ... }', message, 1, true)
+      assert.is_true(m:remove({ ["kube/cluster-name.v1"] = "a", ["end"] = "b" }))
+    end)
+
+    it("may be one tag under several export names", function()
+      local resolvers = client:load {
+        tags = { endpoint = { value_type = "string" }, outcome = { value_type = "enum", values = { "good", "bad" } } },
+        namespaces = { resolver = { metrics = { {
+          name = "latency",
+          type = "histogram",
+          tags = {
+            { tag = "endpoint" },
+            { tag = "outcome", export_name = "resolver_outcome" },
+            { tag = "endpoint", export_name = "resolver_fqn", optional = true },
+          },
+        } } } },
+      }
+      local latency = resolvers.resolver.latency
+      for _ = 1, 2 do -- a first record and one of a known series
+        latency({ endpoint = "/api", resolver_outcome = "good", resolver_fqn = "users.find" }):record(0.5)
+        latency:with("/api", "good", "users.find"):record(0.5)
+        latency({ endpoint = "/api", resolver_outcome = "good" }):record(0.5)
+      end
+      assert.equal(4, sample(
+        'resolver_latency_count{endpoint="/api",resolver_outcome="good",resolver_fqn="users.find"}'))
+      assert.equal(2, sample('resolver_latency_count{endpoint="/api",resolver_outcome="good"}'))
+      assert.is_true(latency:remove { endpoint = "/api", resolver_outcome = "good", resolver_fqn = "users.find" })
+      assert.has_error(function() latency({ resolver_fqn = "users.find", resolver_outcome = "good" }) end)
+    end)
   end)
 
   describe("the tree", function()
@@ -363,6 +401,83 @@ describe("recording", function()
       late:init({ enabled = false, exporters = { collect.exporter() }, driver = "manual" })
       use_everything(m)
       assert.equal("", late:text())
+    end)
+
+    -- A client's metrics and operations of every kind, without tags and with, and series of those.
+    local function everything_of(c)
+      local all = {}
+      for _, spec in ipairs({ {}, { tags = { "t" } } }) do
+        for _, kind in ipairs({ "count", "gauge", "histogram", "op" }) do
+          all[#all + 1] = c[kind](c, kind .. #(spec.tags or {}), spec)
+        end
+      end
+      return all
+    end
+
+    local function with_series(all)
+      local out = {}
+      for i, one in ipairs(all) do
+        out[2 * i - 1], out[2 * i] = one, one:with("x")
+      end
+      return out
+    end
+
+    -- The least that some rounds make: compiling a loop takes memory too.
+    local function garbage(f)
+      local least = math.huge
+      for _ = 1, 20 do
+        collectgarbage()
+        collectgarbage("stop")
+        local before = collectgarbage("count")
+        for _ = 1, 100 do
+          f()
+        end
+        least = math.min(least, collectgarbage("count") - before)
+        collectgarbage("restart")
+      end
+      return least
+    end
+
+    for _, case in ipairs({ "from the start", "later" }) do
+      it(case .. " has empty functions for verbs, of each kind of metric and of operations", function()
+        local c = case == "later" and chalk.new() or chalk.new({ enabled = false })
+        local all = everything_of(c)
+        if case == "later" then c:init({ enabled = false }) end
+        local first, given = all[1], 0
+        local nothing = first.inc
+        local function f(...) given = select("#", ...) end
+        for _, one in ipairs(with_series(all)) do
+          assert.equal(nothing, one.record)
+          assert.equal(nothing, one:start())
+          assert.equal(first.time, one.time)
+          local function use()
+            one:record(1)
+            one:time(f, nil, nil)
+            one:start()()
+            one:with("y"):record(1)
+          end
+          if not one.with then use = function() one:start()() end end
+          assert.equal(0, garbage(use))
+          jit.off(use)
+          assert.equal(0, garbage(use))
+        end
+        assert.equal(2, given)
+        for _, verb in ipairs({ "dec", "set", "record" }) do
+          assert.equal(nothing, first[verb])
+          assert.equal(nothing, first:with()[verb])
+        end
+      end)
+    end
+
+    it("later gives the same operation, which looks at no tags", function()
+      local late = chalk.new()
+      local lookup = late:op("lookup", { tags = { "cache" } })
+      assert.equal(lookup, late:op("lookup", { tags = { "cache" } }))
+      late:init({ enabled = false })
+      lookup({ cach = 1 }):record("x")
+      assert.equal("ran", lookup:time(function() return "ran" end))
+      assert.is_false(late.metrics.lookup:remove({ cach = 1 }))
+      assert.equal(lookup, late:op("lookup", { tags = { "cache" } }))
     end)
 
     it("by the environment records nothing", function()

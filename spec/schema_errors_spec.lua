@@ -208,6 +208,8 @@ describe("a tag definition", function()
   it("has a good name and export name", function()
     assert.matches("bad tag name", tag_error({ value_type = "string" }, "a-b"))
     assert.matches("longer than 128 bytes", tag_error({ value_type = "string" }, ("a"):rep(129)))
+    assert.matches('^tags.t.export_name: bad export name "a b": letters, digits, _ %- . and / only',
+      tag_error { value_type = "string", export_name = "a b" })
     assert.matches('^tags.t.export_name: bad export name "1st"',
       tag_error { value_type = "string", export_name = "1st" })
     for _, name in ipairs { "le", "quantile", "__name__" } do
@@ -245,11 +247,17 @@ describe("a metric", function()
     assert.matches("^metrics%[1%].unit: bad unit", metric_error { unit = "" })
   end)
 
-  it("uses each tag and each label name once", function()
-    assert.equal('metrics[1].tags[2]: tag "t" is there twice',
-      metric_error { tags = { { tag = "t" }, { tag = "t", export_name = "u" } } })
+  it("uses each label name once", function()
+    assert.equal('metrics[1].tags[2]: tag "t" is there twice under the name "t": give one of them another export_name',
+      metric_error { tags = { { tag = "t" }, { tag = "t", optional = true } } })
+    assert.equal('metrics[1].tags[3]: tag "t" is there twice under the name "u": give one of them another export_name',
+      metric_error { tags = { { tag = "t", export_name = "u" }, { tag = "t" }, { tag = "t", export_name = "u" } } })
     assert.equal('metrics[1].tags[2]: tag "e" is exported as "t", like tag "t"',
       metric_error { tags = { { tag = "t" }, { tag = "e", export_name = "t" } } })
+    assert.equal('metrics[1].tags[2]: tag "e" is exported to Prometheus as "a_b", like tag "t"',
+      metric_error { tags = { { tag = "t", export_name = "a/b" }, { tag = "e", export_name = "a.b" } } })
+    assert.equal('metrics[1].tags[1].export_name: label name "__a" is reserved by Prometheus',
+      metric_error { tags = { { tag = "t", export_name = "_.a" } } })
     assert.equal('metrics[1].tags[1].export_name: label name "le" is reserved by Prometheus',
       metric_error { tags = { { tag = "t", export_name = "le" } } })
     assert.equal('metrics[1].tags[1]: missing "tag"', metric_error { tags = { {} } })

@@ -85,6 +85,30 @@ describe("metrics.json", function()
     assert.equal("renamed", gauge.tags[1].key)
   end)
 
+  it("may refer to a tag several times in a metric, each time under another name", function()
+    local definitions = assert(registry:add {
+      tags = { e = { value_type = "string", export_name = "exported" } },
+      metrics = {
+        { name = "a", type = "count", tags = {
+          { tag = "e" },
+          { tag = "e", export_name = "again", optional = true },
+          { tag = "e", export_name = "e" },
+        } },
+      },
+    })
+    assert.same({
+      { name = "e", key = "exported", kind = "string", optional = false },
+      { name = "e", key = "again", kind = "string", optional = true },
+      { name = "e", key = "e", kind = "string", optional = false },
+    }, definitions[1].tags)
+    local inline = assert(registry:define("gauge", "g", { tags = { "e", { tag = "e", export_name = "other" } } }))
+    assert.equal("other", inline.tags[2].key)
+    assert(registry:define("gauge", "h", { tags = { { tag = "e", export_name = "kube/cluster-name.v1" } } }))
+    inline = registry:define("gauge", "h", { tags = { { tag = "e", export_name = "kube/cluster-name.v1" } } })
+    assert.equal("kube/cluster-name.v1", inline.tags[1].key)
+    assert.same(inline, schema.decode(schema.encode(inline)))
+  end)
+
   it("may be empty, and may say null for what it leaves out", function()
     assert.same({}, (registry:add {}))
     assert.same({}, (registry:add(write_file('{"metrics": [], "namespaces": {"a": {}}, "tags": null}'))))

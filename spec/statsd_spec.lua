@@ -181,6 +181,41 @@ describe("the statsd exporter", function()
       end
     end)
 
+    it("beside percentiles the aggregates that are asked for, of each metric", function()
+      scene:start({
+        histograms = "percentiles",
+        quantiles = { 0.5 },
+        aggregates = { "sum", "count" },
+        per_metric = {
+          { match = "full", name = "mean", aggregates = { "avg" } },
+          { match = "full", name = "bare", aggregates = {} },
+          { match = "full", name = "all", aggregates = { "max", "min", "avg", "sum", "count" } },
+        },
+      })
+      for _, name in ipairs({ "all", "bare", "mean", "usual" }) do
+        scene.client:histogram(name):record(2)
+      end
+      scene:flush()
+      local names = {}
+      for i, line in ipairs(scene.bed:lines()) do
+        names[i] = line.name
+        assert.near(line.name:find("count", 1, true) and 1 or 2, line.values[1], 0.01)
+      end
+      table.sort(names)
+      assert.same({
+        "all.avg", "all.count", "all.max", "all.min", "all.p50", "all.sum", "bare.p50", "mean.avg", "mean.p50",
+        "usual.count", "usual.p50", "usual.sum",
+      }, names)
+    end)
+
+    it("names and tag keys with - . and / as the protocol has them", function()
+      scene:start({ namespace = "my-app/web.v2", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } })
+      local hits = scene.client:count("hits", { tags = { { tag = "pod", export_name = "kube/pod-name.v1" } } })
+      hits:with("c"):inc()
+      scene:flush()
+      assert.same({ "my_app_web.v2.hits:1|c|#dd.team:b,kube/cluster-name:a,kube/pod-name.v1:c" }, scene.bed:text())
+    end)
+
     it("buckets: counts up to each bound that came since", function()
       scene:start({ histograms = "buckets" }, { buckets = { 1e-05, 0.5, 1 } })
       local metric = scene.client:histogram("lat", { tags = { "a" } }):with("x")
@@ -207,6 +242,9 @@ describe("the statsd exporter", function()
       end
       scene:flush()
       assert.same({ "lat:10|c|#le:Inf", "lat:2|c|#le:2", "lat:8|c|#le:8" }, scene.bed:text())
+      scene:flush()
+      local all = table.concat(scene.bed.packets, "\n")
+      assert.truthy(all:find("chalk.flush:1|c|#le:10\n", 1, true), "chalk's own flushes have their own bounds: " .. all)
     end)
 
     it("a rule for the metric says", function()

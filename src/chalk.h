@@ -219,8 +219,9 @@ int chalk_sketch_bucket(const chalk_sketch *sketch, uint32_t i, chalk_bucket *bu
 
 /*
  * Snapshots: what all series stood at, a family at a time, in the order of their creation.
- * With `dropped` also those dropped series that a cursor may not have sent yet.
+ * `what`: also those dropped series that a cursor may not have sent yet; also gauges that were never set, as 0.
  */
+enum { CHALK_DROPPED = 1, CHALK_UNSET = 2 };
 typedef struct chalk_entry {
   uint32_t series;
   uint32_t generation;
@@ -231,7 +232,7 @@ typedef struct chalk_entry {
     double value;  /* gauge */
   };
 } chalk_entry;
-chalk_snapshot *chalk_snapshot_take(chalk_segment *segment, int dropped, char *message);
+chalk_snapshot *chalk_snapshot_take(chalk_segment *segment, int what, char *message);
 void chalk_snapshot_free(chalk_snapshot *snapshot);
 const chalk_entry *chalk_snapshot_entries(const chalk_snapshot *snapshot, uint32_t *count);
 /* The entry's tag values: encoded as in chalk_series, copied to `out` (room for `size`); the length, 0 if it is gone. */
@@ -288,7 +289,7 @@ void chalk_cursor_close(chalk_cursor *cursor);
 /* Says that its exporter still exists. A cursor that nobody touches or commits for a day is freed by a sweep. */
 void chalk_cursor_touch(chalk_cursor *cursor, double now);
 int chalk_cursors_ever(chalk_segment *segment);
-/* What came since: of a count entry; of a histogram entry as a sketch that the caller frees. */
+/* What came since: of a count entry; of a histogram entry as a sketch that the caller frees. No cursor: all of it. */
 int64_t chalk_cursor_delta(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t i);
 chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *cursor, chalk_snapshot *snapshot, uint32_t i);
 /* Marks entries first to last - 1 as sent. */
@@ -364,11 +365,20 @@ uint32_t chalk_stream_clients(chalk_stream *stream);
 uint64_t chalk_stream_dropped(chalk_stream *stream, int by_clients);
 
 /*
- * StatsD: lines of what came since, packed into packets of at most a size. Fill one family after the other; 1: the
- * packet is full, to be sent before going on from *next, where an entry may be under way. What was sent is for the
- * caller to commit: entries that were whole, and of one that goes on what chalk_statsd_commit marks. Gauges are noted as sent when they are packed; after a failure, forget.
+ * StatsD: lines of what came since (without a cursor: of all), packed into packets of at most a size. Fill one family
+ * after the other; 1: the packet is full, to be sent before going on from *next, where an entry may be under way. What
+ * was sent is for the caller to commit: entries that were whole, and of one that goes on what chalk_statsd_commit marks.
+ * Gauges are noted as sent when they are packed; after a failure, forget.
  */
 enum { CHALK_STATSD_VALUES, CHALK_STATSD_PERCENTILES, CHALK_STATSD_BUCKETS, CHALK_STATSD_RAW };
+/* Beside its quantiles, what of a histogram is a gauge of its own in the mode of percentiles: bits. */
+enum {
+  CHALK_STATSD_COUNT = 1,
+  CHALK_STATSD_SUM = 2,
+  CHALK_STATSD_AVG = 4,
+  CHALK_STATSD_MIN = 8,
+  CHALK_STATSD_MAX = 16
+};
 enum { CHALK_STATSD_WEIGHT = 1000000 }; /* most that a line may stand for */
 typedef struct chalk_statsd chalk_statsd;
 typedef struct chalk_statsd_family {
@@ -387,6 +397,7 @@ typedef struct chalk_statsd_family {
   uint64_t max_weight;               /* most that a value may stand for */
   uint32_t n_labels, n_quantiles, n_le;
   uint32_t mode;         /* of histograms: CHALK_STATSD_VALUES ... */
+  uint32_t aggregates;   /* of percentiles: CHALK_STATSD_COUNT ... */
   uint32_t pack;         /* several values in a line */
   uint32_t fold;         /* tag values into the name, no tags */
   uint32_t relative;     /* a gauge below zero needs a zero before it */

@@ -128,9 +128,9 @@ int chalk_cursors_ever(chalk_segment *g) {
   return any || atomic_load(&g->head->cursors_ever);
 }
 
-/* The total or block that was sent of this entry; 0 when nothing was. */
+/* The total or block that was sent of this entry; 0 when nothing was, as without a cursor. */
 static uint64_t sent_of(const chalk_cursor *c, const chalk_entry *e) {
-  if (!is_real(c, e->series)) return 0;
+  if (!c || !is_real(c, e->series)) return 0;
   baseline *b = segment_baseline(c->segment, c->number, e->series);
   return atomic_load(&b->generation) == e->generation ? atomic_load(&b->total) : 0;
 }
@@ -139,8 +139,8 @@ static uint32_t kind_of(const chalk_cursor *c, const chalk_entry *e) { return c-
 
 int64_t chalk_cursor_delta(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   const chalk_entry *e = &s->entries[i];
-  chalk_segment *g = c->segment;
-  uint32_t kind = kind_of(c, e);
+  chalk_segment *g = s->segment;
+  uint32_t kind = g->metrics[e->metric].kind;
   uint64_t sent = sent_of(c, e);
   int64_t d = e->total - stored_total(g, sent, kind);
   if (d <= 0 && e->dropped && kind == CHALK_HISTOGRAM) {
@@ -156,8 +156,11 @@ static int load_before(chalk_cursor *c, uint64_t sent) {
 }
 
 int cursor_subtract(chalk_cursor *c, chalk_snapshot *s, uint32_t i, chalk_sketch *d) {
+  static const chalk_sketch nothing = {.scale = SKETCH_MOST_SCALE};
   const snapshot_detail *now = snapshot_detail_of(s, i);
-  if (!now || load_before(c, sent_of(c, &s->entries[i])) != CHALK_OK) return CHALK_EMEMORY;
+  if (!now) return CHALK_EMEMORY;
+  if (!c) return sketch_subtract(d, &now->sketch, &nothing);
+  if (load_before(c, sent_of(c, &s->entries[i])) != CHALK_OK) return CHALK_EMEMORY;
   return sketch_subtract(d, &now->sketch, &c->before);
 }
 

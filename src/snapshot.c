@@ -16,11 +16,18 @@
 /* Which metrics are shown, looked up once. */
 typedef struct plan {
   chalk_segment *g;
-  bool dropped;
+  bool dropped, unset;
   uint32_t metrics;
   bool shown[METRICS];
   uint32_t first[METRICS + 1]; /* counts, then places */
 } plan;
+
+/* An overflow series that was never set holds nothing, and nobody asked for it. */
+static bool gauge_wanted(const plan *p, uint32_t id, double *value) {
+  if (series_gauge(p->g, id, value)) return true;
+  *value = 0;
+  return p->unset && id >= METRICS;
+}
 
 static bool wanted(const plan *p, uint32_t id, chalk_entry *e) {
   series *s = &p->g->series[id];
@@ -33,7 +40,7 @@ static bool wanted(const plan *p, uint32_t id, chalk_entry *e) {
   e->total = 0;
   if (e->metric >= p->metrics || !p->shown[e->metric]) return false;
   const metric *m = &p->g->metrics[e->metric];
-  if (m->kind == CHALK_GAUGE) return !e->dropped && series_gauge(p->g, id, &e->value);
+  if (m->kind == CHALK_GAUGE) return !e->dropped && gauge_wanted(p, id, &e->value);
   return id >= METRICS || series_bound(p->g, id);
 }
 
@@ -118,14 +125,15 @@ static int collect(chalk_snapshot *s, plan *p) {
   return s->entries ? CHALK_OK : CHALK_EMEMORY;
 }
 
-chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int dropped, char *message) {
+chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int what, char *message) {
   chalk_snapshot *s = calloc(1, sizeof *s);
   plan *p = calloc(1, sizeof *p);
   int e = s && p ? CHALK_OK : CHALK_EMEMORY;
   if (e == CHALK_OK) {
     s->segment = g;
     p->g = g;
-    p->dropped = s->dropped = dropped;
+    p->dropped = s->dropped = what & CHALK_DROPPED;
+    p->unset = what & CHALK_UNSET;
     p->metrics = atomic_load(&g->head->metric_top);
     for (uint32_t m = 0; m < p->metrics; m++) p->shown[m] = metric_is_shown(g, m);
     e = collect(s, p);

@@ -378,12 +378,19 @@ static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
   for (uint32_t i = 0; i < k->n_items && !k->failed;) i = put_values(k, e, i);
 }
 
+static void put_aggregates(chalk_statsd *k, frame *e, const chalk_sketch *d) {
+  double count = (double)chalk_sketch_count(d), sum = chalk_sketch_sum(d) * e->f->factor;
+  uint32_t wanted = e->f->aggregates;
+  if (wanted & CHALK_STATSD_COUNT) put_gauge(k, e, piece_of(".count"), count);
+  if (wanted & CHALK_STATSD_SUM) put_gauge(k, e, piece_of(".sum"), sum);
+  if (wanted & CHALK_STATSD_AVG) put_gauge(k, e, piece_of(".avg"), sum / count);
+  if (wanted & CHALK_STATSD_MIN) put_gauge(k, e, piece_of(".min"), chalk_sketch_min(d) * e->f->factor);
+  if (wanted & CHALK_STATSD_MAX) put_gauge(k, e, piece_of(".max"), chalk_sketch_max(d) * e->f->factor);
+}
+
 static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  double count = (double)chalk_sketch_count(d), factor = e->f->factor;
-  put_gauge(k, e, piece_of(".count"), count);
-  put_gauge(k, e, piece_of(".avg"), chalk_sketch_sum(d) / count * factor);
-  put_gauge(k, e, piece_of(".min"), chalk_sketch_min(d) * factor);
-  put_gauge(k, e, piece_of(".max"), chalk_sketch_max(d) * factor);
+  double factor = e->f->factor;
+  put_aggregates(k, e, d);
   for (uint32_t i = 0; i < e->f->n_quantiles; i++) {
     put_gauge(k, e, piece_of(e->f->quantile_names[i]), chalk_sketch_quantile(d, e->f->quantiles[i]) * factor);
   }

@@ -99,6 +99,37 @@ static void test_an_untagged_metric_has_no_braces(void **state) {
   chalk_segment_close(g);
 }
 
+/* Asked for, they stand at 0; an overflow series that nobody was sent to does not. */
+static void test_gauges_that_were_never_set(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int last = define(w, "last", CHALK_GAUGE, 1, 0);
+  chalk_series *unset = bind(w, last, "a"), *set = bind(w, last, "b");
+  chalk_series *plain = bind(w, define(w, "plain", CHALK_GAUGE, 0, 0), NULL);
+  chalk_set(set, 7);
+  uint32_t n;
+  chalk_snapshot *s = take(g, 0);
+  chalk_snapshot_entries(s, &n);
+  assert_int_equal(n, 1);
+  chalk_snapshot_free(s);
+  s = take(g, CHALK_UNSET);
+  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  assert_int_equal(n, 3);
+  assert_true(e[0].value == 0);
+  assert_true(e[1].value == 7);
+  assert_true(e[2].value == 0);
+  chalk_snapshot_free(s);
+  assert_int_equal(drop(w, last, "a"), 1);
+  s = take(g, CHALK_UNSET | CHALK_DROPPED);
+  chalk_snapshot_entries(s, &n);
+  assert_int_equal(n, 2);
+  chalk_snapshot_free(s);
+  free(unset), free(set), free(plain);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
 /* However small the pieces: whole entries, all of them, in the same order. */
 static void test_pieces_make_the_whole(void **state) {
   (void)state;
@@ -321,6 +352,7 @@ int main(void) {
       cmocka_unit_test(test_pieces_make_the_whole),
       cmocka_unit_test(test_families_are_contiguous),
       cmocka_unit_test(test_gauges_across_processes),
+      cmocka_unit_test(test_gauges_that_were_never_set),
       cmocka_unit_test(test_scrapes_never_go_backwards),
       cmocka_unit_test(test_scrapes_beside_a_sweep),
   };

@@ -106,7 +106,7 @@ end
 local function missing(definition)
   return ("its tags are to be given: %s{ %s }"):format(
     definition.id_name,
-    table.concat(source.each_tag(definition.tags, function(_, tag) return tag.key .. " = ..." end), ", ")
+    table.concat(source.each_tag(definition.tags, function(_, tag) return source.written(tag) .. " = ..." end), ", ")
   )
 end
 
@@ -339,11 +339,12 @@ local function add_disabled(state, meta, methods)
   end
   local function found() return null end
   meta.__call, methods.with = found, found
+  function methods.remove() return false end
+  function methods.clear() return 0 end
 end
 
 --- Drops the series with these tags; true if there was one.
 local function remove(state, tags)
-  if not state.number then return false end
   local definition, list = state.definition, {}
   local texts, message = nil, missing(definition)
   if tags == nil then tags = {} end
@@ -368,7 +369,6 @@ local function remove(state, tags)
 end
 
 local function drop_all(state)
-  if not state.number then return 0 end
   local dropped = C.chalk_clear(state.client.writer, state.number)
   state.client:on_stale()
   state.client:tidy(dropped)
@@ -380,9 +380,9 @@ end
 function M.fill(state)
   local meta, methods = state.meta, state.methods
   clear(methods)
+  if not state.client.enabled then return add_disabled(state, meta, methods) end
   function methods.remove(_, tags) return remove(state, tags) end
   function methods.clear() return drop_all(state) end
-  if not state.client.enabled then return add_disabled(state, meta, methods) end
   if #state.definition.tags > 0 then
     add_tagged(state, meta, methods)
   else

@@ -124,8 +124,10 @@ local function and_shared(checks)
   return checks
 end
 
-local OF_WRAP = and_shared { name = settings.is_label, module = settings.is_label }
-local OF_MODULE = and_shared { skip = option.of_type("table", "a list of names") }
+local function is_type(v) return v == false or v ~= "" and settings.is_label(v), "the name of a type, or false" end
+
+local OF_WRAP = and_shared { name = settings.is_label, module = settings.is_label, type = is_type }
+local OF_MODULE = and_shared { skip = option.of_type("table", "a list of names"), type = is_type }
 
 local function check_options(options, checks)
   if type(options) ~= "table" then return "options are a table" end
@@ -143,14 +145,26 @@ local function place_of(f)
   return path, info.linedefined > 0 and info.linedefined or nil
 end
 
+-- A name as the label has it: with the type that was given, or with what the source says where the name is its too.
+local function name_of(options, written)
+  if options.name then return names.qualified(options.type, options.name) end
+  if not written then return nil end
+  return names.qualified(options.type == nil and written.type or options.type, written.name)
+end
+
 -- Name and module: those given, or those that the source has; nil and what is wrong.
 local function identify(options, path, line)
   local where = path and ("the function at %s:%s"):format(path, line) or "a function without a source file"
-  local name = options.name or path and line and names.of_line(path, line)
+  local written = not options.name and path and line and names.of_line(path, line)
+  local name = options.name ~= "" and name_of(options, written)
   local module = options.module or path and names.module_of(path)
-  local lacking = (not name or name == "") and "name" or (not module or module == "") and "module"
-  if not lacking then return name, module end
-  return nil, ("no %s to be found for %s: give it one, { %s = ... }"):format(lacking, where, lacking)
+  local lacking = not name and "name" or (not module or module == "") and "module"
+  if lacking then
+    return nil, ("no %s to be found for %s: give it one, { %s = ... }"):format(lacking, where, lacking)
+  end
+  local fits, words = settings.is_label(name)
+  if not fits then return nil, "the name of a function is " .. words end
+  return name, module
 end
 
 local function key_of(name, module) return #module .. ":" .. module .. name end
@@ -196,6 +210,7 @@ end
 ---@class chalk.autometrics.WrapOptions
 ---@field name string? default: as in its source
 ---@field module string? default: after its file
+---@field type string|false? the type that it belongs to, put before its name; default: as in its source; false: none
 ---@field objective chalk.autometrics.Objective?
 ---@field ok_if fun(...): any? of the results, or of nil and what was raised: a call that seems to have failed has not
 ---@field error_if fun(...): any? of the same: a call that seems to have succeeded has failed
@@ -244,8 +259,35 @@ local function without(list, functions, skip)
   return left
 end
 
+-- The names of functions as labels have them, by their keys; nil and what is wrong.
+local function labels_of(auto, list, module, of_type)
+  local labels = {}
+  for _, key in ipairs(list) do
+    local label = names.qualified(of_type, key)
+    local fits, words = settings.is_label(label)
+    local problem = not fits and "the name of a function is " .. words or taken(auto, label, module)
+    if problem then return nil, problem end
+    labels[key] = label
+  end
+  return labels
+end
+
+-- The keys of the functions to be wrapped, and their names; nil and what is wrong.
+local function chosen(auto, module, functions, options)
+  local all = functions_of(auto, functions)
+  local list, problem = without(all, functions, options.skip or {})
+  if not list then return nil, problem end
+  local of_type = options.type
+  if of_type == nil then of_type = names.of_class(functions, list) end
+  local labels
+  labels, problem = labels_of(auto, list, module, of_type)
+  return labels and list, labels or problem
+end
+
 ---@class chalk.autometrics.ModuleOptions: chalk.autometrics.WrapOptions
 ---@field skip string[]? names of functions to leave alone
+---@field type string|false? of a class: its name, put before those of its functions; default: its `__name`, or as in
+--- the source of its methods; false: none
 
 --- Instruments the functions of a table, methods too, in place.
 ---@param module string
@@ -259,16 +301,11 @@ function Auto:module(module, functions, options)
     or type(functions) ~= "table" and "module takes a table of functions, not " .. type(functions)
     or check_options(options, OF_MODULE)
   if problem then fail(problem, 2) end
-  local list
-  list, problem = without(functions_of(self, functions), functions, options.skip or {})
-  for _, name in ipairs(list or {}) do
-    fits, words = settings.is_label(name)
-    problem = problem or not fits and ("the name of a function is %s"):format(words) or taken(self, name, module)
-  end
-  if problem then fail(problem, 2) end
+  local list, labels = chosen(self, module, functions, options)
+  if not list then fail(labels, 2) end
   settled(self, 2)
-  for _, name in ipairs(list) do
-    functions[name] = add(self, new_record(functions[name], name, module, options))
+  for _, key in ipairs(list) do
+    functions[key] = add(self, new_record(functions[key], labels[key], module, options))
   end
   return functions
 end
@@ -308,7 +345,7 @@ local function named(auto, f)
 end
 
 --- The PromQL of a function, by what it asks for: request_rate, error_ratio, latency_p95, latency_p99, concurrency,
---- calls.
+--- calls, calls_error_ratio.
 ---@param f function|{ name: string, module: string } a wrapped one, or its names
 ---@param options { interval: string? }? interval: what rates are over, default "5m"
 ---@return table<string, string>

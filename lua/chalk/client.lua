@@ -11,6 +11,7 @@ local own = require "chalk.own"
 local schema = require "chalk.schema"
 local series = require "chalk.series"
 local accessor_source = require "chalk.accessor.source"
+local text = require "chalk.text"
 local tree = require "chalk.tree"
 local view = require "chalk.view"
 
@@ -43,6 +44,8 @@ function M.new(name, options)
     states = {},
     by_definition = {},
     by_number = {},
+    writers = {}, -- of text, by module
+    ops = {}, -- by the definition of their count
     metrics = tree.new "",
     tags = {},
     buckets = options.buckets or DEFAULT_BUCKETS,
@@ -231,8 +234,14 @@ function Client:op(name, spec)
   local pair = { self:accessor(count), self:accessor(histogram) }
   tree.put(self.metrics, count, pair[1])
   tree.put(self.metrics, histogram, pair[2])
-  local none = { count = accessor.state_of(pair[1]).null, histogram = accessor.state_of(pair[2]).null }
-  return op.new(pair[1], pair[2], none, #count.tags > 0)
+  self.ops[count] = self.ops[count] or self:new_op(count, pair[1], pair[2])
+  return self.ops[count]
+end
+
+function Client:new_op(definition, count, histogram)
+  local made = op.new(count, histogram, accessor.state_of(count).null, #definition.tags > 0)
+  if not self.enabled then op.disable(made) end
+  return made
 end
 
 --- The generated Lua source behind a metric.
@@ -336,12 +345,22 @@ function Client:recorded(number)
   return found
 end
 
+-- The functions of all metrics and operations, for the options that are in force now.
+local function fill_again(client)
+  for _, state in ipairs(client.states) do
+    accessor.fill(state)
+  end
+  for _, one in pairs(client.ops) do
+    if not client.enabled then op.disable(one) end
+  end
+end
+
 local function apply(client, options)
   local changes = options.enabled == false and client.enabled or (options.strict or false) ~= client.strict
   if options.enabled == false then client.enabled = false end
   client.strict, client.on_error = options.strict or false, options.on_error
   local opened_at = client.options.segment_path
-  client.options = options
+  client.options, client.writers = options, {}
   if client.enabled then
     if client.segment and options.segment_path and options.segment_path ~= opened_at then
       return "segment_path has to be given before anything is loaded"
@@ -352,9 +371,7 @@ local function apply(client, options)
     if not buckets then return message end
     change_buckets(client, buckets)
   end
-  for _, state in ipairs(client.states) do
-    if changes then accessor.fill(state) end
-  end
+  if changes then fill_again(client) end
   return nil
 end
 
@@ -461,20 +478,17 @@ function Client:note_state()
 end
 
 --- All metrics as text.
----@param format "prometheus"|"openmetrics"|nil
+---@param format "prometheus"|"openmetrics"|"statsd"|nil "prometheus" when left out
+---@param options chalk.TextOptions?
 ---@return string
-function Client:text(format)
-  if format ~= nil and format ~= "prometheus" and format ~= "openmetrics" then
-    fail('text takes "prometheus" or "openmetrics"', 2)
-  end
-  if not self.enabled then return format == "openmetrics" and "# EOF\n" or "" end
+function Client:text(format, options)
+  format = format == nil and "prometheus" or format
+  local problem = text.problem(format, options)
+  if problem then fail(problem, 2) end
+  if not self.enabled then return text.empty(format) end
   self:open()
-  self.prometheus = self.prometheus or exporters.prometheus(self.options)
   self:note_state()
-  local v = assert(view.take(self.segment))
-  local text = self.prometheus:text(v, format or "prometheus")
-  view.free(v)
-  return text
+  return text.render(self, format, options)
 end
 
 --- A table of what the segment holds: series, memory, epoch and so on, for diagnosis.

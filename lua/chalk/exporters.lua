@@ -189,20 +189,35 @@ function M.unlisten(client, list)
   end
 end
 
---- How the first Prometheus exporter is configured; without one, as such an exporter would be.
----@param options table
----@return table
-function M.prometheus_options(options)
-  for _, e in ipairs(options.exporters or {}) do
-    if getmetatable(e) == SPEC and e.module == "chalk.exporter.prometheus" then
-      local o = e.options
-      return { namespace = o.namespace, buckets = o.buckets, global_tags = o.global_tags or options.global_tags }
-    end
-  end
-  return { global_tags = options.global_tags }
+-- Of a Prometheus exporter, what concerns its text.
+local function of_text(options)
+  return { namespace = options.namespace, buckets = options.buckets, global_tags = options.global_tags }
 end
 
---- The exporter behind chalk.text().
-function M.prometheus(options) return require("chalk.exporter.prometheus").new(M.prometheus_options(options)) end
+local function first_of(options, module)
+  for _, e in ipairs(options.exporters or {}) do
+    if getmetatable(e) == SPEC and e.module == module then return e.options end
+  end
+  return {}
+end
+
+--- How the first exporter of a module is configured, or how `given` says; without either, as such an exporter would be.
+---@param options table of init
+---@param module string
+---@param given table?
+---@return table
+function M.options_of(options, module, given)
+  local of = {}
+  for name, value in pairs(given or first_of(options, module)) do
+    of[name] = value
+  end
+  if of.global_tags == nil then of.global_tags = options.global_tags end
+  return of
+end
+
+--- The same of the first Prometheus exporter, as far as it concerns the text.
+---@param options table
+---@return table
+function M.prometheus_options(options) return of_text(M.options_of(options, "chalk.exporter.prometheus")) end
 
 return M

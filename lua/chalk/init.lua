@@ -60,9 +60,11 @@ function M.flush(timeout) return global:flush(timeout) end
 ---@return boolean?, string?
 function M.shutdown(timeout) return global:shutdown(timeout) end
 
----@param format "prometheus"|"openmetrics"|nil
+--- All metrics as text.
+---@param format "prometheus"|"openmetrics"|"statsd"|nil "prometheus" when left out
+---@param options chalk.TextOptions?
 ---@return string
-function M.text(format) return global:text(format) end
+function M.text(format, options) return global:text(format, options) end
 
 ---@return table
 function M.info() return global:info() end

@@ -1,6 +1,7 @@
 -- An operation: a count and a histogram of its durations, recorded as one.
 
 local core = require "chalk.core"
+local series = require "chalk.series"
 
 local C = core.C
 
@@ -40,11 +41,14 @@ local Op = {}
 
 local function pair(count, histogram) return setmetatable({ count = count, histogram = histogram }, Series) end
 
+-- The series where nothing is to be recorded.
+local null = series.null "histogram"
+
 -- `ok` and `count` come from a pcall of the count's accessor: what that raises has no place yet, and gets the caller's.
 -- What it refused without raising is not asked of the histogram again.
 local function found(self, ok, count)
   if not ok then error(count, 3) end
-  return count == self.none.count and self.none or nil
+  return count == self.refused and null or nil
 end
 
 --- The series with these tag values, in declared order.
@@ -69,14 +73,25 @@ end
 
 local meta = { __index = Op, __call = call }
 
+-- A disabled client's operation: no tags are looked at, no clock is read.
+local function nowhere() return null end
+
+local disabled = {
+  __index = { record = null.record, time = null.time, start = null.start, with = nowhere },
+  __call = nowhere,
+}
+
+--- Makes every verb of an operation an empty function, for good.
+---@param op chalk.Op
+function M.disable(op) setmetatable(op, disabled) end
+
 ---@param count chalk.Metric
 ---@param histogram chalk.Metric
----@param none { count: table, histogram: table } the series that stand in where nothing is to be recorded
+---@param refused table what the count's accessor returns where it refused without raising
 ---@param tagged boolean
 ---@return chalk.Op
-function M.new(count, histogram, none, tagged)
-  local op = { count = count, histogram = histogram, none = pair(none.count, none.histogram), tagged = tagged }
-  return setmetatable(op, meta)
+function M.new(count, histogram, refused, tagged)
+  return setmetatable({ count = count, histogram = histogram, refused = refused, tagged = tagged }, meta)
 end
 
 return M

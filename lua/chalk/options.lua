@@ -67,15 +67,20 @@ local function is_idle(v)
   return true, words
 end
 
---- Whether v can be the tags of everything.
+local SCALARS = { string = true, number = true, boolean = true }
+
+--- Whether v can be the tags of everything. A format that has no - . and / in names writes them as _, so no two names
+--- may be the same then.
 ---@return boolean, string words
 function M.is_tags(v)
-  local words = "a table from names to strings, numbers or booleans"
+  local words = "a table from names of letters, digits, _ - . and / to strings, numbers or booleans"
   if type(v) ~= "table" then return false, words end
+  local seen = {}
   for name, value in pairs(v) do
-    local kind = type(value)
-    local named = type(name) == "string" and name:match "^[%a_][%w_]*$"
-    if not named or (kind ~= "string" and kind ~= "number" and kind ~= "boolean") then return false, words end
+    local label = type(name) == "string" and name:find "^[%a_][%w_./-]*$" and name:gsub("[./-]", "_")
+    if not label or not SCALARS[type(value)] then return false, words end
+    if seen[label] then return false, ("%s: %s and %s are one in some formats"):format(words, seen[label], name) end
+    seen[label] = name
   end
   return true, words
 end
@@ -98,6 +103,11 @@ local CHECKS = {
   clock = M.of_type("function", "a function"),
 }
 
+-- Options that other libraries have, with what takes their place here.
+local REPLACED = {
+  worker_threads = 'there is one flush thread, with driver = "thread", and none with "loop" and "manual"',
+}
+
 local function names_of(checks)
   local names = {}
   for name in pairs(checks) do
@@ -109,17 +119,23 @@ end
 
 M.names = names_of(CHECKS)
 
+local function unknown(name, checks, replaced)
+  if replaced[name] then return ("unknown option %s: %s"):format(name, replaced[name]) end
+  local hint = type(name) == "string" and suggest(name, names_of(checks))
+  return ("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or "")
+end
+
 --- Everything that is wrong with a table of options, sorted.
 ---@param options table
 ---@param checks table<string, fun(v: any): boolean, string> what each may be
+---@param replaced table<string, string>? words for options that are none
 ---@return string[]
-function M.problems(options, checks)
+function M.problems(options, checks, replaced)
   local problems = {}
   for name, value in pairs(options) do
     local check = checks[name]
     if not check then
-      local hint = type(name) == "string" and suggest(name, names_of(checks))
-      problems[#problems + 1] = ("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or "")
+      problems[#problems + 1] = unknown(name, checks, replaced or {})
     else
       local ok, words = check(value)
       if not ok then problems[#problems + 1] = ("%s must be %s"):format(name, words) end
@@ -134,7 +150,7 @@ end
 ---@return string?
 function M.check(options)
   if type(options) ~= "table" then return "options are a table" end
-  local problems = M.problems(options, CHECKS)
+  local problems = M.problems(options, CHECKS, REPLACED)
   return problems[1] and table.concat(problems, "; ") or nil
 end
 

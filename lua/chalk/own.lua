@@ -5,6 +5,9 @@ local M = {}
 
 local ERROR = { value_type = "string", export_name = "kind" }
 local EXPORTER = { value_type = "string", export_name = "exporter" }
+-- Of its own, so that the bounds that an application shows its histograms with change nothing in what chalk tells of
+-- itself.
+local SECONDS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
 local WHERE = { value_type = "string", export_name = "where" }
 
 M.source = {
@@ -20,7 +23,13 @@ M.source = {
           description = "Records that were refused or lost, by kind: tag, verb, value, not_finite, memory",
         },
         { name = "overflow", type = "count", description = "Lookups that a limit sent to an overflow series" },
-        { name = "flush", type = "histogram", unit = "seconds", description = "Duration of flushes" },
+        {
+          name = "flush",
+          type = "histogram",
+          unit = "seconds",
+          buckets = SECONDS,
+          description = "Duration of flushes",
+        },
         {
           name = "flush_age",
           type = "gauge",

@@ -238,18 +238,22 @@ function M.copy(series, scratch, size)
   return true
 end
 
--- What stands in where nothing is to be recorded: every verb is an empty function.
-local Null = { inc = nothing, dec = nothing, set = nothing, record = nothing }
+local function only_call(_, f, ...) return f(...) end
 
-function Null.time(_, f, ...) return f(...) end
+local function start_nothing() return nothing end
 
-function Null.start() return nothing end
-
+--- What stands in where nothing is to be recorded: every verb is an empty function, and time only calls its function.
 ---@param kind "count"|"gauge"|"histogram"
 function M.null(kind)
-  local null = setmetatable({}, { __index = Null })
-  function null.value() return kind == "histogram" and sketch.new() or 0 end
-  return null
+  return {
+    inc = nothing,
+    dec = nothing,
+    set = nothing,
+    record = nothing,
+    time = only_call,
+    start = start_nothing,
+    value = function() return kind == "histogram" and sketch.new() or 0 end,
+  }
 end
 
 M.verbs = {

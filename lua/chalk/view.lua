@@ -90,10 +90,12 @@ end
 --- Takes a view of all series as they stand now.
 ---@param segment ffi.cdata*
 ---@param dropped? boolean also series dropped but perhaps not sent
+---@param unset? boolean also gauges that were never set
 ---@return chalk.View?
 ---@return string? message
-function M.take(segment, dropped)
-  local snapshot = C.chalk_snapshot_take(segment, dropped and 1 or 0, core.message)
+function M.take(segment, dropped, unset)
+  local what = (dropped and C.CHALK_DROPPED or 0) + (unset and C.CHALK_UNSET or 0)
+  local snapshot = C.chalk_snapshot_take(segment, what, core.message)
   if snapshot == nil then return nil, core.said() end
   ffi.gc(snapshot, C.chalk_snapshot_free)
   local entries = C.chalk_snapshot_entries(snapshot, count)

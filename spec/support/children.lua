@@ -14,7 +14,10 @@ end
 -- `timeout` is the net under it all: a script that hangs must not hang the specs.
 local function command_of(script, options, ...)
   local words = { options.shell or "", "env" }
-  words[3], words[4] = "LUA_PATH=" .. quoted(package.path), "LUA_CPATH=" .. quoted(package.cpath)
+  for _, name in ipairs(options.without or {}) do
+    words[#words + 1] = "-u " .. name
+  end
+  words[#words + 1], words[#words + 2] = "LUA_PATH=" .. quoted(package.path), "LUA_CPATH=" .. quoted(package.cpath)
   for name, value in pairs(options.env or {}) do
     words[#words + 1] = name .. "=" .. quoted(value)
   end
@@ -43,8 +46,8 @@ end
 
 --- Runs a script to its end.
 ---@param script string
----@param options { env: table?, flags: string?, shell: string?, limit: integer? } `shell` goes first, such as
---- `ulimit -c 0;`; `limit`: seconds it may take
+---@param options { env: table?, without: string[]?, flags: string?, shell: string?, limit: integer? } `without`:
+--- variables that it does not get; `shell` goes first, such as `ulimit -c 0;`; `limit`: seconds it may take
 ---@return integer? code
 ---@return string output what it wrote, to standard error too
 function M.run(script, options, ...)

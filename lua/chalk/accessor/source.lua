@@ -14,7 +14,14 @@ do
   KEYWORDS[word] = true
 end
 
-local function field(tag) return KEYWORDS[tag.key] and ("tags[%q]"):format(tag.key) or "tags." .. tag.key end
+local function is_identifier(key) return not KEYWORDS[key] and key:find "^[%a_][%w_]*$" ~= nil end
+
+local function field(tag) return is_identifier(tag.key) and "tags." .. tag.key or ("tags[%q]"):format(tag.key) end
+
+--- A tag's key as it is written in `metric{...}`.
+---@param tag chalk.Tag
+---@return string
+function M.written(tag) return is_identifier(tag.key) and tag.key or ("[%q]"):format(tag.key) end
 
 --- A list of what `format` makes of each tag.
 ---@param tags table

@@ -86,8 +86,9 @@ function M.is(value) return getmetatable(value) == Objective end
 ---@param on_latency fun(threshold: number)
 ---@return chalk.autometrics.Objective
 function M.new(name, on_latency)
-  if name:find "[^%w-]" then
-    log.write("warning", ("objective %q: names of letters, digits and - work with every tool"):format(name))
+  if name:find "[^%w_ -]" or name:sub(1, 1) == "-" then
+    log.write("warning", ("objective %q: names of letters, digits, _, - and spaces, - not first, "
+      .. "work with every tool"):format(name))
   end
   return setmetatable({ name = name, values = {}, on_latency = on_latency }, Objective)
 end

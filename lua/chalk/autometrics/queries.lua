@@ -110,17 +110,30 @@ function M.concurrency(name, module, options)
   return sum(KEPT, joined(selector("function_calls_concurrent", name, module, options or {})))
 end
 
+local function by_caller(options) return setmetatable({ of = "caller_" }, { __index = options }) end
+
 --- Calls a second that it makes, by the function that is called.
 ---@param name string?
 ---@param module string?
 ---@param options chalk.autometrics.QueryOptions?
 ---@return string
 function M.calls(name, module, options)
-  local by_caller = setmetatable({ of = "caller_" }, { __index = options })
-  return sum(KEPT, rate("function_calls_total", name, module, by_caller))
+  return sum(KEPT, rate("function_calls_total", name, module, by_caller(options)))
 end
 
-M.NAMES = { "request_rate", "error_ratio", "latency_p95", "latency_p99", "concurrency", "calls" }
+--- The part of the calls that it makes that failed, by the function that is called; nothing where there were no calls.
+---@param name string?
+---@param module string?
+---@param options chalk.autometrics.QueryOptions?
+---@return string
+function M.calls_error_ratio(name, module, options)
+  local errors = rate("function_calls_total", name, module, by_caller(options), { "result", "error" })
+  return ("%s / (%s > 0)"):format(sum(KEPT, errors), M.calls(name, module, options))
+end
+
+M.NAMES = {
+  "request_rate", "error_ratio", "latency_p95", "latency_p99", "concurrency", "calls", "calls_error_ratio",
+}
 
 --- All of them by name.
 ---@param name string?

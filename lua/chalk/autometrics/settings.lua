@@ -14,7 +14,7 @@ M.BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 
 ---@class chalk.autometrics.Options
 ---@field service_name string?
 ---@field version string?
----@field commit string?
+---@field commit string? empty: none, and none is looked for; as for the next three
 ---@field branch string?
 ---@field repository_url string?
 ---@field repository_provider string?
@@ -31,6 +31,10 @@ local ENVIRONMENT = {
   repository_provider = { "AUTOMETRICS_REPOSITORY_PROVIDER" },
   prometheus_url = { "PROMETHEUS_URL" },
 }
+
+-- What is found out where nothing is said. An empty text says that there is none to be known: the label is absent,
+-- and nothing is looked for.
+local FOUND_OUT = { commit = true, branch = true, repository_url = true, repository_provider = true }
 
 local LONGEST = 512
 
@@ -53,7 +57,7 @@ end
 local function from_environment(name)
   for _, variable in ipairs(ENVIRONMENT[name]) do
     local value = os.getenv(variable)
-    if value and value ~= "" then return value, variable end
+    if value and (value ~= "" or FOUND_OUT[name]) then return value, variable end
   end
 end
 
@@ -93,6 +97,7 @@ local function inherited(name)
   return nil, ("%s must be %s"):format(variable, words)
 end
 
+-- What was said of each, by options or else by the environment.
 local function fill(settings, options)
   for name in pairs(ENVIRONMENT) do
     local value, problem = options[name], nil
@@ -100,7 +105,23 @@ local function fill(settings, options)
       value, problem = inherited(name)
     end
     if problem then return problem end
-    settings[name] = value ~= "" and value or nil
+    settings[name] = (value ~= "" or FOUND_OUT[name]) and value or nil
+  end
+end
+
+-- Fills in what the checkout says. It is not read where all of that was said.
+local function find_out(settings)
+  local hidden = settings.repository_url == ""
+  local said = settings.commit and settings.branch and settings.repository_url and (hidden or settings.service_name)
+  local found = said and {} or checkout()
+  settings.commit = settings.commit or found.commit
+  settings.branch = settings.branch or found.branch
+  settings.service_name = settings.service_name or not hidden and name_of_repository(found.repository_url) or nil
+  settings.repository_url = settings.repository_url and git.public(settings.repository_url) or found.repository_url
+  local url = settings.repository_url
+  settings.repository_provider = settings.repository_provider or url and git.provider(url)
+  for name in pairs(FOUND_OUT) do
+    if settings[name] == "" then settings[name] = nil end
   end
 end
 
@@ -112,16 +133,11 @@ function M.resolve(options)
   if type(options) ~= "table" then return nil, "options are a table" end
   local problems = option.problems(options, CHECKS)
   if problems[1] then return nil, table.concat(problems, "; ") end
-  local settings, found = {}, checkout()
+  local settings = {}
   local problem = fill(settings, options)
   if problem then return nil, problem end
-  settings.commit = settings.commit or found.commit
-  settings.branch = settings.branch or found.branch
-  settings.repository_url = settings.repository_url and git.public(settings.repository_url) or found.repository_url
-  local url = settings.repository_url
-  settings.repository_provider = settings.repository_provider or url and git.provider(url)
+  find_out(settings)
   settings.version = without_v(settings.version)
-  settings.service_name = settings.service_name or name_of_repository(found.repository_url)
   settings.is_named = settings.service_name ~= nil
   settings.service_name = settings.service_name or name_of_program()
   settings.prometheus_url = settings.prometheus_url or M.PROMETHEUS

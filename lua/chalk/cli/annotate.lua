@@ -24,6 +24,7 @@ local LABELS = {
   { "latency_p99", "Latency, 99th percentile" },
   { "concurrency", "Concurrent calls" },
   { "calls", "Calls made" },
+  { "calls_error_ratio", "Error ratio of calls made" },
 }
 
 ---@class chalk.cli.Annotated

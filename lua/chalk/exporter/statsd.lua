@@ -178,16 +178,51 @@ local function run_all(self, batch)
   if self.telemetry then self.telemetry:send(self.lines, self.socket, batch.blocking, self.raw) end
 end
 
+local function set_time(self) self.timestamp = self.options.timestamps and ("|T%d"):format(C.chalk_wall()) or "" end
+
 ---@param batch chalk.Batch
 ---@return boolean? sent, string? message
 function Exporter:export(batch)
   if not self.socket:ready() then return nil, self.socket.last_error end
-  self.timestamp = self.options.timestamps and ("|T%d"):format(C.chalk_wall()) or ""
+  set_time(self)
   local ok, problem = pcall(run_all, self, batch)
   if ok then return true end
   C.chalk_statsd_forget(self.lines)
   if type(problem) ~= "table" then error(problem, 0) end
   return nil, problem.message
+end
+
+-- The packet's lines, and an empty one.
+local function take_lines(self, pieces)
+  local text = C.chalk_statsd_packet(self.lines, self.size)
+  pieces[#pieces + 1] = ffi.string(text, self.size[0])
+  C.chalk_statsd_begin(self.lines)
+end
+
+local function text_of_range(self, view, range, pieces)
+  local family, next = self:family(range), self.next
+  next[0] = range.first
+  repeat
+    local code = C.chalk_statsd_fill(self.lines, family, nil, view.snapshot, next, range.last)
+    if code < 0 then error("out of memory", 0) end
+    if code == 1 then take_lines(self, pieces) end
+  until code == 0
+end
+
+--- The lines that would go out if nothing had been sent before. Nothing is sent, and no socket is opened. For an
+--- exporter that has no flush under way.
+---@param view chalk.View
+---@return string
+function Exporter:text(view)
+  local pieces = {}
+  set_time(self)
+  C.chalk_statsd_forget(self.lines)
+  for _, range in ipairs(view.ranges) do
+    text_of_range(self, view, range, pieces)
+  end
+  take_lines(self, pieces)
+  C.chalk_statsd_forget(self.lines)
+  return table.concat(pieces)
 end
 
 --- The flusher's events, of which the mode raw makes its lines.

@@ -8,6 +8,7 @@
 local json = require("chalk.json")
 local shape = require("chalk.schema.shape")
 local definition = require("chalk.schema.definition")
+local naming = require("chalk.naming")
 
 local M = {}
 
@@ -105,6 +106,11 @@ local function get_name(from, what)
   return definition.is_name(name) and name or bad(what)
 end
 
+local function get_key(from, what)
+  local key = get_string(from, what)
+  return definition.is_key(key) and key or bad(what)
+end
+
 local function get_choice(from, what, choices)
   local text = get_string(from, what)
   for _, choice in ipairs(choices) do
@@ -122,12 +128,12 @@ end
 local function get_tag(from)
   local tag = {
     name = get_name(from, "tag name"),
-    key = get_name(from, "tag key"),
+    key = get_key(from, "tag key"),
     kind = get_choice(from, "tag kind", { "enum", "string" }),
     optional = get_flag(from, "tag flag"),
   }
   local values = get_list(from, "tag values", #from.text, get_string)
-  if definition.is_reserved(tag.key) or (#values > 0) ~= (tag.kind == "enum") then
+  if definition.is_reserved(naming.label(tag.key)) or (#values > 0) ~= (tag.kind == "enum") then
     bad("tag")
   end
   tag.values = tag.kind == "enum" and values or nil
@@ -163,12 +169,13 @@ local function check_text(text, what)
 end
 
 local function check_tags(tags)
-  local names, keys = {}, {}
+  local labels = {}
   for _, tag in ipairs(tags) do
-    if names[tag.name] or keys[tag.key] then
+    local label = naming.label(tag.key)
+    if labels[label] then
       bad("tags")
     end
-    names[tag.name], keys[tag.key] = true, true
+    labels[label] = true
     local values = {}
     for _, value in ipairs(tag.values or {}) do
       check_text(value, "tag values")

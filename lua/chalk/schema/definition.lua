@@ -80,11 +80,28 @@ local function check_choice(report, path, what, value, list)
   return false
 end
 
---- Whether a string may be a metric's name, a tag's, a namespace's or an export name.
+--- Whether a string may be a metric's name, a tag's or a namespace's.
 ---@param name string
 ---@return boolean
 function M.is_name(name)
   return #name <= M.MAX_NAME and name:find("^[a-zA-Z_][a-zA-Z0-9_]*$") ~= nil
+end
+
+--- Whether a string may be an export name: StatsD's tag keys have - . and / besides, for which other formats write _.
+---@param key string
+---@return boolean
+function M.is_key(key)
+  return #key <= M.MAX_NAME and key:find("^[a-zA-Z_][a-zA-Z0-9_./-]*$") ~= nil
+end
+
+-- What is wrong with a name that does not fit.
+local function refuse_name(report, path, what, name, characters)
+  if #name > M.MAX_NAME then
+    report:add(path, "%s %s is longer than %d bytes", what, shape.quote(name), M.MAX_NAME)
+  else
+    report:add(path, "bad %s %s: %s only, not starting with a digit", what, shape.quote(name), characters)
+  end
+  return false
 end
 
 --- Checks a name and reports it when it is none.
@@ -94,33 +111,30 @@ end
 ---@param name string
 ---@return boolean
 function M.check_name(report, path, what, name)
-  if #name > M.MAX_NAME then
-    report:add(path, "%s %s is longer than %d bytes", what, shape.quote(name), M.MAX_NAME)
-    return false
-  elseif not M.is_name(name) then
-    report:add(path, "bad %s %s: letters, digits and _ only, not starting with a digit", what, shape.quote(name))
-    return false
-  end
-  return true
+  return M.is_name(name) or refuse_name(report, path, what, name, "letters, digits and _")
 end
 
 --- Whether Prometheus keeps a label name for itself.
----@param key string
+---@param label string
 ---@return boolean
-function M.is_reserved(key)
-  return RESERVED[key] or key:sub(1, 2) == "__"
+function M.is_reserved(label)
+  return RESERVED[label] or label:sub(1, 2) == "__"
 end
 
 local function check_key(report, path, key)
-  if M.is_reserved(key) then
-    report:add(path, "label name %s is reserved by Prometheus", shape.quote(key))
+  local label = naming.label(key)
+  if M.is_reserved(label) then
+    report:add(path, "label name %s is reserved by Prometheus", shape.quote(label))
     return false
   end
   return true
 end
 
 local function check_export_name(report, path, name)
-  return M.check_name(report, path, "export name", name) and check_key(report, path, name)
+  if not M.is_key(name) then
+    return refuse_name(report, path, "export name", name, "letters, digits, _ - . and /")
+  end
+  return check_key(report, path, name)
 end
 
 local function check_text(report, path, text)
@@ -253,23 +267,34 @@ local function read_tag(report, path, item, resolve)
   return { name = tag.name, key = key, kind = tag.kind, values = tag.values, optional = read.optional or false }
 end
 
+-- What is wrong where a tag's label is that of another one before it.
+local function clash(tag, other)
+  local name, key, before = shape.quote(tag.name), shape.quote(tag.key), shape.quote(other.name)
+  if tag.key ~= other.key then
+    local label = shape.quote(naming.label(tag.key))
+    return ("tag %s is exported to Prometheus as %s, like tag %s"):format(name, label, before)
+  elseif tag.name == other.name then
+    return ("tag %s is there twice under the name %s: give one of them another export_name"):format(name, key)
+  end
+  return ("tag %s is exported as %s, like tag %s"):format(name, key, before)
+end
+
+-- A tag may be referred to several times: what a metric's tags are told apart by in every format is their labels.
 local function read_tags(report, path, list, resolve)
   if #list > M.MAX_TAGS then
     report:add(path, "%d tags, at most %d are allowed", #list, M.MAX_TAGS)
     return {}
   end
-  local tags, names, keys = {}, {}, {}
+  local tags, held = {}, {}
   for i, item in ipairs(list) do
     local at = shape.at(path, i)
     local tag = read_tag(report, at, item, resolve)
-    if tag and names[tag.name] then
-      report:add(at, "tag %s is there twice", shape.quote(tag.name))
-    elseif tag and keys[tag.key] then
-      local name, key, other = shape.quote(tag.name), shape.quote(tag.key), shape.quote(keys[tag.key])
-      report:add(at, "tag %s is exported as %s, like tag %s", name, key, other)
+    local other = tag and held[naming.label(tag.key)]
+    if other then
+      report:add(at, "%s", clash(tag, other))
     elseif tag then
       tags[#tags + 1] = tag
-      names[tag.name], keys[tag.key] = true, tag.name
+      held[naming.label(tag.key)] = tag
     end
   end
   return tags

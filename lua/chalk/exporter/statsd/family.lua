@@ -13,6 +13,10 @@ local TYPES = { distribution = "d", histogram = "h", timing = "ms" }
 local MODES = {
   percentiles = C.CHALK_STATSD_PERCENTILES, buckets = C.CHALK_STATSD_BUCKETS, raw = C.CHALK_STATSD_RAW,
 }
+local AGGREGATES = {
+  count = C.CHALK_STATSD_COUNT, sum = C.CHALK_STATSD_SUM, avg = C.CHALK_STATSD_AVG, min = C.CHALK_STATSD_MIN,
+  max = C.CHALK_STATSD_MAX,
+}
 local MILLISECONDS = {
   nanoseconds = 1e-6, microseconds = 1e-3, milliseconds = 1, seconds = 1e3, minutes = 6e4, hours = 3.6e6, days = 8.64e7,
 }
@@ -55,6 +59,14 @@ local function quantiles_of(quantiles)
   return suffixes
 end
 
+local function bits_of(aggregates)
+  local bits = 0
+  for _, name in ipairs(aggregates) do
+    bits = bits + AGGREGATES[name]
+  end
+  return bits
+end
+
 -- A name that leaves room for every suffix.
 local function name_of(options, definition, suffixes)
   local longest = ".count"
@@ -81,7 +93,9 @@ function M.new(options, tags, tail, range)
   local mode = rule.histograms or options.histograms
   local sent_as = mode == "raw" and options.raw_type or mode
   local quantiles = rule.quantiles or options.quantiles
-  local les, le_suffixes, places = bounds_of(range.les or {}, rule.buckets or options.buckets)
+  -- chalk's own histograms have bounds of their own.
+  local wanted = rule.buckets or not definition.own and options.buckets
+  local les, le_suffixes, places = bounds_of(range.les or {}, wanted)
   local quantile_names = quantiles_of(quantiles)
   local labels, own = {}, {}
   for i, tag in ipairs(definition.tags) do
@@ -106,6 +120,7 @@ function M.new(options, tags, tail, range)
   c.le, c.le_suffixes, c.le_index, c.n_le = texts.le, texts.le_suffixes, texts.le_index, #les
   c.factor = sent_as == "timing" and MILLISECONDS[definition.unit] or 1
   c.max_weight = options.dialect == "dogstatsd" and options.max_weight or 1
+  c.aggregates = bits_of(rule.aggregates or options.aggregates)
   c.mode = MODES[mode] or C.CHALK_STATSD_VALUES
   c.pack = options.dialect == "dogstatsd"
   c.fold = options.dialect == "statsd"

@@ -28,6 +28,8 @@ local M = {}
 ---@field global_tags table<string, string|number|boolean>? on everything; a metric's own of that name wins
 ---@field histograms chalk.statsd.Mode? "distribution"; "percentiles" for the dialect statsd
 ---@field quantiles number[]? of the mode percentiles, { 0.5, 0.9, 0.95, 0.99 }
+---@field aggregates chalk.statsd.Aggregate[]? of the mode percentiles: the gauges beside them, each once;
+--- { "count", "avg", "min", "max" }
 ---@field buckets number[]? of the mode buckets: the bounds to send, of those that are counted; all of them
 ---@field per_metric chalk.statsd.Rule[]?
 ---@field max_packet integer? bytes, 64 to 65507; 1432 for UDP, 8192 for unix sockets
@@ -46,6 +48,8 @@ local M = {}
 
 ---@alias chalk.statsd.Mode "percentiles"|"distribution"|"histogram"|"timing"|"buckets"|"raw"
 
+---@alias chalk.statsd.Aggregate "count"|"sum"|"avg"|"min"|"max"
+
 ---@class chalk.statsd.Resolved: chalk.statsd.Options every field with a default is set
 ---@field target chalk.statsd.Address of the address
 ---@field environment_tags table<string, string> below the global tags
@@ -55,6 +59,7 @@ local M = {}
 local MODES = { "percentiles", "distribution", "histogram", "timing", "buckets", "raw" }
 local TAGGED_MODES = { distribution = true, histogram = true } -- types that plain statsd servers do not know
 local QUANTILES = { 0.5, 0.9, 0.95, 0.99 }
+local AGGREGATES = { "count", "avg", "min", "max" }
 local MOST_QUANTILES = 32
 local LONGEST_ID = 128
 local PACKETS = { udp = 1432, unix = 8192, unixgram = 8192, unixstream = 8192 }
@@ -81,14 +86,26 @@ local function is_quantiles(v)
   return n == #v, words
 end
 
+local is_aggregate = option.one_of("count", "sum", "avg", "min", "max")
+
+local function is_aggregates(v)
+  local words, seen, n = "a list of count, sum, avg, min, max, each at most once", {}, 0
+  if type(v) ~= "table" then return false, words end
+  for i, name in pairs(v) do
+    if type(i) ~= "number" or not is_aggregate(name) or seen[name] then return false, words end
+    seen[name], n = true, n + 1
+  end
+  return n == #v, words
+end
+
 local function is_container_id(v)
   local words = ('"auto", an id of up to %d letters, digits and _ . : / -, or false'):format(LONGEST_ID)
   return v == false or type(v) == "string" and #v <= LONGEST_ID and v:find("^[%w_.:/-]+$") ~= nil, words
 end
 
 local function is_namespace(v)
-  return type(v) == "string" and v:find("^%a[%w_.-]*$") ~= nil and not v:find("..", 1, true),
-    "a string of letters, digits, _ - and . between them, with a letter first"
+  return type(v) == "string" and v:find("^%a[%w_./-]*$") ~= nil and not v:find("..", 1, true),
+    "a string of letters, digits, _ - / and . between them, with a letter first"
 end
 
 local function is_name(v) return type(v) == "string" and v ~= "", "a string that is not empty" end
@@ -106,6 +123,7 @@ end
 local RULE = {
   histograms = is_mode,
   quantiles = is_quantiles,
+  aggregates = is_aggregates,
   buckets = option.is_buckets,
   sample_rate = is_sample_rate,
 }
@@ -117,6 +135,7 @@ local CHECKS = {
   global_tags = option.is_tags,
   histograms = is_mode,
   quantiles = is_quantiles,
+  aggregates = is_aggregates,
   buckets = option.is_buckets,
   per_metric = function() return true end, -- see rules.problem
   sample_rate = is_sample_rate,
@@ -284,6 +303,7 @@ end
 
 local function fill(options)
   default(options, "quantiles", copy(QUANTILES))
+  default(options, "aggregates", copy(AGGREGATES))
   default(options, "per_metric", {})
   default(options, "max_packet", PACKETS[options.target.kind])
   default(options, "max_weight", 10000)

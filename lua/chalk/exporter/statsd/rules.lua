@@ -20,6 +20,7 @@ local M = {}
 ---@field name string? what is compared; not with a pattern
 ---@field histograms string? as the exporter's options of these names
 ---@field quantiles number[]?
+---@field aggregates string[]?
 ---@field buckets number[]?
 ---@field sample_rate number? of the mode raw
 
