@@ -298,6 +298,54 @@ describe("bad input to resty.chalk", function()
     end)
   end
 
+  -- A server without init_worker, once it answers.
+  local function start_without(options)
+    options.init_worker = " "
+    local server = nginx.new(options)
+    assert(server:launch())
+    wait.till(function() return server:get("/info") end)
+    return server
+  end
+
+  it("no init_worker: a scrape is answered at once, and says what is missing", function()
+    local server = start_without({})
+    local asked = nginx.now()
+    local response = server:get("/metrics", { deadline = 30 })
+    assert.is_true(nginx.now() - asked < 10, "it hung")
+    assert.equal(503, response.status)
+    local words = "init_worker() was not called: http {} needs init_worker_by_lua_block"
+    assert.is_truthy(response.body:find(words, 1, true), response.body)
+    assert.is_truthy(server:complaints():find("init_worker() was not called", 1, true))
+    assert.equal(200, server:get("/").status)
+    server:reload({}) -- which mends it
+    assert.equal(1, (server:counted()))
+  end)
+
+  it("no init_worker: a flush says so", function()
+    local server = start_without({ locations = [[ location /flush { content_by_lua_block {
+      ngx.say(select(2, require("chalk").flush())) } } ]] })
+    assert.is_truthy(server:get("/flush").body:find("init_worker() was not called", 1, true))
+  end)
+
+  it("no init_worker: the first record of a worker says so in the log", function()
+    local server = start_without({ workers = 1 })
+    assert.equal("", server:complaints())
+    for _ = 1, 3 do
+      assert.equal(200, server:get("/").status)
+    end
+    wait.till(function() return server:complaints() ~= "" end)
+    assert.equal(1, select(2, server:complaints():gsub("init_worker%(%) was not called", "")))
+  end)
+
+  it("no init_worker in one worker, which another one serves for", function()
+    local server = nginx.start({ init_worker = [[
+      if ngx.worker.id() == 0 then require("resty.chalk").init_worker() end ]] })
+    wait.till(function() return server:holder() end)
+    for _ = 1, 10 do
+      assert.equal(200, server:get("/metrics").status)
+    end
+  end)
+
   it("a record that is wrong costs that request's log phase, and nothing else", function()
     local server = nginx.start({ record = "log_by_lua_block { metrics.http.requests:with(nil):inc() }" })
     assert.equal(200, server:get("/").status)

@@ -472,6 +472,19 @@ void chalk_listen_only(const char *client, const char *const *addresses, uint32_
  * named segments and the sockets that are open; what is opened from now on may have come so. Off: from this process on nothing is handed on, for good.
  */
 void chalk_inherit(int on);
+/* 1: it was switched off in this process or a parent of it, which is a worker. */
+int chalk_is_worker(void);
+
+/*
+ * What the VMs of a server's first process settle before it forks: a text that all of them share who join under one
+ * client's name in one `cycle`, which tells a configuration of the server from the next. It is NULL until one puts it,
+ * good until another is put, and goes with the last of them to leave. A forked child goes on with a text of its own.
+ */
+typedef struct chalk_agreement chalk_agreement;
+chalk_agreement *chalk_agreement_join(const char *client, uint64_t cycle); /* NULL: out of memory */
+void chalk_agreement_leave(chalk_agreement *agreement);
+const char *chalk_agreement_text(const chalk_agreement *agreement);
+int chalk_agreement_put(chalk_agreement *agreement, const char *text);
 
 /* ffi: end */
 
