@@ -231,6 +231,55 @@ describe("resty.chalk's serve", function()
   end)
 end)
 
+describe("chalk.flush in nginx", function()
+  if nginx.missing() then return pending(nginx.missing()) end
+
+  local path
+
+  before_each(function() path = files.name() end)
+
+  after_each(function()
+    nginx.stop_all()
+    files.clean()
+  end)
+
+  -- With an exporter that takes a while.
+  local function start(locations)
+    return nginx.start({ workers = 1, locations = locations, options = ([[ flush_interval = 3600, exporters = {
+      require('chalk').exporter.custom('support.file_exporter', { path = %q, yields = 200 }) }, ]]):format(path) })
+  end
+
+  it("lets the worker's other requests go on wherever nginx can wait, a phase of a later nginx too", function()
+    local server = start([[ location /flush { content_by_lua_block {
+      local others = 0
+      ngx.thread.spawn(function()
+        while true do
+          ngx.sleep(0.001)
+          others = others + 1
+        end
+      end)
+      local get_phase = ngx.get_phase
+      ngx.get_phase = function() return "a phase that is not known" end
+      local ok = require("chalk").flush()
+      ngx.get_phase = get_phase
+      ngx.say(ok, " ", others > 10)
+      ngx.exit(ngx.OK)
+    } } ]])
+    assert.equal("true true\n", server:get("/flush").body)
+    assert.equal("", server:complaints())
+  end)
+
+  it("waits where nginx cannot", function()
+    local server = start([[ location /flush {
+      header_filter_by_lua_block { ngx.header.x_flushed = tostring(require("chalk").flush()) }
+      return 200 "x";
+    } ]])
+    assert.equal("true", server:get("/flush").headers["x-flushed"])
+    assert.is_true(#files.read(path) > 0)
+    assert.equal("", server:complaints())
+  end)
+end)
+
 -- A server that does not start, or has not to; what it said.
 local function refused(options)
   local server = nginx.new(options)

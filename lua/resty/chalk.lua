@@ -22,11 +22,6 @@ local M = {}
 local TICK = 0.25 -- seconds; cells of dropped series are reusable when every worker has ticked
 local PAUSE = 0.005
 
-local YIELDING = {
-  rewrite = true, access = true, content = true, timer = true, ssl_cert = true, ssl_session_fetch = true,
-  server_rewrite = true, ssl_client_hello = true,
-}
-
 local state -- of this VM, once init has run: the socket's path, and what init was given
 
 local function fail(message) error("resty.chalk: " .. message, 0) end
@@ -147,12 +142,8 @@ local function tick(premature)
   C.chalk_writer_tick(client.writer)
 end
 
---- Lets a flush be waited for without holding up the worker, where the phase allows it.
-local function pause()
-  if not YIELDING[ngx.get_phase()] then return false end
-  ngx.sleep(PAUSE)
-  return true
-end
+--- Lets a flush be waited for without holding up the worker, where that is possible: nginx refuses a sleep elsewhere.
+local function pause() return (pcall(ngx.sleep, PAUSE)) end
 
 -- Starts the flush thread, or leaves that to the VM of the other module.
 local function start()
