@@ -514,6 +514,17 @@ function Client:info()
   return out
 end
 
+-- What users call. A dot where the colon belongs is said at the caller's line; no record comes through here.
+for _, name in ipairs {
+  "load", "count", "gauge", "histogram", "op", "source", "init", "try_init", "flush", "shutdown", "text", "info",
+} do
+  local method = Client[name]
+  Client[name] = function(self, ...)
+    if getmetatable(self) == Client then return method(self, ...) end
+    error(("chalk: %s is a client's, called with a colon: client:%s(...)"):format(name, name), 2)
+  end
+end
+
 M.Client = Client
 
 return M
