@@ -6,7 +6,8 @@
 --
 -- `init` runs in the master: the segment and the listening sockets are opened there, and workers inherit them.
 -- `init_worker` starts a flush thread, which stands by until it can have the flusher's role. `serve` hands on what the
--- thread that has it answers at a unix socket, so that nothing is rendered on a worker's event loop.
+-- thread that has it answers at a unix socket, so that nothing is rendered on a worker's event loop. Where `stream {}`
+-- calls init too, both share one configuration, see resty.chalk.agreement.
 
 local agreement = require "resty.chalk.agreement"
 local client = require "chalk.global"
@@ -83,7 +84,10 @@ local function source_of(definitions)
   return ngx.config.prefix() .. definitions
 end
 
--- In a worker where init_worker was not called: words in the log, once, and no flush that seems to have been one.
+--- Lets a flush be waited for without holding up the worker, where that is possible: nginx refuses a sleep elsewhere.
+local function pause() return (pcall(ngx.sleep, PAUSE)) end
+
+-- In a worker where init_worker was not called: words in the log, once, and no flush that only seems to be one.
 
 local function complain()
   local missing = not (state and state.started) and ngx.get_phase() ~= "init_worker" and agreement.missing(client)
@@ -120,7 +124,7 @@ function M.init(options)
   ok, message = client:prepare(rest)
   if not ok then fail(message) end
   agreement.settle(client.config, address)
-  client.on_forked, client.flush_unstarted = complain, flush_unstarted
+  client.pause, client.on_forked, client.flush_unstarted = pause, complain, flush_unstarted
   state = { metrics = metrics, tags = tags, definitions = options.definitions, address = address }
   return metrics, tags
 end
@@ -141,9 +145,6 @@ local function tick(premature)
   client:on_stale()
   C.chalk_writer_tick(client.writer)
 end
-
---- Lets a flush be waited for without holding up the worker, where that is possible: nginx refuses a sleep elsewhere.
-local function pause() return (pcall(ngx.sleep, PAUSE)) end
 
 -- Starts the flush thread, or leaves that to the VM of the other module.
 local function start()
@@ -166,7 +167,6 @@ function M.init_worker()
   C.chalk_inherit(0)
   client:on_stale()
   C.chalk_rebind(client.watch) -- takes a slot of this worker's, so that its definitions are in use
-  client.pause = pause
   start()
   local ok, message = ngx.timer.every(TICK, tick)
   if not ok then fail("no timer: " .. tostring(message)) end

@@ -30,8 +30,11 @@ local function join(client)
   if handle then return end
   handle = C.chalk_agreement_join(client.name, ffi.cast("uintptr_t", ffi.C.ngx_cycle))
   if handle == nil then fail "out of memory" end
-  local joined = handle
-  guard = core.finalizer(function() C.chalk_agreement_leave(joined) end)
+  guard = core.finalizer(function()
+    local joined = handle
+    handle, guard = nil, nil -- a finalizer that runs after this one may still flush
+    C.chalk_agreement_leave(joined)
+  end)
 end
 
 local function put(agreed)
