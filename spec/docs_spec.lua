@@ -4,6 +4,7 @@
 -- `-- lines.lua`, is that file instead. The page's first JSON block is its metrics.json.
 
 local chalk = require("chalk")
+local beds = require("support.statsd_bed")
 local cjson = require("cjson")
 local examples = require("support.examples")
 local uv = require("luv")
@@ -110,6 +111,31 @@ describe("the documentation", function()
       end
     end)
   end
+
+  it("says how many metrics are chalk's own", function()
+    local n = #require("chalk.own").source.namespaces.chalk.metrics
+    assert.matches(("chalk's own %d among them"):format(n), read("docs/memory.md"), 1, true)
+  end)
+
+  it("of docs/statsd.md shows the lines that its example sends", function()
+    local bed = beds.new({ namespace = "myapp" })
+    local client = bed:start()
+    local spec = { namespace = "http", tags = { "path" } }
+    client:count("requests", spec)({ path = "/" }):inc()
+    client:histogram("latency", spec)({ path = "/" }):record(0.042)
+    bed:flush()
+    local sent = bed:text()
+    bed:close()
+    local shown = {}
+    for line in blocks("docs/statsd.md", "")[1]:gmatch("[^\n]+") do
+      shown[#shown + 1] = "^" .. line:gsub("[^%w.]", "%%%0"):gsub("%.%.%.", "%%d*"):gsub("%.", "%%.") .. "$"
+    end
+    table.sort(shown)
+    assert.equal(#shown, #sent)
+    for i, pattern in ipairs(shown) do
+      assert.matches(pattern, sent[i])
+    end
+  end)
 
   it("has a tour that is the example's, and prints what that does", function()
     local tour = blocks("README.md", "lua")[1]

@@ -114,6 +114,17 @@ describe("a record that cannot be", function()
       assert.equal(7, #said)
     end)
 
+    it("is handed over where the verb is none, too", function()
+      metrics.http.request_count:with("/", "success"):observe(1)
+      metrics.http.request_count:labels("/"):inc()
+      metrics.uptime:add(1)
+      metrics.http.request_count:with("/", "sucess"):observe(1)
+      metrics.http.request_latency:with("/", "success"):time(1)
+      metrics.uptime:time(1)
+      assert.equal(6, #said)
+      assert.equal(0, metrics.http.request_latency:with("/", "success"):value():count())
+    end)
+
     it("by a loop that is compiled is handed over every time", function()
       local series = metrics.http.request_count:with("/", "success")
       for i = 1, 1000 do
@@ -123,6 +134,27 @@ describe("a record that cannot be", function()
       assert.equal(100, #said)
     end)
   end)
+
+  it("times whatever can be called", function()
+    local latency = metrics.http.request_latency:with("/", "success")
+    assert.equal("called", latency:time(setmetatable({}, { __call = function() return "called" end })))
+    assert.equal(1, latency:value():count())
+  end)
+
+  it("leaves names alone that printers ask for", function()
+    assert.is_nil(metrics.uptime.__name)
+    assert.is_nil(metrics.uptime[1])
+  end)
+
+  for _, name in ipairs({ "load", "count", "gauge", "histogram", "op", "init", "flush", "shutdown", "text", "info" }) do
+    it("is not a client's " .. name .. " called with a dot: said at that line", function()
+      local line = debug.getinfo(1, "l").currentline + 1
+      local ok, message = pcall(function() client[name]("x") end)
+      assert.is_false(ok)
+      assert.equal(("spec/errors_spec.lua:%d: chalk: %s is a client's, called with a colon: client:%s(...)"):format(
+        line, name, name), (message:gsub("^.*/spec/", "spec/")))
+    end)
+  end
 
   it("is refused and counted by its own client after the modules were loaded anew", function()
     local script = [[

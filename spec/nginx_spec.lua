@@ -231,6 +231,55 @@ describe("resty.chalk's serve", function()
   end)
 end)
 
+describe("chalk.flush in nginx", function()
+  if nginx.missing() then return pending(nginx.missing()) end
+
+  local path
+
+  before_each(function() path = files.name() end)
+
+  after_each(function()
+    nginx.stop_all()
+    files.clean()
+  end)
+
+  -- With an exporter that takes a while.
+  local function start(locations)
+    return nginx.start({ workers = 1, locations = locations, options = ([[ flush_interval = 3600, exporters = {
+      require('chalk').exporter.custom('support.file_exporter', { path = %q, yields = 200 }) }, ]]):format(path) })
+  end
+
+  it("lets the worker's other requests go on wherever nginx can wait, a phase of a later nginx too", function()
+    local server = start([[ location /flush { content_by_lua_block {
+      local others = 0
+      ngx.thread.spawn(function()
+        while true do
+          ngx.sleep(0.001)
+          others = others + 1
+        end
+      end)
+      local get_phase = ngx.get_phase
+      ngx.get_phase = function() return "a phase that is not known" end
+      local ok = require("chalk").flush()
+      ngx.get_phase = get_phase
+      ngx.say(ok, " ", others > 10)
+      ngx.exit(ngx.OK)
+    } } ]])
+    assert.equal("true true\n", server:get("/flush").body)
+    assert.equal("", server:complaints())
+  end)
+
+  it("waits where nginx cannot", function()
+    local server = start([[ location /flush {
+      header_filter_by_lua_block { ngx.header.x_flushed = tostring(require("chalk").flush()) }
+      return 200 "x";
+    } ]])
+    assert.equal("true", server:get("/flush").headers["x-flushed"])
+    assert.is_true(#files.read(path) > 0)
+    assert.equal("", server:complaints())
+  end)
+end)
+
 -- A server that does not start, or has not to; what it said.
 local function refused(options)
   local server = nginx.new(options)
@@ -297,6 +346,54 @@ describe("bad input to resty.chalk", function()
       assert.is_truthy(server:errors():find(case[2], 1, true), server:errors())
     end)
   end
+
+  -- A server without init_worker, once it answers.
+  local function start_without(options)
+    options.init_worker = " "
+    local server = nginx.new(options)
+    assert(server:launch())
+    wait.till(function() return server:get("/info") end)
+    return server
+  end
+
+  it("no init_worker: a scrape is answered at once, and says what is missing", function()
+    local server = start_without({})
+    local asked = nginx.now()
+    local response = server:get("/metrics", { deadline = 30 })
+    assert.is_true(nginx.now() - asked < 10, "it hung")
+    assert.equal(503, response.status)
+    local words = "init_worker() was not called: http {} needs init_worker_by_lua_block"
+    assert.is_truthy(response.body:find(words, 1, true), response.body)
+    assert.is_truthy(server:complaints():find("init_worker() was not called", 1, true))
+    assert.equal(200, server:get("/").status)
+    server:reload({}) -- which mends it
+    assert.equal(1, (server:counted()))
+  end)
+
+  it("no init_worker: a flush says so", function()
+    local server = start_without({ locations = [[ location /flush { content_by_lua_block {
+      ngx.say(select(2, require("chalk").flush())) } } ]] })
+    assert.is_truthy(server:get("/flush").body:find("init_worker() was not called", 1, true))
+  end)
+
+  it("no init_worker: the first record of a worker says so in the log", function()
+    local server = start_without({ workers = 1 })
+    assert.equal("", server:complaints())
+    for _ = 1, 3 do
+      assert.equal(200, server:get("/").status)
+    end
+    wait.till(function() return server:complaints() ~= "" end)
+    assert.equal(1, select(2, server:complaints():gsub("init_worker%(%) was not called", "")))
+  end)
+
+  it("no init_worker in one worker, which another one serves for", function()
+    local server = nginx.start({ init_worker = [[
+      if ngx.worker.id() == 0 then require("resty.chalk").init_worker() end ]] })
+    wait.till(function() return server:holder() end)
+    for _ = 1, 10 do
+      assert.equal(200, server:get("/metrics").status)
+    end
+  end)
 
   it("a record that is wrong costs that request's log phase, and nothing else", function()
     local server = nginx.start({ record = "log_by_lua_block { metrics.http.requests:with(nil):inc() }" })

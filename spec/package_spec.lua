@@ -54,6 +54,8 @@ describe("an installation", function()
     run(("cd %s && %s luarocks make --lua-version=5.1 --deps-mode none --tree %s"):format(checkout, CLEAN, prefix))
     assert.equal(prefix .. "/share/lua/5.1/chalk/init.lua", load_from(prefix))
     assert.is_true(exists(prefix .. "/lib/lua/5.1/libchalk.so"))
+    local show = "cd / && %s luarocks show --lua-version=5.1 --tree %s --rock-dir chalk"
+    assert.is_true(exists(run(show:format(CLEAN, prefix)):match("%S+") .. "/man/chalk.1")) -- where docs/cli.md says
     run_command(prefix)
   end)
 

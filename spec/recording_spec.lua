@@ -40,6 +40,12 @@ describe("recording", function()
       assert.equal(1006, sample('http_request_count_total{endpoint="/api",status="failure"}'))
     end)
 
+    it("takes inc of nil for inc of nothing", function()
+      local series = metrics.http.request_count:with("/n", "success")
+      series:inc(nil)
+      assert.equal(1, series:value())
+    end)
+
     it("takes record for inc", function()
       local series = metrics.http.request_count:with("/r", "success")
       series:record()

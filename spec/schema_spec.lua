@@ -417,6 +417,29 @@ describe("an encoded definition", function()
   end)
 end)
 
+describe("a definition of names only", function()
+  it("is what the core wrote", function()
+    local def = schema.plain("=gauge\0sum\0http.auth.open\0peer\0side")
+    assert.same({ "http.auth.open", "gauge", "sum", "open" }, { def.id_name, def.type, def.across, def.name })
+    assert.same({ "http", "auth" }, def.namespace)
+    assert.same({ "peer", "side" }, { def.tags[1].key, def.tags[2].key })
+    assert.same(def, schema.decode(schema.encode(def)))
+    assert.same({}, schema.plain("=count\0last\0a").tags)
+  end)
+
+  for _, text in ipairs({
+    "", "=", "=count", "=count\0last", "=count\0last\0", "count\0last\0a", "=counts\0last\0a", "=count\0first\0a",
+    "=count\0sum\0a", "=count\0last\0a b", "=count\0last\0a\0", "=count\0last\0a\0le", "=count\0last\0a\0b\0b",
+    "=count\0last\0a\0__b", "=count\0last\0" .. ("a."):rep(40) .. "a", "=count\0last\0a" .. ("\0b"):rep(40),
+  }) do
+    it(("is not %q"):format(text:gsub("%z", " "):sub(1, 40)), function()
+      local def, message = schema.plain(text)
+      assert.is_nil(def)
+      assert.matches("^not a definition: bad ", message)
+    end)
+  end
+end)
+
 describe("a suggestion", function()
   it("is the nearest word within two edits", function()
     assert.equal('did you mean "endpoint"?', schema.suggest("endpont", { "status", "endpoint" }))

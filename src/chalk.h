@@ -13,9 +13,22 @@
  *     char message[CHALK_MESSAGE];
  *     chalk_segment *segment = chalk_segment_open("chalk", NULL, message);   // the one the Lua side uses
  *     chalk_writer *writer = chalk_writer_open(segment, message);
- *     int metric = chalk_define(writer, &definition, message);
- *     chalk_series *s = chalk_series_new(writer, metric, values, lengths);
- *     chalk_add(s, 1);
+ *
+ *     // A metric that Lua has defined, with values of its tags in their order.
+ *     int requests = chalk_find(writer, "http.request_count", message);
+ *     const char *values[] = {"/api", "success"};
+ *     size_t sizes[] = {4, 7};
+ *     chalk_series *ok = chalk_series_new(writer, requests, values, sizes);
+ *     chalk_add(ok, 1);
+ *
+ *     // A metric of the host's own, which exporters show with Lua's.
+ *     chalk_definition own = {.name = "host.sessions", .name_size = 13, .kind = CHALK_COUNT};
+ *     own.shape = "peer\0side", own.shape_size = 9, own.tags = 2;
+ *     int sessions = chalk_define(writer, &own, message);
+ *     const char *peer[] = {"10.0.0.1", "left"};
+ *     size_t peer_sizes[] = {8, 4};
+ *     chalk_series *session = chalk_series_new(writer, sessions, peer, peer_sizes);
+ *     chalk_add(session, 1);
  *
  * Unless said otherwise functions return 0 (or a pointer) on success, a negative code (or NULL) on failure, and write
  * a sentence of at most CHALK_MESSAGE bytes to `message` where they take one. None of them aborts.
@@ -99,8 +112,8 @@ typedef struct chalk_options {
 
 typedef struct chalk_definition {
   const char *name;  /* what identifies the metric, such as "http.request_count" */
-  const char *shape; /* what its series depend on, such as the tags' names: if that changes, so does the metric */
-  const char *blob;  /* the whole definition in a form of the host's own; may change while the metric stays */
+  const char *shape; /* what its series depend on: the tags' names, a NUL between them; with them the metric changes */
+  const char *blob;  /* the whole definition in Lua's form, which may change while the metric stays; NULL: see below */
   size_t name_size, shape_size, blob_size;
   const double *le; /* strictly increasing, finite */
   uint32_t kind;
@@ -156,9 +169,13 @@ uint32_t chalk_writer_slot(const chalk_writer *writer);
 
 /*
  * Makes a metric known, or finds it: name, kind, shape and bounds the same. A newer definition of a name supersedes the
- * older, which leaves when no live writer has it. Returns the metric's number, or a negative code.
+ * older, which leaves when no live writer has it. Returns the metric's number, or a negative code. Without a blob the
+ * metric is shown by its name, namespaces before it with a dot each, and its tags; a blob that is there stays, and a
+ * definition with a blob, in use and not the same, is not superseded: CHALK_EINVALID.
  */
 int chalk_define(chalk_writer *writer, const chalk_definition *definition, char *message);
+/* The definition of a name that is in force, whoever made it; its number, or CHALK_EGONE: there is none. */
+int chalk_find(chalk_writer *writer, const char *name, char *message);
 /* The writer no longer has this metric. */
 void chalk_undefine(chalk_writer *writer, uint32_t metric);
 /* Copies a metric's blob to `out`, if `size` is room enough; how much that takes, 0 if there is none of that number. */
@@ -483,6 +500,19 @@ void chalk_listen_only(const char *client, const char *const *addresses, uint32_
  * named segments and the sockets that are open; what is opened from now on may have come so. Off: from this process on nothing is handed on, for good.
  */
 void chalk_inherit(int on);
+/* 1: it was switched off in this process or a parent of it, which is a worker. */
+int chalk_is_worker(void);
+
+/*
+ * What the VMs of a server's first process settle before it forks: a text that all of them share who join under one
+ * client's name in one `cycle`, which tells a configuration of the server from the next. It is NULL until one puts it,
+ * good until another is put, and goes with the last of them to leave. A forked child goes on with a text of its own.
+ */
+typedef struct chalk_agreement chalk_agreement;
+chalk_agreement *chalk_agreement_join(const char *client, uint64_t cycle); /* NULL: out of memory */
+void chalk_agreement_leave(chalk_agreement *agreement);
+const char *chalk_agreement_text(const chalk_agreement *agreement);
+int chalk_agreement_put(chalk_agreement *agreement, const char *text);
 
 /* ffi: end */
 

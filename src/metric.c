@@ -6,6 +6,7 @@
 #include "heap.h"
 #include "histogram.h"
 #include "peek.h"
+#include "plain.h"
 #include "process.h"
 #include "series.h"
 #include "stored.h"
@@ -22,7 +23,7 @@ static uint32_t generation_of(const chalk_segment *g, uint32_t number) {
 }
 
 static bool bytes_are(const chalk_segment *g, uint64_t at, uint64_t size, const char *bytes, size_t n) {
-  return size == n && memcmp(segment_at(g, at), bytes, n) == 0;
+  return size == n && (n == 0 || memcmp(segment_at(g, at), bytes, n) == 0);
 }
 
 static bool is_named(const chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
@@ -87,10 +88,15 @@ static uint64_t copy(chalk_segment *g, const void *bytes, size_t size) {
 }
 
 static uint64_t copy_blob(chalk_segment *g, const chalk_definition *d) {
-  uint64_t at = heap_take(g, 8 + d->blob_size);
+  size_t size = d->blob ? d->blob_size : plain_write(d, NULL);
+  uint64_t at = heap_take(g, 8 + size);
   if (!at) return 0;
-  *(uint64_t *)segment_at(g, at) = d->blob_size;
-  memcpy(segment_at(g, at + 8), d->blob, d->blob_size);
+  *(uint64_t *)segment_at(g, at) = size;
+  if (d->blob) {
+    memcpy(segment_at(g, at + 8), d->blob, size);
+  } else {
+    plain_write(d, segment_at(g, at + 8));
+  }
   return at;
 }
 
@@ -101,9 +107,10 @@ static bool is_same(const chalk_segment *g, uint32_t number, const chalk_definit
          (d->les == 0 || memcmp(segment_at(g, m->le), d->le, d->les * sizeof(double)) == 0);
 }
 
-/* Takes over what may change in a metric that stays. Without memory the old text stays. */
+/* Takes over what may change in a metric that stays. Without memory the old text stays, and before a plain definition. */
 static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d) {
   metric *m = &g->metrics[number];
+  if (!d->blob) return;
   bool more = m->max_series && (d->max_series == 0 || d->max_series > m->max_series);
   m->max_series = d->max_series;
   if (more) segment_epoch_move(g); /* handles that were folded look for their series again */
@@ -149,7 +156,40 @@ static int check(const chalk_definition *d, char *message) {
             d->les <= CHALK_LES && d->name_size > 0;
   for (uint32_t i = 0; i < d->les; i++) ok = ok && isfinite(d->le[i]) && (i == 0 || d->le[i - 1] < d->le[i]);
   if (!ok) process_say(message, "not a valid definition: %.*s", (int)d->name_size, d->name);
+  if (ok && !d->blob) return plain_check(d, message);
   return ok ? CHALK_OK : CHALK_EINVALID;
+}
+
+/* The definition of a name that is in force; NONE: there is none. */
+static uint32_t live(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    if (state_of(g, i) == METRIC_LIVE && is_named(g, i, d, hash)) return i;
+  }
+  return NONE;
+}
+
+static bool is_used(const chalk_segment *g, uint32_t number);
+
+/* A plain definition would hide one with a text that somebody uses. */
+static bool is_taken(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
+  uint32_t number = d->blob ? NONE : live(g, d, hash);
+  if (number == NONE || !is_used(g, number)) return false;
+  const uint64_t *blob = segment_at(g, atomic_load(&g->metrics[number].blob));
+  return *blob > 0 && *(const char *)(blob + 1) != '=';
+}
+
+static void note_use(const chalk_segment *g, uint32_t number, shared_u64 *uses, uint32_t *generation) {
+  *generation = generation_of(g, number);
+  if (uses) atomic_fetch_or(&uses[number / 64], 1ull << (number % 64));
+}
+
+int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation) {
+  chalk_definition d = {.name = name, .name_size = strlen(name)};
+  segment_lock_take(&g->head->registry);
+  uint32_t number = live(g, &d, text_hash(d.name, d.name_size));
+  if (number != NONE) note_use(g, number, uses, generation);
+  segment_lock_give(&g->head->registry);
+  return number == NONE ? CHALK_EGONE : (int)number;
 }
 
 int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, char *message) {
@@ -162,7 +202,10 @@ int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses,
     if (is_same(g, i, d, hash)) number = i;
   }
   if (number != NONE) refresh(g, number, d);
-  if (number == NONE) {
+  if (number == NONE && is_taken(g, d, hash)) {
+    process_say(message, "%.*s is defined otherwise by another host: chalk_find finds it", (int)d->name_size, d->name);
+    e = CHALK_EINVALID;
+  } else if (number == NONE) {
     number = struct_take(g);
     if (number == NONE || fill(g, number, d, hash) != CHALK_OK) {
       process_say(message, "no room for the definition of %.*s", (int)d->name_size, d->name);
@@ -173,8 +216,7 @@ int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses,
   }
   if (e == CHALK_OK) {
     make_newest(g, number, d, hash);
-    *generation = generation_of(g, number);
-    if (uses) atomic_fetch_or(&uses[number / 64], 1ull << (number % 64));
+    note_use(g, number, uses, generation);
   }
   segment_lock_give(&g->head->registry);
   return e == CHALK_OK ? (int)number : e;

@@ -13,6 +13,8 @@
  * and which generation it is; its number or a negative code.
  */
 int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, char *message);
+/* The same for a metric that is there: the definition of the name that is in force. */
+int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation);
 /* Whether its series are to be shown: not while a newer definition of the name is of another kind. */
 bool metric_is_shown(const chalk_segment *g, uint32_t number);
 /* Lets go of superseded metrics that nobody uses. Only the holder. */

@@ -192,20 +192,38 @@ void chalk_writer_tick(chalk_writer *w) {
 uint32_t chalk_writer_slot(const chalk_writer *w) { return w->slot; }
 chalk_series *chalk_scratch(chalk_writer *w) { return w->scratch; }
 
-int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
-  if (w->pid == 0) {
-    process_say(message, "the VM is closing");
-    return CHALK_ECLOSED;
-  }
-  writer_take_slot(w);
-  uint32_t generation;
-  slot *l = &w->segment->slots[w->slot];
-  int number = metric_define(w->segment, d, w->slot ? l->uses : NULL, &generation, message);
-  if (number < 0) return number;
+/* The writer has this metric from now on. */
+static int take_up(chalk_writer *w, int number, uint32_t generation) {
   w->uses[number / 64] |= 1ull << (number % 64);
   w->generations[number] = generation;
   make_overflow_cells(w->segment, w->slot, (uint32_t)number);
   make_overflow_cells(w->segment, 0, (uint32_t)number); /* for those who come when nothing more is to be had */
+  return number;
+}
+
+/* Where the writer's slot notes which metrics have a user. */
+static shared_u64 *uses_of(chalk_writer *w) { return w->slot ? w->segment->slots[w->slot].uses : NULL; }
+
+static int closing(char *message) {
+  process_say(message, "the VM is closing");
+  return CHALK_ECLOSED;
+}
+
+int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
+  if (w->pid == 0) return closing(message);
+  writer_take_slot(w);
+  uint32_t generation;
+  int number = metric_define(w->segment, d, uses_of(w), &generation, message);
+  return number < 0 ? number : take_up(w, number, generation);
+}
+
+int chalk_find(chalk_writer *w, const char *name, char *message) {
+  if (w->pid == 0) return closing(message);
+  writer_take_slot(w);
+  uint32_t generation;
+  int number = metric_find(w->segment, name, uses_of(w), &generation);
+  if (number >= 0) return take_up(w, number, generation);
+  process_say(message, "no metric is named %s", name);
   return number;
 }
 

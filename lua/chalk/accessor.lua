@@ -247,15 +247,15 @@ end
 
 -- Verbs on a metric that has tags, and tags for one that has none.
 
+local function no_verb(definition, verb)
+  local verbs = table.concat(series.verbs[definition.type], ", ")
+  return ("a %s has no %s; its verbs are %s"):format(definition.type, verb, verbs)
+end
+
 -- Refuses and, where that does not raise, does what the verb does where nothing is recorded.
 local function refusal(state, verb)
   local definition = state.definition
-  local message = #definition.tags > 0 and missing(definition)
-    or ("a %s has no %s; its verbs are %s"):format(
-      definition.type,
-      verb,
-      table.concat(series.verbs[definition.type], ", ")
-    )
+  local message = #definition.tags > 0 and missing(definition) or no_verb(definition, verb)
   return function(_, ...)
     refused(state, "verb", message, 3)
     return state.null[verb](state.null, ...)
@@ -266,7 +266,17 @@ local VERBS = { "inc", "dec", "set", "record", "time", "start", "value" }
 
 local function add_refusals(state, methods)
   for _, verb in ipairs(VERBS) do
-    methods[verb] = methods[verb] or refusal(state, verb)
+    methods[verb] = rawget(methods, verb) or refusal(state, verb)
+  end
+end
+
+-- A name that no metric has gives a function which refuses. Those that begin with "_" are asked for by what prints or
+-- compares tables.
+local function new_unknown(state)
+  return function(_, name)
+    if type(name) ~= "string" or name:find "^_" then return nil end
+    if not state.client.enabled then return state.null[name] end
+    return function() return refused(state, "verb", no_verb(state.definition, name)) end
   end
 end
 
@@ -416,6 +426,7 @@ function M.new(client, definition)
   }
   local metric = setmetatable({}, meta)
   meta.__chalk = state
+  setmetatable(methods, { __index = new_unknown(state) })
   function state.forget() clear(state.cache) end
   if client.enabled then client:define(state) end
   M.fill(state)

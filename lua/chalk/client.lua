@@ -24,6 +24,9 @@ local LOOSE = 256 -- series dropped between two sweeps of a client without a flu
 local DEFAULTS = { driver = "thread", flush_interval = 10 }
 
 ---@class chalk.Client
+---@field on_forked fun()? called in a forked process that has not started a driver
+---@field flush_unstarted (fun(timeout: number?): boolean?, string?)? what flush does in one
+---@field pause (fun(): boolean)? lets others go on while a flush is waited for; false: it cannot here
 local Client = {}
 Client.__index = Client
 
@@ -87,10 +90,18 @@ end
 -- `level` as error's, seen from the caller of this function.
 local function fail(message, level) error("chalk: " .. message, level == 0 and 0 or level + 1) end
 
+-- In nginx's master: what it opens is handed on to workers and to the program of an upgrade, and may have come so. It
+-- has to be said before anything is opened, be that by resty.chalk or by a module that only records.
+local function inherit()
+  local ngx = rawget(_G, "ngx")
+  if ngx and ngx.get_phase and ngx.get_phase() == "init" then C.chalk_inherit(1) end
+end
+
 --- Opens the segment and takes a writer, on first use. `segment`: one that this process has open already.
 ---@param segment ffi.cdata*?
 function Client:open(segment)
   if self.segment then return end
+  if self.name and not segment then inherit() end
   self.live = { owns_segment = segment == nil }
   self.segment = segment or C.chalk_segment_open(self.name, core_options(self.options), core.message)
   if self.segment == nil then
@@ -127,7 +138,11 @@ function Client:on_stale()
     local pid = C.chalk_process()
     if pid ~= self.pid then
       self.pid = pid
-      if self.live.driver then self.live.driver:forked() end
+      if self.live.driver then
+        self.live.driver:forked()
+      elseif self.on_forked then
+        self.on_forked()
+      end
     end
   end
   if watch.shared[0] ~= self.epoch then
@@ -400,6 +415,11 @@ function Client:start()
   self.live.driver = driver.start(self, config)
 end
 
+--- As start, where another VM of this process has the driver: flushes are asked of that.
+function Client:attach()
+  if self.config then self.live.driver = require("chalk.driver.thread").attach(self, self.config) end
+end
+
 --- What is wrong with options of init; nil when nothing is.
 ---@param options table
 ---@return string?
@@ -457,8 +477,9 @@ end
 ---@return boolean?, string?
 function Client:flush(timeout)
   local driver = self.live and self.live.driver
-  if not driver then return true end
-  return driver:flush(timeout or 10)
+  if driver then return driver:flush(timeout or 10) end
+  if self.flush_unstarted then return self.flush_unstarted(timeout) end
+  return true
 end
 
 --- Flushes a last time and stops. May be repeated.
@@ -505,6 +526,17 @@ function Client:info()
     out[name] = tonumber(info[name])
   end
   return out
+end
+
+-- What users call. A dot where the colon belongs is said at the caller's line; no record comes through here.
+for _, name in ipairs {
+  "load", "count", "gauge", "histogram", "op", "source", "init", "try_init", "flush", "shutdown", "text", "info",
+} do
+  local method = Client[name]
+  Client[name] = function(self, ...)
+    if getmetatable(self) == Client then return method(self, ...) end
+    error(("chalk: %s is a client's, called with a colon: client:%s(...)"):format(name, name), 2)
+  end
 end
 
 M.Client = Client

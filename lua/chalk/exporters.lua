@@ -50,6 +50,16 @@ M.constructors = setmetatable({
   end,
 })
 
+--- Specs again of what was written down and read: for another VM.
+---@param list table[]
+---@return table[]
+function M.revive(list)
+  for _, one in ipairs(list) do
+    setmetatable(one, SPEC)
+  end
+  return list
+end
+
 local function where(i) return ("exporters[%d]"):format(i) end
 
 local function check_one(i, e, driver)

@@ -7,8 +7,15 @@ local C = core.C
 
 local M = {}
 
+-- A name that an operation does not have is its histogram's to refuse, whose verbs are the same.
+local unknown = {}
+function unknown.__index(_, name)
+  if type(name) ~= "string" or name:find "^_" then return nil end
+  return function(self, ...) return self.histogram[name](self.histogram, ...) end
+end
+
 ---@class chalk.OpSeries
-local Series = {}
+local Series = setmetatable({}, unknown)
 Series.__index = Series
 
 --- One operation that took so many seconds.
@@ -26,7 +33,10 @@ end
 
 --- Calls f and records it; returns or raises what f does.
 ---@param f function
-function Series:time(f, ...) return finish(self, C.chalk_now(), pcall(f, ...)) end
+function Series:time(f, ...)
+  if type(f) ~= "function" and not series.is_callable(f) then return self.histogram:time(f) end
+  return finish(self, C.chalk_now(), pcall(f, ...))
+end
 
 --- Starts a clock: the function returned records the operation when called.
 ---@return fun()
@@ -70,6 +80,8 @@ for _, verb in ipairs { "record", "time", "start" } do
     return Series[verb](self, ...)
   end
 end
+
+setmetatable(Op, unknown)
 
 local meta = { __index = Op, __call = call }
 

@@ -58,6 +58,7 @@ end
 M.suggest = suggest
 M.encode = codec.encode
 M.decode = codec.decode
+M.plain = codec.plain
 
 local function read_pieces(file)
   local pieces, size = {}, 0

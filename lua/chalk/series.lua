@@ -63,11 +63,22 @@ end
 
 local function nothing() end
 
+--- Whether it can be called, be it a function or not.
+---@return boolean
+function M.is_callable(f)
+  local meta = debug.getmetatable(f)
+  return type(f) == "function" or meta ~= nil and meta.__call ~= nil
+end
+
+local is_callable = M.is_callable
+
 -- The application's function runs, whatever becomes of the record.
 local function time_other(self, f, ...)
   wrong_verb(self, "time", 3)
-  return f(...)
+  if is_callable(f) then return f(...) end
 end
+
+local function bad_function(self, f) return refuse(self, "value", "time takes a function, not " .. shown(f)) end
 
 local function start_other(self)
   wrong_verb(self, "start", 3)
@@ -188,6 +199,7 @@ end
 ---@param f function
 function Series:time(f, ...)
   if self.kind ~= HISTOGRAM then return time_other(self, f, ...) end
+  if type(f) ~= "function" and not is_callable(f) then return bad_function(self, f) end
   return finish(self, C.chalk_now(), pcall(f, ...))
 end
 
@@ -209,6 +221,18 @@ function Series:value()
 end
 
 local Handle = ffi.typeof "chalk_series"
+
+-- A name that no series has gives a function, which says so of the series that it is called on. LuaJIT asks for it only
+-- when the table of verbs lacks the name, so verbs cost what they do without it.
+local unknown = {}
+function unknown.__index(_, name)
+  return function(self)
+    if ffi.istype(Handle, self) then return wrong_verb(self, tostring(name)) end
+    error(("chalk: %s is called on a series, with a colon: series:%s(...)"):format(tostring(name), tostring(name)), 2)
+  end
+end
+setmetatable(Series, unknown)
+
 local metatable = { __index = Series }
 function metatable.__tostring(self) return "chalk.series: " .. KINDS[self.kind] end
 pcall(ffi.metatype, Handle, metatable)
@@ -238,14 +262,19 @@ function M.copy(series, scratch, size)
   return true
 end
 
-local function only_call(_, f, ...) return f(...) end
+local function only_call(_, f, ...)
+  if type(f) == "function" or is_callable(f) then return f(...) end
+end
 
 local function start_nothing() return nothing end
+
+-- Verbs that nothing has are empty too.
+local Null = { __index = function() return nothing end }
 
 --- What stands in where nothing is to be recorded: every verb is an empty function, and time only calls its function.
 ---@param kind "count"|"gauge"|"histogram"
 function M.null(kind)
-  return {
+  return setmetatable({
     inc = nothing,
     dec = nothing,
     set = nothing,
@@ -253,7 +282,7 @@ function M.null(kind)
     time = only_call,
     start = start_nothing,
     value = function() return kind == "histogram" and sketch.new() or 0 end,
-  }
+  }, Null)
 end
 
 M.verbs = {

@@ -52,7 +52,7 @@ function M.definition(segment, metric)
   if not blob then return nil end
   local definition = decoded[blob]
   if not definition then
-    definition = schema.decode(blob)
+    definition = schema.decode(blob) or schema.plain(blob)
     decoded[blob] = definition
   end
   return definition

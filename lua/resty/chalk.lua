@@ -6,8 +6,10 @@
 --
 -- `init` runs in the master: the segment and the listening sockets are opened there, and workers inherit them.
 -- `init_worker` starts a flush thread, which stands by until it can have the flusher's role. `serve` hands on what the
--- thread that has it answers at a unix socket, so that nothing is rendered on a worker's event loop.
+-- thread that has it answers at a unix socket, so that nothing is rendered on a worker's event loop. Where `stream {}`
+-- calls init too, both share one configuration, see resty.chalk.agreement.
 
+local agreement = require "resty.chalk.agreement"
 local client = require "chalk.global"
 local core = require "chalk.core"
 local exporters = require "chalk.exporters"
@@ -20,11 +22,6 @@ local M = {}
 
 local TICK = 0.25 -- seconds; cells of dropped series are reusable when every worker has ticked
 local PAUSE = 0.005
-
-local YIELDING = {
-  rewrite = true, access = true, content = true, timer = true, ssl_cert = true, ssl_session_fetch = true,
-  server_rewrite = true, ssl_client_hello = true,
-}
 
 local state -- of this VM, once init has run: the socket's path, and what init was given
 
@@ -69,10 +66,40 @@ local function repeated(options)
   return state.metrics, state.tags
 end
 
+-- The options that hold, with those that another module of this nginx was given, and the address of its socket.
+local function agreed_options(options)
+  local rest = without(options, "definitions", "socket")
+  local common, address = agreement.enter(client, options)
+  if not common then return rest end
+  for _, name in ipairs(agreement.SHARED) do
+    rest[name] = common[name]
+  end
+  rest.socket = nil
+  return rest, common.socket, address
+end
+
 -- A path is the prefix's, as those of nginx's own directives are.
 local function source_of(definitions)
   if type(definitions) ~= "string" or definitions:sub(1, 1) == "/" then return definitions end
   return ngx.config.prefix() .. definitions
+end
+
+--- Lets a flush be waited for without holding up the worker, where that is possible: nginx refuses a sleep elsewhere.
+local function pause() return (pcall(ngx.sleep, PAUSE)) end
+
+-- In a worker where init_worker was not called: words in the log, once, and no flush that only seems to be one.
+
+local function complain()
+  local missing = not (state and state.started) and ngx.get_phase() ~= "init_worker" and agreement.missing(client)
+  if missing then ngx.log(ngx.ERR, "chalk: ", missing) end
+end
+
+local function flush_unstarted(timeout)
+  if ngx.get_phase() == "init" then return true end
+  local missing = agreement.missing(client)
+  if missing then return nil, missing end
+  client:attach()
+  return client:flush(timeout)
 end
 
 --- Loads the definitions and configures the exporters. In init_by_lua*. Raises what is wrong, so that nginx does not
@@ -83,18 +110,21 @@ end
 function M.init(options)
   check(options)
   if state then return repeated(options) end
-  local rest = without(options, "definitions", "socket")
-  local problem = client.problem_of(rest)
+  local problem = client.problem_of(without(options, "definitions", "socket"))
   if problem then fail(problem) end
+  local rest, path, address = agreed_options(options)
   client.options = rest -- how large the segment may get is settled when it is opened, which loading does
-  C.chalk_inherit(1)
   local ok, metrics, tags = pcall(client.load, client, source_of(options.definitions))
   if not ok then error(metrics, 0) end
-  local address = client.enabled and options.enabled ~= false and socket.open(client, options.socket)
-  if address then with_relay(rest, address) end
+  if client.enabled and options.enabled ~= false then
+    address = address or socket.open(client, path)
+    with_relay(rest, address)
+  end
   local message
   ok, message = client:prepare(rest)
   if not ok then fail(message) end
+  agreement.settle(client.config, address)
+  client.pause, client.on_forked, client.flush_unstarted = pause, complain, flush_unstarted
   state = { metrics = metrics, tags = tags, definitions = options.definitions, address = address }
   return metrics, tags
 end
@@ -116,11 +146,16 @@ local function tick(premature)
   C.chalk_writer_tick(client.writer)
 end
 
---- Lets a flush be waited for without holding up the worker, where the phase allows it.
-local function pause()
-  if not YIELDING[ngx.get_phase()] then return false end
-  ngx.sleep(PAUSE)
-  return true
+-- Starts the flush thread, or leaves that to the VM of the other module.
+local function start()
+  local agreed = agreement.read()
+  if agreed then client.config, state.address = agreed.config, agreed.address end
+  if not agreement.is_starter(agreed) then return client:attach() end
+  client:start()
+  agreement.start(agreed)
+  -- What an older configuration listened at and this one does not. Here, since only now nginx has taken it up.
+  local addresses, n = addresses_of(client.config)
+  C.chalk_listen_only(exporters.listener(client), addresses, n)
 end
 
 --- Starts this worker's part. In init_worker_by_lua*.
@@ -132,14 +167,18 @@ function M.init_worker()
   C.chalk_inherit(0)
   client:on_stale()
   C.chalk_rebind(client.watch) -- takes a slot of this worker's, so that its definitions are in use
-  client.pause = pause
-  client:start()
-  -- What an older configuration listened at and this one does not. Here, since only now nginx has taken it up.
-  local addresses, n = addresses_of(client.config)
-  C.chalk_listen_only(exporters.listener(client), addresses, n)
+  start()
   local ok, message = ngx.timer.every(TICK, tick)
   if not ok then fail("no timer: " .. tostring(message)) end
   instance.start()
+end
+
+local function unavailable(message)
+  ngx.log(ngx.ERR, "chalk: ", message)
+  ngx.status = ngx.HTTP_SERVICE_UNAVAILABLE
+  ngx.header["Content-Type"] = "text/plain; charset=utf-8"
+  ngx.say("chalk: ", message)
+  return ngx.exit(ngx.HTTP_OK)
 end
 
 --- Answers a scrape. In content_by_lua*.
@@ -149,6 +188,8 @@ function M.serve()
     ngx.header["Content-Type"] = "text/plain; charset=utf-8"
     return ngx.exit(ngx.HTTP_OK)
   end
+  local missing = agreement.missing(client)
+  if missing then return unavailable(missing) end
   return require("resty.chalk.relay").run(state.address)
 end
 

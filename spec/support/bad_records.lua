@@ -5,6 +5,8 @@ local M = {}
 
 local NAN = 0 / 0
 
+local function verb(i) return i < 300 and "inc" or "add" end
+
 -- name, what is done (on one line of its own), plain texts of the message
 local function cases_of(m, series, untagged, op)
   local count, open, latency = m.http.request_count, m.http.open, m.http.request_latency
@@ -66,6 +68,26 @@ local function cases_of(m, series, untagged, op)
     { "an operation without its tags", function() op.tagged:record(1) end, { "cache = ..." } },
     { "a timed operation without its tags", function() op.tagged:time(print) end, { "cache = ..." } },
     { "a started operation without its tags", function() local _ = op.tagged:start() end, { "cache = ..." } },
+    { "a verb that nothing has", function() series.histogram:observe(1) end,
+      { "http.request_latency: a histogram has no observe", "record, time, start" } },
+    { "a verb that nothing has of a count", function() series.count:add(1) end,
+      { "a count has no add; its verbs are inc" } },
+    { "one in a loop that is compiled", function() for i = 1, 300 do series.count[verb(i)](series.count) end end,
+      { "a count has no add" } },
+    { "such a verb without the tags", function() count:add(1) end,
+      { "http.request_count: a count has no add", "inc, record" } },
+    { "such a verb without tags", function() m.uptime:add(1) end,
+      { "uptime: a gauge has no add", "set, inc, dec, record" } },
+    { "such a verb called with a dot", function() series.count.add(1) end, { "with a colon: series:add(...)" } },
+    { "such a verb of an operation", function() op.plain:inc() end,
+      { "pair_duration_seconds: a histogram has no inc" } },
+    { "such a verb of an operation's series", function() op.tagged:with("x"):inc() end, { "record, time, start" } },
+    { "such a verb of an operation without its tags", function() op.tagged:add() end,
+      { "lookup_duration_seconds" } },
+    { "a number to time", function() series.histogram:time(1) end,
+      { "http.request_latency: time takes a function, not 1" } },
+    { "nothing to time", function() series.histogram:time() end, { "time takes a function, not nil" } },
+    { "a number to an operation's time", function() op.plain:time(1) end, { "time takes a function, not 1" } },
     { "in a loop that is compiled", function() for i = 1, 300 do series.count:inc(i < 300 and 1 or -1) end end,
       { "whole number" } },
     { "a gauge in such a loop", function() for i = 1, 300 do series.gauge:set(i < 300 and i or "x") end end,

@@ -14,6 +14,7 @@ local wait = require("support.wait")
 local M = {}
 
 local MODULES = { "ndk_http_module.so", "ngx_http_lua_module.so" }
+local STREAM_MODULES = { "ngx_stream_module.so", "ngx_stream_lua_module.so" } -- no package of Debian's has the second
 
 M.long = tonumber(os.getenv("NGINX_SECONDS")) -- how long runs under load take, where more is wanted
 
@@ -40,6 +41,7 @@ $modules
 error_log $prefix/error.log info;
 pid $prefix/nginx.pid;
 events { worker_connections 1024; }
+$stream
 http {
   access_log off;
   client_body_temp_path $prefix/body;
@@ -84,6 +86,17 @@ local function output_of(command)
   return text
 end
 
+-- The lines that load these of the modules in a folder that are there.
+local function load_lines(place, names)
+  local lines = {}
+  for _, name in ipairs(names) do
+    if place and uv.fs_stat(place .. "/" .. name) then
+      lines[#lines + 1] = ("load_module %s/%s;"):format(place, name)
+    end
+  end
+  return lines
+end
+
 local found
 
 -- The program, and the lines that load its Lua module.
@@ -96,11 +109,14 @@ local function find()
     return found
   end
   local flags = output_of(program .. " -V 2>&1")
-  local place, lines = flags:match("%-%-modules%-path=(%S+)"), {}
-  for i, name in ipairs(MODULES) do
-    if place and uv.fs_stat(place .. "/" .. name) then lines[i] = ("load_module %s/%s;"):format(place, name) end
-  end
+  local place = flags:match("%-%-modules%-path=(%S+)")
+  local lines, streams = load_lines(place, MODULES), load_lines(place, STREAM_MODULES)
   if #lines < #MODULES and not flags:find("lua") then found.missing = "nginx has no Lua module" end
+  local has_stream = #streams == #STREAM_MODULES or flags:find("stream%-lua") or flags:find("ngx_stream_lua")
+  if not has_stream then found.stream_missing = "nginx has no Lua module for stream {}" end
+  for _, line in ipairs(#streams == #STREAM_MODULES and streams or {}) do
+    lines[#lines + 1] = line
+  end
   found.program, found.modules, found.ssl = program, table.concat(lines, "\n"), flags:find("http_ssl_module") ~= nil
   return found
 end
@@ -112,6 +128,10 @@ function M.missing()
   if missing and os.getenv("CI") == "true" then error(missing, 0) end
   return missing
 end
+
+--- Why specs of `stream {}` cannot run.
+---@return string?
+function M.stream_missing() return find().stream_missing end
 
 --- A port that nobody listens at.
 ---@return integer
@@ -157,6 +177,7 @@ local function user_line(user) return ("user %s %s;\n"):format(user, output_of("
 ---@field init_worker string? Lua
 ---@field record string? directives of location /, default M.RECORD
 ---@field locations string? further locations; `server`, `http` and `main`: directives of those levels
+---@field stream string? a block before `http {}`; may name $path and $cpath
 ---@field user string? of the workers
 ---@field path string? where Lua finds modules; `cpath`
 ---@field socket string|false? Lua; false: chalk's default
@@ -187,6 +208,7 @@ function Server:configure(options)
   for name, value in pairs(values) do
     if type(value) == "string" then values[name] = value:gsub("%$prefix", self.prefix):gsub("%$port", self.port) end
   end
+  values.stream = fill(options.stream or "")
   write(self.prefix .. "/nginx.conf", fill(options.conf or TEMPLATE))
   write(self.prefix .. "/metrics.json", options.definitions or M.DEFINITIONS)
 end

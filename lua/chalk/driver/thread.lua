@@ -88,6 +88,12 @@ function M.start(client, config)
   return self
 end
 
+--- A driver without a thread, beside one of another VM of this process.
+---@param client chalk.Client
+---@param config table
+---@return chalk.ThreadDriver
+function M.attach(client, config) return setmetatable({ client = client, config = config, attached = true }, Driver) end
+
 -- Where the client has a way to pause that lets others go on, it is taken.
 local function wait(client, ticket, timeout)
   local pause, deadline = client.pause, C.chalk_now() + timeout
@@ -114,6 +120,7 @@ end
 --- A child has no thread: it starts one, to be there when the parent is gone.
 function Driver:forked()
   self.thread = nil
+  if self.attached then return end
   local ok, message = pcall(launch, self)
   if not ok then log.write("error", "no flush thread in a forked process: " .. tostring(message)) end
 end

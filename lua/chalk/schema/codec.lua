@@ -111,14 +111,17 @@ local function get_key(from, what)
   return definition.is_key(key) and key or bad(what)
 end
 
-local function get_choice(from, what, choices)
-  local text = get_string(from, what)
+local function choose(text, what, choices)
   for _, choice in ipairs(choices) do
     if text == choice then
       return text
     end
   end
   bad(what)
+end
+
+local function get_choice(from, what, choices)
+  return choose(get_string(from, what), what, choices)
 end
 
 local function get_flag(from, what)
@@ -210,21 +213,62 @@ local function check(def)
   check_tags(def.tags)
 end
 
+local function attempt(read, text)
+  local ok, result = pcall(read, text)
+  if ok then
+    return result
+  end
+  return nil, type(result) == "table" and result.message or "not a definition: " .. tostring(result)
+end
+
 --- Reads an encoding back.
 ---@param text string any bytes
 ---@return chalk.Definition? definition nil when these are not the encoding of one
 ---@return string? message
 function M.decode(text)
-  local ok, result = pcall(function()
+  return attempt(function()
     local def = get_definition({ text = text, at = 1 })
     check(def)
     -- Leading zeros, trailing bytes and the like end here.
     return M.encode(def) == text and def or bad("encoding")
-  end)
-  if ok then
-    return result
+  end, text)
+end
+
+local function plain_tag(key)
+  if not definition.is_name(key) or definition.is_reserved(key) then
+    bad("tag key")
   end
-  return nil, type(result) == "table" and result.message or "not a definition: " .. tostring(result)
+  return { name = key, key = key, kind = "string", optional = false }
+end
+
+local function get_plain(text)
+  local parts, namespace, tags = {}, {}, {}
+  for part in (text .. "\0"):gmatch("([^%z]*)%z") do
+    parts[#parts + 1] = part
+  end
+  for name in (parts[3] or ""):gmatch("[^.]+") do
+    namespace[#namespace + 1] = definition.is_name(name) and name or bad("name")
+  end
+  for i = 4, #parts do
+    tags[i - 3] = plain_tag(parts[i])
+  end
+  local def = { namespace = namespace, name = table.remove(namespace) or bad("name"), tags = tags, description = "" }
+  def.type = choose(parts[1]:match("^=(.*)$"), "type", definition.TYPES)
+  def.across = choose(parts[2], "across", definition.ACROSS)
+  if #namespace > definition.MAX_DEPTH or #tags > definition.MAX_TAGS then
+    bad("definition")
+  end
+  check(def)
+  return definition.complete(def)
+end
+
+--- Reads what the core writes for a host that gives a metric's names and no encoding: `=` type, across, name and the
+--- tags' keys, a NUL between them.
+---@param text string any bytes
+---@return chalk.Definition? definition nil when these are none
+---@return string? message
+function M.plain(text)
+  return attempt(get_plain, text)
 end
 
 local function shown(value)

@@ -1,0 +1,159 @@
+-- What the VMs of one nginx agree on. `http {}` and `stream {}` have a Lua VM each, and both may call init; they record
+-- into one segment, whose flush thread runs one list of exporters. So their options are added up: one that only one of
+-- them gives holds for both, and one that they give differently is an error of the second. The module that gives
+-- exporters, else the one whose init ran first, starts the flush thread.
+
+local core = require "chalk.core"
+local exporters = require "chalk.exporters"
+local serial = require "chalk.serial"
+
+local ffi, C = core.ffi, core.C
+
+local M = {}
+
+-- Options of the segment and of what flushes it. The others are a VM's own.
+local SHARED = {
+  "exporters", "flush_interval", "idle_timeout", "global_tags", "segment_path", "memory_limit", "max_series",
+  "max_buckets", "initial_error", "socket",
+}
+local BLOCKS = { http = "http {}", stream = "stream {}" }
+local FRESH = 2 -- seconds; a holder's loop turns ten times in one
+
+-- The cycle is nginx's word for one configuration. While init_by_lua* runs it is the one that is being made.
+pcall(ffi.cdef, "extern void *ngx_cycle;")
+
+local handle, guard -- of this VM, once it has joined
+
+local function fail(message) error("resty.chalk: " .. message, 0) end
+
+local function join(client)
+  if handle then return end
+  handle = C.chalk_agreement_join(client.name, ffi.cast("uintptr_t", ffi.C.ngx_cycle))
+  if handle == nil then fail "out of memory" end
+  guard = core.finalizer(function()
+    local joined = handle
+    handle, guard = nil, nil -- a finalizer that runs after this one may still flush
+    C.chalk_agreement_leave(joined)
+  end)
+end
+
+local function put(agreed)
+  if C.chalk_agreement_put(handle, serial.write(agreed)) ~= 0 then fail "out of memory" end
+end
+
+--- What was agreed on in this configuration: `given` (options), `from` (who gave each), `first` and `starter`
+--- (modules), `config` (the driver's), `address` (what serve asks) and, in a worker, `started`.
+---@return table?
+function M.read()
+  local text = guard and C.chalk_agreement_text(handle)
+  return text and text ~= nil and serial.read(ffi.string(text)) or nil
+end
+
+local function is_same(a, b)
+  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
+  for k, v in pairs(a) do
+    if not is_same(v, b[k]) then return false end
+  end
+  for k in pairs(b) do
+    if a[k] == nil then return false end
+  end
+  return true
+end
+
+-- The shared ones among these options, as plain values.
+local function shared_of(options)
+  local shared = {}
+  for _, name in ipairs(SHARED) do
+    shared[name] = options[name]
+  end
+  if shared.exporters and next(shared.exporters) == nil then shared.exporters = nil end
+  local ok, text = pcall(serial.write, shared)
+  if not ok then fail(text .. " (exporters live in a VM of their own)") end
+  return serial.read(text)
+end
+
+local function check(agreed, name, mine, subsystem)
+  local theirs, other = agreed.given[name], BLOCKS[agreed.from[name] or agreed.first]
+  if name == "segment_path" and theirs == nil then
+    fail(("segment_path has to be given in %s, whose init runs before that of %s"):format(other, BLOCKS[subsystem]))
+  end
+  if theirs ~= nil and not is_same(theirs, mine) then
+    fail(("init of %s was given other %s than init of %s: both have one configuration, so give %s in one of them")
+      :format(BLOCKS[subsystem], name, other, name))
+  end
+end
+
+-- Adds these options to what was agreed on.
+local function add(agreed, options, subsystem)
+  for name, mine in pairs(shared_of(options)) do
+    if agreed.first ~= subsystem then check(agreed, name, mine, subsystem) end
+    if name == "socket" and agreed.given.socket == nil then agreed.address = nil end
+    agreed.given[name], agreed.from[name] = mine, agreed.from[name] or subsystem
+  end
+  agreed.starter = agreed.from.exporters or agreed.first
+end
+
+local pending -- from enter to settle
+
+--- Adds the options of this VM's init to those of another; the shared ones that hold for both, and the address that
+--- serve asks where there is one yet. A VM that is disabled has a say in nothing, and one that a worker made is a
+--- request's, whose init is no other configuration.
+---@param client chalk.Client
+---@param options table
+---@return table? options
+---@return string? address
+function M.enter(client, options)
+  join(client)
+  if not client.enabled or options.enabled == false then return nil end
+  if C.chalk_is_worker() == 1 then return options end
+  local subsystem = ngx.config.subsystem
+  pending = M.read() or { first = subsystem, given = {}, from = {} }
+  add(pending, options, subsystem)
+  local common = {}
+  for name, value in pairs(pending.given) do
+    common[name] = value
+  end
+  common.exporters = common.exporters and exporters.revive(common.exporters)
+  return common, pending.address
+end
+
+--- Makes what init came to what all of them start with.
+---@param config table the driver's
+---@param address string?
+function M.settle(config, address)
+  if not pending then return end
+  pending.config, pending.address = config, address
+  put(pending)
+  pending = nil
+end
+
+--- Whether this VM is the one that starts the flush thread.
+function M.is_starter(agreed) return agreed == nil or agreed.starter == ngx.config.subsystem end
+
+--- Says that this process has started what flushes.
+function M.start(agreed)
+  if not agreed then return end
+  agreed.started = true
+  put(agreed)
+end
+
+--- The shared options by name.
+M.SHARED = SHARED
+
+local function is_flushed(client)
+  local info = ffi.new "chalk_info"
+  C.chalk_segment_info(client.segment, info)
+  return info.heartbeat > 0 and C.chalk_now() - info.heartbeat < FRESH
+end
+
+--- Why nobody can answer a scrape: nothing flushes, and this process did not start what would. Nil: somebody can.
+---@param client chalk.Client
+---@return string?
+function M.missing(client)
+  local agreed = M.read()
+  if not agreed or agreed.started or is_flushed(client) then return nil end
+  return ([[init_worker() was not called: %s needs init_worker_by_lua_block { require("resty.chalk").init_worker() }]])
+    :format(BLOCKS[agreed.starter])
+end
+
+return M
