@@ -19,7 +19,8 @@ local mode = arg[1]
 -- name, loop, target in ns, whether the empty loop is taken off
 local PATHS = {
   { "count inc(), kept series", "count", 1.5, true },
-  { "gauge set(), kept series", "gauge", 1.5, true },
+  { "gauge set(), kept series", "gauge", 3.5, true },
+  { "gauge set() of the same value, kept series", "gauge_same", 3.5, true },
   { "count metric{...}:inc(), 80 combinations", "call", 10 },
   { "count metric:with(a, b):inc(), 80 combinations", "with", 8 },
   { "histogram record(v), kept series, 11 bounds", "histogram", 12 },
@@ -84,6 +85,10 @@ for _, path in ipairs(paths) do
   if path.ns > MOST or path.ns > TIMES * path.target then failures[#failures + 1] = path.name end
   if path.garbage > 0 then failures[#failures + 1] = path.name .. ": garbage" end
 end
+
+local stores_each = processes.stores_each()
+row("gauge set() of the same value: each is stored", stores_each and 1 or 0, "", "1", stores_each)
+if not stores_each then failures[#failures + 1] = "gauge set() of the same value: not stored each time" end
 
 if mode ~= "--gate" then
   local worst = 0

@@ -69,13 +69,14 @@ typedef struct chalk_tap chalk_tap;
 /*
  * A handle on a series. To add n to a count without a call, do what the Lua accessors do, in this order: read `epoch`,
  * then the pointers; if *shared + *own equals the epoch read, `*cell += n` (a plain aligned double), else call
- * chalk_add. For a gauge with `direct` set: cell[0] = v, cell[1] = 1.
+ * chalk_add. Gauges and histograms are recorded by calls only: a compiler may leave out a store of the value that it
+ * stored there last, though another process has stored a different one since.
  */
 typedef struct chalk_series {
   double epoch;         /* *shared + *own when it was bound; NaN: always call */
   const double *shared; /* the segment's epoch: moves when series were dropped */
   const double *own;    /* this process's part: moves at a fork */
-  double *cell;         /* where to record; a count's cell, a gauge's value and its mark */
+  double *cell;         /* where to record; a count's cell, a gauge's value */
   chalk_writer *writer;
   void *histogram; /* its block, and what recording into it needs */
   const void *plan;

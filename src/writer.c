@@ -369,6 +369,19 @@ int chalk_rebind(chalk_series *s) {
 
 /* Recording */
 
+/*
+ * A gauge's record ends with its mark, which says that the value was recorded, and that it was since the last sweep. Both
+ * are stored each time, also where they stand there already: another process may store between any two records.
+ */
+static inline void gauge_mark(shared_u64 *cell) {
+  atomic_store_explicit(&cell[1], as_bits(GAUGE_TOUCHED), memory_order_release);
+}
+
+static inline void gauge_store(shared_u64 *cell, double v) {
+  store_double(&cell[0], v);
+  gauge_mark(cell);
+}
+
 static void add_atomic(shared_u64 *cell, double n) {
   uint64_t old = atomic_load(cell);
   while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n))) {
@@ -394,11 +407,11 @@ static int record_shared(chalk_series *s, double v, uint32_t verb) {
     if (s->kind == CHALK_HISTOGRAM) {
       e = histogram_add(s, v);
     } else if (verb == CHALK_EVENT_SET) {
-      store_double(&cell[0], v);
+      gauge_store(cell, v);
     } else {
       add_atomic(cell, v);
+      if (s->kind == CHALK_GAUGE) gauge_mark(cell);
     }
-    if (s->kind == CHALK_GAUGE) store_double(&cell[1], GAUGE_TOUCHED);
     if (e >= 0 && tap_wants(g, s->metric)) tap_put_shared(s, verb, v);
   }
   series_let_go(g, &key);
@@ -433,21 +446,25 @@ int chalk_add(chalk_series *s, double n) {
     store_double(cell, load_double(cell) + n);
   } else {
     add_atomic(cell, n);
-    store_double(&cell[1], GAUGE_TOUCHED);
+    gauge_mark(cell);
   }
   if (tap_is_on(s)) tap_put(s, verb, n);
   return e;
 }
 
-int chalk_set(chalk_series *s, double v) {
+static __attribute__((noinline)) int set_otherwise(chalk_series *s, double v) {
   if (s->kind != CHALK_GAUGE) return CHALK_EVERB;
   int e = CHALK_OK;
   if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_SET, &e)) return e;
-  shared_u64 *cell = (shared_u64 *)s->cell;
-  store_double(&cell[0], v);
-  store_double(&cell[1], GAUGE_TOUCHED);
+  gauge_store((shared_u64 *)s->cell, v);
   if (tap_is_on(s)) tap_put(s, CHALK_EVENT_SET, v);
   return e;
+}
+
+int chalk_set(chalk_series *s, double v) {
+  if (__builtin_expect(s->kind != CHALK_GAUGE || !writer_is_current(s), 0)) return set_otherwise(s, v);
+  gauge_store((shared_u64 *)s->cell, v);
+  return CHALK_OK;
 }
 
 static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v) {
