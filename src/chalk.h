@@ -194,7 +194,10 @@ int chalk_rebind(chalk_series *series);
 double chalk_value(chalk_series *series);
 chalk_sketch *chalk_series_sketch(chalk_series *series);
 
-/* Drops one series, or all of a metric; their handles bind anew, to successors, when next used. */
+/*
+ * Drops one series, or all of a metric; their handles bind anew, to successors, when next used. Returns how many were
+ * dropped, or CHALK_EGONE.
+ */
 int chalk_remove(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
 int chalk_clear(chalk_writer *writer, uint32_t metric);
 

@@ -283,10 +283,20 @@ static series_key key_of(const chalk_series *s) {
   return (series_key){s->metric, s->key_size, s->key, key_hash(s->metric, s->key, s->key_size)};
 }
 
-/* Whether the metric is still the one that the writer defined. */
+static bool is_defined(const chalk_writer *w, uint32_t number) { return w->uses[number / 64] >> (number % 64) & 1; }
+
+/*
+ * Whether the number still is the metric that the writer defined. A process that was forked may find others under the
+ * numbers it brought along, since its metrics were free to leave until it took a slot. From then on they stay.
+ */
 static bool has_metric(const chalk_writer *w, uint32_t number) {
-  return (w->uses[number / 64] >> (number % 64) & 1) &&
-         w->generations[number] == atomic_load(&w->segment->series[number].generation);
+  return is_defined(w, number) && w->generations[number] == atomic_load(&w->segment->series[number].generation);
+}
+
+/* The handle's metric has left. */
+static int gone(chalk_series *s) {
+  s->epoch = s->bound = NAN;
+  return CHALK_EGONE;
 }
 
 /* Without memory for the series' cell. A series without tags has no overflow series beside it: they would look alike. */
@@ -302,10 +312,6 @@ static int bind_key(chalk_series *s, double epoch) {
   chalk_segment *g = w->segment;
   series_key key = key_of(s);
   uint32_t id;
-  if (!has_metric(w, s->metric)) {
-    s->epoch = s->bound = NAN;
-    return CHALK_EGONE;
-  }
   int e = series_hold(g, &key, &id);
   if (e >= 0 && bind_cell(s, id) != CHALK_OK) e = fold(s, &key);
   series_let_go(g, &key);
@@ -345,6 +351,8 @@ int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, cons
   chalk_series *s = w->scratch;
   s->writer = w;
   s->metric = number;
+  s->key_size = 0;
+  if (!has_metric(w, number)) return gone(s); /* before the values are read: another metric may have more tags */
   uint32_t tags = w->segment->metrics[number].tags;
   s->key_size = key_encode(s->key, values, sizes, tags);
   w->exact = is_exact(s, values, sizes, tags);
@@ -364,7 +372,7 @@ int chalk_rebind(chalk_series *s) {
   if (w->pid == 0) return CHALK_ECLOSED;
   writer_take_slot(w);
   tap_ready(w);
-  return bind_key(s, see_epoch(w));
+  return has_metric(w, s->metric) ? bind_key(s, see_epoch(w)) : gone(s);
 }
 
 /* Recording */
@@ -397,6 +405,7 @@ static int record_shared(chalk_series *s, double v, uint32_t verb) {
   chalk_segment *g = w->segment;
   series_key key = key_of(s);
   uint32_t id;
+  if (!has_metric(w, s->metric)) return gone(s);
   int e = series_hold(g, &key, &id);
   if (e >= 0 && bind_cell(s, id) != CHALK_OK) {
     series_hold_overflow(g, &key);
@@ -497,8 +506,15 @@ double chalk_value(chalk_series *s) {
   return series_gauge(g, s->series, &value) ? value : 0;
 }
 
+/* Of a number that is to be dropped: whether another metric may have it by now. */
+static bool is_stale(chalk_writer *w, uint32_t number) {
+  writer_take_slot(w);
+  return is_defined(w, number) && !has_metric(w, number);
+}
+
 int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
   if (number >= METRICS || w->pid == 0) return 0;
+  if (is_stale(w, number)) return CHALK_EGONE;
   chalk_series *s = w->scratch;
   s->metric = number;
   s->key_size = key_encode(s->key, values, sizes, w->segment->metrics[number].tags);
@@ -507,5 +523,6 @@ int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, co
 }
 
 int chalk_clear(chalk_writer *w, uint32_t number) {
-  return w->pid == 0 ? 0 : (int)series_drop_metric(w->segment, number);
+  if (number >= METRICS || w->pid == 0) return 0;
+  return is_stale(w, number) ? CHALK_EGONE : (int)series_drop_metric(w->segment, number);
 }
