@@ -209,6 +209,7 @@ typedef struct chalk_bucket {
 chalk_sketch *chalk_sketch_new(double initial_error, uint32_t max_buckets);
 void chalk_sketch_free(chalk_sketch *sketch);
 int chalk_sketch_add(chalk_sketch *sketch, double v, uint64_t count);
+/* CHALK_EMEMORY also where one of them is NULL, since it found no memory. */
 int chalk_sketch_merge(chalk_sketch *into, const chalk_sketch *from);
 uint64_t chalk_sketch_count(const chalk_sketch *sketch);
 double chalk_sketch_sum(const chalk_sketch *sketch);
