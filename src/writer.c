@@ -43,7 +43,7 @@ static void forget_gauges(chalk_segment *g, uint32_t number) {
     if (!offset) continue;
     shared_u64 *block = segment_at(g, offset);
     store_double(&block[1], GAUGE_UNSET);
-    store_double(&block[0], 0);
+    store_double(&block[0], GAUGE_FRESH);
   }
 }
 
@@ -227,7 +227,7 @@ static uint64_t block_of(chalk_writer *w, uint32_t id, const metric *m) {
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
   bool last = id < METRICS;
-  block = m->kind == CHALK_HISTOGRAM ? histogram_new(g, m->les, last) : last ? heap_take_last(g, 16) : heap_take(g, 16);
+  block = m->kind == CHALK_HISTOGRAM ? histogram_new(g, m->les, last) : series_gauge_new(g, last);
   if (block) atomic_store_explicit(cell, block, memory_order_release);
   return block;
 }
@@ -386,7 +386,7 @@ static inline void gauge_mark(shared_u64 *cell) {
 }
 
 static inline void gauge_store(shared_u64 *cell, double v) {
-  store_double(&cell[0], v);
+  store_double(&cell[0], v + 0.0); /* never GAUGE_FRESH */
   gauge_mark(cell);
 }
 
