@@ -13,6 +13,7 @@ pcall(
   [[
   int fork(void);
   int waitpid(int pid, int *status, int options);
+  int kill(int pid, int signal);
   void _exit(int status);
   int pipe(int fds[2]);
   long read(int fd, void *buffer, size_t size);
@@ -21,6 +22,7 @@ pcall(
 ]]
 )
 
+local KILL, PATIENCE = 9, 5 -- seconds
 local value = ffi.new "double[1]"
 
 -- Runs f in a child; a function that waits for its result.
@@ -74,6 +76,36 @@ function M.together(name, n)
     rate = rate + 1e3 / children[i]()
   end
   return rate
+end
+
+-- Whether the gauge comes to have another value than this before long.
+local function moves(gauge, from)
+  local ends = core.C.chalk_now() + PATIENCE
+  while gauge:value() == from do
+    if core.C.chalk_now() > ends then return false end
+  end
+  return true
+end
+
+--- Whether a gauge that a child sets to the same value over and over is stored each time: whatever this process sets it
+--- to in between, it has the child's value again.
+---@return boolean
+function M.stores_each()
+  local loops, gauge = record.loops(record.client())
+  local pid = ffi.C.fork()
+  if pid == 0 then
+    while true do
+      loops.gauge_same(1e12)
+    end
+  end
+  local all = moves(gauge, 0)
+  for other = 10, 20 do
+    gauge:set(other)
+    all = all and moves(gauge, other)
+  end
+  ffi.C.kill(pid, KILL)
+  ffi.C.waitpid(pid, nil, 0)
+  return all
 end
 
 return M

@@ -20,7 +20,8 @@ local mode = arg[1]
 -- a record; `garbage`: bytes that it may make.
 local PATHS = {
   { "count inc(), kept series", "count", 1.5, above = "empty" },
-  { "gauge set(), kept series", "gauge", 1.5, above = "empty" },
+  { "gauge set(), kept series", "gauge", 3.5, above = "empty" },
+  { "gauge set() of the same value, kept series", "gauge_same", 3.5, above = "empty" },
   { "gauge inc(n), kept series", "gauge_inc", 15 },
   { "gauge dec(n), kept series", "gauge_dec", 15 },
   { "gauge by sum, set(), kept series", "summed", 3.5, above = "empty" },
@@ -94,6 +95,10 @@ for _, path in ipairs(paths) do
   if path.ns > path.most then failures[#failures + 1] = path.name end
   if path.excess > 0 then failures[#failures + 1] = path.name .. ": garbage" end
 end
+
+local stores_each = processes.stores_each()
+row("gauge set() of the same value: each is stored", stores_each and 1 or 0, "", "1", stores_each)
+if not stores_each then failures[#failures + 1] = "gauge set() of the same value: not stored each time" end
 
 if mode ~= "--gate" then
   local worst = 0

@@ -54,6 +54,24 @@ describe("a custom exporter", function()
     end)
   end
 
+  it("is given no sketch where there is no memory for one", function()
+    local sketch, read = require("chalk.sketch"), {}
+    local new = sketch.new
+    finally(function() sketch.new = new end)
+    start("manual", {
+      export = function(_, batch)
+        for m in batch:each() do
+          if m.name == "request_latency" then read = { m.sketch == nil, m.delta_sketch:count() } end
+        end
+        return true
+      end,
+    })
+    record(2)
+    function sketch.new() return nil end
+    assert.is_true(client:flush())
+    assert.same({ true, 1 }, read)
+  end)
+
   it("is given every field of every metric", function()
     local seen = {}
     start("manual", {

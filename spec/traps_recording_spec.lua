@@ -3,12 +3,14 @@
 
 package.path = "spec/?.lua;" .. package.path
 
+local ffi = require("ffi")
 local chalk = require("chalk")
 local children = require("support.children")
 local collect = require("support.collect")
 local clock = require("chalk.core").C.chalk_now
 local files = require("support.files")
 local fork = require("support.fork")
+local view = require("chalk.view")
 local wait = require("support.wait")
 
 local TAGGED = { tags = { { tag = "t" } } }
@@ -314,6 +316,41 @@ describe("a trap for records:", function()
     assert.equal(2 * loops * n, c:value())
     assert.equal(loops * n, h:value():count())
     assert.is_true(client:info().writers <= 6)
+  end)
+
+  it("a child removes series of a metric that has left and come back under another number", function()
+    client = chalk.new()
+    local C, accessor = require("chalk.core").C, require("chalk.accessor")
+    local count, flags = client:count("c", TAGGED), fork.shared(1)
+    count:with("x"):inc()
+    local pid = fork.child(function()
+      wait.till(function() return flags[0] == 1 end)
+      assert(count:remove({ t = "x" }))
+      assert(count:clear() == 1)
+    end)
+    local state = accessor.state_of(count)
+    local number, metrics = state.number, client:info().metrics
+    C.chalk_undefine(client.writer, number)
+    local generation = C.chalk_generation(client.segment, 1)
+    wait.till(function()
+      C.chalk_writer_tick(client.writer)
+      assert(C.chalk_hold(client.segment, generation) == 1)
+      local v = view.take(client.segment)
+      C.chalk_sweep(v.snapshot, clock(), ffi.new("double[3]"))
+      view.free(v)
+      C.chalk_release(client.segment)
+      return client:info().metrics < metrics
+    end)
+    local stranger = client:count("stranger", TAGGED)
+    assert.equal(number, accessor.state_of(stranger).number)
+    stranger:with("x"):inc(5)
+    client:define(state)
+    count:with("x"):inc()
+    count:with("y"):inc()
+    flags[0] = 1
+    assert.equal(0, fork.wait(pid))
+    local samples = collect.samples(client:text())
+    assert.same({ 5 }, { samples['stranger_total{t="x"}'], samples['c_total{t="x"}'], samples['c_total{t="y"}'] })
   end)
 
   it("children that become another program leave no slot, lock or descriptor behind", function()

@@ -82,13 +82,14 @@ typedef struct chalk_tap chalk_tap;
 /*
  * A handle on a series. To add n to a count without a call, do what the Lua accessors do, in this order: read `epoch`,
  * then the pointers; if *shared + *own equals the epoch read, `*cell += n` (a plain aligned double), else call
- * chalk_add. For a gauge with `direct` set: cell[0] = v, cell[1] = 1.
+ * chalk_add. Gauges and histograms are recorded by calls only: a compiler may leave out a store of the value that it
+ * stored there last, though another process has stored a different one since.
  */
 typedef struct chalk_series {
   double epoch;         /* *shared + *own when it was bound; NaN: always call */
   const double *shared; /* the segment's epoch: moves when series were dropped */
   const double *own;    /* this process's part: moves at a fork */
-  double *cell;         /* where to record; a count's cell, a gauge's value and its mark */
+  double *cell;         /* where to record; a count's cell, a gauge's value */
   chalk_writer *writer;
   void *histogram; /* its block, and what recording into it needs */
   const void *plan;
@@ -210,7 +211,10 @@ int chalk_rebind(chalk_series *series);
 double chalk_value(chalk_series *series);
 chalk_sketch *chalk_series_sketch(chalk_series *series);
 
-/* Drops one series, or all of a metric; their handles bind anew, to successors, when next used. */
+/*
+ * Drops one series, or all of a metric; their handles bind anew, to successors, when next used. Returns how many were
+ * dropped, or CHALK_EGONE.
+ */
 int chalk_remove(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
 int chalk_clear(chalk_writer *writer, uint32_t metric);
 
@@ -222,6 +226,7 @@ typedef struct chalk_bucket {
 chalk_sketch *chalk_sketch_new(double initial_error, uint32_t max_buckets);
 void chalk_sketch_free(chalk_sketch *sketch);
 int chalk_sketch_add(chalk_sketch *sketch, double v, uint64_t count);
+/* CHALK_EMEMORY also where one of them is NULL, since it found no memory. */
 int chalk_sketch_merge(chalk_sketch *into, const chalk_sketch *from);
 uint64_t chalk_sketch_count(const chalk_sketch *sketch);
 double chalk_sketch_sum(const chalk_sketch *sketch);

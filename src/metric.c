@@ -142,7 +142,7 @@ static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, ui
   overflow->metric = number;
   overflow->key = 0;
   overflow->key_size = 0;
-  store_double(&overflow->gauge, 0);
+  store_double(&overflow->gauge, GAUGE_FRESH);
   store_double(&overflow->mark, GAUGE_UNSET);
   atomic_fetch_add(&overflow->generation, 1);
   atomic_store(&overflow->state, SERIES_LIVE);

@@ -167,7 +167,7 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   const metric *m = metric_of(g, id);
   if (!m || (s->key_size > 0) != (s->key != 0)) return false;
   if (s->key && !recover_block(r, s->key, s->key_size)) return false;
-  if (m->kind == CHALK_GAUGE) atomic_store(&s->at_drop, 0);
+  if (m->kind == CHALK_GAUGE) atomic_store(&s->at_drop, atomic_load(&s->at_drop) == 1);
   uint64_t epoch = (uint64_t)segment_epoch(g), dropped = atomic_load(&s->drop_epoch);
   if (dropped != UINT64_MAX && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
   if (!isfinite(s->seen_time)) s->seen_time = 0;

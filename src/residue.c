@@ -96,6 +96,61 @@ static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t 
   chalk_sketch_free(all);
 }
 
+/* Gives a gauge that nobody has begun to set a value. Done again, it does the rest of what a death cut short. */
+static void gauge_adopt(shared_u64 *cell, double v) {
+  uint64_t fresh = as_bits(GAUGE_FRESH), unset = as_bits(GAUGE_UNSET), value = as_bits(v + 0.0);
+  if (atomic_compare_exchange_strong(&cell[0], &fresh, value) || fresh == value) {
+    atomic_compare_exchange_strong(&cell[1], &unset, as_bits(GAUGE_TOUCHED));
+  }
+}
+
+/* The value is in place before the mark goes by which it is owed. */
+static void pass_gauge(shared_u64 *from, shared_u64 *to) {
+  uint64_t touched = as_bits(GAUGE_TOUCHED);
+  if (atomic_load_explicit(&from[1], memory_order_acquire) != touched) return;
+  gauge_adopt(to, load_double(&from[0]));
+  atomic_compare_exchange_strong(&from[1], &touched, as_bits(GAUGE_SET));
+}
+
+/* The successor's block of a slot's `across` gauge, made if there is none; NULL without memory. */
+static shared_u64 *gauge_block(chalk_segment *g, uint32_t w, uint32_t to) {
+  uint64_t row = g->head->cells + (uint64_t)w * g->head->capacity * 8;
+  if (segment_chunk_make(g, g->slots[w].chunks, row, 8, to, to < METRICS) != CHALK_OK) return NULL;
+  shared_u64 *cell = segment_cell(g, w, to);
+  if (!atomic_load(cell)) atomic_store_explicit(cell, series_gauge_new(g, to < METRICS), memory_order_release);
+  return atomic_load(cell) ? segment_at(g, atomic_load(cell)) : NULL;
+}
+
+static void pass_across(chalk_segment *g, uint32_t from, uint32_t to) {
+  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) {
+    if (!segment_chunk_real(g, g->slots[w].chunks, from)) continue;
+    uint64_t block = atomic_load(segment_cell(g, w, from));
+    shared_u64 *mark = block ? (shared_u64 *)segment_at(g, block) + 1 : NULL;
+    if (!mark || as_double(atomic_load(mark)) != GAUGE_TOUCHED) continue;
+    shared_u64 *own = gauge_block(g, w, to);
+    if (own) pass_gauge(mark - 1, own);
+  }
+}
+
+/*
+ * A gauge that was dropped as idle, then set by writers that had compared the epoch before, while it had a successor.
+ * Whoever has begun to set the successor began later, so that value stays. The registry lock keeps away those who take
+ * a slot: they reset its gauges, so that a value of the owner before them is not owed any more.
+ */
+static void pass_gauges(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  if (!atomic_load(&s->at_drop) || !series_gauge_touched(g, id)) return;
+  series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
+  uint32_t to;
+  segment_lock_take(&g->head->registry);
+  int e = series_hold(g, &key, &to);
+  bool last = segment_metric_of(g, id)->across == CHALK_LAST;
+  if (e >= 0 && last) pass_gauge(&s->gauge, &g->series[to].gauge);
+  if (e >= 0 && !last) pass_across(g, id, to);
+  series_let_go(g, &key);
+  segment_lock_give(&g->head->registry);
+}
+
 /* By either of a histogram's counts: where a record was under way at the drop, only one of them had it. */
 static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
   uint64_t known = stored_known(g, id, kind);
@@ -110,7 +165,11 @@ static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
 void residue_pass_on(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
-  if (m->kind == CHALK_GAUGE || atomic_load(&m->state) == METRIC_FREE) return;
+  if (atomic_load(&m->state) == METRIC_FREE) return;
+  if (m->kind == CHALK_GAUGE) {
+    pass_gauges(g, id);
+    return;
+  }
   /* A holder before this one may have died at passing it on. */
   series_repair(g, s->hash);
   series_repair(g, key_overflow_hash(s->metric));

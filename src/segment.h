@@ -105,6 +105,12 @@ enum { SERIES_FREE, SERIES_RESERVED, SERIES_LIVE, SERIES_DROPPED };
 enum { GAUGE_UNSET = 0, GAUGE_TOUCHED = 1, GAUGE_SET = 2 }; /* a gauge's mark, as a double */
 
 /*
+ * A gauge's value before anybody has stored one. chalk_set turns -0.0 into 0.0, and adding to -0.0 gives what adding to
+ * 0.0 does. So a compare-and-swap that finds -0.0 has found a gauge that nobody has begun to set.
+ */
+#define GAUGE_FRESH (-0.0)
+
+/*
  * A series. Created and dropped under its stripe's lock; `state` is published last. `key` and `metric` stay readable
  * while it is quarantined, and `generation` moves before they are reused: a reader copies, then looks again.
  */
@@ -123,7 +129,8 @@ typedef struct series {
   shared_u64 mark;
   uint64_t seen_total; /* the holder's: total when last swept */
   double seen_time;
-  shared_u64 at_drop; /* what it stood at when dropped: a count's total; a histogram's: a stored sketch */
+  shared_u64 at_drop; /* what it stood at when dropped: a count's total; a histogram's: a stored sketch; a gauge's: 1
+                         if it was idle, so that a late value counts */
 } series;
 
 /*

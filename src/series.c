@@ -221,6 +221,16 @@ static bool is_overflow(const metric *m, const series_key *key) {
   return memcmp(key->bytes, overflow, key_overflow(overflow, m->tags)) == 0;
 }
 
+/* Publishes it as live, in its chain. */
+static void link_series(chalk_segment *g, stripe *t, uint32_t id) {
+  series *s = &g->series[id];
+  uint32_t *head = head_of(g, t, s->hash);
+  s->next = *head;
+  atomic_store_explicit(&s->state, SERIES_LIVE, memory_order_release);
+  *head = id;
+  t->used++;
+}
+
 static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *id) {
   metric *m = &g->metrics[key->metric];
   if (!count_live(g, m)) return fold(g, m, id, key->metric);
@@ -243,14 +253,10 @@ static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *
   s->seen_total = 0;
   s->seen_time = 0;
   atomic_store(&s->at_drop, 0);
-  store_double(&s->gauge, 0);
+  store_double(&s->gauge, GAUGE_FRESH);
   store_double(&s->mark, GAUGE_UNSET);
   atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
-  uint32_t *head = head_of(g, t, key->hash);
-  s->next = *head;
-  atomic_store_explicit(&s->state, SERIES_LIVE, memory_order_release);
-  *head = new;
-  t->used++;
+  link_series(g, t, new);
   *id = new;
   stripe_grow(g, series_stripe(key->hash));
   return CHALK_OK;
@@ -342,20 +348,34 @@ bool series_gauge(const chalk_segment *g, uint32_t id, double *value) {
   return any;
 }
 
+static bool is_marked(shared_u64 *mark) {
+  return as_double(atomic_load_explicit(mark, memory_order_acquire)) == GAUGE_TOUCHED;
+}
+
 static bool take_mark(shared_u64 *mark) {
   uint64_t touched = as_bits(GAUGE_TOUCHED);
   return atomic_compare_exchange_strong(mark, &touched, as_bits(GAUGE_SET));
 }
 
-bool series_gauge_touched(chalk_segment *g, uint32_t id) {
-  series *s = &g->series[id];
-  bool touched = take_mark(&s->mark);
-  if (segment_metric_of(g, id)->across == CHALK_LAST) return touched;
+/* Asks it of each of a gauge's marks. */
+static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u64 *mark)) {
+  if (segment_metric_of(g, id)->across == CHALK_LAST) return ask(&g->series[id].mark);
+  bool any = false;
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t offset = cell_bits(g, w, id);
-    if (offset && take_mark((shared_u64 *)segment_at(g, offset) + 1)) touched = true;
+    if (offset && ask((shared_u64 *)segment_at(g, offset) + 1)) any = true;
   }
-  return touched;
+  return any;
+}
+
+bool series_gauge_touched(const chalk_segment *g, uint32_t id) { return ask_marks(g, id, is_marked); }
+bool series_gauge_take(chalk_segment *g, uint32_t id) { return ask_marks(g, id, take_mark); }
+
+uint64_t series_gauge_new(chalk_segment *g, bool last) {
+  enum { SIZE = 2 * sizeof(double) };
+  uint64_t block = last ? heap_take_last(g, SIZE) : heap_take(g, SIZE);
+  if (block) store_double(segment_at(g, block), GAUGE_FRESH);
+  return block;
 }
 
 /* Dropping */
@@ -367,8 +387,9 @@ static void unlink_series(chalk_segment *g, stripe *t, uint32_t id) {
 }
 
 /* Stores what the series stands at. From before that on it is seen as dropped: see series_is_settled. */
-static bool settle(chalk_segment *g, uint32_t id, uint32_t kind) {
+static bool settle(chalk_segment *g, uint32_t id, uint32_t kind, bool idle) {
   series *s = &g->series[id];
+  if (kind == CHALK_GAUGE) atomic_store(&s->at_drop, idle);
   if (kind == CHALK_COUNT) atomic_store(&s->at_drop, (uint64_t)series_total(g, id));
   if (kind != CHALK_HISTOGRAM) return true;
   uint64_t stored = stored_take(g, id);
@@ -377,40 +398,47 @@ static bool settle(chalk_segment *g, uint32_t id, uint32_t kind) {
   return true;
 }
 
-/* Under the stripe's lock. The epoch is the caller's to move, then to store. */
-static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, bool idle) {
+/*
+ * Under the stripe's lock, which was taken before the epoch was moved to `epoch`. So whoever compares with that one waits
+ * for the lock, and what others can still store is theirs who compared before.
+ */
+static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, uint64_t epoch, bool idle) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
-  if (idle && m->kind != CHALK_GAUGE && (uint64_t)series_total(g, id) != s->seen_total) return false;
   atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
   atomic_store(&s->state, SERIES_DROPPED);
-  if (!settle(g, id, m->kind)) {
+  if (!settle(g, id, m->kind, idle)) {
     atomic_store(&s->state, SERIES_LIVE);
     return false;
   }
   unlink_series(g, t, id);
   count_gone(g, m);
   atomic_fetch_add(&g->head->quarantined, 1);
+  atomic_store(&s->drop_epoch, epoch);
   return true;
 }
 
-/* Drops those of a metric, since a number may have gone to another one meanwhile; NONE: those that are idle. */
+/* Whether nobody has recorded into it since the holder found it idle. */
+static bool is_idle_still(const chalk_segment *g, uint32_t id) {
+  if (segment_metric_of(g, id)->kind == CHALK_GAUGE) return !series_gauge_touched(g, id);
+  return (uint64_t)series_total(g, id) == g->series[id].seen_total;
+}
+
+/* Whether one of those to be dropped is, in this stripe: a number may have gone to another series meanwhile. */
+static bool is_meant(const chalk_segment *g, uint32_t number, uint32_t id, uint32_t metric) {
+  const series *s = &g->series[id];
+  if (state_of(s) != SERIES_LIVE || series_stripe(s->hash) != number) return false;
+  return metric == NONE ? is_idle_still(g, id) : s->metric == metric;
+}
+
+/* Drops those of a metric; NONE: those that are idle. These are looked at again once the epoch has moved. */
 static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t *ids, uint32_t n, uint32_t metric) {
-  uint32_t dropped = 0;
-  bool idle = metric == NONE;
+  uint32_t dropped = 0, first = 0;
   stripe *t = stripe_lock(g, number);
-  for (uint32_t i = 0; i < n; i++) {
-    series *s = &g->series[ids[i]];
-    bool meant = state_of(s) == SERIES_LIVE && series_stripe(s->hash) == number && (idle || s->metric == metric);
-    if (meant) dropped += drop_one(g, t, ids[i], idle);
-  }
-  if (dropped) {
-    uint64_t epoch = (uint64_t)segment_epoch_move(g);
-    for (uint32_t i = 0; i < n; i++) {
-      series *s = &g->series[ids[i]];
-      bool mine = state_of(s) == SERIES_DROPPED && series_stripe(s->hash) == number && !series_is_settled(s);
-      if (mine) atomic_store(&s->drop_epoch, epoch);
-    }
+  while (first < n && !is_meant(g, number, ids[first], metric)) first++;
+  uint64_t epoch = first < n ? (uint64_t)segment_epoch_move(g) : 0;
+  for (uint32_t i = first; i < n; i++) {
+    if (is_meant(g, number, ids[i], metric)) dropped += drop_one(g, t, ids[i], epoch, metric == NONE);
   }
   stripe_unlock(t);
   return dropped;
@@ -432,8 +460,7 @@ bool series_drop_key(chalk_segment *g, const series_key *key) {
   uint32_t number = series_stripe(key->hash);
   stripe *t = stripe_lock(g, number);
   uint32_t id = stripe_search(g, t, key);
-  bool dropped = id != NONE && drop_one(g, t, id, false);
-  if (dropped) atomic_store(&g->series[id].drop_epoch, (uint64_t)segment_epoch_move(g));
+  bool dropped = id != NONE && drop_one(g, t, id, (uint64_t)segment_epoch_move(g), false);
   stripe_unlock(t);
   return dropped;
 }
@@ -506,11 +533,40 @@ static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
   segment_lock_give(&g->head->registry);
 }
 
+static void count_reclaimed(chalk_segment *g) {
+  /* Who died at dropping it may not have counted it. */
+  uint32_t n = atomic_load(&g->head->quarantined);
+  while (n > 0 && !atomic_compare_exchange_weak(&g->head->quarantined, &n, n - 1)) {
+  }
+}
+
+/*
+ * Undoes the drop of a gauge that was idle, and then was set by a writer that had compared the epoch before: as if it
+ * had not been dropped. Not where the key has a successor, or a limit was reached: then the value is a residue.
+ */
+static bool revive(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  metric *m = segment_metric_of(g, id);
+  if (m->kind != CHALK_GAUGE || !atomic_load(&s->at_drop) || !series_gauge_touched(g, id)) return false;
+  series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
+  stripe *t = stripe_lock(g, series_stripe(s->hash));
+  bool revived = state_of(s) == SERIES_DROPPED && stripe_search(g, t, &key) == NONE && count_live(g, m);
+  if (revived) {
+    atomic_store(&s->drop_epoch, SERIES_UNSETTLED); /* who dies here has undone the drop */
+    s->pass = 0;
+    link_series(g, t, id);
+    count_reclaimed(g);
+  }
+  stripe_unlock(t);
+  return revived;
+}
+
 bool series_reclaim(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   uint64_t epoch = atomic_load(&s->drop_epoch);
-  if (state_of(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED || !all_have_seen(g, id, epoch)) return false;
-  if (!tap_has_read(g, s)) return false;
+  if (state_of(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED) return false;
+  bool seen = all_have_seen(g, id, epoch); /* first: then whatever was stored late is there to be found */
+  if (revive(g, id) || !seen || !tap_has_read(g, s)) return false;
   metric *m = segment_metric_of(g, id);
   residue_pass_on(g, id);
   atomic_fetch_add_explicit(&s->generation, 1, memory_order_seq_cst);
@@ -521,9 +577,6 @@ bool series_reclaim(chalk_segment *g, uint32_t id) {
   s->key = 0;
   heap_give(g, key, s->key_size);
   ids_give(g, id);
-  /* Who died at dropping it may not have counted it. */
-  uint32_t n = atomic_load(&g->head->quarantined);
-  while (n > 0 && !atomic_compare_exchange_weak(&g->head->quarantined, &n, n - 1)) {
-  }
+  count_reclaimed(g);
   return true;
 }

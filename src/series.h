@@ -7,7 +7,8 @@
  * stripe's chains from the series themselves, which are the truth. A dropped series is in quarantine: it cannot be
  * found, but its number and cells are not used again before every live writer that had bound it has acted on the
  * drop's epoch, and every cursor has sent what it stood at. What was recorded in between, its residue, then goes to
- * its successor, the series that now has the same key.
+ * its successor, the series that now has the same key. A gauge that was dropped as idle and set in between becomes LIVE
+ * again instead, unless it has a successor.
  */
 #ifndef SERIES_H
 #define SERIES_H
@@ -50,7 +51,7 @@ static inline bool series_is_settled(const series *s) {
 /* Whether the number still is this series, alive. */
 bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation);
 
-/* Drops those among these that still stand at seen_total, moving the epoch once a stripe. Only the holder. */
+/* Drops those among these that nobody has recorded into since, moving the epoch once a stripe. Only the holder. */
 uint32_t series_drop_idle(chalk_segment *g, const uint32_t *ids, uint32_t n);
 /* Drops the series of this key, if there is one. */
 bool series_drop_key(chalk_segment *g, const series_key *key);
@@ -70,8 +71,12 @@ bool series_reclaim(chalk_segment *g, uint32_t id);
 int64_t series_total(const chalk_segment *g, uint32_t id);
 /* A gauge as `across` combines it; false when it was never set. */
 bool series_gauge(const chalk_segment *g, uint32_t id, double *value);
-/* Whether it was set since the last call. Only the holder. */
-bool series_gauge_touched(chalk_segment *g, uint32_t id);
+/* Whether any writer has recorded into it since the marks were last taken. */
+bool series_gauge_touched(const chalk_segment *g, uint32_t id);
+/* The same, and takes the marks. Only the holder. */
+bool series_gauge_take(chalk_segment *g, uint32_t id);
+/* A block for a writer's `across` gauge, that nobody has set; 0 without memory. */
+uint64_t series_gauge_new(chalk_segment *g, bool last);
 /* Whether any writer has bound it. */
 bool series_bound(const chalk_segment *g, uint32_t id);
 

@@ -273,6 +273,7 @@ static int side_merge(chalk_sketch *into, sketch_side *side, const sketch_side *
 }
 
 int chalk_sketch_merge(chalk_sketch *into, const chalk_sketch *from) {
+  if (!into || !from) return CHALK_EMEMORY;
   sketch_coarsen(into, from->scale);
   if (side_merge(into, &into->positive, &from->positive, from->scale) != CHALK_OK ||
       side_merge(into, &into->negative, &from->negative, from->scale) != CHALK_OK) {

@@ -43,7 +43,7 @@ static void forget_gauges(chalk_segment *g, uint32_t number) {
     if (!offset) continue;
     shared_u64 *block = segment_at(g, offset);
     store_double(&block[1], GAUGE_UNSET);
-    store_double(&block[0], 0);
+    store_double(&block[0], GAUGE_FRESH);
   }
 }
 
@@ -245,7 +245,7 @@ static uint64_t block_of(chalk_writer *w, uint32_t id, const metric *m) {
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
   bool last = id < METRICS;
-  block = m->kind == CHALK_HISTOGRAM ? histogram_new(g, m->les, last) : last ? heap_take_last(g, 16) : heap_take(g, 16);
+  block = m->kind == CHALK_HISTOGRAM ? histogram_new(g, m->les, last) : series_gauge_new(g, last);
   if (block) atomic_store_explicit(cell, block, memory_order_release);
   return block;
 }
@@ -301,10 +301,20 @@ static series_key key_of(const chalk_series *s) {
   return (series_key){s->metric, s->key_size, s->key, key_hash(s->metric, s->key, s->key_size)};
 }
 
-/* Whether the metric is still the one that the writer defined. */
+static bool is_defined(const chalk_writer *w, uint32_t number) { return w->uses[number / 64] >> (number % 64) & 1; }
+
+/*
+ * Whether the number still is the metric that the writer defined. A process that was forked may find others under the
+ * numbers it brought along, since its metrics were free to leave until it took a slot. From then on they stay.
+ */
 static bool has_metric(const chalk_writer *w, uint32_t number) {
-  return (w->uses[number / 64] >> (number % 64) & 1) &&
-         w->generations[number] == atomic_load(&w->segment->series[number].generation);
+  return is_defined(w, number) && w->generations[number] == atomic_load(&w->segment->series[number].generation);
+}
+
+/* The handle's metric has left. */
+static int gone(chalk_series *s) {
+  s->epoch = s->bound = NAN;
+  return CHALK_EGONE;
 }
 
 /* Without memory for the series' cell. A series without tags has no overflow series beside it: they would look alike. */
@@ -320,10 +330,6 @@ static int bind_key(chalk_series *s, double epoch) {
   chalk_segment *g = w->segment;
   series_key key = key_of(s);
   uint32_t id;
-  if (!has_metric(w, s->metric)) {
-    s->epoch = s->bound = NAN;
-    return CHALK_EGONE;
-  }
   int e = series_hold(g, &key, &id);
   if (e >= 0 && bind_cell(s, id) != CHALK_OK) e = fold(s, &key);
   series_let_go(g, &key);
@@ -363,6 +369,8 @@ int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, cons
   chalk_series *s = w->scratch;
   s->writer = w;
   s->metric = number;
+  s->key_size = 0;
+  if (!has_metric(w, number)) return gone(s); /* before the values are read: another metric may have more tags */
   uint32_t tags = w->segment->metrics[number].tags;
   s->key_size = key_encode(s->key, values, sizes, tags);
   w->exact = is_exact(s, values, sizes, tags);
@@ -382,10 +390,23 @@ int chalk_rebind(chalk_series *s) {
   if (w->pid == 0) return CHALK_ECLOSED;
   writer_take_slot(w);
   tap_ready(w);
-  return bind_key(s, see_epoch(w));
+  return has_metric(w, s->metric) ? bind_key(s, see_epoch(w)) : gone(s);
 }
 
 /* Recording */
+
+/*
+ * A gauge's record ends with its mark, which says that the value was recorded, and that it was since the last sweep. Both
+ * are stored each time, also where they stand there already: another process may store between any two records.
+ */
+static inline void gauge_mark(shared_u64 *cell) {
+  atomic_store_explicit(&cell[1], as_bits(GAUGE_TOUCHED), memory_order_release);
+}
+
+static inline void gauge_store(shared_u64 *cell, double v) {
+  store_double(&cell[0], v + 0.0); /* never GAUGE_FRESH */
+  gauge_mark(cell);
+}
 
 static void add_atomic(shared_u64 *cell, double n) {
   uint64_t old = atomic_load(cell);
@@ -402,6 +423,7 @@ static int record_shared(chalk_series *s, double v, uint32_t verb) {
   chalk_segment *g = w->segment;
   series_key key = key_of(s);
   uint32_t id;
+  if (!has_metric(w, s->metric)) return gone(s);
   int e = series_hold(g, &key, &id);
   if (e >= 0 && bind_cell(s, id) != CHALK_OK) {
     series_hold_overflow(g, &key);
@@ -412,11 +434,11 @@ static int record_shared(chalk_series *s, double v, uint32_t verb) {
     if (s->kind == CHALK_HISTOGRAM) {
       e = histogram_add(s, v);
     } else if (verb == CHALK_EVENT_SET) {
-      store_double(&cell[0], v);
+      gauge_store(cell, v);
     } else {
       add_atomic(cell, v);
+      if (s->kind == CHALK_GAUGE) gauge_mark(cell);
     }
-    if (s->kind == CHALK_GAUGE) store_double(&cell[1], GAUGE_TOUCHED);
     if (e >= 0 && tap_wants(g, s->metric)) tap_put_shared(s, verb, v);
   }
   series_let_go(g, &key);
@@ -451,21 +473,25 @@ int chalk_add(chalk_series *s, double n) {
     store_double(cell, load_double(cell) + n);
   } else {
     add_atomic(cell, n);
-    store_double(&cell[1], GAUGE_TOUCHED);
+    gauge_mark(cell);
   }
   if (tap_is_on(s)) tap_put(s, verb, n);
   return e;
 }
 
-int chalk_set(chalk_series *s, double v) {
+static __attribute__((noinline)) int set_otherwise(chalk_series *s, double v) {
   if (s->kind != CHALK_GAUGE) return CHALK_EVERB;
   int e = CHALK_OK;
   if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_SET, &e)) return e;
-  shared_u64 *cell = (shared_u64 *)s->cell;
-  store_double(&cell[0], v);
-  store_double(&cell[1], GAUGE_TOUCHED);
+  gauge_store((shared_u64 *)s->cell, v);
   if (tap_is_on(s)) tap_put(s, CHALK_EVENT_SET, v);
   return e;
+}
+
+int chalk_set(chalk_series *s, double v) {
+  if (__builtin_expect(s->kind != CHALK_GAUGE || !writer_is_current(s), 0)) return set_otherwise(s, v);
+  gauge_store((shared_u64 *)s->cell, v);
+  return CHALK_OK;
 }
 
 static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v) {
@@ -498,8 +524,15 @@ double chalk_value(chalk_series *s) {
   return series_gauge(g, s->series, &value) ? value : 0;
 }
 
+/* Of a number that is to be dropped: whether another metric may have it by now. */
+static bool is_stale(chalk_writer *w, uint32_t number) {
+  writer_take_slot(w);
+  return is_defined(w, number) && !has_metric(w, number);
+}
+
 int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
   if (number >= METRICS || w->pid == 0) return 0;
+  if (is_stale(w, number)) return CHALK_EGONE;
   chalk_series *s = w->scratch;
   s->metric = number;
   s->key_size = key_encode(s->key, values, sizes, w->segment->metrics[number].tags);
@@ -508,5 +541,6 @@ int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, co
 }
 
 int chalk_clear(chalk_writer *w, uint32_t number) {
-  return w->pid == 0 ? 0 : (int)series_drop_metric(w->segment, number);
+  if (number >= METRICS || w->pid == 0) return 0;
+  return is_stale(w, number) ? CHALK_EGONE : (int)series_drop_metric(w->segment, number);
 }

@@ -251,6 +251,17 @@ static void test_differences_add_up(void **state) {
   chalk_sketch_free(now), chalk_sketch_free(before), chalk_sketch_free(sent);
 }
 
+/* As where there was no memory for one of them. */
+static void test_merging_with_none(void **state) {
+  (void)state;
+  chalk_sketch *k = chalk_sketch_new(0.001, 512);
+  assert_int_equal(chalk_sketch_add(k, 5, 1), CHALK_OK);
+  assert_int_equal(chalk_sketch_merge(NULL, k), CHALK_EMEMORY);
+  assert_int_equal(chalk_sketch_merge(k, NULL), CHALK_EMEMORY);
+  assert_int_equal(chalk_sketch_count(k), 1);
+  chalk_sketch_free(k);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_quantiles_within_error),
@@ -263,6 +274,7 @@ int main(void) {
       cmocka_unit_test(test_every_magnitude),
       cmocka_unit_test(test_empty),
       cmocka_unit_test(test_differences_add_up),
+      cmocka_unit_test(test_merging_with_none),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
 
 #include "common.h"
 
+#include <sys/mman.h>
+
 #include "writer.h"
 
 static void add_many(chalk_series *s, int n) {
@@ -196,6 +198,96 @@ static void test_a_stopped_process_keeps_its_slot(void **state) {
   chalk_segment_close(g);
 }
 
+enum { OLD_NUMBERS = 2 };
+
+/* Two metrics of a writer, with a tag each. */
+static void define_old(chalk_writer *w, int *numbers) {
+  numbers[0] = define(w, "old", CHALK_COUNT, 1, 0);
+  numbers[1] = define(w, "older", CHALK_COUNT, 1, 0);
+}
+
+/* In their place: one that looks alike, with a series of the same tag, and one with as many tags as there can be. */
+static void define_strangers(chalk_writer *w, const int *numbers) {
+  int alike = define(w, "stranger", CHALK_COUNT, 1, 0);
+  assert_int_equal(alike, numbers[0]);
+  chalk_series *s = bind(w, alike, "x");
+  assert_int_equal(chalk_add(s, 7), CHALK_OK);
+  free(s);
+  assert_int_equal(define(w, "broad", CHALK_COUNT, CHALK_TAGS, 0), numbers[1]);
+}
+
+/* Room for one pointer or size, right before memory that cannot be read. */
+static void *last_word(void) {
+  char *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHILD_CHECK(pages != MAP_FAILED && mprotect(pages + 4096, 4096, PROT_NONE) == 0);
+  return pages + 4096 - 8;
+}
+
+/* What a child does with numbers that have gone to others since it was forked. */
+static void use_old(chalk_writer *w, const int *numbers, chalk_series *s, bool shared) {
+  const char **value = last_word();
+  size_t *size = last_word();
+  *value = "x", *size = 1;
+  CHILD_CHECK(chalk_add(s, 1) == CHALK_EGONE);
+  CHILD_CHECK(chalk_rebind(s) == CHALK_EGONE);
+  for (int i = 0; i < OLD_NUMBERS; i++) {
+    CHILD_CHECK(chalk_bind(w, (uint32_t)numbers[i], value, size) == CHALK_EGONE);
+    CHILD_CHECK(chalk_remove(w, (uint32_t)numbers[i], value, size) == CHALK_EGONE);
+    CHILD_CHECK(chalk_clear(w, (uint32_t)numbers[i]) == CHALK_EGONE);
+  }
+  CHILD_CHECK((chalk_writer_slot(w) == 0) == shared);
+  /* Defined again they are as ever. */
+  int new = define(w, "old", CHALK_COUNT, 1, 0);
+  CHILD_CHECK(new >= 0 && chalk_bind(w, (uint32_t) new, value, size) == CHALK_OK);
+  CHILD_CHECK(chalk_add(chalk_scratch(w), 1) >= CHALK_OK);
+  CHILD_CHECK(chalk_remove(w, (uint32_t) new, value, size) == 1);
+  _exit(0);
+}
+
+/*
+ * A child sleeps while its parent's metrics leave and others get their numbers. Then it neither records into those nor
+ * drops their series, nor takes what lies behind its tag values for more of them. `shared`: it finds no slot of its own.
+ */
+static void check_old_numbers(bool shared) {
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g), *others[WRITERS];
+  int numbers[OLD_NUMBERS], go[2], n = 0;
+  define_old(w, numbers);
+  chalk_series *s = bind(w, numbers[0], "x");
+  char byte = 0;
+  assert_int_equal(pipe(go), 0);
+  pid_t pid = fork_child();
+  if (pid == 0) {
+    CHILD_CHECK(read(go[0], &byte, 1) == 1);
+    use_old(w, numbers, s, shared);
+  }
+  chalk_writer_close(w);
+  chalk_generation(g, 1);
+  for (int i = 0; i < 4; i++) sweep(g, 1000 * i, 0);
+  assert_int_equal(info_of(g).metrics, 0);
+  chalk_writer *next = open_writer(g);
+  define_strangers(next, numbers);
+  while (shared && info_of(g).writers < WRITERS - 1) others[n++] = open_writer(g);
+  assert_int_equal(write(go[1], &byte, 1), 1);
+  join_child(pid);
+  assert_int_equal(total_of(g, numbers[0]), 7);
+  while (n > 0) chalk_writer_close(others[--n]);
+  close(go[0]), close(go[1]);
+  free(s);
+  chalk_writer_close(next);
+  chalk_segment_close(g);
+}
+
+static void test_numbers_that_went_to_other_metrics(void **state) {
+  (void)state;
+  check_old_numbers(false);
+}
+
+static void test_numbers_that_went_to_other_metrics_in_the_shared_slot(void **state) {
+  (void)state;
+  check_old_numbers(true);
+}
+
 /* All slots in use: further VMs share one, in several processes at once, and lose nothing. */
 static void test_the_shared_slot_is_exact(void **state) {
   (void)state;
@@ -339,6 +431,8 @@ int main(void) {
       cmocka_unit_test(test_a_dead_owners_slot_is_taken_over),
       cmocka_unit_test(test_a_zombie_is_dead),
       cmocka_unit_test(test_a_stopped_process_keeps_its_slot),
+      cmocka_unit_test(test_numbers_that_went_to_other_metrics),
+      cmocka_unit_test(test_numbers_that_went_to_other_metrics_in_the_shared_slot),
       cmocka_unit_test(test_the_shared_slot_is_exact),
       cmocka_unit_test(test_the_epoch_moves_from_another_process),
       cmocka_unit_test(test_a_hundred_kills),

@@ -353,6 +353,21 @@ local function add_disabled(state, meta, methods)
   function methods.clear() return 0 end
 end
 
+-- Calls `f`, which drops series; again where the definition had left, as it may before a forked process first records.
+-- Returns how many there were.
+local function dropped_by(state, f)
+  local client = state.client
+  local dropped = f()
+  if dropped == C.CHALK_EGONE then
+    client:define(state)
+    dropped = f()
+  end
+  dropped = math.max(dropped, 0)
+  client:on_stale()
+  client:tidy(dropped)
+  return dropped
+end
+
 --- Drops the series with these tags; true if there was one.
 local function remove(state, tags)
   local definition, list = state.definition, {}
@@ -368,21 +383,18 @@ local function remove(state, tags)
     refused(state, "tag", message, 3)
     return false
   end
-  local room = take_room()
-  put(room, texts)
-  binds = binds + 1
-  local dropped = C.chalk_remove(state.client.writer, state.number, room.values, room.sizes)
-  give_room(room)
-  state.client:on_stale()
-  state.client:tidy(dropped)
-  return dropped == 1
+  return dropped_by(state, function()
+    local room = take_room()
+    put(room, texts)
+    binds = binds + 1
+    local dropped = C.chalk_remove(state.client.writer, state.number, room.values, room.sizes)
+    give_room(room)
+    return dropped
+  end) == 1
 end
 
 local function drop_all(state)
-  local dropped = C.chalk_clear(state.client.writer, state.number)
-  state.client:on_stale()
-  state.client:tidy(dropped)
-  return dropped
+  return dropped_by(state, function() return C.chalk_clear(state.client.writer, state.number) end)
 end
 
 --- Writes the functions of a metric, anew where options changed.

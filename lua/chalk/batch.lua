@@ -66,9 +66,8 @@ function lazy.sketch(m, definition)
   if definition.type ~= "histogram" then return nil end
   -- The snapshot owns it; a merged copy is the exporter's to keep.
   local own = C.chalk_snapshot_sketch(live(m).snapshot, m.entry)
-  if own == nil then return nil end
   local copy = sketch.new { initial_error = 0.0001 }
-  C.chalk_sketch_merge(copy, own)
+  if C.chalk_sketch_merge(copy, own) ~= C.CHALK_OK then return nil end -- without memory for either
   m.sketch = copy
   return copy
 end

@@ -1,6 +1,11 @@
--- Series handles and their verbs. A handle is a chalk_series (see chalk.h); a record is a comparison and a store.
+-- Series handles and their verbs. A handle is a chalk_series (see chalk.h). A count's record is a comparison and a
+-- store; all others are one call of the core.
 --
--- The order of reads in a verb matters in the interpreter, where reading a pointer allocates, so that a finalizer may
+-- LuaJIT leaves out a store of the value that it stored in the same place before, which in a loop is every store but
+-- the first. It does not know that other processes store there too. So only a sum that was just worked out may be
+-- stored from here: LuaJIT always takes that for a new value.
+--
+-- The order of reads in `inc` matters in the interpreter, where reading a pointer allocates, so that a finalizer may
 -- run and bind this very handle anew. `epoch` is read first, then the pointers; after the comparison nothing
 -- allocates. If the handle was bound anew in between, the comparison fails.
 
@@ -115,11 +120,6 @@ local function slow_add(self, n)
   if code ~= 0 then noted(self, code, n) end
 end
 
-local function slow_set(self, v)
-  local code = C.chalk_set(self, v)
-  if code ~= 0 then noted(self, code, v) end
-end
-
 local function add_gauge(self, n, sign)
   if n == nil then n = 1 end
   if type(n) ~= "number" then return bad_number(self, n) end
@@ -159,16 +159,10 @@ end
 --- Sets a gauge.
 ---@param v number
 function Series:set(v)
-  local epoch = self.epoch
-  local cell, shared, own = self.cell, self.shared, self.own
   if self.kind ~= GAUGE then return wrong_verb(self, "set") end
   if type(v) ~= "number" then return bad_number(self, v) end
-  if shared[0] + own[0] == epoch then
-    cell[0] = v
-    cell[1] = 1
-  else
-    return slow_set(self, v)
-  end
+  local code = C.chalk_set(self, v)
+  if code ~= 0 then return noted(self, code, v) end
 end
 
 -- Not a histogram, or a record worth a note.

@@ -217,6 +217,30 @@ static void leave_residue_twice(bed *b) {
 
 static void sweep(bed *b) { bed_sweep(b, 0); }
 
+/* Gauges that were idle, dropped, and then set by who had compared before. */
+static void leave_late_gauges(bed *b) {
+  make_idle(b);
+  b->now += 100;
+  sweep_idle(b);
+  for (int i = 0; i < 2; i++) {
+    EXPECT(*b->series[i]->shared + *b->series[i]->own != b->series[i]->epoch);
+    b->series[i]->cell[0] = 7 + i;
+    b->series[i]->cell[1] = GAUGE_TOUCHED;
+  }
+  bed_tick(b);
+}
+
+/* Somebody has looked up their successors, and not set them. */
+static void leave_gauges_to_successors(bed *b) {
+  leave_late_gauges(b);
+  free(bed_bind(b, b->last, "idle0")), free(bed_bind(b, b->load, "idle1"));
+}
+
+static void late_gauges_are_there(bed *b) {
+  EXPECT(chalk_value(bed_bind(b, b->last, "idle0")) == 7);
+  EXPECT(chalk_value(bed_bind(b, b->load, "idle1")) == 8);
+}
+
 /* Someone has died already, with the histogram's residue written down and not yet in place. */
 static void die_at_passing(bed *b) {
   leave_residue_twice(b);
@@ -414,6 +438,11 @@ static const path paths[] = {
     {.name = "residue joins others", .prepare = leave_residue_twice, .act = sweep},
     {.name = "repair a residue on its way", .prepare = die_at_passing, .act = sweep},
     {.name = "residue into overflow", .prepare = leave_residue_when_full, .act = sweep, .settle = make_room},
+    {.name = "late gauges come back", .prepare = leave_late_gauges, .act = sweep, .check = late_gauges_are_there},
+    {.name = "late gauges and successors",
+     .prepare = leave_gauges_to_successors,
+     .act = sweep,
+     .check = late_gauges_are_there},
     {.name = "take over a slot", .prepare = die_in_slot, .act = take_over, .check = gauge_is_gone, .bare = true},
     {.name = "take a second slot", .act = second_slot},
     {.name = "give a slot back", .act = give_slot},

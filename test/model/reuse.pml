@@ -199,6 +199,7 @@ proctype dropper() {
     if
     :: id == NOBODY
     :: else ->
+      epoch++;
 #if BROKEN == 6
       total(id, sum, row);
       at_drop[id] = sum;
@@ -208,7 +209,6 @@ proctype dropper() {
       total(id, sum, row);
       at_drop[id] = sum;
 #endif
-      epoch++;
       atomic { drop_epoch[id] = epoch; settled[id] = true }
     fi;
     give();
