@@ -35,6 +35,30 @@ local PRIVATE = [[
 
 local FIRST, LAST = "jobs{} total=5 delta=5\n--\n", "jobs{} total=5 delta=5\n--\nshutdown\n"
 
+-- What an application may have declared of the Lua API, with types of its own.
+local DECLARED = [[
+  require("ffi").cdef "typedef struct lua_State lua_State; lua_State *luaL_newstate(void); int lua_gettop(lua_State *);"
+]]
+
+-- A child that changes its directory takes over from its parent, when that is killed.
+local MOVED = [[
+  chalk.flush()
+  local fork, wait = require "support.fork", require "support.wait"
+  local ffi = require "ffi"
+  ffi.cdef "int chdir(const char *path);"
+  local told, parent = fork.shared(1), fork.pid()
+  fork.child(function()
+    assert(ffi.C.chdir("/") == 0)
+    jobs:inc()
+    told[0] = 1
+    wait.till(function() return fork.parent() ~= parent end)
+    assert(chalk.flush())
+    os.exit(0)
+  end)
+  wait.till(function() return told[0] == 1 end)
+  fork.kill(parent, fork.KILL)
+]]
+
 describe("the driver", function()
   after_each(files.clean)
 
@@ -113,6 +137,28 @@ describe("the driver", function()
   end
 
   describe("thread", function()
+    it("starts where the application has declared some of the Lua API", function()
+      local path = files.name()
+      local code, output = children.run(DECLARED .. program("thread", ""), {}, path)
+      assert.same({ 0, LAST }, { code, files.read(path) }, output)
+    end)
+
+    it("finds what it loads by relative paths in a child that changed its directory", function()
+      local here = os.getenv("PWD") .. "/"
+      local function relative(text) return (text:gsub(here:gsub("%p", "%%%0"), "./")) end
+      local env = {
+        LUA_PATH = relative(package.path),
+        LUA_CPATH = relative(package.cpath),
+        CHALK_LIBRARY = relative(core.path),
+      }
+      local path = files.name()
+      local child = children.spawn(program("thread", MOVED), { env = env }, path)
+      local output = child.pipe:read("*a") -- the child's too, which lives longer
+      child.pipe:close()
+      local moved = "jobs{} total=6 delta=1\n--\n"
+      assert.equal(FIRST .. moved, files.read(path):sub(1, #(FIRST .. moved)), output)
+    end)
+
     it("flushes while the application is busy", function()
       local body = [[
         local deadline, seen = os.time() + 20, nil

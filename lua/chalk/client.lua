@@ -5,9 +5,11 @@ local accessor = require "chalk.accessor"
 local core = require "chalk.core"
 local exporters = require "chalk.exporters"
 local log = require "chalk.log"
+local luv = require "chalk.driver.luv"
 local op = require "chalk.op"
 local option = require "chalk.options"
 local own = require "chalk.own"
+local paths = require "chalk.paths"
 local schema = require "chalk.schema"
 local series = require "chalk.series"
 local accessor_source = require "chalk.accessor.source"
@@ -360,8 +362,9 @@ end
 
 -- What the driver is to do; nil when there is nothing. Opens the sockets that exporters listen at.
 local function driver_config(client, options)
+  if #(options.exporters or {}) == 0 and not options.idle_timeout then return nil end
+  luv.need_room() -- before any module is loaded: one that could not be read whole cannot be loaded again
   local specs = exporters.specs(client, options.exporters or {})
-  if #specs == 0 and not options.idle_timeout then return nil end
   local kinds, events = exporters.events(options.exporters or {})
   if kinds ~= 0 then C.chalk_tap_switch(client.segment, kinds, events, 1) end
   return {
@@ -371,6 +374,7 @@ local function driver_config(client, options)
     global_tags = options.global_tags or {},
     generation = C.chalk_generation(client.segment, 0) + 1,
     clock = options.clock,
+    paths = paths.absolute(), -- now: nginx changes a worker's directory
   }
 end
 
@@ -403,7 +407,7 @@ local function prepare(client, options)
   return true
 end
 
-local function without_prefix(message) return (tostring(message):gsub("^chalk: ", "")) end
+local function without_prefix(message) return (log.text(message):gsub("^chalk: ", "")) end
 
 --- All of init but the driver's start: for a process that does not export, but forks others that do, with `start`.
 ---@param options table?

@@ -9,7 +9,6 @@ local batches = require "chalk.batch"
 local core = require "chalk.core"
 local events = require "chalk.events"
 local exporters = require "chalk.exporters"
-local http = require "chalk.http"
 local log = require "chalk.log"
 local view = require "chalk.view"
 
@@ -70,9 +69,11 @@ function M.new(client, config)
   self.next = self.clock() + self.interval
   for i, spec in ipairs(config.exporters) do
     local exporter, message = new_exporter(spec, config.global_tags)
-    if not exporter then error(("exporter %s: %s"):format(spec.name, tostring(message)), 0) end
+    if not exporter then error(("exporter %s: %s"):format(spec.name, log.text(message)), 0) end
     self.jobs[i] = { name = spec.name, listen = spec.listen, exporter = exporter }
     self.deltas = self.deltas or exporter.deltas ~= false
+    -- Loaded now: later there may be no descriptor to read it by.
+    if spec.listen and exporter.handler then require "chalk.http" end
     if exporter.attach then exporter:attach(self.events, self.uv ~= nil) end
   end
   return self
@@ -80,7 +81,7 @@ end
 
 function Flusher:complain(job, message)
   self.client.own.export_errors:with(job.name):inc()
-  message = ("exporter %s: %s"):format(job.name, tostring(message))
+  message = ("exporter %s: %s"):format(job.name, log.text(message))
   if message ~= job.said then log.write("error", message) end
   job.said = message
 end
@@ -119,7 +120,7 @@ local function open_server(self, job)
     local context = { client = self.client, events = self.events, uv = self.uv, name = job.name, log = log.write }
     return job.exporter:serve(fd, context)
   end
-  return http.serve {
+  return require("chalk.http").serve {
     fd = fd,
     log = log.write,
     handler = job.exporter:handler(function()
@@ -357,7 +358,7 @@ function Flusher:flush(done, blocking)
   self:take_events()
   local v, message = view.take(self.segment, self.deltas)
   if not v then
-    log.write("error", "flush: " .. tostring(message))
+    log.write("error", "flush: " .. log.text(message))
     return over()
   end
   warn_of_overflow(self, v)
