@@ -16,6 +16,9 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
+--- Why neither flush nor shutdown is taken from an exporter: they would wait for its own export.
+M.INSIDE = "an exporter's export cannot wait for a flush"
+
 local ABANDONED = 60
 local REFUSALS = 5 -- turns in which a port may be taken: for a moment it is, by the process whose death made room here
 
@@ -284,11 +287,24 @@ start = function(self, job, flush, done, blocking)
   run.batch = batches.new(flush.view, job.cursor, self.clock)
   run.batch.blocking = blocking
   job.running = run
-  local thread = coroutine.create(function()
+  run.thread = coroutine.create(function()
     finish(self, job, run, pcall(job.exporter.export, job.exporter, run.batch))
   end)
-  local ok, message = coroutine.resume(thread)
+  local outer = self.starting
+  self.starting = true
+  local ok, message = coroutine.resume(run.thread)
+  self.starting = outer
   if not ok then finish(self, job, run, false, message) end
+end
+
+--- Whether an exporter's export is what calls: it began and has not yielded, or it was resumed.
+---@return boolean
+function Flusher:is_exporting()
+  local thread = coroutine.running()
+  for _, job in ipairs(self.jobs) do
+    if thread and job.running and job.running.thread == thread then return true end
+  end
+  return self.starting or false
 end
 
 --- Whether an export is under way that may still read what a sweep would free.
