@@ -71,7 +71,7 @@ end
 -- Closing is the finalizer's: it runs when the client is collected or the VM ends. A flush thread that could not be
 -- ended keeps its segment.
 local function keep_open(client)
-  local segment, writer, state = client.segment, client.writer, client.live
+  local segment, writer, state, shared = client.segment, client.writer, client.live, client.name ~= nil
   client.guard = core.finalizer(function()
     local ended = true
     if state.driver then
@@ -79,7 +79,9 @@ local function keep_open(client)
       ended = not state.driver.stuck
     end
     C.chalk_writer_close(writer)
-    if state.owns_segment and ended then C.chalk_segment_close(segment) end
+    if not (state.owns_segment and ended) then return end
+    state.closed = not shared -- the process keeps those that VMs share
+    C.chalk_segment_close(segment)
   end)
 end
 
@@ -89,6 +91,7 @@ local function fail(message, level) error("chalk: " .. message, level == 0 and 0
 --- Opens the segment and takes a writer, on first use. `segment`: one that this process has open already.
 ---@param segment ffi.cdata*?
 function Client:open(segment)
+  if self.live and self.live.closed then fail("the VM is closing", 0) end
   if self.segment then return end
   self.live = { owns_segment = segment == nil }
   self.segment = segment or C.chalk_segment_open(self.name, core_options(self.options), core.message)
@@ -265,7 +268,7 @@ end
 --- Makes dropped series reusable now and then in a client that has no flush loop to do it.
 ---@param dropped integer
 function Client:tidy(dropped)
-  if self.live.driver then return end
+  if self.live.driver or self.live.closed then return end
   self.loose = (self.loose or 0) + dropped
   if self.loose < LOOSE or C.chalk_hold(self.segment, 0) ~= 1 then return end
   self.loose = 0
