@@ -47,6 +47,15 @@ local NEWER_LUV = [[
   end
 ]]
 
+-- As LuaJIT with LUA52COMPAT has it.
+local MAIN_IS_A_THREAD = [[
+  local running, main = coroutine.running, coroutine.create(function() end)
+  coroutine.running = function()
+    local co = running()
+    return co or main, co == nil
+  end
+]]
+
 -- Exporters as tables, one of which does something in its export.
 local TABLES = [[
   local chalk, uv = require "chalk", require "luv"
@@ -205,6 +214,17 @@ describe("the driver", function()
           uv.run()
         ]]
         assert.same({ 4, "once" }, { children.run(TABLES:format("return true", body), { limit = 20 }, driver) })
+      end)
+
+      it("takes the main thread for no coroutine, where that is an object", function()
+        local body = [[
+          assert(chalk.flush())
+          uv.new_timer():start(1, 0, function() io.write(tostring(chalk.flush())) end)
+          uv.run()
+        ]]
+        local script = program(driver, MAIN_IS_A_THREAD .. body, "yields = 30")
+        local code, output = children.run(script, { limit = 20 }, files.name())
+        assert.same({ 0, "nil" }, { code, output:sub(-3) }, output)
       end)
 
       it("lets no export wait for a flush", function()
