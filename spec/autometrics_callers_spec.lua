@@ -2,6 +2,7 @@
 
 local instrumented = require("support.instrumented")
 local process = require("support.children")
+local vms = require("support.vms")
 
 local by, results = instrumented.by, instrumented.results
 
@@ -42,6 +43,31 @@ describe("the traceback of an error", function()
     xpcall(outer, function() info = debug.getinfo(3, "nSl") end)
     assert.same({ "deepest", "@spec/autometrics_callers_spec.lua" }, { info.name, info.source })
   end)
+
+  -- As LuaJIT has it with LUA52COMPAT.
+  local MAIN_IS_A_THREAD = [[
+    local running, main = coroutine.running, coroutine.create(function() end)
+    coroutine.running = function()
+      local co = running()
+      return co or main, co == nil
+    end
+  ]]
+
+  for what, before in pairs({ ["has no object"] = "", ["is an object"] = MAIN_IS_A_THREAD }) do
+    it("is in the message that a host gets, where the main thread " .. what, function()
+      local vm = vms.open()
+      local ok, message = pcall(vm.run, vm, before .. [[
+        local auto = require("chalk.autometrics").new(require("chalk").new())
+        local function deepest() error("boom") end
+        local wrapped = auto.wrap(function() deepest() end, { name = "wrapped", module = "m" })
+        local function call() wrapped() end
+        call()
+      ]])
+      vm:close()
+      assert.is_false(ok)
+      has(message, "in function 'deepest'")
+    end)
+  end
 
   it("comes from a handler that may return anything, or fail, as ever", function()
     local function without() error("boom") end

@@ -35,6 +35,65 @@ local PRIVATE = [[
 
 local FIRST, LAST = "jobs{} total=5 delta=5\n--\n", "jobs{} total=5 delta=5\n--\nshutdown\n"
 
+-- As luv 1.51, which turns no loop inside of one of its callbacks.
+local NEWER_LUV = [[
+  local run, inside = uv.run, false
+  uv.run = function(...)
+    if inside then return nil, "EALREADY: connection already in progress", "EALREADY" end
+    inside = true
+    local alive = run(...)
+    inside = false
+    return alive
+  end
+]]
+
+-- As LuaJIT with LUA52COMPAT has it.
+local MAIN_IS_A_THREAD = [[
+  local running, main = coroutine.running, coroutine.create(function() end)
+  coroutine.running = function()
+    local co = running()
+    return co or main, co == nil
+  end
+]]
+
+-- Exporters as tables, one of which does something in its export.
+local TABLES = [[
+  local chalk, uv = require "chalk", require "luv"
+  local driver, told = arg[1], {}
+  local function tell(...) told[#told + 1] = table.concat({ ... }, " ") end
+  chalk.count("jobs"):inc()
+  chalk.init { driver = driver, flush_interval = 3600, exporters = {
+    { name = "one", export = function(self, batch) %s end },
+    { name = "other", export = function() tell("other") return true end },
+  } }
+  %s
+  io.write(table.concat(told, "\n"))
+]]
+
+-- What an application may have declared of the Lua API, with types of its own.
+local DECLARED = [[
+  require("ffi").cdef "typedef struct lua_State lua_State; lua_State *luaL_newstate(void); int lua_gettop(lua_State *);"
+]]
+
+-- A child that changes its directory takes over from its parent, when that is killed.
+local MOVED = [[
+  chalk.flush()
+  local fork, wait = require "support.fork", require "support.wait"
+  local ffi = require "ffi"
+  ffi.cdef "int chdir(const char *path);"
+  local told, parent = fork.shared(1), fork.pid()
+  fork.child(function()
+    assert(ffi.C.chdir("/") == 0)
+    jobs:inc()
+    told[0] = 1
+    wait.till(function() return fork.parent() ~= parent end)
+    assert(chalk.flush())
+    os.exit(0)
+  end)
+  wait.till(function() return told[0] == 1 end)
+  fork.kill(parent, fork.KILL)
+]]
+
 describe("the driver", function()
   after_each(files.clean)
 
@@ -101,6 +160,22 @@ describe("the driver", function()
         end
       end)
 
+      it("ends well after the application stopped its loop", function()
+        local again = "uv.new_timer():start(0, 1, function() uv.stop() end) uv.stop()"
+        for _, body in ipairs({ "uv.stop()", again }) do
+          for _, options in ipairs({ "", "yields = 30" }) do
+            local code, seen, output = run(driver, body, options)
+            assert.same({ 0, LAST }, { code, seen }, output)
+          end
+        end
+      end)
+
+      it("flushes last inside of a loop that luv does not turn there", function()
+        local body = NEWER_LUV .. "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()"
+        local code, seen, output = run(driver, body)
+        assert.same({ 4, LAST }, { code, seen }, output)
+      end)
+
       it("flushes from a coroutine that no loop runs", function()
         local body = [[
           coroutine.wrap(function() assert(chalk.flush()) end)()
@@ -112,7 +187,110 @@ describe("the driver", function()
     end)
   end
 
+  for _, driver in ipairs({ "loop", "manual" }) do
+    describe(driver, function()
+      it("ends inside of a loop that luv does not turn there, though an exporter yields", function()
+        local body = NEWER_LUV .. "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()"
+        local code, output = children.run(program(driver, body, "yields = 30"), { limit = 20 }, files.name())
+        assert.same({ 4, "" }, { code, output })
+      end)
+
+      it("has exporters block where luv does not turn the loop at the end", function()
+        local export = "io.write(tostring(batch.blocking), ' ') io.flush() return true"
+        local body = "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()"
+        local code, output = children.run(TABLES:format(export, NEWER_LUV .. body), { limit = 20 }, driver)
+        assert.same({ 4, "true " }, { code, output })
+        code, output = children.run(TABLES:format(export, body), { limit = 20 }, driver)
+        assert.same({ 4, "nil " }, { code, (output:gsub("false", "nil")) })
+      end)
+
+      it("calls nothing of the application's back at the end, however many clients there are", function()
+        local body = [[
+          chalk.new { driver = driver, exporters = { { name = "third", export = function() return true end } } }
+          uv.new_timer():start(1, 1, function()
+            io.write("once")
+            os.exit(4)
+          end)
+          uv.run()
+        ]]
+        assert.same({ 4, "once" }, { children.run(TABLES:format("return true", body), { limit = 20 }, driver) })
+      end)
+
+      it("takes the main thread for no coroutine, where that is an object", function()
+        local body = [[
+          assert(chalk.flush())
+          uv.new_timer():start(1, 0, function() io.write(tostring(chalk.flush())) end)
+          uv.run()
+        ]]
+        local script = program(driver, MAIN_IS_A_THREAD .. body, "yields = 30")
+        local code, output = children.run(script, { limit = 20 }, files.name())
+        assert.same({ 0, "nil" }, { code, output:sub(-3) }, output)
+      end)
+
+      it("lets no export wait for a flush", function()
+        local script = TABLES:format([[
+          local ok, message = chalk.flush()
+          tell(tostring(ok), message)
+          ok, message = chalk.shutdown()
+          tell(tostring(ok), message)
+          local thread = coroutine.running()
+          uv.new_timer():start(1, 0, function() assert(coroutine.resume(thread)) end)
+          coroutine.yield()
+          tell(tostring(chalk.flush()))
+          return true
+        ]], "tell(tostring(chalk.flush()))")
+        local code, output = children.run(script, { limit = 20 }, driver)
+        local refused = "nil an exporter's export cannot wait for a flush\n"
+        assert.same({ 0, refused:rep(2) .. "other\nnil\ntrue" }, { code, output })
+      end)
+
+      it("counts a flush as done though an exporter raises what cannot be shown", function()
+        local script = TABLES:format(
+          "error(setmetatable({}, { __tostring = function() error('no text', 0) end }))",
+          "for _ = 1, 2 do tell(tostring(chalk.flush())) end"
+        )
+        local code, output = children.run(script, { limit = 20 }, driver)
+        local said = "chalk: error: exporter one: a table that cannot be shown as text\n"
+        assert.same({ 0, said .. "other\ntrue\nother\ntrue" }, { code, output })
+      end)
+    end)
+  end
+
   describe("thread", function()
+    it("starts where the application has declared some of the Lua API", function()
+      local path = files.name()
+      local code, output = children.run(DECLARED .. program("thread", ""), {}, path)
+      assert.same({ 0, LAST }, { code, files.read(path) }, output)
+    end)
+
+    for _, loop in ipairs({ "stop", "close" }) do
+      it("goes on after an exporter did this to the loop: " .. loop, function()
+        local body = "for _ = 1, 3 do assert(chalk.flush()) jobs:inc() end"
+        local code, seen, output = run("thread", body, ("loop = %q"):format(loop))
+        local said = "chalk: error: flush thread: an exporter closed the handles of the flush loop\n"
+        assert.same({ 0, loop == "close" and said or "" }, { code, output })
+        for total = 5, 8 do
+          assert.matches(("jobs{} total=%d "):format(total), seen, 1, true)
+        end
+      end)
+    end
+
+    it("finds what it loads by relative paths in a child that changed its directory", function()
+      local here = os.getenv("PWD") .. "/"
+      local function relative(text) return (text:gsub(here:gsub("%p", "%%%0"), "./")) end
+      local env = {
+        LUA_PATH = relative(package.path),
+        LUA_CPATH = relative(package.cpath),
+        CHALK_LIBRARY = relative(core.path),
+      }
+      local path = files.name()
+      local child = children.spawn(program("thread", MOVED), { env = env }, path)
+      local output = child.pipe:read("*a") -- the child's too, which lives longer
+      child.pipe:close()
+      local moved = "jobs{} total=6 delta=1\n--\n"
+      assert.equal(FIRST .. moved, files.read(path):sub(1, #(FIRST .. moved)), output)
+    end)
+
     it("flushes while the application is busy", function()
       local body = [[
         local deadline, seen = os.time() + 20, nil

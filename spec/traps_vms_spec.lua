@@ -4,6 +4,7 @@
 package.path = "spec/?.lua;" .. package.path
 
 local chalk = require("chalk")
+local children = require("support.children")
 local files = require("support.files")
 local vms = require("support.vms")
 
@@ -38,6 +39,32 @@ local LATE = [[
   count:with("all"):inc()
   for i = 1, 100 do count:with("t" .. i):inc() end
   count:remove { t = "t1" }
+]]
+
+-- As above, with functions of the library that nothing called before.
+local FIRST_CALLS = [[
+  local chalk, count, gauge, histogram
+  held = newproxy(true)
+  getmetatable(held).__gc = function()
+    for what, call in pairs {
+      clear = function() count:clear() end,
+      remove = function() count:remove { t = "x" } end,
+      inc = function() count:with("x"):inc() end,
+      set = function() gauge:set(1) end,
+      value = function() return gauge:with():value() end,
+      record = function() histogram:record(1) end,
+      flush = function() chalk:flush() end,
+      info = function() chalk:info() end,
+      text = function() chalk:text() end,
+      define = function() chalk:count("more") end,
+    } do
+      local ok, message = pcall(call)
+      if not ok and message ~= "chalk: the VM is closing" then io.stderr:write(what, ": ", tostring(message), "\n") end
+    end
+  end
+  chalk = arg[1] == "private" and require("chalk").new() or require "chalk.global"
+  count = chalk:count("late_jobs", { tags = { { tag = "t" } } })
+  gauge, histogram = chalk:gauge("late_load"), chalk:histogram("late_seconds")
 ]]
 
 -- Kept by each of many VMs.
@@ -115,6 +142,12 @@ describe("VMs", function()
     end
     assert.same({ 3, 0 }, { late:with("all"):value(), late:with("never seen"):value() })
     late:clear()
+  end)
+
+  it("find the library's functions to the end", function()
+    for _, client in ipairs({ "private", "global" }) do
+      assert.same({ 0, "" }, { children.run(FIRST_CALLS, { env = { MALLOC_PERTURB_ = "165" } }, client) })
+    end
   end)
 
   it("300 at once, of which most share a slot, are exact", function()

@@ -464,8 +464,9 @@ int chalk_statsd_raw_long(chalk_statsd_raw *raw); /* a metric with a line too lo
 
 /*
  * The flush thread: runs a chunk, with strings as its arguments, in a VM of its own. It is started once this
- * configuration can have the flusher's role of `segment`, if one is given; until then the thread waits, without a VM.
- * The chunk may return a message. `lua` is what is needed of the Lua API.
+ * configuration can have the flusher's role of `segment`, if one is given; until then the thread waits, without a VM
+ * and without a descriptor. The chunk may return a message: it has failed, and is tried again after a pause, as it is
+ * when descriptors are lacking, until the thread is asked to stop. `lua` is what is needed of the Lua API.
  */
 typedef struct chalk_lua {
   void *(*newstate)(void);
@@ -488,6 +489,8 @@ void chalk_thread_ready(chalk_thread *thread, const char *message); /* from the 
 int chalk_thread_wait_ready(chalk_thread *thread, double timeout, char *message);
 int chalk_thread_wait(chalk_thread *thread, double timeout); /* 1: has ended */
 void chalk_thread_free(chalk_thread *thread);                /* once it has ended */
+/* 1: enough descriptors are free to load luv, which crashes over a loop that it could not make. */
+int chalk_has_room(char *message);
 
 /*
  * Opens a listening stream socket at "127.0.0.1:9464", "[::1]:9464", "localhost:0" or "unix:///path", and remembers it

@@ -5,9 +5,11 @@ local accessor = require "chalk.accessor"
 local core = require "chalk.core"
 local exporters = require "chalk.exporters"
 local log = require "chalk.log"
+local luv = require "chalk.driver.luv"
 local op = require "chalk.op"
 local option = require "chalk.options"
 local own = require "chalk.own"
+local paths = require "chalk.paths"
 local schema = require "chalk.schema"
 local series = require "chalk.series"
 local accessor_source = require "chalk.accessor.source"
@@ -75,7 +77,7 @@ end
 -- Closing is the finalizer's: it runs when the client is collected or the VM ends. A flush thread that could not be
 -- ended keeps its segment.
 local function keep_open(client)
-  local segment, writer, state = client.segment, client.writer, client.live
+  local segment, writer, state, shared = client.segment, client.writer, client.live, client.name ~= nil
   client.guard = core.finalizer(function()
     local ended = true
     if state.driver then
@@ -83,7 +85,9 @@ local function keep_open(client)
       ended = not state.driver.stuck
     end
     C.chalk_writer_close(writer)
-    if state.owns_segment and ended then C.chalk_segment_close(segment) end
+    if not (state.owns_segment and ended) then return end
+    state.closed = not shared -- the process keeps those that VMs share
+    C.chalk_segment_close(segment)
   end)
 end
 
@@ -100,6 +104,7 @@ end
 --- Opens the segment and takes a writer, on first use. `segment`: one that this process has open already.
 ---@param segment ffi.cdata*?
 function Client:open(segment)
+  if self.live and self.live.closed then fail("the VM is closing", 0) end
   if self.segment then return end
   if self.name and not segment then inherit() end
   self.live = { owns_segment = segment == nil }
@@ -287,7 +292,7 @@ end
 --- Makes dropped series reusable now and then in a client that has no flush loop to do it.
 ---@param dropped integer
 function Client:tidy(dropped)
-  if self.live.driver then return end
+  if self.live.driver or self.live.closed then return end
   self.loose = (self.loose or 0) + dropped
   if self.loose < LOOSE or C.chalk_hold(self.segment, 0) ~= 1 then return end
   self.loose = 0
@@ -392,8 +397,9 @@ end
 
 -- What the driver is to do; nil when there is nothing. Opens the sockets that exporters listen at.
 local function driver_config(client, options)
+  if #(options.exporters or {}) == 0 and not options.idle_timeout then return nil end
+  luv.need_room() -- before any module is loaded: one that could not be read whole cannot be loaded again
   local specs = exporters.specs(client, options.exporters or {})
-  if #specs == 0 and not options.idle_timeout then return nil end
   local kinds, events = exporters.events(options.exporters or {})
   if kinds ~= 0 then C.chalk_tap_switch(client.segment, kinds, events, 1) end
   return {
@@ -403,6 +409,7 @@ local function driver_config(client, options)
     global_tags = options.global_tags or {},
     generation = C.chalk_generation(client.segment, 0) + 1,
     clock = options.clock,
+    paths = paths.absolute(), -- now: nginx changes a worker's directory
   }
 end
 
@@ -440,7 +447,7 @@ local function prepare(client, options)
   return true
 end
 
-local function without_prefix(message) return (tostring(message):gsub("^chalk: ", "")) end
+local function without_prefix(message) return (log.text(message):gsub("^chalk: ", "")) end
 
 --- All of init but the driver's start: for a process that does not export, but forks others that do, with `start`.
 ---@param options table?

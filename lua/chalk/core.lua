@@ -28,10 +28,11 @@ local function header()
   return text or error("chalk.h was not found beside " .. here .. "core.lua", 0)
 end
 
+local function declarations() return header():match "/%* ffi: begin %*/(.-)/%* ffi: end %*/" end
+
 local function declare()
   if pcall(ffi.typeof, "chalk_series") then return end
-  local text = header():match "/%* ffi: begin %*/(.-)/%* ffi: end %*/"
-  ffi.cdef((text:gsub("/%*%?%*/", "?")))
+  ffi.cdef((declarations():gsub("/%*%?%*/", "?")))
 end
 
 -- The places to look: $CHALK_LIBRARY, package.cpath, the system's loader. The flush thread's VM is told which library
@@ -53,6 +54,17 @@ M.C, M.path = load()
 if M.C.chalk_abi() ~= ABI then
   error("restart needed: libchalk.so in this process belongs to another version of chalk", 0)
 end
+
+-- Looks every function up, which the FFI does once: when the VM is closed the library's own finalizer comes before
+-- those of objects that are older, and nothing is found any more after it. What was found stays good, for the library
+-- stays in memory.
+local function look_up()
+  for name in declarations():gsub("/%*.-%*/", ""):gmatch "[%s*](chalk_[%w_]+)%(" do
+    local _ = M.C[name]
+  end
+end
+
+pcall(look_up) -- where the files have been replaced meanwhile, functions are found when they are called
 
 M.message = ffi.new("char[?]", M.C.CHALK_MESSAGE)
 

@@ -137,7 +137,7 @@ end
 local function hand_out(self, n)
   for _, subscription in ipairs { unpack(self.list) } do -- which may change meanwhile
     local ok, message = pcall(subscription.take, self.tap, n)
-    if not ok then log.write("error", "events: " .. tostring(message)) end
+    if not ok then log.write("error", "events: " .. log.text(message)) end
   end
 end
 

@@ -9,13 +9,15 @@ local batches = require "chalk.batch"
 local core = require "chalk.core"
 local events = require "chalk.events"
 local exporters = require "chalk.exporters"
-local http = require "chalk.http"
 local log = require "chalk.log"
 local view = require "chalk.view"
 
 local ffi, C = core.ffi, core.C
 
 local M = {}
+
+--- Why neither flush nor shutdown is taken from an exporter: they would wait for its own export.
+M.INSIDE = "an exporter's export cannot wait for a flush"
 
 local ABANDONED = 60
 local REFUSALS = 5 -- turns in which a port may be taken: for a moment it is, by the process whose death made room here
@@ -70,9 +72,11 @@ function M.new(client, config)
   self.next = self.clock() + self.interval
   for i, spec in ipairs(config.exporters) do
     local exporter, message = new_exporter(spec, config.global_tags)
-    if not exporter then error(("exporter %s: %s"):format(spec.name, tostring(message)), 0) end
+    if not exporter then error(("exporter %s: %s"):format(spec.name, log.text(message)), 0) end
     self.jobs[i] = { name = spec.name, listen = spec.listen, exporter = exporter }
     self.deltas = self.deltas or exporter.deltas ~= false
+    -- Loaded now: later there may be no descriptor to read it by.
+    if spec.listen and exporter.handler then require "chalk.http" end
     if exporter.attach then exporter:attach(self.events, self.uv ~= nil) end
   end
   return self
@@ -80,7 +84,7 @@ end
 
 function Flusher:complain(job, message)
   self.client.own.export_errors:with(job.name):inc()
-  message = ("exporter %s: %s"):format(job.name, tostring(message))
+  message = ("exporter %s: %s"):format(job.name, log.text(message))
   if message ~= job.said then log.write("error", message) end
   job.said = message
 end
@@ -119,7 +123,7 @@ local function open_server(self, job)
     local context = { client = self.client, events = self.events, uv = self.uv, name = job.name, log = log.write }
     return job.exporter:serve(fd, context)
   end
-  return http.serve {
+  return require("chalk.http").serve {
     fd = fd,
     log = log.write,
     handler = job.exporter:handler(function()
@@ -283,11 +287,24 @@ start = function(self, job, flush, done, blocking)
   run.batch = batches.new(flush.view, job.cursor, self.clock)
   run.batch.blocking = blocking
   job.running = run
-  local thread = coroutine.create(function()
+  run.thread = coroutine.create(function()
     finish(self, job, run, pcall(job.exporter.export, job.exporter, run.batch))
   end)
-  local ok, message = coroutine.resume(thread)
+  local outer = self.starting
+  self.starting = true
+  local ok, message = coroutine.resume(run.thread)
+  self.starting = outer
   if not ok then finish(self, job, run, false, message) end
+end
+
+--- Whether an exporter's export is what calls: it began and has not yielded, or it was resumed.
+---@return boolean
+function Flusher:is_exporting()
+  local thread = coroutine.running()
+  for _, job in ipairs(self.jobs) do
+    if thread and job.running and job.running.thread == thread then return true end
+  end
+  return self.starting or false
 end
 
 --- Whether an export is under way that may still read what a sweep would free.
@@ -357,7 +374,7 @@ function Flusher:flush(done, blocking)
   self:take_events()
   local v, message = view.take(self.segment, self.deltas)
   if not v then
-    log.write("error", "flush: " .. tostring(message))
+    log.write("error", "flush: " .. log.text(message))
     return over()
   end
   warn_of_overflow(self, v)

@@ -1,7 +1,12 @@
 --- A custom exporter for tests: appends what it is given to a file, a line a metric, `--` after each batch.
 --
 -- Options: path; yields: milliseconds of a luv timer that export waits for; hangs: "yield" (never resumed) or "block"
--- (never returns); fails_while: as long as a file of this name exists, exports come to nothing; how: "raise" or "nil".
+-- (never returns); loop: what an export does to the loop, "stop" or, the first time, "close" all its handles;
+-- fails_while: as long as a file of this name exists, exports come to nothing; how: "raise" or "nil".
+
+local ffi = require("ffi")
+
+ffi.cdef("int setenv(const char *name, const char *value, int overwrite);")
 
 local Exporter = {}
 Exporter.__index = Exporter
@@ -40,6 +45,16 @@ local function wait_for_timer(milliseconds)
   coroutine.yield()
 end
 
+local function disturb(what)
+  local uv = require("luv")
+  if what == "stop" then uv.stop() end
+  if what ~= "close" or os.getenv("CLOSED_ONCE") then return end
+  ffi.C.setenv("CLOSED_ONCE", "1", 1) -- other VMs of this process see it
+  uv.walk(function(handle)
+    if not handle:is_closing() then handle:close() end
+  end)
+end
+
 local function new(options)
   if options.refuses then error("no such place", 0) end
   return setmetatable({ options = options }, Exporter)
@@ -57,6 +72,7 @@ function Exporter:export(batch)
   end
   if o.yields then wait_for_timer(o.yields) end
   append(o.path, table.concat(lines) .. "--\n")
+  disturb(o.loop)
   if o.hangs == "yield" then coroutine.yield() end
   while o.hangs == "block" do
     o.turns = (o.turns or 0) + 1

@@ -19,6 +19,7 @@
 -- way than by the error, which nothing between here and there catches; with its frame it is gone.
 
 local callers = require "chalk.autometrics.callers"
+local threads = require "chalk.autometrics.running"
 
 local ngx = rawget(_G, "ngx")
 local getinfo, getlocal, setlocal, traceback = debug.getinfo, debug.getlocal, debug.setlocal, debug.traceback
@@ -61,7 +62,7 @@ local function catcher(from)
   local ours = 0
   for level = from, from + MOST do
     local info = getinfo(level, "Sf")
-    if not info then return coroutine.running() and "thread" or "host", nil, ours end
+    if not info then return threads.is_main() and "host" or "thread", nil, ours end
     if info.func == xpcall then
       local _, found = getlocal(level, 1)
       if not rawequal(found, handler) then return "xpcall", level, ours end

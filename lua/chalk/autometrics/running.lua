@@ -102,15 +102,20 @@ end
 
 local word = prepare()
 
--- What stands for the main thread, which has no object.
+-- What stands for the main thread, which has no object, or with LUA52COMPAT one that coroutine.running marks.
 M.MAIN = {}
+
+local function now()
+  local co, is_main = running()
+  return co and not is_main and co or M.MAIN
+end
 
 -- By address, those that were seen and live.
 local known = setmetatable({}, { __mode = "v" })
 
 -- What is remembered has been seen to be so.
 local function look_up(address)
-  local co = running() or M.MAIN
+  local co = now()
   if co == M.MAIN or address_of(co) == address then known[address] = co end
   return co
 end
@@ -122,7 +127,11 @@ end
 
 --- The coroutine that runs, or MAIN.
 ---@return thread|table
-M.running = word and from_word or function() return running() or M.MAIN end
+M.running = word and from_word or now
+
+--- Whether the main thread runs.
+---@return boolean
+function M.is_main() return now() == M.MAIN end
 
 M.is_fast = word ~= nil
 

@@ -32,12 +32,21 @@ local function wrap()
   end
 end
 
+-- nginx puts functions of its own in place of LuaJIT's, which it keeps. Its own look at the request being served: when
+-- the VM is closed that is gone, and they crash. From then on only finalizers run.
+local function without_requests()
+  for _, name in ipairs { "create", "resume", "yield", "status", "wrap" } do
+    coroutine[name] = coroutine["_" .. name] or coroutine[name] -- luacheck: ignore 122
+  end
+end
+
 --- Makes the driver's finalizer the youngest.
 function M.renew(driver)
   if not drivers[driver] then return end
   local guard
   guard = core.finalizer(function()
     if driver.guard ~= guard or not driver.flusher then return end
+    without_requests()
     driver.flusher:forsake()
     close(driver)
   end)

@@ -24,6 +24,7 @@ function M.start(client, config)
   local uv, message = luv.load()
   if not uv then error("the loop driver needs luv: " .. message, 0) end
   config.uv = uv
+  wait.begin()
   local self = setmetatable({ uv = uv, config = config, flusher = flushers.new(client, config) }, Driver)
   self.timer = uv.new_timer()
   self.timer:start(TURN, TURN, function()
@@ -37,13 +38,13 @@ function M.start(client, config)
 end
 
 -- Starts a flush, here or where the role is; returns a function that says whether it is done.
-local function begin(flusher)
+local function begin(flusher, blocking)
   if not flusher:hold() then
     local ticket = C.chalk_flush_request(flusher.segment)
     return function() return C.chalk_flush_wait(flusher.segment, ticket, 0) == 0 end
   end
   local done = false
-  flusher:flush(function() done = true end)
+  flusher:flush(function() done = true end, blocking)
   return function() return done end
 end
 
@@ -52,8 +53,10 @@ end
 function Driver:flush(timeout)
   local flusher = self.flusher
   if not flusher then return true end
+  if flusher:is_exporting() then return nil, flushers.INSIDE end
   flusher.client:on_stale()
-  if wait.till(self.uv, timeout, begin(flusher), self.exiting) then return true end
+  local blocking = self.exiting and not wait.can_turn(self.uv, true)
+  if wait.till(self.uv, timeout, begin(flusher, blocking), self.exiting) then return true end
   return nil, "the flush did not end in time (in a callback of the loop only a coroutine can wait for it)"
 end
 
@@ -70,10 +73,11 @@ function Driver:close_timer()
   wait.settle(self.uv)
 end
 
----@param timeout number?
+---@param timeout number? nil: the VM or the process ends
 function Driver:close(timeout)
   local flusher = self.flusher
   if not flusher then return true end
+  if timeout and flusher:is_exporting() then return nil, flushers.INSIDE end
   exits.remove(self)
   flusher.client:on_stale()
   local ok, message = true, nil

@@ -21,6 +21,7 @@ Driver.__index = Driver
 ---@param config table
 function M.start(client, config)
   config.lasting = true
+  wait.begin()
   -- luv is for exporters that yield; it has to be older than the finalizer that flushes last.
   local uv = luv.load()
   local self = setmetatable({ flusher = flushers.new(client, config), config = config, uv = uv }, Driver)
@@ -63,6 +64,7 @@ end
 function Driver:flush(timeout)
   local flusher = self.flusher
   if not flusher then return true end
+  if flusher:is_exporting() then return nil, flushers.INSIDE end
   flusher.client:on_stale()
   local holds, done = hold_or_ask(flusher, timeout)
   if done or (holds and flush_now(self, timeout)) then return true end
@@ -74,10 +76,11 @@ function Driver:forked()
   if self.flusher then self.flusher:forked() end
 end
 
----@param timeout number?
+---@param timeout number? nil: the VM or the process ends
 function Driver:close(timeout)
   local flusher = self.flusher
   if not flusher then return true end
+  if timeout and flusher:is_exporting() then return nil, flushers.INSIDE end
   exits.remove(self)
   local ok, message = self:flush(timeout or exits.LAST_FLUSH)
   self.flusher = nil

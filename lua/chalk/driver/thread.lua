@@ -12,17 +12,17 @@ local M = {}
 
 local START_TIMEOUT, LAST_FLUSH = 10, 5
 
--- Of the Lua API, which the FFI finds in the process.
-local function declare_lua()
-  if pcall(function() return ffi.C.luaL_newstate end) then return end
+-- Of the Lua API, which the FFI finds in the process. The names are private to this module (the real ones follow
+-- __asm__), since the application may have declared some of these functions, with types of its own.
+if not pcall(function() return ffi.C.chalk_lua_close end) then
   ffi.cdef [[
-    void *luaL_newstate(void);
-    void luaL_openlibs(void *state);
-    int luaL_loadbuffer(void *state, const char *text, size_t size, const char *name);
-    void lua_pushlstring(void *state, const char *text, size_t size);
-    const char *lua_tolstring(void *state, int index, size_t *size);
-    int lua_pcall(void *state, int arguments, int results, int handler);
-    void lua_close(void *state);
+    void *chalk_lua_newstate(void) __asm__("luaL_newstate");
+    void chalk_lua_openlibs(void *state) __asm__("luaL_openlibs");
+    int chalk_lua_loadbuffer(void *state, const char *text, size_t size, const char *name) __asm__("luaL_loadbuffer");
+    void chalk_lua_pushlstring(void *state, const char *text, size_t size) __asm__("lua_pushlstring");
+    int chalk_lua_pcall(void *state, int arguments, int results, int handler) __asm__("lua_pcall");
+    const char *chalk_lua_tolstring(void *state, int index, size_t *size) __asm__("lua_tolstring");
+    void chalk_lua_close(void *state) __asm__("lua_close");
   ]]
 end
 
@@ -39,15 +39,15 @@ Driver.__index = Driver
 
 -- The parts of the Lua API as the core takes them. The addresses stay good for the process's life.
 local function lua_api()
-  declare_lua()
   local L = ffi.C
   return ffi.new("chalk_lua", {
-    L.luaL_newstate, L.luaL_openlibs, L.luaL_loadbuffer, L.lua_pushlstring, L.lua_pcall, L.lua_tolstring, L.lua_close,
+    L.chalk_lua_newstate, L.chalk_lua_openlibs, L.chalk_lua_loadbuffer, L.chalk_lua_pushlstring, L.chalk_lua_pcall,
+    L.chalk_lua_tolstring, L.chalk_lua_close,
   })
 end
 
-local function start_thread(config, segment, generation)
-  local texts = { BOOT, package.path, package.cpath, core.path, config }
+local function start_thread(config, paths, segment, generation)
+  local texts = { BOOT, paths.path, paths.cpath, paths.library, config }
   local sizes = ffi.new("size_t[?]", #texts)
   for i, text in ipairs(texts) do
     sizes[i - 1] = #text
@@ -58,23 +58,32 @@ end
 
 local function address_of(pointer) return tonumber(ffi.cast("uintptr_t", pointer)) end
 
+-- Starts the thread and waits until it is ready or stands by. Returns why it cannot do its work yet; it goes on trying.
+---@return string?
 local function launch(self)
   local config = {}
   for name, value in pairs(self.config) do
     config[name] = value
   end
+  config.paths = nil
   config.segment, config.client = address_of(self.client.segment), self.client.name
   config.listener = exporters.listener(self.client)
   local ok, text = pcall(serial.write, config)
   if not ok then error(text .. " (with the thread driver exporters live in a VM of their own)", 0) end
-  local thread = start_thread(text, self.client.segment, self.config.generation)
+  local thread = start_thread(text, self.config.paths, self.client.segment, self.config.generation)
   if thread == nil then error(core.said(), 0) end
-  if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0 then
-    local message = core.said()
-    if C.chalk_thread_wait(thread, 1) == 1 then C.chalk_thread_free(thread) end
-    error(message, 0)
-  end
   self.thread = thread
+  if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0 then return core.said() end
+end
+
+-- Ends the thread. False: it did not end in time.
+local function finish(self, timeout)
+  local thread = self.thread
+  self.thread, self.closed = nil, true
+  C.chalk_thread_stop(thread)
+  self.stuck = C.chalk_thread_wait(thread, timeout) == 0
+  if not self.stuck then C.chalk_thread_free(thread) end
+  return not self.stuck
 end
 
 --- Starts the flush thread. Raises what keeps it from starting.
@@ -84,7 +93,11 @@ end
 function M.start(client, config)
   local self = setmetatable({ client = client, config = config }, Driver)
   config.clock = nil
-  launch(self)
+  local message = launch(self)
+  if message then
+    finish(self, LAST_FLUSH)
+    error(message, 0)
+  end
   return self
 end
 
@@ -110,6 +123,7 @@ end
 function Driver:flush(timeout)
   if self.closed then return true end
   self.client:on_stale()
+  if not self.thread then self:forked() end -- which failed before
   local segment = self.client.segment
   local ticket = C.chalk_flush_request(segment)
   if self.thread then C.chalk_thread_wake(self.thread) end
@@ -122,21 +136,17 @@ function Driver:forked()
   self.thread = nil
   if self.attached then return end
   local ok, message = pcall(launch, self)
-  if not ok then log.write("error", "no flush thread in a forked process: " .. tostring(message)) end
+  if message then
+    local what = ok and "the flush thread of a forked process tries again: " or "no flush thread in a forked process: "
+    log.write("error", what .. message)
+  end
 end
 
 --- Flushes a last time and ends the thread.
 ---@return boolean?, string?
 function Driver:close(timeout)
-  local thread = self.thread
-  if not thread then return true end
-  self.thread, self.closed = nil, true
-  C.chalk_thread_stop(thread)
-  if C.chalk_thread_wait(thread, timeout or LAST_FLUSH) == 0 then
-    self.stuck = true
-    return nil, "the last flush did not end in time"
-  end
-  C.chalk_thread_free(thread)
+  if not self.thread then return true end
+  if not finish(self, timeout or LAST_FLUSH) then return nil, "the last flush did not end in time" end
   exporters.unlisten(self.client, self.config.exporters)
   return true
 end

@@ -5,6 +5,7 @@ local clients = require "chalk.client"
 local core = require "chalk.core"
 local flushers = require "chalk.flusher"
 local log = require "chalk.log"
+local luv = require "chalk.driver.luv"
 local serial = require "chalk.serial"
 
 local ffi, C = core.ffi, core.C
@@ -21,6 +22,9 @@ local function guarded(f)
     if not ok then log.write("error", message) end
   end
 end
+
+-- An error in the application's words: a text is shown as it is.
+local function explain(e) return type(e) == "string" and e or debug.traceback(log.text(e)) end
 
 -- The last flush: exporters that yield are waited for. Without the role they send what they have.
 local function last_flush(uv, flusher, finished)
@@ -53,19 +57,18 @@ local function last_scrapes(uv, flusher, finished)
   end)
 end
 
-local function run(config)
-  local uv = require "luv"
-  local client = clients.new(config.client, {})
-  client.enabled = true
-  client.listener_name = config.listener
-  client:open(ffi.cast("chalk_segment *", config.segment))
-  config.uv = uv
-  local flusher = flushers.new(client, config)
+-- Turns the flusher until the thread is asked to stop, and has flushed a last time. An exporter that stops the loop
+-- stops nothing; one that closes the handles of others ends this VM, and the thread makes another one.
+local function turn_loop(uv, flusher)
   local thread = C.chalk_thread_self()
   local poll, timer = uv.new_poll(C.chalk_thread_fd(thread)), uv.new_timer()
-  local ending = false
+  local ending, over = false, false
   local function turn()
     if not ending then flusher:turn() end
+  end
+  local function finished()
+    over = true
+    uv.stop()
   end
   poll:start("r", guarded(function()
     C.chalk_thread_drain(thread)
@@ -75,28 +78,53 @@ local function run(config)
     timer:stop()
     last_flush(uv, flusher, function()
       flusher:close()
-      last_scrapes(uv, flusher, uv.stop)
+      last_scrapes(uv, flusher, finished)
     end)
   end))
   turn()
   timer:start(TURN, TURN, guarded(turn))
   C.chalk_thread_ready(thread, nil)
-  uv.run()
-  -- A VM that is closed over a closing handle crashes luv: every handle's end is waited for.
+  repeat
+    uv.run()
+  until over or not uv.loop_alive()
+  if not over then error("an exporter closed the handles of the flush loop", 0) end
+end
+
+local function run(uv, config)
+  local client = clients.new(config.client, {})
+  client.enabled = true
+  client.listener_name = config.listener
+  client:open(ffi.cast("chalk_segment *", config.segment))
+  config.uv = uv
+  local flusher = flushers.new(client, config)
+  local ok, message = xpcall(turn_loop, explain, uv, flusher)
+  if ok then return end
+  pcall(flusher.release, flusher)
+  pcall(flusher.close_servers, flusher)
+  error(message, 0)
+end
+
+-- A VM that is closed over a closing handle crashes luv: every handle's end is waited for.
+local function close_handles(uv)
   uv.walk(function(handle)
     if not handle:is_closing() then handle:close() end
   end)
-  uv.run()
+  repeat
+    uv.run()
+  until not uv.loop_alive()
 end
 
---- Runs until the thread is asked to stop. Returns a message if it could not start.
+--- Runs until the thread is asked to stop. Returns a message if it failed.
 ---@param text string the configuration
 ---@return string?
 function M.run(text)
-  local ok, message = xpcall(run, function(m)
-    return type(m) == "string" and m or debug.traceback(tostring(m))
-  end, serial.read(text))
-  if not ok then return tostring(message) end
+  local uv
+  local ok, message = xpcall(function()
+    uv = assert(luv.load())
+    run(uv, serial.read(text))
+  end, explain)
+  if uv then close_handles(uv) end
+  if not ok then return message end
 end
 
 return M

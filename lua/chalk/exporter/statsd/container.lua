@@ -99,7 +99,8 @@ local function read(path)
 end
 
 local function inode_of(path)
-  local found = require("luv").fs_stat(path)
+  local uv = package.loaded.luv -- the driver's, where there is one
+  local found = uv and uv.fs_stat(path)
   return found and found.ino
 end
 

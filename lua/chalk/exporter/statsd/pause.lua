@@ -12,8 +12,6 @@ local core = require "chalk.core"
 local log = require "chalk.log"
 local system = require "chalk.exporter.statsd.system"
 
-local has_luv, uv = pcall(require, "luv")
-
 local M = {}
 
 local LOOK = 0.005 -- where a descriptor cannot be watched
@@ -30,7 +28,7 @@ function M.new() return setmetatable({}, Pause) end
 --- Whether waiting lets others go on.
 ---@return boolean
 function Pause:yields()
-  if not has_luv or self.blocking then return false end
+  if not package.loaded.luv or self.blocking then return false end -- drivers load it
   local thread, is_main = coroutine.running()
   return thread ~= nil and not is_main
 end
@@ -50,12 +48,13 @@ local function wake(self, wait, result)
   if self.wait == wait then self.wait = nil end
   wait.result = result
   local ok, message = coroutine.resume(wait.thread)
-  if not ok then log.write("error", debug.traceback(wait.thread, tostring(message))) end
+  if not ok then log.write("error", debug.traceback(wait.thread, log.text(message))) end
 end
 
 -- Yields until `arm`'s argument is called or the time is over. `arm` returns a handle and a descriptor to be closed
 -- then, if there are any.
 local function await(self, seconds, arm)
+  local uv = require "luv"
   local wait = { thread = coroutine.running(), over = false, result = false }
   local timer = uv.new_timer()
   wait.handles = { timer }
@@ -87,7 +86,7 @@ function Pause:fd(fd, events, seconds)
     return true
   end
   return await(self, seconds, function(ready)
-    local poll = uv.new_poll(watcher)
+    local poll = require("luv").new_poll(watcher)
     poll:start("r", function() ready(true) end)
     return poll, watcher
   end)

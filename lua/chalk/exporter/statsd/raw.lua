@@ -140,7 +140,7 @@ function Raw:start(partial)
     local ok, sent, message = pcall(send_all, self, partial, not self.yields)
     self.busy = false
     if not ok then
-      log.write("error", "statsd: " .. tostring(sent))
+      log.write("error", "statsd: " .. log.text(sent))
     elseif not sent and message ~= self.said then
       log.write("error", "statsd: " .. tostring(message))
     end

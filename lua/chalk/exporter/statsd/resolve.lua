@@ -6,8 +6,6 @@
 
 local system = require "chalk.exporter.statsd.system"
 
-local _, uv = pcall(require, "luv") -- without it nothing yields, and it is not used
-
 local M = {}
 
 local KEPT = 60 -- seconds
@@ -20,7 +18,7 @@ local Resolver = {}
 Resolver.__index = Resolver
 
 local function look_up(host, done)
-  local ok, message = pcall(uv.getaddrinfo, host, nil, { socktype = "dgram" }, done)
+  local ok, message = pcall(require("luv").getaddrinfo, host, nil, { socktype = "dgram" }, done)
   if not ok then done(tostring(message)) end
 end
 
