@@ -142,6 +142,8 @@ uint32_t chalk_process(void); /* this process's id */
  */
 chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message);
 void chalk_segment_close(chalk_segment *segment);
+/* Closes one through which nothing was recorded; a named one at a path does not stay, so that another may have the name. */
+void chalk_segment_abandon(chalk_segment *segment);
 void chalk_segment_info(chalk_segment *segment, chalk_info *info);
 /* Changes limits of a segment in use; existing sketches keep their scale. Zero leaves a limit as it is. */
 int chalk_segment_configure(chalk_segment *segment, const chalk_options *options, char *message);
@@ -458,12 +460,20 @@ void chalk_thread_free(chalk_thread *thread);                /* once it has ende
 
 /*
  * Opens a listening stream socket at "127.0.0.1:9464", "[::1]:9464", "localhost:0" or "unix:///path", and remembers it
- * for this client and address until chalk_unlisten. chalk_accept_fd gives a copy of its descriptor, for the caller to
- * close; a negative code if there is none, as in a forked child.
+ * for this client and address until chalk_unlisten. Where a path is taken, only a socket of this user's that nobody
+ * listens at gives way. chalk_accept_fd gives a copy of its descriptor, for the caller to close; a negative code if
+ * there is none, as in a forked child.
  */
 int chalk_listen(const char *client, const char *address, char *message);
 int chalk_accept_fd(const char *client, const char *address);
+/* Lets other users connect to a unix socket of this user's, too. */
+int chalk_listen_to_all(const char *address);
 void chalk_unlisten(const char *client, const char *address);
+/*
+ * Says that the configuration which listens there is in force, as it is anyway once a child of the process has the
+ * socket; or (0) that it never will be, and closes a socket that is still of none that is.
+ */
+void chalk_listen_settle(const char *client, const char *address, int in_force);
 /* Shuts all of the client's sockets but these, here and in every process that has them. */
 void chalk_listen_only(const char *client, const char *const *addresses, uint32_t n);
 

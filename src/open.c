@@ -324,6 +324,7 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
   }
   madvise(g->base, g->size, MADV_DONTDUMP);
   g->references = 1;
+  g->at_path = o->path != NULL;
   if (name) g->name = strdup(name);
   return g;
 }
@@ -381,6 +382,13 @@ void chalk_segment_close(chalk_segment *g) {
   madvise(g->base, g->size, MADV_DONTDUMP);
   close(g->fd);
   free(g);
+}
+
+void chalk_segment_abandon(chalk_segment *g) {
+  process_lock();
+  if (g->references == 1 && g->at_path) free(g->name), g->name = NULL;
+  process_unlock();
+  chalk_segment_close(g);
 }
 
 int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *message) {
