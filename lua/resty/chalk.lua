@@ -94,7 +94,10 @@ function M.init(options)
   if address then with_relay(rest, address) end
   local message
   ok, message = client:prepare(rest)
-  if not ok then fail(message) end
+  if not ok then
+    exporters.settle(exporters.listener(client), { { listen = address } }, false)
+    fail(message)
+  end
   state = { metrics = metrics, tags = tags, definitions = options.definitions, address = address }
   return metrics, tags
 end

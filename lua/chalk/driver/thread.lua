@@ -26,12 +26,17 @@ local function declare_lua()
   ]]
 end
 
-local BOOT = [[
-local path, cpath, library, config = ...
+-- A chunk that calls a function with a table written down.
+local function chunk_for(call)
+  return ([[
+local path, cpath, library, text = ...
 package.path, package.cpath = path, cpath
 package.preload["chalk.library"] = function() return library end
-return require("chalk.driver.worker").run(config)
-]]
+return %s(text)
+]]):format(call)
+end
+
+local BOOT, TRIAL = chunk_for 'require("chalk.driver.worker").run', chunk_for 'require("chalk.driver.trial").run'
 
 ---@class chalk.ThreadDriver
 local Driver = {}
@@ -46,14 +51,33 @@ local function lua_api()
   })
 end
 
-local function start_thread(config, segment, generation)
-  local texts = { BOOT, package.path, package.cpath, core.path, config }
+local function start_thread(chunk, argument, segment, generation)
+  local texts = { chunk, package.path, package.cpath, core.path, argument }
   local sizes = ffi.new("size_t[?]", #texts)
   for i, text in ipairs(texts) do
     sizes[i - 1] = #text
   end
   local list = ffi.new("const char *[?]", #texts, texts)
   return C.chalk_thread_start(lua_api(), list, sizes, #texts, segment, generation, core.message)
+end
+
+-- Raises what keeps a thread from being ready.
+local function await_ready(thread)
+  if thread == nil then error(core.said(), 0) end
+  if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) == 0 then return end
+  local message = core.said()
+  if C.chalk_thread_wait(thread, 1) == 1 then C.chalk_thread_free(thread) end
+  error(message, 0)
+end
+
+--- Loads the modules of exporters in a VM like the flush thread's, which is gone afterwards: a process that only stands
+--- by, as a server's first one does, would find out too late. Raises what is wrong with one.
+---@param untried { name: string, module: string }[]
+function M.try(untried)
+  if #untried == 0 then return end
+  local thread = start_thread(TRIAL, serial.write(untried), nil, 0)
+  await_ready(thread)
+  if C.chalk_thread_wait(thread, START_TIMEOUT) == 1 then C.chalk_thread_free(thread) end
 end
 
 local function address_of(pointer) return tonumber(ffi.cast("uintptr_t", pointer)) end
@@ -67,13 +91,8 @@ local function launch(self)
   config.listener = exporters.listener(self.client)
   local ok, text = pcall(serial.write, config)
   if not ok then error(text .. " (with the thread driver exporters live in a VM of their own)", 0) end
-  local thread = start_thread(text, self.client.segment, self.config.generation)
-  if thread == nil then error(core.said(), 0) end
-  if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0 then
-    local message = core.said()
-    if C.chalk_thread_wait(thread, 1) == 1 then C.chalk_thread_free(thread) end
-    error(message, 0)
-  end
+  local thread = start_thread(BOOT, text, self.client.segment, self.config.generation)
+  await_ready(thread)
   self.thread = thread
 end
 
