@@ -30,7 +30,7 @@
 extern "C" {
 #endif
 
-#define CHALK_ABI 2
+#define CHALK_ABI 3
 #pragma GCC visibility push(default)
 
 /* ffi: begin */
@@ -90,11 +90,12 @@ typedef struct chalk_series {
 } chalk_series;
 
 typedef struct chalk_options {
-  const char *path;      /* a file to share between unrelated processes; NULL: anonymous memory */
-  uint64_t memory_limit; /* bytes the segment may ever take; 0: 1 GiB, or half of its control group's */
-  uint32_t max_series;   /* most series; 0: 100,000 */
-  uint32_t max_buckets;  /* of a sketch, 8 to 8192; 0: 512 */
-  double initial_error;  /* of a sketch, 0.0001 to 0.5; 0: 0.001 */
+  const char *path;       /* a file to share between unrelated processes; NULL: anonymous memory */
+  uint64_t memory_limit;  /* bytes the segment may ever take; 0: 1 GiB, or half of its control group's */
+  uint32_t max_series;    /* most series; 0: 100,000 */
+  uint32_t max_buckets;   /* of a sketch, 8 to 8192; 0: 512 */
+  double initial_error;   /* of a sketch, 0.0001 to 0.5; 0: 0.001 */
+  uint32_t segment_group; /* 1: the file at `path` may be one that members of its group can write to, too */
 } chalk_options;
 
 typedef struct chalk_definition {

@@ -106,6 +106,7 @@ local CHECKS = {
   on_error = M.of_type("function", "a function"),
   memory_limit = whole_from(4 * 1024 * 1024),
   segment_path = M.of_type("string", "a path"),
+  segment_group = M.of_type("boolean", "true or false"),
   clock = M.of_type("function", "a function"),
 }
 

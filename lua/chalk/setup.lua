@@ -19,6 +19,7 @@ M.BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
 function M.core_options(options)
   return ffi.new("chalk_options", {
     path = options.segment_path,
+    segment_group = options.segment_group and 1 or 0,
     memory_limit = options.memory_limit or 0,
     max_series = options.max_series or 0,
     max_buckets = options.max_buckets or 0,
