@@ -19,7 +19,7 @@ end
 
 local ABSENT = "require('chalk').exporter.custom('absent_exporter')"
 
-local function with_absent(options) return (options:gsub(" },$", ", " .. ABSENT .. " },")) end
+local function with_absent(options) return (options:gsub("exporters = {", "%0 " .. ABSENT .. ",")) end
 
 local function tcp(port) return "127.0.0.1:" .. port end
 
@@ -105,6 +105,34 @@ describe("nginx", function()
       end, 5, "the port to answer")
     end)
   end
+
+  -- Counts, as many as would have no room twice.
+  local function definitions(prefix, n, tags)
+    local list = {}
+    for i = 1, n do
+      list[i] = ('{ "name": "%s_%d", "type": "count", "tags": [%s] }'):format(prefix, i, tags or "")
+    end
+    return ('{ "tags": { "t": { "value_type": "string" } }, "metrics": [ %s ] }'):format(table.concat(list, ",\n"))
+  end
+
+  it("has room for metrics after reloads whose metrics had none, or were refused for something else", function()
+    local tagged, none = '{ "tag": "t" }', "no room for the definition of many_"
+    local server = nginx.start({ options = listens(), record = "" })
+    refuse(server, { definitions = definitions("many", 5000, tagged), record = "" }, none)
+    refuse(server, { definitions = definitions("many", 5000), record = "" }, none)
+    local absent = { definitions = definitions("refused", 3000, tagged), options = with_absent(listens()), record = "" }
+    refuse(server, absent, "exporter absent_exporter")
+    local late = { definitions = definitions("late", 3000, tagged), after = "error 'bad luck'", record = "" }
+    refuse(server, late, "bad luck")
+    -- With series, they leave with the next flushes.
+    refuse(server, { definitions = definitions("bound", 3000), after = "error 'no luck'", record = "" }, "no luck")
+    wait.till(function() return server:info().metrics < 100 end, 10, "the metrics to leave")
+    server:reload({ definitions = definitions("good", 3000), record = "log_by_lua_block { metrics.good_3000:inc() }" })
+    wait.till(function()
+      assert(server:get("/")) -- which an old worker may answer yet
+      return (server:scrape().good_3000_total or 0) > 0
+    end)
+  end)
 
   describe("removes its sockets' files", function()
     it("at its end, and not before", function()

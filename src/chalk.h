@@ -164,6 +164,8 @@ uint32_t chalk_writer_slot(const chalk_writer *writer);
 int chalk_define(chalk_writer *writer, const chalk_definition *definition, char *message);
 /* The writer no longer has this metric. */
 void chalk_undefine(chalk_writer *writer, uint32_t metric);
+/* Likewise; and if the writer made it and nobody else has it, the metric leaves, whatever was recorded. */
+void chalk_take_back(chalk_writer *writer, uint32_t metric);
 /* Copies a metric's blob to `out`, if `size` is room enough; how much that takes, 0 if there is none of that number. */
 size_t chalk_metric_blob(chalk_segment *segment, uint32_t metric, char *out, size_t size);
 /* The `le` bounds of a metric, to `bounds` (room for CHALK_LES); how many. */

@@ -398,7 +398,7 @@ function M.state_of(metric)
   return meta and meta.__chalk or nil
 end
 
---- An accessor for a definition, which the client is told of first.
+--- An accessor for a definition. It is of use when the core was told of that, and `fill` has written its functions.
 ---@param client table
 ---@param definition table
 ---@return chalk.Metric
@@ -417,8 +417,6 @@ function M.new(client, definition)
   local metric = setmetatable({}, meta)
   meta.__chalk = state
   function state.forget() clear(state.cache) end
-  if client.enabled then client:define(state) end
-  M.fill(state)
   return metric
 end
 

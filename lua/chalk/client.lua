@@ -194,15 +194,42 @@ function Client:redefine(handle)
   return C.chalk_rebind(handle) >= 0
 end
 
+-- All are defined before a series of one is bound, or none: so what there was no room for takes no room.
+local function define_all(client, states)
+  for i, state in ipairs(states) do
+    local ok, message = pcall(client.define, client, state)
+    if not ok then
+      for k = 1, i - 1 do
+        C.chalk_take_back(client.writer, states[k].number)
+        client.by_number[states[k].number] = nil
+      end
+      error(message, 0)
+    end
+  end
+end
+
+--- Makes the accessors of definitions that have none yet.
+---@param definitions table[]
+function Client:add(definitions)
+  local fresh, states = {}, {}
+  for _, definition in ipairs(definitions) do
+    if not self.by_definition[definition] then
+      local metric = accessor.new(self, definition)
+      fresh[#fresh + 1], states[#states + 1] = metric, accessor.state_of(metric)
+    end
+  end
+  if self.enabled then define_all(self, states) end
+  for i, state in ipairs(states) do
+    accessor.fill(state)
+    self.by_definition[state.definition] = fresh[i]
+    self.states[#self.states + 1] = state
+  end
+end
+
 --- The accessor of a definition: the same one each time.
 function Client:accessor(definition)
-  local metric = self.by_definition[definition]
-  if not metric then
-    metric = accessor.new(self, definition)
-    self.by_definition[definition] = metric
-    self.states[#self.states + 1] = accessor.state_of(metric)
-  end
-  return metric
+  if not self.by_definition[definition] then self:add { definition } end
+  return self.by_definition[definition]
 end
 
 function Client:ready()
@@ -216,6 +243,7 @@ function Client:load(source)
   self:ready()
   local definitions, tags = self.registry:add(source)
   if not definitions then fail(table.concat(tags, "\n"), 2) end
+  self:add(definitions)
   for _, definition in ipairs(definitions) do
     tree.put(self.metrics, definition, self:accessor(definition))
   end

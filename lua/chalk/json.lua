@@ -89,7 +89,8 @@ local function after_string(text, at)
   return at + 1
 end
 
--- The first key that its object has already, as it is written, and its place, in a text that is JSON: a string before a colon is a key.
+-- The first key that its object has already, as it is written, and its place. The text is JSON: so a string before a
+-- colon is a key.
 local function repeated_key(text)
   local outer, keys = {}, {}
   local at = text:find('["{}]')
