@@ -95,6 +95,19 @@ describe("settings", function()
     assert.is_truthy(link:find("^http://localhost:9090/graph"))
   end)
 
+  it("wait for nobody where a checkout has something else in the place of a file", function()
+    local environment = { AUTOMETRICS_SERVICE_NAME = "shop" }
+    local alone = { service_name = "shop", autometrics_version = "1.0.0" }
+    git(folder, "init -q -b main .")
+    for _, what in ipairs({ "mkfifo", "mkdir", "ln -s /dev/zero", "ln -s /dev/tty", "ln -s /dev/full" }) do
+      assert(os.execute(("cd %s && rm -rf .git/HEAD && %s .git/HEAD"):format(folder, what)) == 0)
+      local found = build(nil, environment, here() .. " timeout 20")
+      assert.same({ what, "shop" }, { what, found.service_name, found.commit or found.branch })
+    end
+    assert(os.execute(("cd %s && rm -rf .git && mkfifo .git"):format(folder)) == 0)
+    assert.same(alone, (build(nil, environment, here() .. " timeout 20")))
+  end)
+
   it("have a service name and nothing that is not known, where there is no checkout", function()
     local found = build(nil, nil, here())
     assert.is_truthy(#found.service_name > 0)

@@ -97,6 +97,15 @@ describe("a client", function()
     it_refuses("too little memory", { memory_limit = 1000 }, "memory_limit", "4194304")
     it_refuses("a segment_path that cannot be", { segment_path = "/nowhere/at/all" }, "/nowhere/at/all")
     it_refuses("exporters that are none", { exporters = { 3 } }, "exporters[1]")
+    it_refuses("an exporter that is in no list", function()
+      return { exporters = chalk.exporter.prometheus({}) }
+    end, "exporters must be a list of exporters")
+    it_refuses("exporters by name", function()
+      return { exporters = { prometheus = chalk.exporter.prometheus({}) } }
+    end, "exporters must be a list of exporters")
+    it_refuses("a list of exporters with a hole", function()
+      return { exporters = { chalk.exporter.prometheus({}), nil, chalk.exporter.prometheus({ name = "b" }) } }
+    end, "exporters must be a list of exporters")
     it_refuses("tables as exporters with the thread", { exporters = { collect.exporter() } }, "exporters[1]", "module")
     it_refuses("two exporters of one name", function()
       local one = chalk.exporter.custom("support.file_exporter", { path = "x" })

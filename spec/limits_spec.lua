@@ -46,6 +46,29 @@ describe("the limits", function()
     return code == 0 or code == 3, output
   end
 
+  describe("of definitions", function()
+    local function document(prefix, n)
+      local list = {}
+      for i = 1, n do
+        list[i] = { name = prefix .. "_" .. i, type = "count" }
+      end
+      return { metrics = list }
+    end
+
+    it("refuse a document as a whole, and leave the room to the next", function()
+      local before = client:info()
+      for _ = 1, 2 do
+        local ok, message = pcall(client.load, client, document("many", 5000))
+        assert.is_false(ok)
+        assert.matches("no room for the definition of many_", message, 1, true)
+        assert.same({ before.metrics, before.series }, { client:info().metrics, client:info().series })
+      end
+      local metrics = client:load(document("good", 4000))
+      metrics.good_4000:inc()
+      assert.equal(1, metrics.good_4000:value())
+    end)
+  end)
+
   describe("of tag values", function()
     it("keep the exposition valid, whatever they hold", function()
       local n = 0

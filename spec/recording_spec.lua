@@ -487,6 +487,22 @@ describe("recording", function()
       assert.equal(lookup, late:op("lookup", { tags = { "cache" } }))
     end)
 
+    it("has nothing to tell, and takes an init all the same", function()
+      local off, recording = chalk.new({ enabled = false }):info(), chalk.new():info()
+      for name in pairs(recording) do
+        assert.equal(0, off[name], name)
+      end
+      local code, output = children.run([[
+        local chalk = require "chalk"
+        local m = chalk.load "spec/fixtures/metrics.json"
+        print(chalk.info().capacity)
+        chalk.init { strict = true, driver = "manual" }
+        m.uptime:set(1)
+        print(chalk.info().series, m.uptime:value())
+      ]], { env = { CHALK_DISABLED = "1" } })
+      assert.same({ 0, "0\n0\t0\n" }, { code, output })
+    end)
+
     it("by the environment records nothing", function()
       local script = [[
         local chalk = require "chalk"

@@ -73,6 +73,22 @@ describe("a file that is not JSON", function()
     assert.matches("invalid token", file_error('{"metrics": [{"max_series": nan}]}'))
   end)
 
+  it("is one where an object has a key twice, of which cjson takes the last", function()
+    assert.equal(':3:3: the object has the key "metrics" already', file_error('{\n"metrics": [],\n  "metrics": []}'))
+    assert.equal(':1:13: the object has the key "\\u0061" already', file_error('{"a": "a:", "\\u0061": {"a": 1}}'))
+    assert.equal(
+      ':1:55: the object has the key "name" already',
+      file_error([[{"x": ["\\", "]\"name\": {"], "metrics": [{"name": 1, "name": 2}]}]])
+    )
+  end)
+
+  it("is none where several objects have a key, or a text is one", function()
+    local path = write_file('{"tags": {"tags": {"values": ["tags", "tags:", "values"]}}, "metrics": [{}, {}]}')
+    for _, message in ipairs(errors_of(path)) do
+      assert.is_nil(message:find("already", 1, true), message)
+    end
+  end)
+
   it("is an error when its top is no object", function()
     assert.equal(": expected an object, got an array", file_error("[1]"))
     assert.equal(": expected an object, got null", file_error("null"))

@@ -223,6 +223,16 @@ describe("a segment_path", function()
     assert.equal("dear diary", files.read(path))
   end)
 
+  it("that others can write to is refused, but for its group where segment_group says so", function()
+    make()
+    run("chmod 666 " .. path)
+    assert_refused(("cannot use %s: everybody may write to it"):format(path))
+    run("chmod 660 " .. path)
+    assert_refused(("cannot use %s: its group may write to it (segment_group allows that)"):format(path))
+    local client = chalk.new({ segment_path = path, segment_group = true })
+    assert.equal(3, client:count("jobs", { tags = { { tag = "t" } } }):with("x"):value())
+  end)
+
   it("that was cut is refused", function()
     make()
     for _, bytes in ipairs({ size() - 1, 100000000, 100000 }) do

@@ -43,7 +43,7 @@
 extern "C" {
 #endif
 
-#define CHALK_ABI 2
+#define CHALK_ABI 3
 #pragma GCC visibility push(default)
 
 /* ffi: begin */
@@ -104,11 +104,12 @@ typedef struct chalk_series {
 } chalk_series;
 
 typedef struct chalk_options {
-  const char *path;      /* a file to share between unrelated processes; NULL: anonymous memory */
-  uint64_t memory_limit; /* bytes the segment may ever take; 0: 1 GiB, or half of its control group's */
-  uint32_t max_series;   /* most series; 0: 100,000 */
-  uint32_t max_buckets;  /* of a sketch, 8 to 8192; 0: 512 */
-  double initial_error;  /* of a sketch, 0.0001 to 0.5; 0: 0.001 */
+  const char *path;       /* a file to share between unrelated processes; NULL: anonymous memory */
+  uint64_t memory_limit;  /* bytes the segment may ever take; 0: 1 GiB, or half of its control group's */
+  uint32_t max_series;    /* most series; 0: 100,000 */
+  uint32_t max_buckets;   /* of a sketch, 8 to 8192; 0: 512 */
+  double initial_error;   /* of a sketch, 0.0001 to 0.5; 0: 0.001 */
+  uint32_t segment_group; /* 1: the file at `path` may be one that members of its group can write to, too */
 } chalk_options;
 
 typedef struct chalk_definition {
@@ -156,6 +157,8 @@ uint32_t chalk_process(void); /* this process's id */
  */
 chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message);
 void chalk_segment_close(chalk_segment *segment);
+/* Closes one through which nothing was recorded; a named one at a path does not stay, so that another may have the name. */
+void chalk_segment_abandon(chalk_segment *segment);
 void chalk_segment_info(chalk_segment *segment, chalk_info *info);
 /* Changes limits of a segment in use; existing sketches keep their scale. Zero leaves a limit as it is. */
 int chalk_segment_configure(chalk_segment *segment, const chalk_options *options, char *message);
@@ -179,6 +182,8 @@ int chalk_define(chalk_writer *writer, const chalk_definition *definition, char 
 int chalk_find(chalk_writer *writer, const char *name, char *message);
 /* The writer no longer has this metric. */
 void chalk_undefine(chalk_writer *writer, uint32_t metric);
+/* Likewise; and if the writer made it and nobody else has it, the metric leaves, whatever was recorded. */
+void chalk_take_back(chalk_writer *writer, uint32_t metric);
 /* Copies a metric's blob to `out`, if `size` is room enough; how much that takes, 0 if there is none of that number. */
 size_t chalk_metric_blob(chalk_segment *segment, uint32_t metric, char *out, size_t size);
 /* The `le` bounds of a metric, to `bounds` (room for CHALK_LES); how many. */
@@ -494,12 +499,20 @@ int chalk_has_room(char *message);
 
 /*
  * Opens a listening stream socket at "127.0.0.1:9464", "[::1]:9464", "localhost:0" or "unix:///path", and remembers it
- * for this client and address until chalk_unlisten. chalk_accept_fd gives a copy of its descriptor, for the caller to
- * close; a negative code if there is none, as in a forked child.
+ * for this client and address until chalk_unlisten. Where a path is taken, only a socket of this user's that nobody
+ * listens at gives way. chalk_accept_fd gives a copy of its descriptor, for the caller to close; a negative code if
+ * there is none, as in a forked child.
  */
 int chalk_listen(const char *client, const char *address, char *message);
 int chalk_accept_fd(const char *client, const char *address);
+/* Lets other users connect to a unix socket of this user's, too. */
+int chalk_listen_to_all(const char *address);
 void chalk_unlisten(const char *client, const char *address);
+/*
+ * Says that the configuration which listens there is in force, as it is anyway once a child of the process has the
+ * socket; or (0) that it never will be, and closes a socket that is still of none that is.
+ */
+void chalk_listen_settle(const char *client, const char *address, int in_force);
 /* Shuts all of the client's sockets but these, here and in every process that has them. */
 void chalk_listen_only(const char *client, const char *const *addresses, uint32_t n);
 

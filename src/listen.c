@@ -2,6 +2,9 @@
  * Listening sockets, opened where `init` runs and remembered like segments: a new VM of the same process goes on with
  * the socket of the one before, so a reload never fights over a port. A forked child closes its copies, or a port
  * would stay taken by somebody who never accepts; the workers of a server keep them, and take turns.
+ *
+ * A socket is provisional until its configuration is in force: until somebody says so, or a child of the process has
+ * it. What is provisional is closed when its `init` fails, or a server refuses the configuration behind it.
  */
 #include "listen.h"
 
@@ -26,6 +29,8 @@ typedef struct listener {
   char *client, *address;
   int fd;
   uint32_t opened_by; /* the process that made it: the file of a unix socket is its to remove */
+  uint32_t forks;     /* of that process, when it made it */
+  bool in_force;
   struct listener *next;
 } listener;
 
@@ -81,28 +86,79 @@ static int fail(int fd, const char *address, const char *why, char *message) {
   return CHALK_EINVALID;
 }
 
-/* A socket file that nobody answers at is left over from a process that died. */
-static void remove_stale(const struct sockaddr_un *a) {
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  if (connect(fd, (const struct sockaddr *)a, sizeof *a) != 0 && errno == ECONNREFUSED) unlink(a->sun_path);
+static const char scheme[] = "unix://";
+
+/* The path in an address of a unix socket; NULL: it is of another kind. */
+static const char *path_of(const char *address) {
+  return strncmp(address, scheme, sizeof scheme - 1) == 0 ? address + sizeof scheme - 1 : NULL;
+}
+
+static bool fill(struct sockaddr_un *a, const char *path) {
+  *a = (struct sockaddr_un){.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof a->sun_path) return false;
+  strcpy(a->sun_path, path);
+  return true;
+}
+
+/* Whether any process listens at it. A connect that would wait, because the queue is full, says so at once. */
+static bool is_answered(const struct sockaddr_un *a) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return true;
+  bool refused = connect(fd, (const struct sockaddr *)a, sizeof *a) != 0 && errno == ECONNREFUSED;
   close(fd);
+  return !refused;
+}
+
+/*
+ * Removes a socket that was left over: this user's, and nobody listens at it. Nothing else is ever removed, and no link
+ * is followed. Returns what is in the way of a new one; NULL: nothing is. Between the look and the removal only this
+ * user, or whoever may remove the file anyway, can put another one in its place.
+ */
+static const char *remove_stale(const struct sockaddr_un *a) {
+  struct stat st;
+  if (lstat(a->sun_path, &st) != 0) return NULL;
+  if (!S_ISSOCK(st.st_mode)) return "there is a file that is no socket";
+  if (st.st_uid != geteuid()) return "there is a socket of another user";
+  if (is_answered(a)) return strerror(EADDRINUSE);
+  return unlink(a->sun_path) == 0 ? NULL : strerror(errno);
+}
+
+/*
+ * Closes it. The file goes with the last descriptor that any process has of it: a server's children, or the program that
+ * replaces a server, go on.
+ */
+static void drop(listener *l) {
+  struct sockaddr_un a;
+  const char *path = path_of(l->address);
+  close(l->fd);
+  l->fd = -1, l->in_force = false;
+  if (path && fill(&a, path)) remove_stale(&a);
+}
+
+/* In the process that made a socket, and in a server's, whose first process may have made it and gone. */
+static void at_exit(void) {
+  process_lock();
+  for (listener *l = listeners; l; l = l->next) {
+    if (l->fd >= 0 && (l->opened_by == (uint32_t)getpid() || inherit_is_on())) drop(l);
+  }
+  process_unlock();
 }
 
 static int listen_unix(const char *address, const char *path, char *message) {
-  struct sockaddr_un a = {.sun_family = AF_UNIX};
-  if (strlen(path) >= sizeof a.sun_path) return fail(-1, address, "the path is too long", message);
-  strcpy(a.sun_path, path);
+  struct sockaddr_un a;
+  if (!fill(&a, path)) return fail(-1, address, "the path is too long", message);
   int inherited = inherit_listener((struct sockaddr *)&a, sizeof a);
   if (inherited >= 0) return inherited;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fail(fd, address, strerror(errno), message);
   inherit_sign(fd);
+  const char *problem = remove_stale(&a);
+  if (problem) return fail(fd, address, problem, message);
+  if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0) return fail(fd, address, strerror(errno), message);
+  if (listen(fd, BACKLOG) == 0) return fd;
+  int e = errno;
   remove_stale(&a);
-  if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(fd, BACKLOG) != 0) {
-    return fail(fd, address, strerror(errno), message);
-  }
-  return fd;
+  return fail(fd, address, strerror(e), message);
 }
 
 /* Splits "host:port" and "[host]:port". */
@@ -142,11 +198,8 @@ static int listen_inet(const char *address, char *message) {
 }
 
 static int open_listener(const char *address, char *message) {
-  static const char scheme[] = "unix://";
-  if (strncmp(address, scheme, sizeof scheme - 1) == 0) {
-    return listen_unix(address, address + sizeof scheme - 1, message);
-  }
-  return listen_inet(address, message);
+  const char *path = path_of(address);
+  return path ? listen_unix(address, path, message) : listen_inet(address, message);
 }
 
 static listener *find(const char *client, const char *address) {
@@ -170,31 +223,40 @@ void listeners_mark(void) {
   process_unlock();
 }
 
-int chalk_listen(const char *client, const char *address, char *message) {
-  process_at_fork(in_child);
-  process_lock();
+/* The client's, with the address. NULL: no memory. */
+static listener *find_or_add(const char *client, const char *address) {
   listener *l = find(client, address);
-  if (l && l->fd >= 0 && is_shut(l->fd)) {
+  if (l || !(l = calloc(1, sizeof *l))) return l;
+  *l = (listener){.client = strdup(client), .address = strdup(address), .fd = -1, .next = listeners};
+  if (l->client && l->address) return listeners = l;
+  free(l->client), free(l->address), free(l);
+  return NULL;
+}
+
+static int reopen(listener *l, char *message) {
+  if (l->fd >= 0 && is_shut(l->fd)) {
     close(l->fd);
     l->fd = -1;
   }
-  int fd = l ? l->fd : -1;
-  if (fd < 0) {
-    fd = open_listener(address, message);
-    if (fd >= 0) inherit_mark(fd);
-  }
-  if (fd >= 0 && !l) {
-    l = calloc(1, sizeof *l);
-    if (l) {
-      *l = (listener){strdup(client), strdup(address), fd, 0, listeners};
-      listeners = l;
-    } else {
-      fd = fail(fd, address, "out of memory", message);
-    }
-  }
-  if (l && fd >= 0 && (l->fd < 0 || !l->opened_by)) l->fd = fd, l->opened_by = (uint32_t)getpid();
+  if (l->fd >= 0) return CHALK_OK;
+  int fd = open_listener(l->address, message);
+  if (fd < 0) return fd;
+  inherit_mark(fd);
+  l->fd = fd;
+  l->opened_by = (uint32_t)getpid(), l->forks = process_forks();
+  return CHALK_OK;
+}
+
+int chalk_listen(const char *client, const char *address, char *message) {
+  static bool registered;
+  process_at_fork(in_child);
+  process_lock();
+  if (!registered) atexit(at_exit);
+  registered = true;
+  listener *l = find_or_add(client, address);
+  int e = l ? reopen(l, message) : fail(-1, address, "out of memory", message);
   process_unlock();
-  return fd >= 0 ? CHALK_OK : fd;
+  return e;
 }
 
 int chalk_accept_fd(const char *client, const char *address) {
@@ -204,6 +266,36 @@ int chalk_accept_fd(const char *client, const char *address) {
   if (fd >= 0) note_copy(fd);
   process_unlock();
   return fd;
+}
+
+/* By descriptor, so that nothing else that is put there is touched. */
+static int let_connect(const char *path) {
+  char place[40];
+  struct stat st;
+  int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC), e = -1;
+  snprintf(place, sizeof place, "/proc/self/fd/%d", fd);
+  if (fd >= 0 && fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == geteuid()) e = chmod(place, 0666);
+  if (fd >= 0) close(fd);
+  return e == 0 ? CHALK_OK : CHALK_EINVALID;
+}
+
+int chalk_listen_to_all(const char *address) {
+  const char *path = path_of(address);
+  return path ? let_connect(path) : CHALK_OK;
+}
+
+static bool is_provisional(const listener *l) {
+  return !l->in_force && l->opened_by == (uint32_t)getpid() && l->forks == process_forks();
+}
+
+void chalk_listen_settle(const char *client, const char *address, int in_force) {
+  process_lock();
+  listener *l = find(client, address);
+  if (l && l->fd >= 0) {
+    if (in_force) l->in_force = true;
+    if (is_provisional(l)) drop(l);
+  }
+  process_unlock();
 }
 
 static bool is_among(const char *address, const char *const *addresses, uint32_t n) {
@@ -218,9 +310,7 @@ void chalk_listen_only(const char *client, const char *const *addresses, uint32_
   for (listener *l = listeners; l; l = l->next) {
     if (l->fd < 0 || strcmp(l->client, client) != 0 || is_among(l->address, addresses, n)) continue;
     shutdown(l->fd, SHUT_RDWR);
-    close(l->fd);
-    l->fd = -1;
-    if (strncmp(l->address, "unix://", 7) == 0) unlink(l->address + 7);
+    drop(l);
   }
   process_unlock();
 }
@@ -228,10 +318,11 @@ void chalk_listen_only(const char *client, const char *const *addresses, uint32_
 void chalk_unlisten(const char *client, const char *address) {
   process_lock();
   listener *l = find(client, address);
-  if (l && l->fd >= 0) {
+  if (l && l->fd >= 0 && l->opened_by == (uint32_t)getpid()) {
+    drop(l);
+  } else if (l && l->fd >= 0) {
     close(l->fd);
-    l->fd = -1;
-    if (l->opened_by == (uint32_t)getpid() && strncmp(address, "unix://", 7) == 0) unlink(address + 7);
+    l->fd = -1, l->in_force = false;
   }
   process_unlock();
 }

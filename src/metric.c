@@ -192,7 +192,8 @@ int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *
   return number == NONE ? CHALK_EGONE : (int)number;
 }
 
-int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, char *message) {
+int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, bool *made,
+                  char *message) {
   int e = check(d, message);
   if (e != CHALK_OK) return e;
   uint64_t hash = text_hash(d->name, d->name_size);
@@ -201,6 +202,7 @@ int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses,
   for (uint32_t i = 0; i < top_of(g) && number == NONE; i++) {
     if (is_same(g, i, d, hash)) number = i;
   }
+  *made = number == NONE;
   if (number != NONE) refresh(g, number, d);
   if (number == NONE && is_taken(g, d, hash)) {
     process_say(message, "%.*s is defined otherwise by another host: chalk_find finds it", (int)d->name_size, d->name);
@@ -332,6 +334,27 @@ static void leave(chalk_segment *g, uint32_t number) {
   free_overflow(g, number); /* first: who takes the number must find nothing in the cells, whoever dies here */
   atomic_store(&g->metrics[number].state, METRIC_FREE);
   struct_free(g, number);
+}
+
+/*
+ * What nothing was bound to is in no snapshot and has no cells, so anybody may free it, and the number is to be had at
+ * once. Of the rest the holder takes care: a generation below any that is in force leaves it behind.
+ */
+void metric_take_back(chalk_segment *g, uint32_t number) {
+  segment_lock_take(&g->head->registry);
+  metric *m = &g->metrics[number];
+  if (state_of(g, number) == METRIC_FREE || is_used(g, number)) {
+    segment_lock_give(&g->head->registry);
+    return;
+  }
+  if (series_bound(g, number) || has_series(g, number)) {
+    atomic_store(&m->generation, 0);
+  } else {
+    atomic_fetch_add(&g->series[number].generation, 1);
+    atomic_store(&m->state, METRIC_FREE);
+    struct_free(g, number);
+  }
+  segment_lock_give(&g->head->registry);
 }
 
 /* Left behind: superseded, or not taken up by the configuration that is in force now. */

@@ -10,11 +10,14 @@
 
 /*
  * Finds or makes the metric, notes in `uses` (a slot's; may be NULL) that it has a user, before anybody can let it go,
- * and which generation it is; its number or a negative code.
+ * which generation it is, and whether it was made; its number or a negative code.
  */
-int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, char *message);
+int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, bool *made,
+                  char *message);
 /* The same for a metric that is there: the definition of the name that is in force. */
 int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation);
+/* Lets go of a metric that was made in vain, if nobody has it: at once where nothing was ever bound to it. */
+void metric_take_back(chalk_segment *g, uint32_t number);
 /* Whether its series are to be shown: not while a newer definition of the name is of another kind. */
 bool metric_is_shown(const chalk_segment *g, uint32_t number);
 /* Lets go of superseded metrics that nobody uses. Only the holder. */

@@ -155,7 +155,7 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
     return CHALK_EMEMORY;
   }
   header *h = g->head;
-  static const chalk_options defaults = {NULL, 0, 100000, 512, 0.001};
+  static const chalk_options defaults = {.max_series = 100000, .max_buckets = 512, .initial_error = 0.001};
   h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
   lay_out(h, plan->capacity, plan->size - plan->heap);
   atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : default_limit());
@@ -209,9 +209,24 @@ static bool is_half_made(const chalk_segment *g, uint64_t size) {
  */
 enum { OPENING, IN_USE };
 
-static int file_lock(int fd, int which, short type, bool wait) {
+/* How long somebody else may be at opening it, in seconds. */
+#define OPENING_LIMIT 10.0
+
+static int file_lock(int fd, int which, short type) {
   struct flock one = {.l_type = type, .l_whence = SEEK_SET, .l_start = which, .l_len = 1};
-  return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &one);
+  return fcntl(fd, F_OFD_SETLK, &one);
+}
+
+/* Nobody opens a segment for long; but whoever may read the file can lock it for ever. */
+static int lock_opening(int fd) {
+  static const struct timespec pause = {.tv_nsec = 5000000};
+  double until = chalk_now() + OPENING_LIMIT;
+  while (file_lock(fd, OPENING, F_WRLCK) != 0) {
+    if (errno != EAGAIN && errno != EACCES && errno != EINTR) return -1;
+    if (chalk_now() >= until) return -1;
+    nanosleep(&pause, NULL);
+  }
+  return 0;
 }
 
 static bool is_in_use(int fd) {
@@ -282,17 +297,42 @@ static int open_memory(const char *name) {
   return fd;
 }
 
+/*
+ * Whoever can write to a segment's file, or cut it, can hang and kill those who use it. So it has to be this user's or
+ * root's, and nobody else's to write; its group's, where that is wanted. The descriptor is asked: what has the name may
+ * be another file by now. Returns what is wrong; NULL: nothing.
+ */
+static const char *untrusted(const struct stat *st, const chalk_options *o) {
+  if (!S_ISREG(st->st_mode)) return "it is no regular file";
+  if (st->st_uid != geteuid() && st->st_uid != 0) return "it is another user's";
+  if (st->st_mode & S_IWOTH) return "everybody may write to it";
+  if ((st->st_mode & S_IWGRP) && !o->segment_group) return "its group may write to it (segment_group allows that)";
+  return NULL;
+}
+
+/* Without waiting for anybody at the other end, should it be a FIFO or a device. */
+static int open_path(const chalk_options *o, char *message) {
+  struct stat st;
+  int fd = open(o->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
+  if (fd < 0 || fstat(fd, &st) != 0) {
+    process_say(message, "cannot open %s: %s", o->path, strerror(errno));
+    if (fd >= 0) close(fd);
+    return -1;
+  }
+  const char *problem = untrusted(&st, o);
+  bool fresh = st.st_size == 0 && st.st_uid == geteuid();
+  if (!problem && fresh && o->segment_group && fchmod(fd, 0660) != 0) problem = strerror(errno);
+  if (!problem && lock_opening(fd) != 0) problem = "another process keeps it locked";
+  if (!problem) return fd;
+  process_say(message, "cannot use %s: %s", o->path, problem);
+  close(fd);
+  return -1;
+}
+
 static int open_file(const char *name, const chalk_options *o, char *message) {
-  int fd = o->path ? open(o->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : open_memory(name);
-  if (fd < 0) {
-    process_say(message, "cannot open %s: %s", o->path ? o->path : "anonymous memory", strerror(errno));
-    return -1;
-  }
-  if (o->path && file_lock(fd, OPENING, F_WRLCK, true) != 0) {
-    process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
-    close(fd);
-    return -1;
-  }
+  if (o->path) return open_path(o, message);
+  int fd = open_memory(name);
+  if (fd < 0) process_say(message, "cannot open anonymous memory: %s", strerror(errno));
   return fd;
 }
 
@@ -311,11 +351,11 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
   if (o->path) {
     /* A half-made file is emptied, so that the next to come makes it anew. */
     if (e != CHALK_OK && g->base && ftruncate(g->fd, 0) != 0) e = CHALK_EINVALID;
-    if (e == CHALK_OK && file_lock(g->fd, IN_USE, F_RDLCK, false) != 0) {
+    if (e == CHALK_OK && file_lock(g->fd, IN_USE, F_RDLCK) != 0) {
       process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
       e = CHALK_EINVALID;
     }
-    file_lock(g->fd, OPENING, F_UNLCK, false);
+    file_lock(g->fd, OPENING, F_UNLCK);
   }
   if (e != CHALK_OK) {
     if (g->base) munmap(g->base, g->size);
@@ -325,6 +365,7 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
   }
   madvise(g->base, g->size, MADV_DONTDUMP);
   g->references = 1;
+  g->at_path = o->path != NULL;
   if (name) g->name = strdup(name);
   return g;
 }
@@ -382,6 +423,13 @@ void chalk_segment_close(chalk_segment *g) {
   madvise(g->base, g->size, MADV_DONTDUMP);
   close(g->fd);
   free(g);
+}
+
+void chalk_segment_abandon(chalk_segment *g) {
+  process_lock();
+  if (g->references == 1 && g->at_path) free(g->name), g->name = NULL;
+  process_unlock();
+  chalk_segment_close(g);
 }
 
 int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *message) {

@@ -17,6 +17,7 @@ enum { FORK_HOOKS = 8 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void (*hooks[FORK_HOOKS])(void);
 static int n_hooks;
+static uint32_t forks;
 
 /* What tells a process from others of its id, before it and after an exec. Zero: not to be learnt. */
 typedef struct identity {
@@ -34,19 +35,24 @@ static struct {
 void process_lock(void) { pthread_mutex_lock(&lock); }
 void process_unlock(void) { pthread_mutex_unlock(&lock); }
 
+static void in_parent(void) { forks++; }
+
 /* Only async-signal-safe work: another thread of the parent may have held any lock. */
 static void in_child(void) {
+  forks++;
   pthread_mutex_init(&lock, NULL);
   self.pid = 0;
   for (int i = 0; i < n_hooks; i++) hooks[i]();
 }
+
+uint32_t process_forks(void) { return forks; }
 
 void process_at_fork(void (*child)(void)) {
   process_lock();
   bool known = false;
   for (int i = 0; i < n_hooks; i++) known = known || hooks[i] == child;
   if (!known && n_hooks < FORK_HOOKS) {
-    if (n_hooks == 0) pthread_atfork(NULL, NULL, in_child);
+    if (n_hooks == 0) pthread_atfork(NULL, in_parent, in_child);
     hooks[n_hooks++] = child;
   }
   process_unlock();

@@ -23,6 +23,9 @@ bool process_is_stopped(const owner *o);
 /* A list of what to call in the child of a fork, after the lock was reset. */
 void process_at_fork(void (*child)(void));
 
+/* How many forks there were, in this process and those it comes from, since something asked to be called at one. */
+uint32_t process_forks(void);
+
 /* How much memory the process's control group may take, in bytes; UINT64_MAX: no limit is known. */
 uint64_t process_memory_limit(void);
 

@@ -209,6 +209,7 @@ struct chalk_segment {
   size_t size;
   int fd;
   uint32_t references;     /* process lock */
+  bool at_path;            /* a file's, which stays when the segment is closed */
   shared_u32 seat, sitter; /* of this process, when it took the flusher's role last, and as which process that was */
   char *name;
   struct chalk_segment *next;

@@ -7,6 +7,7 @@
 
 #include "heap.h"
 #include "histogram.h"
+#include "inherit.h"
 #include "key.h"
 #include "metric.h"
 #include "process.h"
@@ -111,6 +112,7 @@ static void retire(chalk_writer *w) {
   w->pid = 0;
   free(w->scratch);
   free(w->uses);
+  free(w->made);
   free(w->generations);
   for (uint32_t m = 0; m < METRICS; m++) {
     if (w->plans[m]) free(w->plans[m]); /* a closing VM may be one a request: most are not there */
@@ -118,7 +120,7 @@ static void retire(chalk_writer *w) {
   free(w->plans);
   w->plans = NULL;
   w->scratch = NULL;
-  w->uses = NULL;
+  w->uses = w->made = NULL;
   w->generations = NULL;
   process_lock();
   if (w->segment->name) {
@@ -147,20 +149,35 @@ chalk_writer *chalk_writer_open(chalk_segment *g, char *message) {
   if (w) {
     w->scratch = malloc(offsetof(chalk_series, key) + KEY_MOST);
     w->uses = calloc(METRICS / 64, sizeof *w->uses);
+    w->made = calloc(METRICS / 64, sizeof *w->made);
     w->generations = calloc(METRICS, sizeof *w->generations);
     w->plans = calloc(METRICS, sizeof *w->plans);
   }
-  if (!w || !w->scratch || !w->uses || !w->generations || !w->plans) {
+  if (!w || !w->scratch || !w->uses || !w->made || !w->generations || !w->plans) {
     process_say(message, "out of memory");
     return NULL;
   }
   w->segment = g;
+  w->forks = process_forks();
   writer_take_slot(w);
   process_lock();
   w->next = writers;
   writers = w;
   process_unlock();
   return w;
+}
+
+static bool has_made(const chalk_writer *w, uint32_t number) { return w->made[number / 64] >> (number % 64) & 1; }
+
+/*
+ * A server's first process reads a configuration with this VM, and ends it before any child was forked: the
+ * configuration was refused, and what it defined would fill the table for the next.
+ */
+static void take_back_refused(chalk_writer *w) {
+  if (!inherit_is_on() || w->forks != process_forks()) return;
+  for (uint32_t m = 0; m < METRICS; m++) {
+    if (has_made(w, m)) metric_take_back(w->segment, m);
+  }
 }
 
 void chalk_writer_close(chalk_writer *w) {
@@ -179,6 +196,7 @@ void chalk_writer_close(chalk_writer *w) {
     for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], 0);
     atomic_store_explicit(&l->taken, 0, memory_order_release);
     segment_lock_give(&g->head->registry);
+    take_back_refused(w);
   }
   retire(w);
 }
@@ -213,8 +231,11 @@ int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
   if (w->pid == 0) return closing(message);
   writer_take_slot(w);
   uint32_t generation;
-  int number = metric_define(w->segment, d, uses_of(w), &generation, message);
-  return number < 0 ? number : take_up(w, number, generation);
+  bool made;
+  int number = metric_define(w->segment, d, uses_of(w), &generation, &made, message);
+  if (number < 0) return number;
+  if (made) w->made[number / 64] |= 1ull << (number % 64);
+  return take_up(w, number, generation);
 }
 
 int chalk_find(chalk_writer *w, const char *name, char *message) {
@@ -234,6 +255,13 @@ void chalk_undefine(chalk_writer *w, uint32_t number) {
   free(w->plans[number]);
   w->plans[number] = NULL;
   if (w->slot) atomic_fetch_and(&w->segment->slots[w->slot].uses[number / 64], ~(1ull << (number % 64)));
+}
+
+void chalk_take_back(chalk_writer *w, uint32_t number) {
+  chalk_undefine(w, number);
+  if (number >= METRICS || w->pid == 0 || !has_made(w, number)) return;
+  w->made[number / 64] &= ~(1ull << (number % 64));
+  metric_take_back(w->segment, number);
 }
 
 /* Binding */

@@ -20,9 +20,11 @@ struct chalk_writer {
   uint32_t pid;   /* whose slot it is; 0: closed */
   bool exact;     /* what was bound last has its values as they were given */
   uint32_t turns; /* slots taken so far, and more, for `own` */
+  uint32_t forks; /* of the process, when it was opened */
   chalk_series *scratch;
   struct histogram_plan **plans; /* by metric, made on first use */
   uint64_t *uses;                /* metrics defined through it, for the next slot it takes */
+  uint64_t *made;                /* those of them that nobody had before */
   uint32_t *generations; /* of their overflow series, when they were: a number may have gone to another metric */
   struct tap_ring *ring; /* of its slot, while the event tap is on; NULL: none yet, or no memory; slot 0: none */
   uint64_t ring_limit;   /* events until it has to be asked whether there is room */

@@ -422,8 +422,31 @@ static void test_a_hundred_kills(void **state) {
   chalk_segment_close(g);
 }
 
+/* What a configuration defined that came to nothing takes no room from the next. */
+static void test_definitions_taken_back_make_room(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g), *other = open_writer(g);
+  int shared = define(w, "shared", CHALK_COUNT, 1, 0), bound = define(w, "bound", CHALK_COUNT, 1, 0), last = 0;
+  assert_int_equal(define(other, "shared", CHALK_COUNT, 1, 0), shared);
+  chalk_series *s = bind(w, bound, "x");
+  char name[32];
+  for (int i = 0; last >= 0; i++) {
+    snprintf(name, sizeof name, "vain_%d", i);
+    last = define(w, name, CHALK_HISTOGRAM, 1, 3);
+  }
+  assert_int_equal(info_of(g).metrics, METRICS);
+  for (int i = 0; i < METRICS; i++) chalk_take_back(w, (uint32_t)i);
+  assert_int_equal(info_of(g).metrics, 2); /* what another has, and what has a series */
+  assert_true(define(other, "next", CHALK_GAUGE, 1, 0) >= 0);
+  free(s);
+  chalk_writer_close(w), chalk_writer_close(other);
+  chalk_segment_close(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_definitions_taken_back_make_room),
       cmocka_unit_test(test_slots_come_and_go),
       cmocka_unit_test(test_a_handle_outlives_its_writer),
       cmocka_unit_test(test_numbers_that_are_refused),

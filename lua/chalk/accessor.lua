@@ -420,7 +420,7 @@ function M.state_of(metric)
   return meta and meta.__chalk or nil
 end
 
---- An accessor for a definition, which the client is told of first.
+--- An accessor for a definition. It is of use when the core was told of that, and `fill` has written its functions.
 ---@param client table
 ---@param definition table
 ---@return chalk.Metric
@@ -440,8 +440,6 @@ function M.new(client, definition)
   meta.__chalk = state
   setmetatable(methods, { __index = new_unknown(state) })
   function state.forget() clear(state.cache) end
-  if client.enabled then client:define(state) end
-  M.fill(state)
   return metric
 end
 

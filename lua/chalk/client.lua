@@ -5,13 +5,12 @@ local accessor = require "chalk.accessor"
 local core = require "chalk.core"
 local exporters = require "chalk.exporters"
 local log = require "chalk.log"
-local luv = require "chalk.driver.luv"
 local op = require "chalk.op"
 local option = require "chalk.options"
 local own = require "chalk.own"
-local paths = require "chalk.paths"
 local schema = require "chalk.schema"
 local series = require "chalk.series"
+local setup = require "chalk.setup"
 local accessor_source = require "chalk.accessor.source"
 local text = require "chalk.text"
 local tree = require "chalk.tree"
@@ -21,9 +20,7 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local DEFAULT_BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
 local LOOSE = 256 -- series dropped between two sweeps of a client without a flush loop
-local DEFAULTS = { driver = "thread", flush_interval = 10 }
 
 ---@class chalk.Client
 ---@field on_forked fun()? called in a forked process that has not started a driver
@@ -53,7 +50,7 @@ function M.new(name, options)
     ops = {}, -- by the definition of their count
     metrics = tree.new "",
     tags = {},
-    buckets = options.buckets or DEFAULT_BUCKETS,
+    buckets = options.buckets or setup.BUCKETS,
     strict = options.strict or false,
     enabled = options.enabled ~= false and not disabled_by_environment(),
     on_error = options.on_error,
@@ -64,30 +61,30 @@ end
 
 -- The segment
 
-local function core_options(options)
-  return ffi.new("chalk_options", {
-    path = options.segment_path,
-    memory_limit = options.memory_limit or 0,
-    max_series = options.max_series or 0,
-    max_buckets = options.max_buckets or 0,
-    initial_error = options.initial_error or 0,
-  })
-end
-
 -- Closing is the finalizer's: it runs when the client is collected or the VM ends. A flush thread that could not be
--- ended keeps its segment.
+-- ended keeps its segment. A server's first process prepares what its children start: sockets that no child has when
+-- the VM ends are of a configuration that the server refused.
 local function keep_open(client)
   local segment, writer, state, shared = client.segment, client.writer, client.live, client.name ~= nil
-  client.guard = core.finalizer(function()
+  function state.close()
     local ended = true
     if state.driver then
       pcall(state.driver.close, state.driver)
       ended = not state.driver.stuck
+    elseif state.prepared then
+      exporters.settle(state.listener, state.prepared, false)
     end
     C.chalk_writer_close(writer)
-    if not (state.owns_segment and ended) then return end
-    state.closed = not shared -- the process keeps those that VMs share
-    C.chalk_segment_close(segment)
+    state.close = nil
+    if state.abandoned then
+      C.chalk_segment_abandon(segment)
+    elseif state.owns_segment and ended then
+      state.closed = not shared -- the process keeps those that VMs share
+      C.chalk_segment_close(segment)
+    end
+  end
+  client.guard = core.finalizer(function()
+    if state.close then state.close() end
   end)
 end
 
@@ -101,25 +98,45 @@ local function inherit()
   if ngx and ngx.get_phase and ngx.get_phase() == "init" then C.chalk_inherit(1) end
 end
 
+-- What `open` sets.
+local OPENED = { "segment", "writer", "scratch", "live", "opened_at", "guard", "own", "watch", "epoch", "place" }
+
+-- Closes a segment in which nothing was defined but chalk's own metrics: the client is as new.
+function Client:close_again()
+  self.live.abandoned = self.live.owns_segment
+  self.live.close()
+  for _, name in ipairs(OPENED) do
+    self[name] = nil
+  end
+  self.states, self.by_definition, self.by_number = {}, {}, {}
+end
+
 --- Opens the segment and takes a writer, on first use. `segment`: one that this process has open already.
 ---@param segment ffi.cdata*?
 function Client:open(segment)
   if self.live and self.live.closed then fail("the VM is closing", 0) end
   if self.segment then return end
   if self.name and not segment then inherit() end
-  self.live = { owns_segment = segment == nil }
-  self.segment = segment or C.chalk_segment_open(self.name, core_options(self.options), core.message)
-  if self.segment == nil then
-    self.segment = nil
-    fail(core.said(), 0)
-  end
+  local opened = segment or C.chalk_segment_open(self.name, setup.core_options(self.options), core.message)
+  if opened == nil then fail(core.said(), 0) end
   if not segment and core.said() ~= "" then log.write("warning", core.said()) end
-  self.writer = C.chalk_writer_open(self.segment, core.message)
-  if self.writer == nil then fail(core.said(), 0) end
-  self.scratch = C.chalk_scratch(self.writer)
+  local writer = C.chalk_writer_open(opened, core.message)
+  if writer == nil then
+    local message = core.said()
+    if not segment then C.chalk_segment_close(opened) end
+    fail(message, 0)
+  end
+  self.segment, self.writer, self.scratch = opened, writer, C.chalk_scratch(writer)
+  self.live = { owns_segment = segment == nil }
+  self.opened_at = self.options.segment_path
   keep_open(self)
   self.pid = C.chalk_process()
-  self.own = self:add_own()
+  local ok, own_metrics = pcall(self.add_own, self)
+  if not ok then
+    self:close_again()
+    error(own_metrics, 0)
+  end
+  self.own = own_metrics
 end
 
 -- chalk's own metrics. `words` watches the epoch through one of their handles.
@@ -197,15 +214,42 @@ function Client:redefine(handle)
   return C.chalk_rebind(handle) >= 0
 end
 
+-- All are defined before a series of one is bound, or none: so what there was no room for takes no room.
+local function define_all(client, states)
+  for i, state in ipairs(states) do
+    local ok, message = pcall(client.define, client, state)
+    if not ok then
+      for k = 1, i - 1 do
+        C.chalk_take_back(client.writer, states[k].number)
+        client.by_number[states[k].number] = nil
+      end
+      error(message, 0)
+    end
+  end
+end
+
+--- Makes the accessors of definitions that have none yet.
+---@param definitions table[]
+function Client:add(definitions)
+  local fresh, states = {}, {}
+  for _, definition in ipairs(definitions) do
+    if not self.by_definition[definition] then
+      local metric = accessor.new(self, definition)
+      fresh[#fresh + 1], states[#states + 1] = metric, accessor.state_of(metric)
+    end
+  end
+  if self.enabled then define_all(self, states) end
+  for i, state in ipairs(states) do
+    accessor.fill(state)
+    self.by_definition[state.definition] = fresh[i]
+    self.states[#self.states + 1] = state
+  end
+end
+
 --- The accessor of a definition: the same one each time.
 function Client:accessor(definition)
-  local metric = self.by_definition[definition]
-  if not metric then
-    metric = accessor.new(self, definition)
-    self.by_definition[definition] = metric
-    self.states[#self.states + 1] = accessor.state_of(metric)
-  end
-  return metric
+  if not self.by_definition[definition] then self:add { definition } end
+  return self.by_definition[definition]
 end
 
 function Client:ready()
@@ -219,6 +263,7 @@ function Client:load(source)
   self:ready()
   local definitions, tags = self.registry:add(source)
   if not definitions then fail(table.concat(tags, "\n"), 2) end
+  self:add(definitions)
   for _, definition in ipairs(definitions) do
     tree.put(self.metrics, definition, self:accessor(definition))
   end
@@ -325,17 +370,17 @@ local function redefine(client, state, recorded)
   accessor.fill(state)
 end
 
--- Bounds of histograms without their own, where init names other ones than were in force when they were defined.
-local function change_buckets(client, buckets)
-  if table.concat(buckets, " ") == table.concat(client.buckets, " ") then return end
-  client.buckets = buckets
-  for _, state in ipairs(client.states) do
+--- Bounds of histograms without their own, where init names other ones than were in force when they were defined.
+function Client:change_buckets(buckets)
+  if table.concat(buckets, " ") == table.concat(self.buckets, " ") then return end
+  self.buckets = buckets
+  for _, state in ipairs(self.states) do
     local definition = state.definition
     if definition.type == "histogram" and not definition.buckets and state.number then
-      if client:recorded(state.number) then
+      if self:recorded(state.number) then
         log.write("warning", definition.id_name .. " was recorded before init and keeps its buckets")
       else
-        redefine(client, state, false)
+        redefine(self, state, false)
       end
     end
   end
@@ -365,62 +410,7 @@ function Client:recorded(number)
   return found
 end
 
--- The functions of all metrics and operations, for the options that are in force now.
-local function fill_again(client)
-  for _, state in ipairs(client.states) do
-    accessor.fill(state)
-  end
-  for _, one in pairs(client.ops) do
-    if not client.enabled then op.disable(one) end
-  end
-end
-
-local function apply(client, options)
-  local changes = options.enabled == false and client.enabled or (options.strict or false) ~= client.strict
-  if options.enabled == false then client.enabled = false end
-  client.strict, client.on_error = options.strict or false, options.on_error
-  local opened_at = client.options.segment_path
-  client.options, client.writers = options, {}
-  if client.enabled then
-    if client.segment and options.segment_path and options.segment_path ~= opened_at then
-      return "segment_path has to be given before anything is loaded"
-    end
-    client:open()
-    if C.chalk_segment_configure(client.segment, core_options(options), core.message) ~= 0 then return core.said() end
-    local buckets, message = exporters.buckets(options, DEFAULT_BUCKETS)
-    if not buckets then return message end
-    change_buckets(client, buckets)
-  end
-  if changes then fill_again(client) end
-  return nil
-end
-
--- What the driver is to do; nil when there is nothing. Opens the sockets that exporters listen at.
-local function driver_config(client, options)
-  if #(options.exporters or {}) == 0 and not options.idle_timeout then return nil end
-  luv.need_room() -- before any module is loaded: one that could not be read whole cannot be loaded again
-  local specs = exporters.specs(client, options.exporters or {})
-  local kinds, events = exporters.events(options.exporters or {})
-  if kinds ~= 0 then C.chalk_tap_switch(client.segment, kinds, events, 1) end
-  return {
-    exporters = specs,
-    interval = options.flush_interval or DEFAULTS.flush_interval,
-    idle = exporters.idle(options.idle_timeout),
-    global_tags = options.global_tags or {},
-    generation = C.chalk_generation(client.segment, 0) + 1,
-    clock = options.clock,
-    paths = paths.absolute(), -- now: nginx changes a worker's directory
-  }
-end
-
---- Starts the driver that was prepared, in this process.
-function Client:start()
-  local config = self.config
-  if not config then return end
-  local driver = require("chalk.driver." .. (self.options.driver or DEFAULTS.driver))
-  C.chalk_generation_reach(self.segment, config.generation)
-  self.live.driver = driver.start(self, config)
-end
+-- Init
 
 --- As start, where another VM of this process has the driver: flushes are asked of that.
 function Client:attach()
@@ -432,43 +422,37 @@ end
 ---@return string?
 function Client.problem_of(options) return option.check(options) or exporters.check(options) end
 
-local function prepare(client, options)
-  local problem = client.problem_of(options)
-  if problem then return nil, problem end
-  client:on_stale() -- a fork before now is none of the driver's
-  local ok, message = pcall(apply, client, options)
-  if not ok or message then return nil, message end
-  if client.enabled then
-    ok, message = pcall(driver_config, client, options)
-    if not ok then return nil, message end
-    client.config = message
-  end
-  client.initialised = true
-  return true
-end
-
-local function without_prefix(message) return (log.text(message):gsub("^chalk: ", "")) end
-
 --- All of init but the driver's start: for a process that does not export, but forks others that do, with `start`.
 ---@param options table?
 ---@return boolean?, string?
 function Client:prepare(options)
   if self.initialised then return nil, "init was called twice" end
-  local ok, message = prepare(self, options or {})
-  if not ok then return nil, without_prefix(message) end
+  self.undo = {}
+  local ok, message = setup.attempt(self, setup.prepare, options or {})
+  self.initialised = ok
+  if not ok then return nil, message end
   return true
 end
 
---- Starts exporting. Returns nil and a message where init would raise.
+--- Starts the driver that was prepared, in this process.
+function Client:start()
+  local config = self.config
+  if not config then return end
+  C.chalk_generation_reach(self.segment, config.generation)
+  self.live.driver = setup.driver_of(self.options).start(self, config)
+  exporters.settle(self.live.listener, config.exporters, true)
+end
+
+--- Starts exporting. Returns nil and a message where init would raise; then nothing is left of the attempt.
 ---@param options table?
 ---@return boolean?, string?
 function Client:try_init(options)
   local ok, message = self:prepare(options)
   if not ok then return nil, message end
-  ok, message = pcall(self.start, self)
-  if ok then return true end
-  self.initialised = false
-  return nil, without_prefix(message)
+  ok, message = setup.attempt(self, self.start)
+  self.initialised, self.undo = ok, nil
+  if not ok then return nil, message end
+  return true
 end
 
 ---@param options table?
@@ -519,12 +503,13 @@ function Client:text(format, options)
   return text.render(self, format, options)
 end
 
---- A table of what the segment holds: series, memory, epoch and so on, for diagnosis.
+--- A table of what the segment holds: series, memory, epoch and so on, for diagnosis. All 0 in a client that is
+--- disabled.
 ---@return table
 function Client:info()
-  self:open()
+  self:ready()
   local info = ffi.new "chalk_info"
-  C.chalk_segment_info(self.segment, info)
+  if self.segment then C.chalk_segment_info(self.segment, info) end
   local out = {}
   for _, name in ipairs {
     "epoch", "heartbeat", "flushed", "memory", "memory_limit", "requested", "done", "folded", "series",

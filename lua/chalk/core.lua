@@ -6,7 +6,7 @@ local ffi = require "ffi"
 
 local M = { ffi = ffi }
 
-local ABI = 2
+local ABI = 3
 
 ---@param path string
 ---@return string?

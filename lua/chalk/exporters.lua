@@ -145,28 +145,67 @@ function M.idle(timeout)
   return { timeout.count or 0, timeout.gauge or 0, timeout.histogram or 0 }
 end
 
---- What a driver starts: name, module or table, options, the address to listen at. Opens listening sockets, so that a
---- taken port is an error here and now.
----@param client table
+--- What a driver starts: name, module or table, options, the address to listen at.
 ---@param list table
 ---@return table[]
-function M.specs(client, list)
+function M.specs(list)
   local specs = {}
   for i, e in ipairs(list) do
     local is_spec = getmetatable(e) == SPEC
-    local listen = is_spec and e.options.listen or nil
-    if listen and C.chalk_listen(M.listener(client), listen, core.message) < 0 then
-      error(("%s: %s"):format(where(i), core.said()), 0)
-    end
     specs[i] = {
       name = name_of(e),
       module = is_spec and e.module or nil,
       exporter = not is_spec and e or nil,
       options = is_spec and e.options or {},
-      listen = listen,
+      listen = is_spec and e.options.listen or nil,
     }
   end
   return specs
+end
+
+--- Opens the sockets that specs listen at, so that a taken port is an error here and now.
+---@param client table
+---@param specs table[]
+function M.listen(client, specs)
+  for i, one in ipairs(specs) do
+    if one.listen and C.chalk_listen(M.listener(client), one.listen, core.message) < 0 then
+      error(("%s: %s"):format(where(i), core.said()), 0)
+    end
+  end
+end
+
+--- Says that sockets of specs are of a configuration in force; or that they never will be, and are to be closed.
+---@param listener string
+---@param specs table[]
+---@param in_force boolean
+function M.settle(listener, specs, in_force)
+  for _, one in ipairs(specs) do
+    if one.listen then C.chalk_listen_settle(listener, one.listen, in_force and 1 or 0) end
+  end
+end
+
+--- The modules of custom exporters, which nobody has looked at yet; those of the others are loaded already.
+---@param list table
+---@return { name: string, module: string }[]
+function M.untried(list)
+  local untried = {}
+  for _, e in ipairs(list) do
+    local custom = getmetatable(e) == SPEC and not e.built_in
+    if custom then untried[#untried + 1] = { name = name_of(e), module = e.module } end
+  end
+  return untried
+end
+
+--- The module of an exporter; or nil and what is wrong with it.
+---@param name string
+---@return table?, string?
+function M.module(name)
+  local ok, module = pcall(require, name)
+  if not ok then return nil, module end
+  if type(module) ~= "table" or type(module.new) ~= "function" then
+    return nil, ("module %s has no function new"):format(name)
+  end
+  return module
 end
 
 --- What the event tap has to be on for from the start, as bits of kinds and a number of events; 0: nothing.

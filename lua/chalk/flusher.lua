@@ -29,23 +29,35 @@ Flusher.__index = Flusher
 local function new_exporter(spec, global_tags)
   local exporter = spec.exporter
   if not exporter then
-    local ok, module = pcall(require, spec.module)
-    if not ok then return nil, module end
-    if type(module) ~= "table" or type(module.new) ~= "function" then
-      return nil, ("module %s has no function new"):format(spec.module)
-    end
+    local module, problem = exporters.module(spec.module)
+    if not module then return nil, problem end
     local options = {}
     for name, value in pairs(spec.options) do
       options[name] = value
     end
     if options.global_tags == nil then options.global_tags = global_tags end
-    ok, exporter = pcall(module.new, options)
-    if not ok then return nil, exporter end
+    local ok, made = pcall(module.new, options)
+    if not ok then return nil, made end
+    exporter = made
   end
   if type(exporter) ~= "table" or type(exporter.export) ~= "function" then
     return nil, "an exporter has a method export"
   end
   return exporter
+end
+
+-- Adds an exporter. Raises what is wrong with it, and those that were made before are told that it is over.
+local function add_job(self, spec, global_tags)
+  local exporter, message = new_exporter(spec, global_tags)
+  if not exporter then
+    self:shut_exporters()
+    error(("exporter %s: %s"):format(spec.name, log.text(message)), 0)
+  end
+  self.jobs[#self.jobs + 1] = { name = spec.name, listen = spec.listen, exporter = exporter }
+  self.deltas = self.deltas or exporter.deltas ~= false
+  -- Loaded now: later there may be no descriptor to read it by.
+  if spec.listen and exporter.handler then require "chalk.http" end
+  if exporter.attach then exporter:attach(self.events, self.uv ~= nil) end
 end
 
 --- A flusher for a client of this VM. Raises what is wrong with an exporter.
@@ -70,14 +82,8 @@ function M.new(client, config)
     deltas = false,
   }, Flusher)
   self.next = self.clock() + self.interval
-  for i, spec in ipairs(config.exporters) do
-    local exporter, message = new_exporter(spec, config.global_tags)
-    if not exporter then error(("exporter %s: %s"):format(spec.name, log.text(message)), 0) end
-    self.jobs[i] = { name = spec.name, listen = spec.listen, exporter = exporter }
-    self.deltas = self.deltas or exporter.deltas ~= false
-    -- Loaded now: later there may be no descriptor to read it by.
-    if spec.listen and exporter.handler then require "chalk.http" end
-    if exporter.attach then exporter:attach(self.events, self.uv ~= nil) end
+  for _, spec in ipairs(config.exporters) do
+    add_job(self, spec, config.global_tags)
   end
   return self
 end
@@ -438,14 +444,19 @@ function Flusher:close_servers()
   end
 end
 
---- The end: exporters are told, the role goes to whoever is next. `close_servers` is the end of what is still served.
-function Flusher:close()
+--- Tells exporters that it is over.
+function Flusher:shut_exporters()
   for _, job in ipairs(self.jobs) do
     if job.exporter.shutdown then
       local ok, message = pcall(job.exporter.shutdown, job.exporter)
       if not ok then self:complain(job, message) end
     end
   end
+end
+
+--- The end: exporters are told, the role goes to whoever is next. `close_servers` is the end of what is still served.
+function Flusher:close()
+  self:shut_exporters()
   if self.lasting then
     self.lasting = false
     self:hold() -- to give it back for good

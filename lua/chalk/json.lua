@@ -1,7 +1,7 @@
 --- JSON documents that people write: lua-cjson, with the line and column of what is wrong.
 --
 -- cjson is lenient where a document meant for several programs should not be (NaN, hexadecimal numbers, bytes
--- that are no UTF-8, text after a NUL), so those are errors here.
+-- that are no UTF-8, text after a NUL, a key that an object has twice), so those are errors here.
 
 local cjson = require("cjson").new()
 cjson.decode_invalid_numbers(false)
@@ -77,6 +77,44 @@ local function readable(message)
   return message:sub(1, 1):lower() .. message:sub(2)
 end
 
+-- Behind the string that begins at a place.
+local function after_string(text, at)
+  repeat
+    at = text:find('["\\]', at + 1)
+    local escape = text:byte(at) == 92
+    if escape then
+      at = at + 1
+    end
+  until not escape
+  return at + 1
+end
+
+-- The first key that its object has already, as it is written, and its place. The text is JSON: so a string before a
+-- colon is a key.
+local function repeated_key(text)
+  local outer, keys = {}, {}
+  local at = text:find('["{}]')
+  while at do
+    local byte, after = text:byte(at), at + 1
+    if byte == 34 then
+      after = after_string(text, at)
+      if text:find("^%s*:", after) then
+        local written = text:sub(at, after - 1)
+        local key = cjson.decode("[" .. written .. "]")[1]
+        if keys[key] then
+          return written, at
+        end
+        keys[key] = true
+      end
+    elseif byte == 123 then
+      outer[#outer + 1], keys = keys, {}
+    else
+      keys = table.remove(outer)
+    end
+    at = text:find('["{}]', after)
+  end
+end
+
 --- Decodes a JSON text.
 ---@param text string a leading byte order mark is skipped
 ---@return any value nil when the text is not JSON
@@ -95,6 +133,10 @@ function M.decode(text)
   end
   local ok, value = pcall(cjson.decode, text)
   if ok then
+    local key, at = repeated_key(text)
+    if key then
+      return failed(text, at, ("the object has the key %s already"):format(key))
+    end
     return value
   end
   local message, position = tostring(value):match("^(.-) at character (%d+)$")

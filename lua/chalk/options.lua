@@ -85,8 +85,19 @@ function M.is_tags(v)
   return true, words
 end
 
+-- What is in it is looked at one by one elsewhere. An exporter alone is none, nor one under a name.
+local function is_list_of_exporters(v)
+  local words = "a list of exporters: { chalk.exporter.NAME{ ... }, ... }"
+  if type(v) ~= "table" then return false, words end
+  local items = 0
+  for _ in pairs(v) do
+    items = items + 1
+  end
+  return items == #v, words
+end
+
 local CHECKS = {
-  exporters = M.of_type("table", "a list of exporters"),
+  exporters = is_list_of_exporters,
   flush_interval = M.number_between(0.01, 86400),
   driver = M.one_of("thread", "loop", "manual"),
   max_buckets = function(v) return type(v) == "number" and v >= 8 and v <= 8192 and v % 1 == 0, "from 8 to 8192" end,
@@ -100,6 +111,7 @@ local CHECKS = {
   on_error = M.of_type("function", "a function"),
   memory_limit = whole_from(4 * 1024 * 1024),
   segment_path = M.of_type("string", "a path"),
+  segment_group = M.of_type("boolean", "true or false"),
   clock = M.of_type("function", "a function"),
 }
 

@@ -122,7 +122,10 @@ function M.init(options)
   end
   local message
   ok, message = client:prepare(rest)
-  if not ok then fail(message) end
+  if not ok then
+    exporters.settle(exporters.listener(client), { { listen = address } }, false)
+    fail(message)
+  end
   agreement.settle(client.config, address)
   client.pause, client.on_forked, client.flush_unstarted = pause, complain, flush_unstarted
   state = { metrics = metrics, tags = tags, definitions = options.definitions, address = address }

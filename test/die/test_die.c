@@ -330,6 +330,18 @@ static void sweep_thrice(bed *b) {
   }
 }
 
+/* What nothing was bound to leaves at once, without a sweep. */
+static void take_back(bed *b) {
+  int number = bed_define(b, "vain", CHALK_HISTOGRAM, 1, "vain_latency");
+  chalk_take_back(b->writer, (uint32_t)number);
+}
+
+static void define_in_vain_again(bed *b) {
+  int number = bed_define(b, "vain", CHALK_COUNT, 0, "vain_total");
+  EXPECT(number >= 0);
+  chalk_add(bed_bind(b, number, "x"), 1);
+}
+
 /* The survivor goes on, whatever has become of the definition. */
 static void define_again(bed *b) {
   supersede(b);
@@ -450,6 +462,7 @@ static const path paths[] = {
     {.name = "refresh a definition", .act = refresh_blob, .check = refresh_blob},
     {.name = "supersede a definition", .prepare = define_old, .act = supersede},
     {.name = "a definition leaves", .prepare = abandon, .act = sweep_thrice, .check = define_again},
+    {.name = "take a definition back", .act = take_back, .check = define_in_vain_again},
     {.name = "first commit", .prepare = cursors_record_some, .act = cursors_send_first, .sends = true},
     {.name = "further commit", .prepare = cursors_record_and_send, .act = cursors_send_first, .sends = true},
     {.name = "commit several", .prepare = cursors_record_several_and_send, .act = cursors_send_at_once, .sends = true},

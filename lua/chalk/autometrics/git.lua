@@ -1,15 +1,37 @@
 -- What a git checkout says of itself: read from its files, so that no program is started and none has to be there.
 
+local ffi = require "ffi"
+
 local M = {}
 
+-- The names are private to this module; modules may be loaded again, and the same declaration twice is none too many.
+ffi.cdef [[
+  int chalk_git_open(const char *path, int flags, ...) __asm__("open");
+  long chalk_git_seek(int fd, long offset, int from) __asm__("lseek");
+  long chalk_git_read(int fd, void *to, size_t size) __asm__("read");
+  int chalk_git_close(int fd) __asm__("close");
+]]
+local C = ffi.C
+
+local O_NOCTTY_NONBLOCK_CLOEXEC, SEEK_SET, SEEK_END = 0x80900, 0, 2
+local MOST = 64 * 1024 * 1024 -- bytes of a file that is looked at
 local DEEP = 32 -- folders to go up at most
 local HOSTS = { ["github.com"] = "github", ["gitlab.com"] = "gitlab", ["bitbucket.org"] = "bitbucket" }
 
+-- What has a size is read, and nothing is waited for: a FIFO, a socket or a terminal has none and cannot be sought.
+local function read_sized(fd)
+  local size = tonumber(C.chalk_git_seek(fd, 0, SEEK_END))
+  if size < 0 or size > MOST or C.chalk_git_seek(fd, 0, SEEK_SET) ~= 0 then return nil end
+  local bytes = ffi.new("char[?]", size + 1)
+  local n = tonumber(C.chalk_git_read(fd, bytes, size)) -- -1 for a folder
+  return n >= 0 and ffi.string(bytes, n) or nil
+end
+
 local function read(path)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local text = file:read "*a" -- nil for a folder
-  file:close()
+  local fd = C.chalk_git_open(path, O_NOCTTY_NONBLOCK_CLOEXEC)
+  if fd < 0 then return nil end
+  local text = read_sized(fd)
+  C.chalk_git_close(fd)
   return text
 end
 

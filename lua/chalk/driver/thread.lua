@@ -4,6 +4,7 @@
 local core = require "chalk.core"
 local exporters = require "chalk.exporters"
 local log = require "chalk.log"
+local paths = require "chalk.paths"
 local serial = require "chalk.serial"
 
 local ffi, C = core.ffi, core.C
@@ -26,12 +27,17 @@ if not pcall(function() return ffi.C.chalk_lua_close end) then
   ]]
 end
 
-local BOOT = [[
-local path, cpath, library, config = ...
+-- A chunk that calls a function with a table written down.
+local function chunk_for(call)
+  return ([[
+local path, cpath, library, text = ...
 package.path, package.cpath = path, cpath
 package.preload["chalk.library"] = function() return library end
-return require("chalk.driver.worker").run(config)
-]]
+return %s(text)
+]]):format(call)
+end
+
+local BOOT, TRIAL = chunk_for 'require("chalk.driver.worker").run', chunk_for 'require("chalk.driver.trial").run'
 
 ---@class chalk.ThreadDriver
 local Driver = {}
@@ -46,14 +52,28 @@ local function lua_api()
   })
 end
 
-local function start_thread(config, paths, segment, generation)
-  local texts = { BOOT, paths.path, paths.cpath, paths.library, config }
+local function start_thread(chunk, where, argument, segment, generation)
+  local texts = { chunk, where.path, where.cpath, where.library, argument }
   local sizes = ffi.new("size_t[?]", #texts)
   for i, text in ipairs(texts) do
     sizes[i - 1] = #text
   end
   local list = ffi.new("const char *[?]", #texts, texts)
   return C.chalk_thread_start(lua_api(), list, sizes, #texts, segment, generation, core.message)
+end
+
+--- Loads the modules of exporters in a VM like the flush thread's, which is gone afterwards: a process that only stands
+--- by, as a server's first one does, would find out too late. Raises what is wrong with one.
+---@param untried { name: string, module: string }[]
+function M.try(untried)
+  if #untried == 0 then return end
+  local thread = start_thread(TRIAL, paths.absolute(), serial.write(untried), nil, 0)
+  if thread == nil then error(core.said(), 0) end
+  local failed = C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0
+  local message = core.said()
+  C.chalk_thread_stop(thread) -- which would try again
+  if C.chalk_thread_wait(thread, START_TIMEOUT) == 1 then C.chalk_thread_free(thread) end
+  if failed then error(message, 0) end
 end
 
 local function address_of(pointer) return tonumber(ffi.cast("uintptr_t", pointer)) end
@@ -70,7 +90,7 @@ local function launch(self)
   config.listener = exporters.listener(self.client)
   local ok, text = pcall(serial.write, config)
   if not ok then error(text .. " (with the thread driver exporters live in a VM of their own)", 0) end
-  local thread = start_thread(text, self.config.paths, self.client.segment, self.config.generation)
+  local thread = start_thread(BOOT, self.config.paths, text, self.client.segment, self.config.generation)
   if thread == nil then error(core.said(), 0) end
   self.thread = thread
   if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0 then return core.said() end
