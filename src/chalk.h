@@ -487,7 +487,8 @@ chalk_thread *chalk_thread_start(const chalk_lua *lua, const char *const *texts,
 chalk_thread *chalk_thread_self(void);           /* in a flush thread: itself; else NULL */
 int chalk_thread_fd(const chalk_thread *thread); /* readable when asked for something */
 void chalk_thread_wake(chalk_thread *thread);
-void chalk_thread_stop(chalk_thread *thread); /* asks for a last flush and the end */
+void chalk_thread_stop(chalk_thread *thread);    /* asks for a last flush and the end */
+void chalk_thread_abandon(chalk_thread *thread); /* asks for the end of one whose chunk failed: it is not tried again */
 int chalk_thread_stopping(const chalk_thread *thread);
 void chalk_thread_drain(chalk_thread *thread);                      /* from the thread: takes what made fd readable */
 void chalk_thread_ready(chalk_thread *thread, const char *message); /* from the thread: started, or why not */

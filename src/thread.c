@@ -56,7 +56,7 @@ struct chalk_thread {
   pthread_mutex_t lock;     /* over what follows */
   pthread_cond_t changed;
   int fd; /* the eventfd; -1 until there is to be a VM */
-  bool stopping, ready, failed, ended;
+  bool stopping, abandoned, ready, failed, ended;
   double asked; /* when it was first asked to stop */
   char message[CHALK_MESSAGE];
   chalk_thread *next;
@@ -135,6 +135,13 @@ static bool can_begin(chalk_thread *t) {
   return false;
 }
 
+static bool is_abandoned(chalk_thread *t) {
+  pthread_mutex_lock(&t->lock);
+  bool abandoned = t->abandoned;
+  pthread_mutex_unlock(&t->lock);
+  return abandoned;
+}
+
 /*
  * Until the flusher's role is to be had: the chunk has little to do before. False: it is not to be called at all, for
  * what this process recorded is the holder's to flush; but for one that leaves too, and may have looked before.
@@ -142,7 +149,9 @@ static bool can_begin(chalk_thread *t) {
 static bool stand_by(chalk_thread *t) {
   enum { SOON = 5 }; /* milliseconds */
   const double look = 0.1;
-  while (!can_begin(t)) {
+  for (;;) {
+    if (is_abandoned(t)) return false;
+    if (can_begin(t)) break;
     bool stopping = chalk_thread_stopping(t);
     bool left = t->segment && role_is_left(t->segment);
     if (stopping && !(left && chalk_now() - t->asked < LAST_FLUSH)) return false;
@@ -304,14 +313,19 @@ void chalk_thread_drain(chalk_thread *t) {
   (void)got;
 }
 
-void chalk_thread_stop(chalk_thread *t) {
+static void ask_to_end(chalk_thread *t, bool abandon) {
   if (t->pid != (uint32_t)getpid()) return;
   pthread_mutex_lock(&t->lock);
   if (!t->stopping) t->asked = chalk_now();
   t->stopping = true;
+  t->abandoned |= abandon;
   pthread_mutex_unlock(&t->lock);
   chalk_thread_wake(t);
 }
+
+void chalk_thread_stop(chalk_thread *t) { ask_to_end(t, false); }
+void chalk_thread_abandon(chalk_thread *t) { ask_to_end(t, true); }
+
 
 int chalk_thread_stopping(const chalk_thread *thread) {
   chalk_thread *t = (chalk_thread *)thread;

@@ -71,7 +71,7 @@ function M.try(untried)
   if thread == nil then error(core.said(), 0) end
   local failed = C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0
   local message = core.said()
-  C.chalk_thread_stop(thread) -- which would try again
+  C.chalk_thread_abandon(thread)
   if C.chalk_thread_wait(thread, START_TIMEOUT) == 1 then C.chalk_thread_free(thread) end
   if failed then error(message, 0) end
 end
@@ -97,10 +97,10 @@ local function launch(self)
 end
 
 -- Ends the thread. False: it did not end in time.
-local function finish(self, timeout)
+local function finish(self, timeout, refused)
   local thread = self.thread
   self.thread, self.closed = nil, true
-  C.chalk_thread_stop(thread)
+  if refused then C.chalk_thread_abandon(thread) else C.chalk_thread_stop(thread) end
   self.stuck = C.chalk_thread_wait(thread, timeout) == 0
   if not self.stuck then C.chalk_thread_free(thread) end
   return not self.stuck
@@ -115,7 +115,7 @@ function M.start(client, config)
   config.clock = nil
   local message = launch(self)
   if message then
-    finish(self, LAST_FLUSH)
+    finish(self, LAST_FLUSH, true)
     error(message, 0)
   end
   return self
