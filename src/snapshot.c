@@ -52,10 +52,12 @@ static void add_writer(chalk_snapshot *s, uint32_t w) {
     }
     if (!real) continue;
     uint64_t bits = atomic_load_explicit(segment_cell(g, w, e->series), memory_order_acquire);
+    uint64_t n = 0; /* what is no sum of counts may overflow, which unsigned ones may */
     if (m->kind == CHALK_COUNT)
-      e->total += (int64_t)as_double(bits);
-    else if (segment_block(g, bits, HISTOGRAM_LEAST))
-      e->total += (int64_t)histogram_count(segment_at(g, bits));
+      n = (uint64_t)(int64_t)as_double(bits);
+    else if (histogram_at(g, bits))
+      n = histogram_count(g, histogram_at(g, bits));
+    e->total = (int64_t)((uint64_t)e->total + n);
   }
 }
 
@@ -98,7 +100,7 @@ static void settle(chalk_snapshot *s) {
 
 static int collect(chalk_snapshot *s, plan *p) {
   uint32_t top = series_top(p->g), n = 0;
-  uint32_t low = atomic_load(&p->g->head->metric_top);
+  uint32_t low = segment_metrics(p->g);
   chalk_entry *found = malloc(((size_t)top + 1) * sizeof *found);
   if (!found) return CHALK_EMEMORY;
   for (uint32_t id = 0; id < top; id++) {
@@ -126,7 +128,7 @@ chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int dropped, char *message
     s->segment = g;
     p->g = g;
     p->dropped = s->dropped = dropped;
-    p->metrics = atomic_load(&g->head->metric_top);
+    p->metrics = segment_metrics(g);
     for (uint32_t m = 0; m < p->metrics; m++) p->shown[m] = metric_is_shown(g, m);
     e = collect(s, p);
   }
@@ -136,7 +138,7 @@ chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int dropped, char *message
     chalk_snapshot_free(s);
     return NULL;
   }
-  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) add_writer(s, w);
+  for (uint32_t w = 0; w < segment_slots(g); w++) add_writer(s, w);
   settle(s);
   return s;
 }
