@@ -101,7 +101,8 @@ static void settle(chalk_snapshot *s) {
 static int collect(chalk_snapshot *s, plan *p) {
   uint32_t top = series_top(p->g), n = 0;
   uint32_t low = segment_metrics(p->g);
-  chalk_entry *found = malloc(((size_t)top + 1) * sizeof *found);
+  size_t size = ((size_t)top + 1) * sizeof(chalk_entry);
+  chalk_entry *found = bulk_take(size);
   if (!found) return CHALK_EMEMORY;
   for (uint32_t id = 0; id < top; id++) {
     if (id == low) id = METRICS;
@@ -113,10 +114,10 @@ static int collect(chalk_snapshot *s, plan *p) {
     p->first[m] = at;
     at += count;
   }
-  s->entries = malloc(((size_t)n + 1) * sizeof *s->entries);
+  s->entries = bulk_take(((size_t)n + 1) * sizeof *s->entries);
   for (uint32_t i = 0; s->entries && i < n; i++) s->entries[p->first[found[i].metric]++] = found[i];
-  s->n = n;
-  free(found);
+  s->n = s->room = n;
+  bulk_free(found, size);
   return s->entries ? CHALK_OK : CHALK_EMEMORY;
 }
 
@@ -147,8 +148,8 @@ void chalk_snapshot_free(chalk_snapshot *s) {
   if (!s) return;
   arena_free(&s->arena);
   sketch_free_sides(&s->reading);
-  free(s->details);
-  free(s->entries);
+  bulk_free(s->details, ((size_t)s->room + 1) * sizeof *s->details);
+  bulk_free(s->entries, ((size_t)s->room + 1) * sizeof *s->entries);
   free(s);
 }
 
@@ -221,7 +222,7 @@ static snapshot_detail *detail_keep(chalk_snapshot *s, const histogram_sum *sum)
 }
 
 const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
-  if (!s->details) s->details = calloc((size_t)s->n + 1, sizeof *s->details);
+  if (!s->details) s->details = bulk_take(((size_t)s->room + 1) * sizeof *s->details);
   if (!s->details) return NULL;
   if (s->details[i]) return s->details[i];
   const chalk_entry *e = &s->entries[i];

@@ -24,6 +24,14 @@ local REFUSALS = 5 -- turns in which a port may be taken: for a moment it is, by
 local Flusher = {}
 Flusher.__index = Flusher
 
+-- Views for scrapes.
+local function view_taker(self)
+  return view.sharing(function()
+    self.client:note_state()
+    return view.take(self.segment)
+  end)
+end
+
 local function new_exporter(spec, global_tags)
   local exporter = spec.exporter
   if not exporter then
@@ -68,6 +76,7 @@ function M.new(client, config)
     deltas = false,
   }, Flusher)
   self.next = self.clock() + self.interval
+  self.take_view = view_taker(self)
   for i, spec in ipairs(config.exporters) do
     local exporter, message = new_exporter(spec, config.global_tags)
     if not exporter then error(("exporter %s: %s"):format(spec.name, tostring(message)), 0) end
@@ -122,10 +131,7 @@ local function open_server(self, job)
   return http.serve {
     fd = fd,
     log = log.write,
-    handler = job.exporter:handler(function()
-      self.client:note_state()
-      return assert(view.take(self.segment))
-    end),
+    handler = job.exporter:handler(self.take_view),
   }
 end
 
@@ -158,6 +164,7 @@ end
 --- In a forked child: what is under way is the parent's.
 function Flusher:forked()
   self.holding = false
+  self.take_view = view_taker(self)
   self.events:forked()
   for _, job in ipairs(self.jobs) do
     if job.server and job.server.forked then job.server:forked() end
