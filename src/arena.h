@@ -16,4 +16,11 @@ typedef struct arena {
 void *arena_take(arena *a, size_t size);
 void arena_free(arena *a);
 
+/*
+ * Memory in one piece, zeroed. What is large is the kernel's again once it is freed, with the size that it was taken
+ * with. NULL: there is none.
+ */
+void *bulk_take(size_t size);
+void bulk_free(void *p, size_t size); /* NULL is allowed */
+
 #endif

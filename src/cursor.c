@@ -5,6 +5,7 @@
 #include "heap.h"
 #include "process.h"
 #include "role.h"
+#include "series.h"
 #include "snapshot.h"
 #include "stored.h"
 
@@ -25,7 +26,7 @@ static bool is_real(const chalk_cursor *c, uint32_t id) {
 static void forget(chalk_segment *g, uint32_t number) {
   cursor_head *h = &g->cursors[number];
   atomic_store(&h->state, 0);
-  for (uint32_t id = 0, top = atomic_load(&g->head->ids_top); id < top; id++) {
+  for (uint32_t id = 0, top = series_top(g); id < top; id++) {
     if (!segment_chunk_real(g, h->chunks, id)) continue;
     baseline *b = segment_baseline(g, number, id);
     uint64_t total = atomic_exchange(&b->total, 0);

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "peek.h"
+
 /*
  * Large blocks are a cache line longer than asked: sketch tables of a power of two one behind the other would have
  * their like buckets at addresses alike in the last twelve bits, which the processor mistakes for one another, and
@@ -34,18 +36,26 @@ static uint64_t most_of(uint32_t class) {
 
 static uint64_t take_new(chalk_segment *g, uint64_t size, bool last) {
   header *h = g->head;
-  uint64_t offset = h->heap_top;
-  if (size % LINE == 0) offset = (offset + LINE - 1) / LINE * LINE;
-  uint64_t end = offset + size;
-  if (end > h->size) return 0;
-  if (end > h->heap_real) {
-    uint64_t real = (end + STEP - 1) / STEP * STEP;
-    if (real > h->size) real = h->size;
-    if (segment_make_real(g, h->heap_real, real - h->heap_real, last) != CHALK_OK) return 0;
-    h->heap_real = real;
+  uint64_t top = h->heap_top, offset = size % LINE == 0 ? (top + LINE - 1) / LINE * LINE : top;
+  if (!segment_block(g, top, 0) || !segment_block(g, offset, size)) return 0;
+  uint64_t end = offset + size, real = h->heap_real;
+  if (end > real) {
+    uint64_t want = (end + STEP - 1) / STEP * STEP;
+    if (want > g->size) want = g->size;
+    if (segment_make_real(g, real, want - real, last) != CHALK_OK) return 0;
+    h->heap_real = want;
   }
   h->heap_top = end;
   return offset;
+}
+
+/* The first free block of a class; 0: there is none. A list that leads out of the heap is given up. */
+static uint64_t take_free(chalk_segment *g, uint32_t class, uint64_t size) {
+  header *h = g->head;
+  uint64_t offset = h->heap_free[class];
+  const uint64_t *next = offset ? segment_block(g, offset, size) : NULL;
+  h->heap_free[class] = next ? *next : 0;
+  return next ? offset : 0;
 }
 
 static uint64_t take(chalk_segment *g, uint64_t size, bool last) {
@@ -53,14 +63,10 @@ static uint64_t take(chalk_segment *g, uint64_t size, bool last) {
   uint32_t class = class_of(size, &rounded);
   if (class >= HEAP_CLASSES) return 0;
   header *h = g->head;
-  segment_lock_take(&h->heap_lock);
-  uint64_t offset = h->heap_free[class];
+  if (!segment_lock_reach_any(&h->heap_lock)) return 0;
+  uint64_t offset = h->heap_free[class] ? take_free(g, class, rounded) : 0;
   bool used = offset != 0;
-  if (used) {
-    h->heap_free[class] = *(uint64_t *)segment_at(g, offset);
-  } else {
-    offset = take_new(g, rounded, last);
-  }
+  if (!used) offset = take_new(g, rounded, last);
   segment_lock_give(&h->heap_lock);
   if (used) memset(segment_at(g, offset), 0, rounded);
   return offset;
@@ -71,11 +77,12 @@ uint64_t heap_take_last(chalk_segment *g, uint64_t size) { return take(g, size, 
 
 void heap_give(chalk_segment *g, uint64_t offset, uint64_t size) {
   if (offset == 0) return;
-  uint64_t rounded;
+  uint64_t rounded, *block;
   uint32_t class = class_of(size, &rounded);
   header *h = g->head;
-  segment_lock_take(&h->heap_lock);
-  *(uint64_t *)segment_at(g, offset) = h->heap_free[class];
+  if (class >= HEAP_CLASSES || !(block = segment_block(g, offset, rounded))) return;
+  if (!segment_lock_reach_any(&h->heap_lock)) return;
+  *block = h->heap_free[class];
   atomic_signal_fence(memory_order_release);
   h->heap_free[class] = offset;
   segment_lock_give(&h->heap_lock);
@@ -83,11 +90,11 @@ void heap_give(chalk_segment *g, uint64_t offset, uint64_t size) {
 
 /* A list that turned into a ring ends at the number of blocks that there can be. */
 bool heap_is_sound(const chalk_segment *g, recovery *r) {
-  const header *h = g->head;
-  uint64_t left = (h->heap_top - h->heap) / SMALLEST;
+  uint64_t top = peek_u64(&g->head->heap_top), left = top > g->heap && top <= g->size ? (top - g->heap) / SMALLEST : 0;
   for (uint32_t class = 0; class < HEAP_CLASSES; class ++) {
-    for (uint64_t at = h->heap_free[class]; at; at = *(uint64_t *)segment_at(g, at)) {
-      if (left-- == 0 || !recover_block(r, at, most_of(class))) return false;
+    for (uint64_t at = g->head->heap_free[class]; at; at = peek_u64(segment_at(g, at))) {
+      if (left == 0 || !recover_block(r, at, most_of(class))) return false;
+      left--;
     }
   }
   return true;

@@ -13,7 +13,7 @@
 uint64_t heap_take(chalk_segment *g, uint64_t size);
 /* The same for an overflow series: there is some room left for those. */
 uint64_t heap_take_last(chalk_segment *g, uint64_t size);
-/* Gives back a block taken with the same size. 0 is allowed. */
+/* Gives back a block taken with the same size. 0 is allowed, and what can be no block is left alone. */
 void heap_give(chalk_segment *g, uint64_t offset, uint64_t size);
 /* The bytes a block of this size really takes. */
 uint64_t heap_rounded(uint64_t size);

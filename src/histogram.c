@@ -26,6 +26,25 @@ static table unpack(uint64_t word) {
 
 static uint64_t table_size(table t) { return (t.wide ? 12ull : 8ull) << t.log; }
 
+static bool is_table(const chalk_segment *g, table t) {
+  return t.log <= MOST_LOG && t.scale >= SKETCH_LEAST_SCALE && t.scale <= SKETCH_MOST_SCALE &&
+         segment_block(g, t.offset, table_size(t));
+}
+
+/* One of a histogram's tables; false: there is none, or what stands there cannot be one. */
+static bool table_of(const chalk_segment *g, const histogram *h, int which, table *t) {
+  uint64_t word = atomic_load_explicit((shared_u64 *)&h->table[which], memory_order_relaxed);
+  *t = unpack(word);
+  return word && is_table(g, *t);
+}
+
+static int scale_of(const void *word) {
+  uint32_t scale = peek_u32(word);
+  return scale < SKETCH_MOST_SCALE ? (int)scale : SKETCH_MOST_SCALE;
+}
+
+int histogram_start_scale(const histogram *h) { return scale_of(&h->start_scale); }
+
 /* The counts of a wide table come first, for their alignment. */
 static shared_u64 *counts_of(const chalk_segment *g, table t) { return segment_at(g, t.offset); }
 static shared_u32 *indices_of(const chalk_segment *g, table t) { return segment_at(g, t.offset + (8ull << t.log)); }
@@ -88,7 +107,8 @@ static int publish(chalk_segment *g, histogram *h, int which, const sketch_side 
   new.offset = heap_take(g, table_size(new));
   if (!new.offset) return CHALK_EMEMORY;
   for (uint32_t i = 0; i < side->n; i++) {
-    bucket_put(g, new, place(g, new, side->at[i].index), side->at[i]);
+    uint32_t at = place(g, new, side->at[i].index);
+    if (at != NONE) bucket_put(g, new, at, side->at[i]); /* there is room, unless others store into the block too */
   }
   uint64_t old = atomic_load_explicit(&h->table[which], memory_order_relaxed);
   atomic_store_explicit(&h->table[which], pack(new), memory_order_release);
@@ -105,9 +125,7 @@ static int32_t rescale(int32_t index, int from, int to) {
 }
 
 /* Adds a table's buckets to a private side, at a scale not finer than the table's. */
-static int load_table(const chalk_segment *g, uint64_t word, int scale, sketch_side *side) {
-  if (!word) return CHALK_OK;
-  table t = unpack(word);
+static int load_table(const chalk_segment *g, table t, int scale, sketch_side *side) {
   sketch_bucket *copy = malloc(sizeof *copy << t.log);
   int e = copy ? sketch_side_add(side, copy, copy_table(g, t, scale, copy)) : CHALK_EMEMORY;
   free(copy);
@@ -119,21 +137,24 @@ static int load_table(const chalk_segment *g, uint64_t word, int scale, sketch_s
  * that needs room collapsed, a single value would ruin it beside a full other side, and a reader's whole sketch with it.
  */
 static int collapse(chalk_segment *g, histogram *h, int other, chalk_sketch *k, uint32_t limit) {
-  uint64_t word = atomic_load_explicit(&h->table[other], memory_order_relaxed);
-  if (word) sketch_coarsen(k, unpack(word).scale);
-  int e = load_table(g, word, k->scale, &k->negative);
+  table t;
+  bool any = table_of(g, h, other, &t);
+  if (any) sketch_coarsen(k, t.scale);
+  int e = any ? load_table(g, t, k->scale, &k->negative) : CHALK_OK;
   while (k->positive.n + k->negative.n > limit && k->scale > SKETCH_LEAST_SCALE) sketch_coarsen(k, k->scale - 1);
   return e == CHALK_OK && k->negative.n > 0 ? publish(g, h, other, &k->negative, k->scale) : e;
 }
 
 /* Builds table `which` anew with the bucket added: grown, widened, or collapsed so that the sketch keeps its limit. */
 static int rebuild(chalk_segment *g, histogram *h, int which, int32_t index, int scale, uint64_t count) {
-  uint64_t word = atomic_load_explicit(&h->table[which], memory_order_relaxed);
+  table t;
+  bool any = table_of(g, h, which, &t);
   uint32_t limit = atomic_load_explicit(&g->head->max_buckets, memory_order_relaxed);
   chalk_sketch k = {.scale = scale}; /* `positive` is this side, `negative` the other */
-  if (word || scale > (int)h->start_scale) k.scale = word ? unpack(word).scale : (int)h->start_scale;
+  int start = histogram_start_scale(h);
+  if (any || scale > start) k.scale = any ? t.scale : start;
   sketch_bucket added = {rescale(index, scale, k.scale), count};
-  int e = load_table(g, word, k.scale, &k.positive);
+  int e = any ? load_table(g, t, k.scale, &k.positive) : CHALK_OK;
   if (e == CHALK_OK) e = sketch_side_add(&k.positive, &added, 1);
   if (e == CHALK_OK && k.positive.n + h->used[1 - which] > limit) e = collapse(g, h, 1 - which, &k, limit);
   if (e == CHALK_OK) e = publish(g, h, which, &k.positive, k.scale);
@@ -142,9 +163,8 @@ static int rebuild(chalk_segment *g, histogram *h, int which, int32_t index, int
 }
 
 static int add_bucket(chalk_segment *g, histogram *h, int which, int32_t index, int scale, uint64_t count) {
-  uint64_t word = atomic_load_explicit(&h->table[which], memory_order_relaxed);
-  if (!word) return rebuild(g, h, which, index, scale, count);
-  table t = unpack(word);
+  table t;
+  if (!table_of(g, h, which, &t)) return rebuild(g, h, which, index, scale, count);
   int32_t at = rescale(index, scale, t.scale);
   uint32_t i = place(g, t, at);
   if (i == NONE) return rebuild(g, h, which, index, scale, count);
@@ -164,6 +184,12 @@ static int add_bucket(chalk_segment *g, histogram *h, int which, int32_t index, 
 
 const sketch_map *_Atomic histogram_usual_map;
 
+uint32_t histogram_les(const chalk_segment *g, const histogram *h) {
+  uint64_t room = (g->size - segment_offset(g, h->le)) / sizeof h->le[0];
+  uint32_t les = peek_u32(&h->les), most = room > CHALK_LES ? CHALK_LES : room > 0 ? (uint32_t)room - 1 : 0;
+  return les < most ? les : most;
+}
+
 histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t les) {
   uint32_t groups = (les + 3) / 4;
   size_t size = (sizeof(histogram_plan) + groups * 4 * sizeof(double) + 15) & ~(size_t)15;
@@ -171,8 +197,9 @@ histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t 
   if (!plan) return NULL;
   plan->segment = g;
   plan->base = g->base;
-  plan->map = sketch_map_of((int)atomic_load(&g->head->start_scale));
+  plan->map = sketch_map_of(scale_of(&g->head->start_scale));
   plan->groups = groups;
+  plan->les = les;
   for (uint32_t i = 0; i < groups * 4; i++) plan->le[i] = i < les ? le[i] : as_double(2047ull << 52);
   if (plan->map) {
     atomic_store_explicit(&histogram_usual_map, plan->map, memory_order_release);
@@ -183,16 +210,15 @@ histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t 
 }
 
 void histogram_bind(chalk_segment *g, histogram *h, const histogram_plan *plan) {
-  uint64_t word = atomic_load_explicit(&h->table[0], memory_order_relaxed);
-  table t = unpack(word);
-  bool narrow = word && !t.wide && t.scale <= plan->map->scale;
-  h->place = narrow ? t.offset : (uint64_t)((char *)&h->none - g->base);
+  table t;
+  bool narrow = table_of(g, h, 0, &t) && !t.wide && t.scale <= plan->map->scale;
+  h->place = narrow ? t.offset : segment_offset(g, &h->none);
   h->mask = narrow ? (1u << t.log) - 1 : 0;
   h->shift = narrow ? (uint16_t)(plan->map->scale - t.scale) : 0;
   h->log = narrow ? (uint16_t)t.log : 0;
 }
 
-int histogram_add_otherwise(const chalk_series *s, double v) {
+int histogram_add_warily(const chalk_series *s, double v) {
   histogram *h = s->histogram;
   const histogram_plan *plan = s->plan;
   histogram_note(h, plan, v);
@@ -200,8 +226,14 @@ int histogram_add_otherwise(const chalk_series *s, double v) {
     histogram_bump(&h->zero, 1);
     return CHALK_OK;
   }
-  int e = add_bucket(plan->segment, h, v < 0, sketch_index(plan->map, v < 0 ? -v : v), plan->map->scale, 1);
-  histogram_bind(plan->segment, h, plan);
+  int32_t index = sketch_index(plan->map, v < 0 ? -v : v);
+  return add_bucket(plan->segment, h, v < 0, index, plan->map->scale, 1);
+}
+
+int histogram_add_otherwise(const chalk_series *s, double v) {
+  const histogram_plan *plan = s->plan;
+  int e = histogram_add_warily(s, v);
+  if (v != 0) histogram_bind(plan->segment, s->histogram, plan);
   return e;
 }
 
@@ -231,7 +263,7 @@ static int merge_side(chalk_segment *g, histogram *h, int which, const sketch_si
 }
 
 int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const uint64_t *les) {
-  for (uint32_t i = 0; i <= h->les; i++) histogram_bump(&h->le[i], les[i] - (i ? les[i - 1] : 0));
+  for (uint32_t i = 0, n = histogram_les(g, h); i <= n; i++) histogram_bump(&h->le[i], les[i] - (i ? les[i - 1] : 0));
   histogram_bump(&h->zero, k->zero);
   store_double(&h->sum, load_double(&h->sum) + k->sum);
   if (k->count && k->min < load_double(&h->min)) store_double(&h->min, k->min);
@@ -241,14 +273,14 @@ int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const
 }
 
 /* Whole cache lines, so that the heap begins it with one. */
-static uint64_t block_size(uint32_t les) {
+uint64_t histogram_size(uint32_t les) {
   return (offsetof(histogram, le) + (les + 1) * sizeof(uint64_t) + 63) & ~(uint64_t)63;
 }
 
 uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last) {
-  uint64_t offset = last ? heap_take_last(g, block_size(les)) : heap_take(g, block_size(les));
-  if (!offset) return 0;
-  histogram *h = segment_at(g, offset);
+  uint64_t offset = last ? heap_take_last(g, histogram_size(les)) : heap_take(g, histogram_size(les));
+  histogram *h = offset ? histogram_at(g, offset) : NULL;
+  if (!h) return 0;
   h->les = les;
   h->start_scale = atomic_load_explicit(&g->head->start_scale, memory_order_relaxed);
   store_double(&h->min, as_double(2047ull << 52));
@@ -261,12 +293,13 @@ void histogram_free_table(chalk_segment *g, uint64_t word) {
 }
 
 void histogram_empty(chalk_segment *g, uint64_t offset) {
-  histogram *h = segment_at(g, offset);
-  for (int which = 0; which < 2; which++) histogram_free_table(g, atomic_exchange(&h->table[which], 0));
+  histogram *h = histogram_at(g, offset);
+  for (int which = 0; h && which < 2; which++) histogram_free_table(g, atomic_exchange(&h->table[which], 0));
 }
 
 void histogram_free_block(chalk_segment *g, uint64_t offset) {
-  heap_give(g, offset, block_size(((histogram *)segment_at(g, offset))->les));
+  const histogram *h = histogram_at(g, offset);
+  if (h) heap_give(g, offset, histogram_size(histogram_les(g, h)));
 }
 
 void histogram_free(chalk_segment *g, uint64_t offset) {
@@ -275,30 +308,26 @@ void histogram_free(chalk_segment *g, uint64_t offset) {
   histogram_free_block(g, offset);
 }
 
-void histogram_become(histogram *h, const histogram *other, uint64_t *replaced) {
+void histogram_become(const chalk_segment *g, histogram *h, const histogram *other, uint64_t *replaced) {
   histogram *from = (histogram *)other;
+  uint32_t les = histogram_les(g, h), most = histogram_les(g, from);
   for (int which = 0; which < 2; which++) {
     uint64_t word = atomic_load(&from->table[which]), old = atomic_exchange(&h->table[which], word);
     replaced[which] = old == word ? 0 : old;
     h->used[which] = from->used[which];
   }
   atomic_fetch_add_explicit(&h->version, 1, memory_order_seq_cst);
-  for (uint32_t i = 0; i <= h->les; i++) atomic_store(&h->le[i], atomic_load(&from->le[i]));
+  for (uint32_t i = 0; i <= les && i <= most; i++) atomic_store(&h->le[i], atomic_load(&from->le[i]));
   atomic_store(&h->zero, atomic_load(&from->zero));
   atomic_store(&h->sum, atomic_load(&from->sum));
   atomic_store(&h->min, atomic_load(&from->min));
   atomic_store(&h->max, atomic_load(&from->max));
 }
 
-/* A reader without a lock may meet a block that is no longer one; what it reads then is thrown away. */
-static uint32_t les_of(const histogram *h) {
-  uint32_t les = peek_u32(&h->les);
-  return les < CHALK_LES ? les : CHALK_LES;
-}
-
-void histogram_read(const histogram *h, histogram_sum *into) {
+void histogram_read(const chalk_segment *g, const histogram *h, histogram_sum *into) {
   uint64_t n = 0;
-  uint32_t les = les_of(h) < into->les ? les_of(h) : into->les;
+  uint32_t les = histogram_les(g, h);
+  if (les > into->les) les = into->les;
   for (uint32_t i = 0; i <= les; i++) {
     n += peek_u64(&h->le[i]);
     into->le[i] += n;
@@ -306,15 +335,10 @@ void histogram_read(const histogram *h, histogram_sum *into) {
   into->sum += as_double(peek_u64(&h->sum));
 }
 
-uint64_t histogram_count(const histogram *h) {
+uint64_t histogram_count(const chalk_segment *g, const histogram *h) {
   uint64_t n = 0;
-  for (uint32_t i = 0, les = les_of(h); i <= les; i++) n += peek_u64(&h->le[i]);
+  for (uint32_t i = 0, les = histogram_les(g, h); i <= les; i++) n += peek_u64(&h->le[i]);
   return n;
-}
-
-static bool is_table(const chalk_segment *g, table t) {
-  return t.log <= MOST_LOG && t.scale >= SKETCH_LEAST_SCALE && t.scale <= SKETCH_MOST_SCALE &&
-         segment_block(g, t.offset, table_size(t));
 }
 
 /* Buckets read from a table: a small one's need no memory of their own. */
@@ -333,7 +357,9 @@ static int reading_reserve(reading *r, uint32_t n) {
 
 /* All buckets of a table, as *t; none where there is no table. */
 static int read_table(const chalk_segment *g, const histogram *h, int which, table *t, reading *r) {
+  enum { TRIES = 1000 }; /* the writer is done sooner, if it is one */
   uint64_t version;
+  int tries = 0;
   do {
     version = peek_u64(&h->version);
     uint64_t word = peek_u64(&h->table[which]);
@@ -342,7 +368,7 @@ static int read_table(const chalk_segment *g, const histogram *h, int which, tab
     if (!word || !is_table(g, *t)) return CHALK_OK;
     if (reading_reserve(r, 1u << t->log) != CHALK_OK) return CHALK_EMEMORY;
     r->n = copy_table(g, *t, t->scale, r->at);
-  } while (peek_u64(&h->version) != version);
+  } while (peek_u64(&h->version) != version && ++tries < TRIES);
   return CHALK_OK;
 }
 
@@ -391,8 +417,8 @@ static bool table_is_sound(chalk_segment *g, histogram *h, int which, recovery *
 }
 
 bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, recovery *r, uint64_t *count) {
-  histogram *h = segment_block(g, offset, block_size(les));
-  if (!h || offset % 64 != 0 || !recover_block(r, offset, block_size(les))) return false;
+  histogram *h = segment_block(g, offset, histogram_size(les));
+  if (!h || offset % 64 != 0 || !recover_block(r, offset, histogram_size(les))) return false;
   if (h->les != les || h->start_scale > SKETCH_MOST_SCALE || !recover_count(count, atomic_load(&h->zero))) return false;
   for (uint32_t i = 0; i <= les; i++) {
     if (!recover_count(count, atomic_load(&h->le[i]))) return false;

@@ -53,7 +53,20 @@ void histogram_free_table(chalk_segment *g, uint64_t table);
  * Makes a block equal to another, whose tables are then its own; the same when done again. `replaced` gets the tables
  * it had, for the caller to free; 0 where it had none.
  */
-void histogram_become(histogram *h, const histogram *other, uint64_t *replaced);
+void histogram_become(const chalk_segment *g, histogram *h, const histogram *other, uint64_t *replaced);
+/* The scale of a first table. */
+int histogram_start_scale(const histogram *h);
+/* The block that a cell points to; NULL: none can stand there. */
+static inline histogram *histogram_at(const chalk_segment *g, uint64_t offset) {
+  return offset % _Alignof(histogram) == 0 ? segment_block(g, offset, HISTOGRAM_LEAST) : NULL;
+}
+/* Bytes of a block of `les` bounds. */
+uint64_t histogram_size(uint32_t les);
+/*
+ * How many bounds a block has, as it says, but no more than there can be in the mapping: a reader without a lock may
+ * meet what is no longer a block, and what it reads then is thrown away.
+ */
+uint32_t histogram_les(const chalk_segment *g, const histogram *h);
 
 /*
  * What recording into a metric's histograms needs, apart from the block: private to a process, made once for a writer
@@ -63,7 +76,7 @@ typedef struct histogram_plan {
   char *base; /* the segment's */
   chalk_segment *segment;
   const sketch_map *map;
-  uint32_t groups;
+  uint32_t groups, les;
   _Alignas(16) double le[];
 } histogram_plan;
 
@@ -113,6 +126,11 @@ static inline __attribute__((always_inline)) void histogram_note(histogram *h, c
 int histogram_add_probing(const chalk_series *s, double v, int32_t at);
 /* Not the usual case: zero, negative, tiny; a new bucket, a wide table. */
 int histogram_add_otherwise(const chalk_series *s, double v);
+/*
+ * Any case, without the short cuts that stand in the block: for those who must not go where others may have led them.
+ * The block is at least as large as the plan's bounds take.
+ */
+int histogram_add_warily(const chalk_series *s, double v);
 
 /* Above zero, normal and finite. */
 static inline bool histogram_is_usual(double v) { return (as_bits(v) >> 52) - 1 < 2046; }
@@ -149,12 +167,12 @@ static inline __attribute__((always_inline)) int histogram_add(const chalk_serie
 int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const uint64_t *les);
 
 /* Adds the counts of a block, cumulative, of no more bounds than `into` has, and its sum. */
-void histogram_read(const histogram *h, histogram_sum *into);
+void histogram_read(const chalk_segment *g, const histogram *h, histogram_sum *into);
 /* Merges a block's sketch into a private one. */
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into);
 /* Whether a block of `les` bounds stands there that can be used; adds all counts in it to *count. Nobody else may use it. */
 bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, recovery *r, uint64_t *count);
 /* How many values were recorded. */
-uint64_t histogram_count(const histogram *h);
+uint64_t histogram_count(const chalk_segment *g, const histogram *h);
 
 #endif

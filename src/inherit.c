@@ -11,17 +11,19 @@
 
 #include "listen.h"
 #include "segment.h"
+#include "writer.h"
 
-static bool on, settled; /* settled: a worker, where a VM made later does not hand on anything */
+bool inherit_on;
+static bool settled; /* settled: a worker, where a VM made later does not hand on anything */
 
-bool inherit_is_on(void) { return on; }
-
-void inherit_mark(int fd) { fcntl(fd, F_SETFD, on ? 0 : FD_CLOEXEC); }
+void inherit_mark(int fd) { fcntl(fd, F_SETFD, inherit_on ? 0 : FD_CLOEXEC); }
 
 void chalk_inherit(int whether) {
   if (settled) return;
   settled = !whether;
-  on = whether;
+  bool changes = inherit_on != !!whether;
+  inherit_on = whether;
+  if (changes) writers_turn(); /* what was bound before would not go on as the others do */
   segments_mark();
   listeners_mark();
 }
@@ -51,7 +53,7 @@ static bool is_memory(int fd, const void *what) {
   return strcmp(target, wanted) == 0;
 }
 
-int inherit_memory(const char *name) { return on ? find(is_memory, name) : -1; }
+int inherit_memory(const char *name) { return inherit_on ? find(is_memory, name) : -1; }
 
 /* A time limit that nobody else has, and that means nothing to a socket which never blocks. */
 static const struct timeval signature = {.tv_sec = 0x63686b};
@@ -82,5 +84,5 @@ static bool is_listener(int fd, const void *what) {
 }
 
 int inherit_listener(const struct sockaddr *address, socklen_t size) {
-  return on ? find(is_listener, &(place){address, size}) : -1;
+  return inherit_on ? find(is_listener, &(place){address, size}) : -1;
 }

@@ -12,7 +12,7 @@
 #include "stored.h"
 #include "text.h"
 
-static uint32_t top_of(const chalk_segment *g) { return atomic_load(&g->head->metric_top); }
+static uint32_t top_of(const chalk_segment *g) { return segment_metrics(g); }
 static uint32_t state_of(const chalk_segment *g, uint32_t number) {
   return atomic_load_explicit(&g->metrics[number].state, memory_order_acquire);
 }
@@ -22,8 +22,10 @@ static uint32_t generation_of(const chalk_segment *g, uint32_t number) {
   return atomic_load(&g->series[number].generation);
 }
 
-static bool bytes_are(const chalk_segment *g, uint64_t at, uint64_t size, const char *bytes, size_t n) {
-  return size == n && (n == 0 || memcmp(segment_at(g, at), bytes, n) == 0);
+static bool bytes_are(const chalk_segment *g, uint64_t offset, uint64_t size, const void *bytes, size_t n) {
+  if (size != n || n == 0) return size == n;
+  const void *at = segment_block(g, offset, n);
+  return at && memcmp(at, bytes, n) == 0;
 }
 
 static bool is_named(const chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
@@ -52,8 +54,9 @@ static uint32_t struct_take(chalk_segment *g) {
   }
   if (top == METRICS) return NONE;
   if (top >= atomic_load(&h->metrics_real)) {
-    if (segment_make_real(g, h->metrics + top * sizeof(metric), BATCH * sizeof(metric), false) != CHALK_OK ||
-        segment_make_real(g, h->series + top * sizeof(series), BATCH * sizeof(series), false) != CHALK_OK) {
+    uint64_t metrics = segment_offset(g, &g->metrics[top]), overflows = segment_offset(g, &g->series[top]);
+    if (segment_make_real(g, metrics, BATCH * sizeof(metric), false) != CHALK_OK ||
+        segment_make_real(g, overflows, BATCH * sizeof(series), false) != CHALK_OK) {
       return NONE;
     }
     atomic_store(&h->metrics_real, top + BATCH);
@@ -61,8 +64,16 @@ static uint32_t struct_take(chalk_segment *g) {
   return top;
 }
 
+/* The size that stands before a blob's bytes; UINT64_MAX: there is no blob. */
+static uint64_t blob_size(const chalk_segment *g, uint64_t blob) {
+  const uint64_t *at = segment_block(g, blob, sizeof *at);
+  uint64_t size = at ? peek_u64(at) : 0;
+  return at && size <= g->size - sizeof *at && segment_block(g, blob, sizeof *at + size) ? size : UINT64_MAX;
+}
+
 static void give_blob(chalk_segment *g, uint64_t blob) {
-  if (blob) heap_give(g, blob, 8 + *(uint64_t *)segment_at(g, blob));
+  uint64_t size = blob_size(g, blob);
+  if (size != UINT64_MAX) heap_give(g, blob, 8 + size);
 }
 
 /* Gives a field's block back; a death in between loses that one. */
@@ -104,7 +115,7 @@ static bool is_same(const chalk_segment *g, uint32_t number, const chalk_definit
   const metric *m = &g->metrics[number];
   return is_named(g, number, d, hash) && m->kind == d->kind && m->across == d->across && m->tags == d->tags &&
          m->les == d->les && bytes_are(g, m->shape, m->shape_size, d->shape, d->shape_size) &&
-         (d->les == 0 || memcmp(segment_at(g, m->le), d->le, d->les * sizeof(double)) == 0);
+         (d->les == 0 || bytes_are(g, m->le, d->les * sizeof(double), d->le, d->les * sizeof(double)));
 }
 
 /* Takes over what may change in a metric that stays. Without memory the old text stays, and before a plain definition. */
@@ -114,8 +125,8 @@ static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d
   bool more = m->max_series && (d->max_series == 0 || d->max_series > m->max_series);
   m->max_series = d->max_series;
   if (more) segment_epoch_move(g); /* handles that were folded look for their series again */
-  const uint64_t *old = segment_at(g, atomic_load(&m->blob));
-  if (*old == d->blob_size && memcmp(old + 1, d->blob, d->blob_size) == 0) return;
+  uint64_t old = atomic_load(&m->blob);
+  if (bytes_are(g, old + 8, blob_size(g, old), d->blob, d->blob_size)) return;
   uint64_t new = copy_blob(g, d);
   /* The old text is not reused: somebody may be reading it, and this happens once a changed reload. */
   if (new) atomic_store(&m->blob, new);
@@ -174,8 +185,8 @@ static bool is_used(const chalk_segment *g, uint32_t number);
 static bool is_taken(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
   uint32_t number = d->blob ? NONE : live(g, d, hash);
   if (number == NONE || !is_used(g, number)) return false;
-  const uint64_t *blob = segment_at(g, atomic_load(&g->metrics[number].blob));
-  return *blob > 0 && *(const char *)(blob + 1) != '=';
+  uint64_t blob = atomic_load(&g->metrics[number].blob), size = blob_size(g, blob);
+  return size > 0 && size != UINT64_MAX && *(const char *)segment_at(g, blob + sizeof size) != '=';
 }
 
 static void note_use(const chalk_segment *g, uint32_t number, shared_u64 *uses, uint32_t *generation) {
@@ -183,10 +194,12 @@ static void note_use(const chalk_segment *g, uint32_t number, shared_u64 *uses, 
   if (uses) atomic_fetch_or(&uses[number / 64], 1ull << (number % 64));
 }
 
-int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation) {
+int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation, uint32_t *tags) {
   chalk_definition d = {.name = name, .name_size = strlen(name)};
-  segment_lock_take(&g->head->registry);
+  if (!segment_lock_reach_any(&g->head->registry)) return CHALK_EGONE;
   uint32_t number = live(g, &d, text_hash(d.name, d.name_size));
+  *tags = number == NONE ? 0 : g->metrics[number].tags;
+  if (*tags > CHALK_TAGS) number = NONE;
   if (number != NONE) note_use(g, number, uses, generation);
   segment_lock_give(&g->head->registry);
   return number == NONE ? CHALK_EGONE : (int)number;
@@ -197,7 +210,11 @@ int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses,
   int e = check(d, message);
   if (e != CHALK_OK) return e;
   uint64_t hash = text_hash(d->name, d->name_size);
-  segment_lock_take(&g->head->registry);
+  if (!segment_lock_reach_any(&g->head->registry)) {
+    process_say(message, "cannot define %.*s: another process holds the definitions' lock and does not let go",
+                (int)d->name_size, d->name);
+    return CHALK_EMEMORY;
+  }
   uint32_t number = NONE;
   for (uint32_t i = 0; i < top_of(g) && number == NONE; i++) {
     if (is_same(g, i, d, hash)) number = i;
@@ -225,7 +242,9 @@ int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses,
 }
 
 static bool names_same(const chalk_segment *g, const metric *m, const metric *n) {
-  return n->hash == m->hash && bytes_are(g, n->name, n->name_size, segment_at(g, m->name), m->name_size);
+  uint64_t size = m->name_size;
+  const void *name = segment_block(g, m->name, size);
+  return name && n->hash == m->hash && bytes_are(g, n->name, n->name_size, name, size);
 }
 
 /*
@@ -249,7 +268,7 @@ static bool is_of_familys_kind(const chalk_segment *g, uint32_t number) {
 bool metric_is_shown(const chalk_segment *g, uint32_t number) {
   uint32_t state = state_of(g, number);
   if (state != METRIC_SUPERSEDED) return state == METRIC_LIVE;
-  segment_lock_take(&g->head->registry);
+  if (!segment_lock_reach_any(&g->head->registry)) return false;
   bool shown = is_of_familys_kind(g, number);
   segment_lock_give(&g->head->registry);
   return shown;
@@ -259,9 +278,10 @@ size_t chalk_metric_blob(chalk_segment *g, uint32_t number, char *out, size_t si
   if (number >= top_of(g)) return 0;
   uint32_t generation = generation_of(g, number);
   if (state_of(g, number) == METRIC_FREE) return 0;
-  const uint64_t *at = segment_block(g, atomic_load(&g->metrics[number].blob), 2 * sizeof *at);
-  uint64_t n = at ? peek_u64(at) : 0;
-  if (n <= size && segment_block(g, (uint64_t)((const char *)at - g->base), 8 + n)) {
+  uint64_t blob = atomic_load(&g->metrics[number].blob), n = blob_size(g, blob);
+  if (n == UINT64_MAX || n > g->size - 16 || !segment_block(g, blob, 8 + (n + 7) / 8 * 8)) return 0;
+  if (n <= size) {
+    const uint64_t *at = segment_at(g, blob);
     for (uint64_t i = 0; i < n; i += 8) {
       uint64_t word = peek_u64(at + 1 + i / 8);
       memcpy(out + i, &word, n - i < 8 ? n - i : 8);
@@ -296,7 +316,7 @@ uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
 /* Who shares slot 0 is not known, so once it was used nothing leaves. */
 static bool is_used(const chalk_segment *g, uint32_t number) {
   if (atomic_load(&g->head->shared_used)) return true;
-  for (uint32_t w = 1; w < atomic_load(&g->head->slot_top); w++) {
+  for (uint32_t w = 1; w < segment_slots(g); w++) {
     slot *l = &g->slots[w];
     bool uses = atomic_load(&l->uses[number / 64]) >> (number % 64) & 1;
     if (uses && atomic_load(&l->taken) && !process_is_dead(&l->owner)) return true;
@@ -315,7 +335,7 @@ static bool has_series(const chalk_segment *g, uint32_t number) {
 static void free_overflow(chalk_segment *g, uint32_t number) {
   const metric *m = &g->metrics[number];
   atomic_fetch_add(&g->series[number].generation, 1);
-  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) {
+  for (uint32_t w = 0; w < segment_slots(g); w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, number)) continue;
     uint64_t bits = atomic_load(segment_cell(g, w, number));
     if (bits && m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
@@ -341,7 +361,7 @@ static void leave(chalk_segment *g, uint32_t number) {
  * once. Of the rest the holder takes care: a generation below any that is in force leaves it behind.
  */
 void metric_take_back(chalk_segment *g, uint32_t number) {
-  segment_lock_take(&g->head->registry);
+  if (!segment_lock_reach_any(&g->head->registry)) return;
   metric *m = &g->metrics[number];
   if (state_of(g, number) == METRIC_FREE || is_used(g, number)) {
     segment_lock_give(&g->head->registry);

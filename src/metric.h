@@ -15,7 +15,7 @@
 int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, bool *made,
                   char *message);
 /* The same for a metric that is there: the definition of the name that is in force. */
-int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation);
+int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation, uint32_t *tags);
 /* Lets go of a metric that was made in vain, if nobody has it: at once where nothing was ever bound to it. */
 void metric_take_back(chalk_segment *g, uint32_t number);
 /* Whether its series are to be shown: not while a newer definition of the name is of another kind. */

@@ -54,13 +54,19 @@ static uint32_t capacity_for(uint32_t max_series) {
   return capacity;
 }
 
-static void view(chalk_segment *g) {
-  header *h = g->head;
-  g->slots = segment_at(g, h->slots);
-  g->stripes = segment_at(g, h->stripes);
-  g->cursors = segment_at(g, h->cursors);
-  g->metrics = segment_at(g, h->metrics);
-  g->series = segment_at(g, h->series);
+/* Where the parts are, by a header of this process's own. */
+static void view(chalk_segment *g, const header *plan) {
+  uint32_t items = plan->capacity / CHUNKS;
+  g->capacity = plan->capacity;
+  g->chunk_log = (uint32_t)__builtin_ctz(items < CHUNK_LEAST ? CHUNK_LEAST : items);
+  g->cells = plan->cells;
+  g->baselines = plan->baselines;
+  g->heap = plan->heap;
+  g->slots = segment_at(g, plan->slots);
+  g->stripes = segment_at(g, plan->stripes);
+  g->cursors = segment_at(g, plan->cursors);
+  g->metrics = segment_at(g, plan->metrics);
+  g->series = segment_at(g, plan->series);
 }
 
 static int file_limit(uint64_t size, char *message) {
@@ -110,8 +116,9 @@ static uint64_t default_limit(void) {
   return half > DEFAULT_LIMIT ? DEFAULT_LIMIT : half < LEAST_LIMIT ? LEAST_LIMIT : half;
 }
 
-static void set_limits(header *h, const chalk_options *o) {
-  uint32_t most = h->capacity / 2;
+static void set_limits(chalk_segment *g, const chalk_options *o) {
+  header *h = g->head;
+  uint32_t most = g->capacity / 2;
   if (o->max_series) atomic_store(&h->max_series, o->max_series < most ? o->max_series : most);
   if (o->max_buckets) atomic_store(&h->max_buckets, o->max_buckets);
   if (o->initial_error > 0) atomic_store(&h->start_scale, (uint32_t)sketch_scale_for(o->initial_error));
@@ -158,18 +165,18 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   static const chalk_options defaults = {.max_series = 100000, .max_buckets = 512, .initial_error = 0.001};
   h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
   lay_out(h, plan->capacity, plan->size - plan->heap);
+  view(g, plan);
   atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : default_limit());
   atomic_store(&h->memory, real);
-  set_limits(h, &defaults);
-  set_limits(h, o);
+  set_limits(g, &defaults);
+  set_limits(g, o);
   atomic_store(&h->epoch, as_bits(1));
-  h->heap_top = h->heap_real = h->heap;
+  h->heap_top = h->heap_real = g->heap;
   h->ids_free = NONE;
   atomic_store(&h->ids_top, METRICS);
   atomic_store(&h->series_real, METRICS);
   atomic_store(&h->slot_top, 1);
   read_boot(h->boot, sizeof h->boot);
-  view(g);
   segment_locks_new(g);
   for (uint32_t i = 0; i < STRIPES; i++) {
     stripe *s = &g->stripes[i];
@@ -189,6 +196,11 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
 
 static int restart_needed(char *message) {
   process_say(message, "restart needed: the segment was made by another version of chalk");
+  return CHALK_EINVALID;
+}
+
+static int overwritten(char *message) {
+  process_say(message, "restart needed: the segment's memory was written over by something other than chalk");
   return CHALK_EINVALID;
 }
 
@@ -267,24 +279,32 @@ static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message
   }
   g->base = base;
   g->size = size;
-  view(g);
-  int e = inherited ? CHALK_OK : take_up(g, &h, message);
+  view(g, &plan);
+  int e = CHALK_OK;
+  if (!inherited) e = take_up(g, &h, message);
+  if (e == CHALK_OK && !recover_is_plausible(g)) e = overwritten(message);
   if (e == CHALK_OK) return CHALK_OK;
   munmap(g->base, g->size); /* and the file stays as it is, for whoever wants to look at it */
   g->base = NULL;
   return e;
 }
 
+/* Of memory, not of a file: whoever has it open could else cut it, which kills all that use it. */
+static void seal(const chalk_segment *g) { fcntl(g->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL); }
+
 static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
   struct stat st;
   if (fstat(g->fd, &st) != 0) return CHALK_EINVALID;
   if (st.st_size > 0) {
     uint64_t size = (uint64_t)st.st_size;
-    if (!is_half_made(g, size) || ftruncate(g->fd, 0) != 0) return attach(g, size, !o->path, message);
+    bool anew = o->path && is_half_made(g, size) && !is_in_use(g->fd);
+    if (!anew || ftruncate(g->fd, 0) != 0) return attach(g, size, !o->path, message);
   }
   header plan = {0};
   int e = reserve(g, o, &plan, message);
-  return e == CHALK_OK ? create(g, &plan, o, message) : e;
+  if (e != CHALK_OK) return e;
+  if (!o->path) seal(g);
+  return create(g, &plan, o, message);
 }
 
 /* New memory, or what the program that this one replaced had under the name. */
@@ -292,7 +312,7 @@ static int open_memory(const char *name) {
   char label[200];
   snprintf(label, sizeof label, "chalk%s%s", name ? ":" : "", name ? name : "");
   int fd = name ? inherit_memory(label) : -1;
-  if (fd < 0) fd = memfd_create(label, MFD_CLOEXEC);
+  if (fd < 0) fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd >= 0 && name) inherit_mark(fd);
   return fd;
 }
@@ -384,6 +404,9 @@ chalk_segment *chalk_segment_open(const char *name, const chalk_options *options
   if (g && (g->head->layout != SEGMENT_LAYOUT || g->head->abi != CHALK_ABI)) {
     restart_needed(message);
     g = NULL;
+  } else if (g && !recover_is_plausible(g)) {
+    overwritten(message);
+    g = NULL;
   } else if (g) {
     g->references++;
   } else {
@@ -434,12 +457,12 @@ void chalk_segment_abandon(chalk_segment *g) {
 
 int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *message) {
   int e = check_options(o, message);
-  if (e == CHALK_OK && o->max_series > g->head->capacity / 2) {
+  if (e == CHALK_OK && o->max_series > g->capacity / 2) {
     process_say(message, "max_series can be at most %u in this segment; give it before the first load",
-                g->head->capacity / 2);
+                g->capacity / 2);
     e = CHALK_EINVALID;
   }
-  uint64_t room = g->head->size - g->head->heap;
+  uint64_t room = g->size - g->heap;
   if (e == CHALK_OK && o->memory_limit > room) {
     process_say(message, "memory_limit can be at most %llu in this segment; give it before the first load",
                 (unsigned long long)room);
@@ -448,7 +471,7 @@ int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *mess
   if (e != CHALK_OK) return e;
   bool more =
       o->max_series > atomic_load(&g->head->max_series) || o->memory_limit > atomic_load(&g->head->memory_limit);
-  set_limits(g->head, o);
+  set_limits(g, o);
   if (more) segment_epoch_move(g); /* handles that were folded look for their series again */
   return CHALK_OK;
 }
@@ -467,12 +490,12 @@ void chalk_segment_info(chalk_segment *g, chalk_info *info) {
       .series = atomic_load(&h->live),
       .quarantined = atomic_load(&h->quarantined),
       .max_series = atomic_load(&h->max_series),
-      .capacity = h->capacity,
+      .capacity = g->capacity,
       .generation = atomic_load(&h->generation),
       .holder = atomic_load(&h->flusher.pid),
   };
-  for (uint32_t i = 0; i < atomic_load(&h->metric_top); i++) {
+  for (uint32_t i = 0; i < segment_metrics(g); i++) {
     info->metrics += atomic_load(&g->metrics[i].state) != METRIC_FREE;
   }
-  for (uint32_t i = 1; i < atomic_load(&h->slot_top); i++) info->writers += atomic_load(&g->slots[i].taken);
+  for (uint32_t i = 1; i < segment_slots(g); i++) info->writers += atomic_load(&g->slots[i].taken);
 }

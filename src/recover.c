@@ -9,6 +9,7 @@
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
+#include "peek.h"
 #include "process.h"
 #include "residue.h"
 #include "series.h"
@@ -24,6 +25,7 @@ struct recovery {
   chalk_segment *g;
   extent *at; /* blocks of the heap */
   size_t n, room;
+  uint32_t top;     /* of the series, as it is looked at */
   uint64_t *counts; /* by series, all that is counted in the cells of the writers so far */
 };
 
@@ -42,10 +44,11 @@ static bool note(recovery *r, extent e) {
 }
 
 bool recover_block(recovery *r, uint64_t offset, uint64_t size) {
-  const header *h = r->g->head;
-  if (offset < h->heap || offset >= h->heap_top || offset % 8 != 0 || size > h->heap_top - offset) return false;
+  const chalk_segment *g = r->g;
+  uint64_t top = peek_u64(&g->head->heap_top);
+  if (!segment_block(g, offset, size) || top > g->size || offset >= top || size > top - offset) return false;
   uint64_t rounded = heap_rounded(size);
-  return rounded <= h->heap_top - offset && note(r, (extent){offset, rounded});
+  return rounded <= top - offset && note(r, (extent){offset, rounded});
 }
 
 static int by_offset(const void *a, const void *b) {
@@ -63,15 +66,22 @@ static bool are_apart(recovery *r) {
 
 /* The header */
 
-static bool header_is_sound(const chalk_segment *g) {
+bool recover_is_plausible(const chalk_segment *g) {
   header *h = g->head;
   double epoch = segment_epoch(g);
-  return epoch >= 1 && epoch < 0x1p53 && epoch == (double)(uint64_t)epoch && h->heap_top >= h->heap &&
-         h->heap_top % 8 == 0 && h->heap_real >= h->heap_top && h->heap_real <= g->size && h->metric_top <= METRICS &&
-         h->metrics_real >= h->metric_top && h->metrics_real <= METRICS && h->ids_top >= METRICS &&
-         h->series_real >= h->ids_top && h->series_real <= h->capacity && h->slot_top >= 1 && h->slot_top <= WRITERS &&
-         h->max_buckets >= 8 && h->max_buckets <= 8192 && h->start_scale <= SKETCH_MOST_SCALE && h->max_series >= 1 &&
-         h->max_series <= h->capacity / 2;
+  uint64_t heap_top = peek_u64(&h->heap_top);
+  uint32_t ids_top = h->ids_top, slot_top = h->slot_top, buckets = h->max_buckets, most = h->max_series;
+  return epoch >= 1 && epoch < 0x1p53 && epoch == (double)(uint64_t)epoch && segment_block(g, heap_top, 0) &&
+         h->metric_top <= METRICS && ids_top >= METRICS && ids_top <= g->capacity && slot_top >= 1 &&
+         slot_top <= WRITERS && buckets >= 8 && buckets <= 8192 && h->start_scale <= SKETCH_MOST_SCALE && most >= 1 &&
+         most <= g->capacity / 2;
+}
+
+static bool header_is_sound(const chalk_segment *g) {
+  header *h = g->head;
+  return recover_is_plausible(g) && h->heap_real >= h->heap_top && h->heap_real <= g->size &&
+         h->metrics_real >= h->metric_top && h->metrics_real <= METRICS && h->series_real >= h->ids_top &&
+         h->series_real <= g->capacity;
 }
 
 /* Metrics */
@@ -84,8 +94,9 @@ static bool bounds_are_sound(const double *le, uint32_t n) {
 }
 
 static bool blob_is_sound(recovery *r, uint64_t blob) {
-  const uint64_t *size = segment_block(r->g, blob, 8);
-  return size && *size < r->g->size && recover_block(r, blob, 8 + *size);
+  const uint64_t *at = segment_block(r->g, blob, 8);
+  uint64_t size = at ? peek_u64(at) : 0;
+  return at && size < r->g->size && recover_block(r, blob, 8 + size);
 }
 
 static bool overflow_is_sound(chalk_segment *g, uint32_t number) {
@@ -96,30 +107,34 @@ static bool overflow_is_sound(chalk_segment *g, uint32_t number) {
   return s->metric == number && atomic_load(&s->state) == SERIES_LIVE;
 }
 
+static bool parts_are_sound(recovery *r, const metric *m) {
+  const chalk_segment *g = r->g;
+  return recover_block(r, m->name, m->name_size) && recover_block(r, m->shape, m->shape_size) &&
+         recover_block(r, m->le, m->les * sizeof(double)) && blob_is_sound(r, m->blob) &&
+         text_hash(segment_at(g, m->name), m->name_size) == m->hash && bounds_are_sound(segment_at(g, m->le), m->les);
+}
+
 /* Of a free struct nothing is kept: what somebody had begun who died is lost. Its overflow series is its own again. */
 static bool metric_is_sound(recovery *r, uint32_t number) {
   chalk_segment *g = r->g;
   metric *m = &g->metrics[number];
   uint32_t state = atomic_load(&m->state);
-  if (state == METRIC_FREE || number >= atomic_load(&g->head->metric_top)) {
+  if (state == METRIC_FREE || number >= segment_metrics(g)) {
     atomic_store(&m->state, METRIC_FREE);
     m->name = m->shape = m->le = 0;
     atomic_store(&m->blob, 0);
     g->series[number].metric = number;
     return true;
   }
-  if (state > METRIC_SUPERSEDED || m->kind < CHALK_COUNT || m->kind > CHALK_HISTOGRAM || m->across > CHALK_MAX ||
-      m->tags > CHALK_TAGS || m->les > CHALK_LES || m->name_size == 0) {
-    return false;
-  }
-  return recover_block(r, m->name, m->name_size) && recover_block(r, m->shape, m->shape_size) &&
-         recover_block(r, m->le, m->les * sizeof(double)) && blob_is_sound(r, atomic_load(&m->blob)) &&
-         text_hash(segment_at(g, m->name), m->name_size) == m->hash && bounds_are_sound(segment_at(g, m->le), m->les) &&
-         overflow_is_sound(g, number);
+  metric seen;
+  memcpy(&seen, m, sizeof seen); /* so that what was checked is what is used */
+  bool fits = state <= METRIC_SUPERSEDED && seen.kind >= CHALK_COUNT && seen.kind <= CHALK_HISTOGRAM &&
+              seen.across <= CHALK_MAX && seen.tags <= CHALK_TAGS && seen.les <= CHALK_LES && seen.name_size > 0;
+  return fits && parts_are_sound(r, &seen) && overflow_is_sound(g, number);
 }
 
 static bool metrics_are_sound(recovery *r) {
-  for (uint32_t i = 0; i < r->g->head->metrics_real; i++) {
+  for (uint32_t i = 0, real = segment_top(&r->g->head->metrics_real, METRICS); i < real; i++) {
     if (!metric_is_sound(r, i)) return false;
   }
   return true;
@@ -129,7 +144,7 @@ static bool metrics_are_sound(recovery *r) {
 
 /* The metric of a series that is there; NULL: the number has no meaning. */
 static const metric *metric_of(const chalk_segment *g, uint32_t id) {
-  uint32_t top = atomic_load(&g->head->metric_top), number = id;
+  uint32_t top = segment_metrics(g), number = id;
   if (id >= METRICS) {
     uint32_t state = id < series_top(g) ? atomic_load(&g->series[id].state) : SERIES_FREE;
     if (state != SERIES_LIVE && state != SERIES_DROPPED) return NULL;
@@ -138,13 +153,13 @@ static const metric *metric_of(const chalk_segment *g, uint32_t id) {
   return number < top && atomic_load(&g->metrics[number].state) != METRIC_FREE ? &g->metrics[number] : NULL;
 }
 
-static bool key_is_sound(const chalk_segment *g, const series *s, uint32_t tags) {
-  const char *key = segment_at(g, s->key), *value;
+static bool key_is_sound(const chalk_segment *g, const series *s, uint64_t offset, uint32_t key_size, uint32_t tags) {
+  const char *key = key_size > 0 ? segment_block(g, offset, key_size) : "", *value;
   uint32_t at = 0, size;
   for (uint32_t i = 0; i < tags; i++) {
-    if (!key_next(key, s->key_size, &at, &value, &size) || size > CHALK_VALUE) return false;
+    if (!key || !key_next(key, key_size, &at, &value, &size) || size > CHALK_VALUE) return false;
   }
-  return at == s->key_size && key_hash(s->metric, key, s->key_size) == s->hash;
+  return at == key_size && key_hash(s->metric, key, key_size) == s->hash;
 }
 
 /*
@@ -165,34 +180,42 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   if (state == SERIES_RESERVED && s->key) return recover_block(r, s->key, s->key_size);
   if (state == SERIES_FREE || state == SERIES_RESERVED) return true;
   const metric *m = metric_of(g, id);
-  if (!m || (s->key_size > 0) != (s->key != 0)) return false;
-  if (s->key && !recover_block(r, s->key, s->key_size)) return false;
+  uint64_t key = s->key;
+  uint32_t key_size = s->key_size;
+  if (!m || (key_size > 0) != (key != 0)) return false;
+  if (key && !recover_block(r, key, key_size)) return false;
   if (m->kind == CHALK_GAUGE) atomic_store(&s->at_drop, atomic_load(&s->at_drop) == 1);
   uint64_t epoch = (uint64_t)segment_epoch(g), dropped = atomic_load(&s->drop_epoch);
   if (dropped != UINT64_MAX && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
   if (!isfinite(s->seen_time)) s->seen_time = 0;
   s->pass = 0; /* of a reader that has gone */
-  return key_is_sound(g, s, m->tags) && total_is_sound(r, m, atomic_load(&s->at_drop), false);
+  return key_is_sound(g, s, key, key_size, m->tags) && total_is_sound(r, m, atomic_load(&s->at_drop), false);
 }
 
 static bool all_series_are_sound(recovery *r) {
-  for (uint32_t id = METRICS; id < series_top(r->g); id++) {
+  for (uint32_t id = METRICS; id < r->top; id++) {
     if (!series_is_sound(r, id)) return false;
   }
   return true;
 }
 
-/* Whether no two in one chain are the same; only when the chains are whole. */
+static bool is_same(const chalk_segment *g, const series *a, const series *b) {
+  uint32_t size = a->key_size;
+  const void *x = segment_block(g, a->key, size), *y = segment_block(g, b->key, size);
+  bool alike = a->hash == b->hash && a->metric == b->metric && b->key_size == size;
+  return alike && (size == 0 || (x && y && memcmp(x, y, size) == 0));
+}
+
+/* Whether no two in one chain are the same; only when the chains are whole, and not unreasonably long. */
 static bool keys_are_unique(const chalk_segment *g) {
-  for (uint32_t id = METRICS; id < series_top(g); id++) {
+  enum { LONG = 1000 };
+  uint32_t top = series_top(g);
+  uint64_t left = (uint64_t)top * LONG;
+  for (uint32_t id = METRICS; id < top; id++) {
     const series *s = &g->series[id];
     if (atomic_load((shared_u32 *)&s->state) != SERIES_LIVE) continue;
-    for (uint32_t other = s->next; other != NONE; other = g->series[other].next) {
-      const series *o = &g->series[other];
-      if (o->hash == s->hash && o->metric == s->metric && o->key_size == s->key_size &&
-          memcmp(segment_at(g, o->key), segment_at(g, s->key), s->key_size) == 0) {
-        return false;
-      }
+    for (uint32_t other = peek_u32(&s->next); other < g->capacity; other = peek_u32(&g->series[other].next)) {
+      if (left-- == 0 || is_same(g, s, &g->series[other])) return false;
     }
   }
   return true;
@@ -229,12 +252,12 @@ static uint32_t next_piece(uint64_t *bits, uint32_t word) {
 /* All items of a row's pieces that are real and not zero. Pieces beyond the row's end are none. */
 static bool row_is_sound(recovery *r, shared_u64 *chunks, void *row, uint32_t width,
                          bool (*is_sound)(recovery *, shared_u64 *item, uint32_t id)) {
-  uint32_t items = segment_chunk_items(r->g), n = r->g->head->capacity / items, top = series_top(r->g);
+  uint32_t items = segment_chunk_items(r->g), n = r->g->capacity / items;
   for (uint32_t word = 0; word < CHUNKS / 64; word++) {
     for (uint64_t bits = atomic_load(&chunks[word]); bits;) {
       uint32_t chunk = next_piece(&bits, word);
       if (chunk >= n) return false;
-      for (uint32_t id = chunk * items; id < (chunk + 1) * items && id < top; id++) {
+      for (uint32_t id = chunk * items; id < (chunk + 1) * items && id < r->top; id++) {
         shared_u64 *item = (shared_u64 *)((char *)row + (uint64_t)id * width);
         if (atomic_load_explicit(item, memory_order_relaxed) != 0 && !is_sound(r, item, id)) return false;
       }
@@ -244,7 +267,7 @@ static bool row_is_sound(recovery *r, shared_u64 *chunks, void *row, uint32_t wi
 }
 
 static bool cells_are_sound(recovery *r) {
-  r->counts = calloc(series_top(r->g), sizeof *r->counts);
+  r->counts = calloc(r->top, sizeof *r->counts);
   bool sound = r->counts != NULL;
   for (uint32_t w = 0; w < WRITERS && sound; w++) {
     sound = row_is_sound(r, r->g->slots[w].chunks, segment_cell(r->g, w, 0), 8, cell_is_sound);
@@ -270,8 +293,9 @@ static bool cursors_are_sound(recovery *r) {
 static bool stripes_are_sound(recovery *r) {
   for (uint32_t i = 0; i < STRIPES; i++) {
     const stripe *t = &r->g->stripes[i];
-    bool sound = t->size >= 32 && t->size <= 1u << 24 && (t->size & (t->size - 1)) == 0 &&
-                 recover_block(r, t->heads, t->size * sizeof(uint32_t));
+    uint32_t size = peek_u32(&t->size);
+    bool sound = size >= 32 && size <= 1u << 24 && (size & (size - 1)) == 0 &&
+                 recover_block(r, t->heads, size * sizeof(uint32_t));
     if (!sound) return false;
   }
   return true;
@@ -281,7 +305,7 @@ static bool stripes_are_sound(recovery *r) {
 static bool passing_is_sound(recovery *r, const stripe *t) {
   chalk_segment *g = r->g;
   if (!atomic_load((shared_u32 *)&t->passing)) return true;
-  uint32_t from = t->pass_from, to = t->pass_to;
+  uint32_t from = peek_u32(&t->pass_from), to = peek_u32(&t->pass_to);
   const metric *m = from >= METRICS ? metric_of(g, from) : NULL;
   if (!m || m->kind == CHALK_GAUGE || m != metric_of(g, to) || from == to) return false;
   if (!segment_chunk_real(g, g->slots[0].chunks, to)) return false;
@@ -305,6 +329,7 @@ static bool finish_passing(recovery *r) {
 
 static bool is_sound(recovery *r) {
   r->n = 0;
+  r->top = series_top(r->g);
   return header_is_sound(r->g) && metrics_are_sound(r) && all_series_are_sound(r) && cells_are_sound(r) &&
          cursors_are_sound(r) && stripes_are_sound(r) && tap_is_sound(r, r->g) && heap_is_sound(r->g, r) &&
          are_apart(r);
@@ -334,7 +359,7 @@ static int make_row_real(chalk_segment *g, const shared_u64 *chunks, uint64_t ro
   for (uint32_t word = 0; word < CHUNKS / 64; word++) {
     for (uint64_t bits = atomic_load((shared_u64 *)&chunks[word]); bits && e == CHALK_OK;) {
       uint32_t chunk = next_piece(&bits, word);
-      if (chunk < g->head->capacity / segment_chunk_items(g)) e = make_real(g, row + chunk * size, size);
+      if (chunk < g->capacity / segment_chunk_items(g)) e = make_real(g, row + chunk * size, size);
     }
   }
   return e;
@@ -342,20 +367,22 @@ static int make_row_real(chalk_segment *g, const shared_u64 *chunks, uint64_t ro
 
 static int make_all_real(chalk_segment *g) {
   header *h = g->head;
-  uint64_t offset_of_cells = h->cells, row = (uint64_t)h->capacity;
+  uint64_t metrics = segment_offset(g, g->metrics), first = segment_offset(g, g->series);
+  uint64_t n_metrics = segment_top(&h->metrics_real, METRICS), heap = peek_u64(&h->heap_real);
+  uint64_t n_series = segment_top(&h->series_real, g->capacity);
   atomic_store(&h->memory, 0);
-  int e = make_real(g, 0, h->metrics);
-  if (e == CHALK_OK) e = make_real(g, h->metrics, h->metrics_real * sizeof(metric));
-  if (e == CHALK_OK) e = make_real(g, h->series, h->metrics_real * sizeof(series));
-  uint64_t others = h->series + METRICS * sizeof(series);
-  if (e == CHALK_OK) e = make_real(g, others, (uint64_t)(h->series_real - METRICS) * sizeof(series));
+  int e = make_real(g, 0, metrics);
+  if (e == CHALK_OK) e = make_real(g, metrics, n_metrics * sizeof(metric));
+  if (e == CHALK_OK) e = make_real(g, first, n_metrics * sizeof(series));
+  uint64_t others = n_series > METRICS ? n_series - METRICS : 0;
+  if (e == CHALK_OK) e = make_real(g, first + METRICS * sizeof(series), others * sizeof(series));
   for (uint32_t w = 0; w < WRITERS && e == CHALK_OK; w++) {
-    e = make_row_real(g, g->slots[w].chunks, offset_of_cells + w * row * 8, 8);
+    e = make_row_real(g, g->slots[w].chunks, segment_row(g, w), 8);
   }
   for (uint32_t c = 0; c < CURSORS && e == CHALK_OK; c++) {
-    e = make_row_real(g, g->cursors[c].chunks, h->baselines + c * row * sizeof(baseline), sizeof(baseline));
+    e = make_row_real(g, g->cursors[c].chunks, segment_offset(g, segment_baseline(g, c, 0)), sizeof(baseline));
   }
-  return e == CHALK_OK ? make_real(g, h->heap, h->heap_real - h->heap) : e;
+  return e == CHALK_OK && heap > g->heap && heap <= g->size ? make_real(g, g->heap, heap - g->heap) : e;
 }
 
 /* Clearing what is not in use: whoever takes it up expects zeroes. Holes of the file are passed over. */
@@ -387,7 +414,7 @@ static void clear_range(chalk_segment *g, uint64_t from, uint64_t end) {
 /* Rows of `width` bytes a series. In pieces that are not real all is cleared, in the others what is behind the top. */
 static void clear_rows(chalk_segment *g, uint64_t rows, uint32_t n, uint32_t width,
                        const shared_u64 *(*chunks_of)(const chalk_segment *, uint32_t)) {
-  uint64_t piece = (uint64_t)segment_chunk_items(g) * width, row = (uint64_t)g->head->capacity * width;
+  uint64_t piece = (uint64_t)segment_chunk_items(g) * width, row = (uint64_t)g->capacity * width;
   uint64_t end = rows + n * row, top = (uint64_t)series_top(g) * width;
   for (uint64_t from = rows, to; from < end && next_data(g, &from, end, &to);) {
     while (from < to) {
@@ -405,13 +432,14 @@ static const shared_u64 *chunks_of_writer(const chalk_segment *g, uint32_t w) { 
 static const shared_u64 *chunks_of_cursor(const chalk_segment *g, uint32_t c) { return g->cursors[c].chunks; }
 
 static void clear_unused(chalk_segment *g) {
-  header *h = g->head;
-  clear_range(g, h->metrics + h->metric_top * sizeof(metric), h->series);
-  clear_range(g, h->series + h->metric_top * sizeof(series), h->series + METRICS * sizeof(series));
-  clear_range(g, h->series + h->ids_top * sizeof(series), h->cells);
-  clear_rows(g, h->cells, WRITERS, 8, chunks_of_writer);
-  clear_rows(g, h->baselines, CURSORS, sizeof(baseline), chunks_of_cursor);
-  clear_range(g, h->heap_top, g->size);
+  uint64_t metrics = segment_metrics(g), heap = peek_u64(&g->head->heap_top);
+  uint64_t first = segment_offset(g, g->series), others = segment_offset(g, &g->series[METRICS]);
+  clear_range(g, segment_offset(g, &g->metrics[metrics]), first);
+  clear_range(g, first + metrics * sizeof(series), others);
+  clear_range(g, first + series_top(g) * sizeof(series), g->cells);
+  clear_rows(g, g->cells, WRITERS, 8, chunks_of_writer);
+  clear_rows(g, g->baselines, CURSORS, sizeof(baseline), chunks_of_cursor);
+  clear_range(g, heap > g->heap ? heap : g->heap, g->size);
 }
 
 static void forget_owners(chalk_segment *g, bool rebooted) {
@@ -424,7 +452,7 @@ static void forget_owners(chalk_segment *g, bool rebooted) {
   if (!rebooted) return;
   atomic_store(&h->flushed, 0);
   for (uint32_t i = 0; i < CURSORS; i++) g->cursors[i].used = 0;
-  for (uint32_t id = METRICS; id < atomic_load(&h->ids_top); id++) g->series[id].seen_time = 0;
+  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) g->series[id].seen_time = 0;
 }
 
 static int refuse(char *message) {

@@ -13,6 +13,9 @@
 /* All of that; `rebooted`: the clock and those who are noted in there were another machine's, or an earlier boot's. */
 int recover(chalk_segment *g, bool rebooted, char *message);
 
+/* A look at the header alone, while others use the segment: whether its numbers can be what chalk stored there. */
+bool recover_is_plausible(const chalk_segment *g);
+
 /* The check of what the parts of a segment refer to; each part knows its own blocks. */
 typedef struct recovery recovery;
 

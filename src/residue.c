@@ -3,17 +3,24 @@
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
+#include "peek.h"
 #include "series.h"
 #include "stored.h"
 
 void residue_finish(chalk_segment *g, stripe *t) {
   if (!atomic_load_explicit(&t->passing, memory_order_acquire)) return;
-  series *from = &g->series[t->pass_from];
-  shared_u64 *cell = segment_cell(g, 0, t->pass_to);
-  bool is_histogram = segment_metric_of(g, t->pass_from)->kind == CHALK_HISTOGRAM;
+  uint32_t number = peek_u32(&t->pass_from), to = peek_u32(&t->pass_to);
+  if (number >= g->capacity || to >= g->capacity) {
+    atomic_store(&t->passing, 0);
+    return;
+  }
+  series *from = &g->series[number];
+  shared_u64 *cell = segment_cell(g, 0, to);
+  bool is_histogram = segment_metric_of(g, number)->kind == CHALK_HISTOGRAM;
   uint64_t tables[2] = {0, 0};
   if (is_histogram) {
-    histogram_become(segment_at(g, atomic_load(cell)), segment_at(g, t->pass_value), tables);
+    histogram *h = histogram_at(g, atomic_load(cell)), *new = histogram_at(g, t->pass_value);
+    if (h && new) histogram_become(g, h, new, tables);
   } else {
     atomic_store(cell, t->pass_value);
   }
@@ -53,10 +60,11 @@ static void subtract_les(const histogram_sum *now, const histogram_sum *before, 
 static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum *now, chalk_sketch *all, uint32_t from,
                        bool last) {
   uint32_t buckets = atomic_load(&g->head->max_buckets);
-  uint64_t known = stored_known(g, from, CHALK_HISTOGRAM), block = histogram_new(g, h->les, last);
+  uint32_t bounds = histogram_les(g, h);
+  uint64_t known = stored_known(g, from, CHALK_HISTOGRAM), block = histogram_new(g, bounds, last);
   chalk_sketch *then = chalk_sketch_new(0.0001, buckets), *had = chalk_sketch_new(0.0001, buckets), *more = NULL;
-  histogram_sum before = {0}, own = {.les = h->les};
-  histogram_read(h, &own);
+  histogram_sum before = {0}, own = {.les = bounds};
+  histogram_read(g, h, &own);
   if (block && then && had && histogram_read_sketch(g, h, had) == CHALK_OK &&
       (!known || stored_load(g, known, &before, then) == CHALK_OK)) {
     more = sketch_difference(all, then);
@@ -66,8 +74,8 @@ static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum
     uint64_t les[CHALK_LES + 1];
     subtract_les(now, &before, les);
     more->sum = now->sum - before.sum;
-    done = histogram_merge(g, segment_at(g, block), had, own.le) == CHALK_OK &&
-           histogram_merge(g, segment_at(g, block), more, les) == CHALK_OK;
+    done = histogram_merge(g, histogram_at(g, block), had, own.le) == CHALK_OK &&
+           histogram_merge(g, histogram_at(g, block), more, les) == CHALK_OK;
   }
   if (block && !done) histogram_free(g, block);
   chalk_sketch_free(then), chalk_sketch_free(had), chalk_sketch_free(more);
@@ -85,7 +93,8 @@ static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t 
   chalk_sketch *all = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
   histogram_sum now = {0};
   if (all && stored_read(g, from, &now, all) == CHALK_OK) {
-    uint64_t block = joined(g, segment_at(g, atomic_load(cell)), &now, all, from, last);
+    const histogram *h = histogram_at(g, atomic_load(cell));
+    uint64_t block = h ? joined(g, h, &now, all, from, last) : 0;
     uint64_t settled = block ? stored_write(g, &now, all, true) : 0;
     if (settled) {
       pass(g, t, from, to, block, settled);
@@ -174,10 +183,11 @@ void residue_pass_on(chalk_segment *g, uint32_t id) {
   series_repair(g, s->hash);
   series_repair(g, key_overflow_hash(s->metric));
   if (!is_owed(g, id, m->kind)) return;
-  series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
+  series_key key = {s->metric % METRICS, s->key_size, NULL, s->hash};
+  if (key.size > 0 && !(key.bytes = segment_block(g, s->key, key.size))) return;
   uint32_t to;
   int e = series_hold(g, &key, &to);
-  if (e >= 0) e = segment_chunk_make(g, g->slots[0].chunks, g->head->cells, 8, to, to < METRICS);
+  if (e >= 0) e = segment_chunk_make(g, g->slots[0].chunks, g->cells, 8, to, to < METRICS);
   stripe *t = &g->stripes[series_stripe(key.hash)];
   if (e >= 0 && m->kind == CHALK_COUNT) pass_count(g, t, id, to);
   if (e >= 0 && m->kind == CHALK_HISTOGRAM) pass_histogram(g, t, id, to);

@@ -4,56 +4,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* Locks */
-
-static void lock_new(segment_lock *lock) {
-  pthread_mutexattr_t a;
-  pthread_mutexattr_init(&a);
-  pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
-  pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
-  pthread_mutex_init(&lock->mutex, &a);
-  pthread_mutexattr_destroy(&a);
-}
-
-void segment_locks_new(chalk_segment *g) {
-  header *h = g->head;
-  lock_new(&h->registry), lock_new(&h->ids_lock), lock_new(&h->heap_lock), lock_new(&h->acting), lock_new(&h->tap_lock);
-  for (uint32_t i = 0; i < SEATS; i++) lock_new(&h->seats[i]);
-  for (uint32_t i = 0; i < STRIPES; i++) lock_new(&g->stripes[i].lock);
-}
-
-/*
- * A process that is killed when a lock was handed to it, before it could take it, may leave others asleep that nobody
- * wakes: so they look for themselves now and then.
- */
-static int lock_wait(pthread_mutex_t *mutex) {
-  enum { LOOK = 50000000 }; /* ns */
-  int e = pthread_mutex_trylock(mutex);
-  while (e == EBUSY || e == ETIMEDOUT) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    t.tv_nsec += LOOK;
-    if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
-    e = pthread_mutex_timedlock(mutex, &t);
-  }
-  return e;
-}
-
-bool segment_lock_take(segment_lock *lock) {
-  bool orphaned = lock_wait(&lock->mutex) == EOWNERDEAD;
-  if (orphaned) pthread_mutex_consistent(&lock->mutex);
-  return orphaned;
-}
-
-bool segment_lock_try(segment_lock *lock, bool *orphaned) {
-  int e = pthread_mutex_trylock(&lock->mutex);
-  *orphaned = e == EOWNERDEAD;
-  if (*orphaned) pthread_mutex_consistent(&lock->mutex);
-  return e == 0 || *orphaned;
-}
-
-void segment_lock_give(segment_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
-
 /* The epoch */
 
 double segment_epoch(const chalk_segment *g) {

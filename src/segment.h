@@ -200,13 +200,19 @@ typedef struct header {
   shared_u64 memory, memory_limit;
 } header;
 
-/* The process's own view of a segment. */
+/*
+ * The process's own view of a segment. Where its parts are is looked at once, when it is opened: what the header says
+ * of that later is not asked again, since whoever has the segment can write there.
+ */
 struct chalk_segment {
   union {
     char *base;
     header *head;
   };
   size_t size;
+  uint64_t cells, baselines, heap; /* offsets */
+  uint32_t capacity;
+  uint32_t chunk_log; /* items of a row that are made real together: a power of two, as capacities are */
   int fd;
   uint32_t references;     /* process lock */
   bool at_path;            /* a file's, which stays when the segment is closed */
@@ -222,39 +228,52 @@ struct chalk_segment {
 
 static inline void *segment_at(const chalk_segment *g, uint64_t offset) { return g->base + offset; }
 
+static inline uint64_t segment_offset(const chalk_segment *g, const void *p) {
+  return (uint64_t)((const char *)p - g->base);
+}
+
 /*
- * The block that a cell points to. NULL when it cannot be one: a reader without a lock may find the cell in use for
- * something else meanwhile, which the series' generation tells it afterwards.
+ * The block of the heap that an offset out of shared memory points to. NULL when it cannot be one: a reader without a
+ * lock may find the cell in use for something else meanwhile, which the series' generation tells it afterwards; and
+ * what a worker of less privilege stored may be anything. So no such offset is followed in any other way, and a number
+ * out of shared memory is an index only where it was compared with what there is: see segment_top.
  */
 static inline void *segment_block(const chalk_segment *g, uint64_t offset, uint64_t size) {
-  bool fits = offset >= g->head->heap && offset % 8 == 0 && size <= g->size && offset <= g->size - size;
+  bool fits = offset >= g->heap && offset % 8 == 0 && size <= g->size && offset <= g->size - size;
   return fits ? segment_at(g, offset) : NULL;
 }
 
-static inline shared_u64 *segment_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
-  return (shared_u64 *)(g->base + g->head->cells) + (uint64_t)writer * g->head->capacity + id;
+/* How many there are by a word of the header: never more than there can be. */
+static inline uint32_t segment_top(const shared_u32 *top, uint32_t most) {
+  uint32_t n = atomic_load_explicit((shared_u32 *)top, memory_order_acquire);
+  return n < most ? n : most;
 }
 
-/* The metric of a series. */
+static inline uint32_t segment_metrics(const chalk_segment *g) { return segment_top(&g->head->metric_top, METRICS); }
+static inline uint32_t segment_slots(const chalk_segment *g) { return segment_top(&g->head->slot_top, WRITERS); }
+
+static inline uint64_t segment_row(const chalk_segment *g, uint32_t writer) {
+  return g->cells + (uint64_t)writer * g->capacity * 8;
+}
+
+static inline shared_u64 *segment_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
+  return (shared_u64 *)(g->base + segment_row(g, writer)) + id;
+}
+
+/* The metric of a series; of one that has none, any. */
 static inline metric *segment_metric_of(const chalk_segment *g, uint32_t id) {
   uint32_t number = atomic_load_explicit(&g->series[id].metric, memory_order_relaxed);
-  return &g->metrics[number];
+  return &g->metrics[number % METRICS];
 }
 
 static inline baseline *segment_baseline(const chalk_segment *g, uint32_t cursor, uint32_t id) {
-  return (baseline *)(g->base + g->head->baselines) + (uint64_t)cursor * g->head->capacity + id;
+  return (baseline *)(g->base + g->baselines) + (uint64_t)cursor * g->capacity + id;
 }
 
 /* Items of a row that are made real together. */
-static inline uint32_t segment_chunk_items(const chalk_segment *g) {
-  uint32_t items = g->head->capacity / CHUNKS;
-  return items < CHUNK_LEAST ? CHUNK_LEAST : items;
-}
+static inline uint32_t segment_chunk_items(const chalk_segment *g) { return 1u << g->chunk_log; }
 
-/* Its number; a piece has a power of two of items, as capacities are. */
-static inline uint32_t segment_chunk_of(const chalk_segment *g, uint32_t id) {
-  return id >> __builtin_ctz(segment_chunk_items(g));
-}
+static inline uint32_t segment_chunk_of(const chalk_segment *g, uint32_t id) { return id >> g->chunk_log; }
 
 static inline bool segment_chunk_real(const chalk_segment *g, const shared_u64 *chunks, uint32_t id) {
   uint32_t chunk = segment_chunk_of(g, id);
@@ -284,6 +303,13 @@ void segment_locks_new(chalk_segment *g);
 /* Takes a lock. True: its last owner died in it, and the caller has to put right what it protects. */
 bool segment_lock_take(segment_lock *lock);
 bool segment_lock_try(segment_lock *lock, bool *orphaned);
+/*
+ * The same for what the master of a server does too: false when nobody let go of it for seconds, which the caller
+ * answers as it does the want of memory. Any other process waits for as long as it takes.
+ */
+bool segment_lock_reach(segment_lock *lock, bool *orphaned);
+bool segment_lock_reach_any(segment_lock *lock); /* where a death leaves nothing to put right */
+extern double segment_lock_patience;             /* in seconds; tests have less */
 void segment_lock_give(segment_lock *lock);
 
 double segment_epoch(const chalk_segment *g);

@@ -17,9 +17,26 @@ static uint32_t state_of(const series *s) {
   return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & ((1u << STATE_BITS) - 1);
 }
 
-static uint32_t *heads_of(const chalk_segment *g, const stripe *t) { return segment_at(g, t->heads); }
-static uint32_t *head_of(const chalk_segment *g, const stripe *t, uint64_t hash) {
-  return &heads_of(g, t)[hash & (t->size - 1)];
+/*
+ * A stripe's chains. Whoever has the segment may have stored anything there: `heads` is NULL where it cannot be theirs,
+ * a link is followed where it is the number of a series, and a chain ends after as many links as there are series.
+ */
+typedef struct chains {
+  uint32_t *heads;
+  uint32_t mask;
+} chains;
+
+static inline chains chains_of(const chalk_segment *g, const stripe *t) {
+  uint32_t size = peek_u32(&t->size);
+  uint32_t *heads = size > 0 ? segment_block(g, t->heads, size * sizeof *heads) : NULL;
+  return (chains){heads, size - 1};
+}
+
+static uint32_t *head_of(chains c, uint64_t hash) { return &c.heads[hash & c.mask]; }
+
+static uint32_t link_at(const chalk_segment *g, const uint32_t *link) {
+  uint32_t id = peek_u32(link);
+  return id < g->capacity ? id : NONE;
 }
 
 bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation) {
@@ -41,8 +58,11 @@ static void ids_rebuild(chalk_segment *g) {
   }
 }
 
-static void ids_lock(chalk_segment *g) {
-  if (segment_lock_take(&g->head->ids_lock)) ids_rebuild(g);
+static bool ids_lock(chalk_segment *g) {
+  bool orphaned;
+  if (!segment_lock_reach(&g->head->ids_lock, &orphaned)) return false;
+  if (orphaned) ids_rebuild(g);
+  return true;
 }
 
 /* Makes the structs up to and with `id` real. */
@@ -52,9 +72,9 @@ static int make_structs(chalk_segment *g, uint32_t id) {
   uint32_t real = atomic_load(&h->series_real);
   if (id < real) return CHALK_OK;
   uint32_t want = (id / BATCH + 1) * BATCH;
-  if (want > h->capacity) want = h->capacity;
-  int e = segment_make_real(g, h->series + (uint64_t)real * sizeof(series), (uint64_t)(want - real) * sizeof(series),
-                            false);
+  if (want > g->capacity) want = g->capacity;
+  uint64_t offset = segment_offset(g, &g->series[real]);
+  int e = segment_make_real(g, offset, (uint64_t)(want - real) * sizeof(series), false);
   if (e == CHALK_OK) atomic_store(&h->series_real, want);
   return e;
 }
@@ -62,13 +82,13 @@ static int make_structs(chalk_segment *g, uint32_t id) {
 /* A number in state RESERVED for a stripe; NONE when there is none or no memory. */
 static uint32_t ids_take(chalk_segment *g, uint32_t of_stripe) {
   header *h = g->head;
-  ids_lock(g);
-  uint32_t id = h->ids_free, top = series_top(g);
+  if (!ids_lock(g)) return NONE;
+  uint32_t id = link_at(g, &h->ids_free), top = series_top(g);
   if (id != NONE) {
     uint32_t next = g->series[id].next;
     atomic_store(&g->series[id].state, SERIES_RESERVED | of_stripe << STATE_BITS);
     h->ids_free = next;
-  } else if (top < h->capacity && make_structs(g, top) == CHALK_OK) {
+  } else if (top < g->capacity && make_structs(g, top) == CHALK_OK) {
     id = top;
     atomic_store(&g->series[id].state, SERIES_RESERVED | of_stripe << STATE_BITS);
     atomic_store_explicit(&h->ids_top, top + 1, memory_order_release);
@@ -78,7 +98,7 @@ static uint32_t ids_take(chalk_segment *g, uint32_t of_stripe) {
 }
 
 static void ids_give(chalk_segment *g, uint32_t id) {
-  ids_lock(g);
+  if (!ids_lock(g)) return;
   g->series[id].next = g->head->ids_free;
   atomic_store(&g->series[id].state, SERIES_FREE);
   g->head->ids_free = id;
@@ -97,10 +117,24 @@ static void give_reserved(chalk_segment *g, uint32_t id) {
   ids_give(g, id);
 }
 
+/* A stripe's chains, emptied; others where what stands there cannot be chains. */
+static chains chains_anew(chalk_segment *g, stripe *t) {
+  enum { FEW = 32 };
+  chains c = chains_of(g, t);
+  uint64_t new = c.heads ? 0 : heap_take(g, FEW * sizeof(uint32_t));
+  if (new) {
+    t->heads = new, t->size = FEW;
+    c = (chains){segment_at(g, new), FEW - 1};
+  }
+  if (c.heads) memset(c.heads, 0xff, (c.mask + 1ull) * sizeof *c.heads);
+  return c;
+}
+
 /* Chains anew from the series. Undoes what a dead owner left half done: a reservation, a drop. */
 static void stripe_rebuild(chalk_segment *g, uint32_t number) {
   stripe *t = &g->stripes[number];
-  memset(heads_of(g, t), 0xff, t->size * sizeof(uint32_t));
+  chains c = chains_anew(g, t);
+  if (!c.heads) return;
   t->used = 0;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
@@ -112,7 +146,7 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number) {
     if (state == SERIES_FREE || series_stripe(s->hash) != number) continue;
     if (state == SERIES_DROPPED && !series_is_settled(s)) atomic_store(&s->state, state = SERIES_LIVE);
     if (state != SERIES_LIVE) continue;
-    uint32_t *head = head_of(g, t, s->hash);
+    uint32_t *head = head_of(c, s->hash);
     s->next = *head;
     *head = id;
     t->used++;
@@ -130,24 +164,31 @@ void series_rebuild(chalk_segment *g) {
   for (uint32_t i = 0; i < STRIPES; i++) stripe_repair(g, i);
 }
 
-static stripe *stripe_lock(chalk_segment *g, uint32_t number) {
+/* NULL: the lock was not to be had, see segment_lock_reach. */
+static inline stripe *stripe_lock(chalk_segment *g, uint32_t number) {
   stripe *t = &g->stripes[number];
-  if (segment_lock_take(&t->lock)) stripe_repair(g, number);
+  bool orphaned;
+  if (!segment_lock_reach(&t->lock, &orphaned)) return NULL;
+  if (orphaned) stripe_repair(g, number);
   return t;
 }
 
 static void stripe_unlock(stripe *t) { segment_lock_give(&t->lock); }
 
-void series_repair(chalk_segment *g, uint64_t hash) { stripe_unlock(stripe_lock(g, series_stripe(hash))); }
+void series_repair(chalk_segment *g, uint64_t hash) {
+  stripe *t = stripe_lock(g, series_stripe(hash));
+  if (t) stripe_unlock(t);
+}
 
 /* Hangs the series of the old chains into the stripe's, which are empty. */
-static void stripe_move(chalk_segment *g, const stripe *t, const uint32_t *heads, uint32_t n) {
-  memset(heads_of(g, t), 0xff, t->size * sizeof(uint32_t));
-  for (uint32_t i = 0; i < n; i++) {
-    for (uint32_t id = heads[i], next; id != NONE; id = next) {
+static void stripe_move(chalk_segment *g, chains to, chains from) {
+  uint32_t left = series_top(g);
+  memset(to.heads, 0xff, (to.mask + 1ull) * sizeof *to.heads);
+  for (uint32_t i = 0; i <= from.mask; i++) {
+    for (uint32_t id = link_at(g, &from.heads[i]), next; id != NONE && left-- > 0; id = next) {
       series *s = &g->series[id];
-      next = s->next;
-      uint32_t *head = head_of(g, t, s->hash);
+      next = link_at(g, &s->next);
+      uint32_t *head = head_of(to, s->hash);
       s->next = *head;
       *head = id;
     }
@@ -158,24 +199,31 @@ static void stripe_move(chalk_segment *g, const stripe *t, const uint32_t *heads
 static void stripe_grow(chalk_segment *g, uint32_t number) {
   stripe *t = &g->stripes[number];
   if (t->used < t->size * 2) return;
-  uint32_t n = t->size;
-  uint64_t old = t->heads, size = n * sizeof(uint32_t), new = heap_take(g, 2 * size);
+  chains from = chains_of(g, t);
+  uint64_t n = from.mask + 1ull, size = n * sizeof(uint32_t), new = from.heads ? heap_take(g, 2 * size) : 0;
   if (!new) return;
   /* An owner that dies here leaves heads that are too long for `size`, and the next one rebuilds. */
   t->heads = new;
   atomic_signal_fence(memory_order_seq_cst);
-  t->size *= 2;
-  stripe_move(g, t, segment_at(g, old), n);
-  heap_give(g, old, size);
+  t->size = (uint32_t)(2 * n);
+  stripe_move(g, (chains){segment_at(g, new), (uint32_t)(2 * n) - 1}, from);
+  heap_give(g, segment_offset(g, from.heads), size);
 }
 
-static uint32_t stripe_search(const chalk_segment *g, const stripe *t, const series_key *key) {
-  for (uint32_t id = *head_of(g, t, key->hash); id != NONE; id = g->series[id].next) {
+static inline bool has_key(const chalk_segment *g, const series *s, const series_key *key) {
+  if (s->key_size != key->size) return false;
+  if (key->size == 0) return true;
+  const void *bytes = segment_block(g, s->key, key->size);
+  return bytes && memcmp(bytes, key->bytes, key->size) == 0;
+}
+
+static inline uint32_t stripe_search(const chalk_segment *g, chains c, const series_key *key) {
+  uint32_t left = series_top(g);
+  if (!c.heads) return NONE;
+  for (uint32_t id = link_at(g, head_of(c, key->hash)); id != NONE && left-- > 0;) {
     const series *s = &g->series[id];
-    if (s->hash == key->hash && s->metric == key->metric && s->key_size == key->size &&
-        memcmp(segment_at(g, s->key), key->bytes, key->size) == 0) {
-      return id;
-    }
+    if (s->hash == key->hash && s->metric == key->metric && has_key(g, s, key)) return id;
+    id = link_at(g, &s->next);
   }
   return NONE;
 }
@@ -215,25 +263,25 @@ static int fold(chalk_segment *g, metric *m, uint32_t *id, uint32_t number) {
   return CHALK_FOLDED;
 }
 
-static bool is_overflow(const metric *m, const series_key *key) {
+static inline bool is_overflow(uint32_t tags, const series_key *key) {
   char overflow[CHALK_TAGS * (2 + sizeof KEY_OVERFLOW)];
-  if (key->size != m->tags * (2 + sizeof KEY_OVERFLOW - 1)) return false;
-  return memcmp(key->bytes, overflow, key_overflow(overflow, m->tags)) == 0;
+  if (key->size != tags * (2 + sizeof KEY_OVERFLOW - 1) || tags > CHALK_TAGS) return false;
+  return memcmp(key->bytes, overflow, key_overflow(overflow, tags)) == 0;
 }
 
 /* Publishes it as live, in its chain. */
-static void link_series(chalk_segment *g, stripe *t, uint32_t id) {
+static void link_series(chalk_segment *g, stripe *t, chains c, uint32_t id) {
   series *s = &g->series[id];
-  uint32_t *head = head_of(g, t, s->hash);
+  uint32_t *head = head_of(c, s->hash);
   s->next = *head;
   atomic_store_explicit(&s->state, SERIES_LIVE, memory_order_release);
   *head = id;
   t->used++;
 }
 
-static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *id) {
+static int create(chalk_segment *g, stripe *t, chains c, const series_key *key, uint32_t *id) {
   metric *m = &g->metrics[key->metric];
-  if (!count_live(g, m)) return fold(g, m, id, key->metric);
+  if (!c.heads || !count_live(g, m)) return fold(g, m, id, key->metric);
   uint64_t bytes = key->size ? heap_take(g, key->size) : 0;
   uint32_t new = key->size && !bytes ? NONE : ids_take(g, series_stripe(key->hash));
   if (new == NONE) {
@@ -256,7 +304,7 @@ static int create(chalk_segment *g, stripe *t, const series_key *key, uint32_t *
   store_double(&s->gauge, GAUGE_FRESH);
   store_double(&s->mark, GAUGE_UNSET);
   atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
-  link_series(g, t, new);
+  link_series(g, t, c, new);
   *id = new;
   stripe_grow(g, series_stripe(key->hash));
   return CHALK_OK;
@@ -270,15 +318,25 @@ void series_hold_overflow(chalk_segment *g, series_key *key) {
   stripe_lock(g, series_stripe(key->hash));
 }
 
+/* Where there are none, from the series. */
+static chains chains_again(chalk_segment *g, const stripe *t) {
+  stripe_repair(g, (uint32_t)(t - g->stripes));
+  return chains_of(g, t);
+}
+
 int series_hold(chalk_segment *g, series_key *key, uint32_t *id) {
   const metric *m = &g->metrics[key->metric];
   stripe *t = stripe_lock(g, series_stripe(key->hash));
+  if (!t) return CHALK_EMEMORY;
   if (atomic_load(&((metric *)m)->state) == METRIC_FREE) return CHALK_EGONE;
+  uint32_t tags = m->tags;
   /* Without tags the overflow series would look like the series itself, so once in use it is the series. */
-  bool overflow = m->tags ? is_overflow(m, key) : series_bound(g, key->metric);
+  bool overflow = tags ? is_overflow(tags, key) : series_bound(g, key->metric);
   int e = CHALK_OK;
-  *id = overflow ? key->metric : stripe_search(g, t, key);
-  if (*id == NONE) e = create(g, t, key, id);
+  chains c = chains_of(g, t);
+  if (!c.heads) c = chains_again(g, t);
+  *id = overflow ? key->metric : stripe_search(g, c, key);
+  if (*id == NONE) e = create(g, t, c, key, id);
   if (*id == key->metric) series_hold_overflow(g, key);
   return e;
 }
@@ -297,7 +355,7 @@ static uint64_t cell_bits(const chalk_segment *g, uint32_t writer, uint32_t id) 
   return atomic_load_explicit(segment_cell(g, writer, id), memory_order_acquire);
 }
 
-static uint32_t slots_top(const chalk_segment *g) { return atomic_load(&g->head->slot_top); }
+static uint32_t slots_top(const chalk_segment *g) { return segment_slots(g); }
 
 bool series_bound(const chalk_segment *g, uint32_t id) {
   for (uint32_t w = 0; w < slots_top(g); w++) {
@@ -308,14 +366,14 @@ bool series_bound(const chalk_segment *g, uint32_t id) {
 
 int64_t series_total(const chalk_segment *g, uint32_t id) {
   uint32_t kind = segment_metric_of(g, id)->kind;
-  int64_t total = 0;
+  uint64_t total = 0;
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t bits = cell_bits(g, w, id);
-    if (kind == CHALK_COUNT) total += (int64_t)as_double(bits);
-    if (kind != CHALK_HISTOGRAM || !segment_block(g, bits, HISTOGRAM_LEAST)) continue;
-    total += (int64_t)histogram_count(segment_at(g, bits));
+    if (kind == CHALK_COUNT) total += (uint64_t)(int64_t)as_double(bits);
+    const histogram *h = kind == CHALK_HISTOGRAM ? histogram_at(g, bits) : NULL;
+    if (h) total += histogram_count(g, h);
   }
-  return total;
+  return (int64_t)total;
 }
 
 static double combined(uint32_t across, double a, double b) {
@@ -362,8 +420,8 @@ static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u6
   if (segment_metric_of(g, id)->across == CHALK_LAST) return ask(&g->series[id].mark);
   bool any = false;
   for (uint32_t w = 0; w < slots_top(g); w++) {
-    uint64_t offset = cell_bits(g, w, id);
-    if (offset && ask((shared_u64 *)segment_at(g, offset) + 1)) any = true;
+    shared_u64 *block = segment_block(g, cell_bits(g, w, id), 2 * sizeof *block);
+    if (block && ask(&block[1])) any = true;
   }
   return any;
 }
@@ -381,9 +439,11 @@ uint64_t series_gauge_new(chalk_segment *g, bool last) {
 /* Dropping */
 
 static void unlink_series(chalk_segment *g, stripe *t, uint32_t id) {
-  uint32_t *p = head_of(g, t, g->series[id].hash);
-  while (*p != NONE && *p != id) p = &g->series[*p].next;
-  if (*p == id) *p = g->series[id].next, t->used--;
+  chains c = chains_of(g, t);
+  if (!c.heads) return;
+  uint32_t *p = head_of(c, g->series[id].hash), at = link_at(g, p);
+  for (uint32_t left = series_top(g); at != NONE && at != id && left-- > 0; at = link_at(g, p)) p = &g->series[at].next;
+  if (at == id) *p = g->series[id].next, t->used--;
 }
 
 /* Stores what the series stands at. From before that on it is seen as dropped: see series_is_settled. */
@@ -435,6 +495,7 @@ static bool is_meant(const chalk_segment *g, uint32_t number, uint32_t id, uint3
 static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t *ids, uint32_t n, uint32_t metric) {
   uint32_t dropped = 0, first = 0;
   stripe *t = stripe_lock(g, number);
+  if (!t) return 0;
   while (first < n && !is_meant(g, number, ids[first], metric)) first++;
   uint64_t epoch = first < n ? (uint64_t)segment_epoch_move(g) : 0;
   for (uint32_t i = first; i < n; i++) {
@@ -459,7 +520,8 @@ uint32_t series_drop_idle(chalk_segment *g, const uint32_t *ids, uint32_t n) { r
 bool series_drop_key(chalk_segment *g, const series_key *key) {
   uint32_t number = series_stripe(key->hash);
   stripe *t = stripe_lock(g, number);
-  uint32_t id = stripe_search(g, t, key);
+  if (!t) return false;
+  uint32_t id = stripe_search(g, chains_of(g, t), key);
   bool dropped = id != NONE && drop_one(g, t, id, (uint64_t)segment_epoch_move(g), false);
   stripe_unlock(t);
   return dropped;
@@ -493,7 +555,7 @@ void series_recount(chalk_segment *g) {
   if (!atomic_exchange(&g->head->recount, 0)) return;
   for (uint32_t i = 0; i < STRIPES; i++) stripe_lock(g, i);
   uint32_t live = 0, quarantined = 0;
-  for (uint32_t m = 0; m < atomic_load(&g->head->metric_top); m++) atomic_store(&g->metrics[m].series, 0);
+  for (uint32_t m = 0; m < segment_metrics(g); m++) atomic_store(&g->metrics[m].series, 0);
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     uint32_t state = state_of(&g->series[id]);
     metric *m = segment_metric_of(g, id);
@@ -550,11 +612,13 @@ static bool revive(chalk_segment *g, uint32_t id) {
   if (m->kind != CHALK_GAUGE || !atomic_load(&s->at_drop) || !series_gauge_touched(g, id)) return false;
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
   stripe *t = stripe_lock(g, series_stripe(s->hash));
-  bool revived = state_of(s) == SERIES_DROPPED && stripe_search(g, t, &key) == NONE && count_live(g, m);
+  if (!t) return false;
+  chains c = chains_of(g, t);
+  bool revived = state_of(s) == SERIES_DROPPED && stripe_search(g, c, &key) == NONE && count_live(g, m);
   if (revived) {
     atomic_store(&s->drop_epoch, SERIES_UNSETTLED); /* who dies here has undone the drop */
     s->pass = 0;
-    link_series(g, t, id);
+    link_series(g, t, c, id);
     count_reclaimed(g);
   }
   stripe_unlock(t);

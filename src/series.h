@@ -26,7 +26,7 @@ typedef struct series_key {
 /*
  * Finds or creates; *id is the overflow series when CHALK_FOLDED. For callers that must act on a live series before
  * anybody can drop it: `series_hold` leaves its stripe locked, to be unlocked with series_let_go. An overflow series
- * has many keys and one stripe, so key->hash may change.
+ * has many keys and one stripe, so key->hash may change. Either fails where the stripe's lock is not to be had.
  */
 int series_find(chalk_segment *g, series_key *key, uint32_t *id);
 int series_hold(chalk_segment *g, series_key *key, uint32_t *id);
@@ -81,8 +81,6 @@ uint64_t series_gauge_new(chalk_segment *g, bool last);
 bool series_bound(const chalk_segment *g, uint32_t id);
 
 /* The one past the highest number in use. */
-static inline uint32_t series_top(const chalk_segment *g) {
-  return atomic_load_explicit(&g->head->ids_top, memory_order_acquire);
-}
+static inline uint32_t series_top(const chalk_segment *g) { return segment_top(&g->head->ids_top, g->capacity); }
 
 #endif

@@ -59,10 +59,12 @@ static void add_writer(chalk_snapshot *s, uint32_t w) {
     }
     if (!real) continue;
     uint64_t bits = atomic_load_explicit(segment_cell(g, w, e->series), memory_order_acquire);
+    uint64_t n = 0; /* what is no sum of counts may overflow, which unsigned ones may */
     if (m->kind == CHALK_COUNT)
-      e->total += (int64_t)as_double(bits);
-    else if (segment_block(g, bits, HISTOGRAM_LEAST))
-      e->total += (int64_t)histogram_count(segment_at(g, bits));
+      n = (uint64_t)(int64_t)as_double(bits);
+    else if (histogram_at(g, bits))
+      n = histogram_count(g, histogram_at(g, bits));
+    e->total = (int64_t)((uint64_t)e->total + n);
   }
 }
 
@@ -105,8 +107,9 @@ static void settle(chalk_snapshot *s) {
 
 static int collect(chalk_snapshot *s, plan *p) {
   uint32_t top = series_top(p->g), n = 0;
-  uint32_t low = atomic_load(&p->g->head->metric_top);
-  chalk_entry *found = malloc(((size_t)top + 1) * sizeof *found);
+  uint32_t low = segment_metrics(p->g);
+  size_t size = ((size_t)top + 1) * sizeof(chalk_entry);
+  chalk_entry *found = bulk_take(size);
   if (!found) return CHALK_EMEMORY;
   for (uint32_t id = 0; id < top; id++) {
     if (id == low) id = METRICS;
@@ -118,10 +121,10 @@ static int collect(chalk_snapshot *s, plan *p) {
     p->first[m] = at;
     at += count;
   }
-  s->entries = malloc(((size_t)n + 1) * sizeof *s->entries);
+  s->entries = bulk_take(((size_t)n + 1) * sizeof *s->entries);
   for (uint32_t i = 0; s->entries && i < n; i++) s->entries[p->first[found[i].metric]++] = found[i];
-  s->n = n;
-  free(found);
+  s->n = s->room = n;
+  bulk_free(found, size);
   return s->entries ? CHALK_OK : CHALK_EMEMORY;
 }
 
@@ -134,7 +137,7 @@ chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int what, char *message) {
     p->g = g;
     p->dropped = s->dropped = what & CHALK_DROPPED;
     p->unset = what & CHALK_UNSET;
-    p->metrics = atomic_load(&g->head->metric_top);
+    p->metrics = segment_metrics(g);
     for (uint32_t m = 0; m < p->metrics; m++) p->shown[m] = metric_is_shown(g, m);
     e = collect(s, p);
   }
@@ -144,7 +147,7 @@ chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int what, char *message) {
     chalk_snapshot_free(s);
     return NULL;
   }
-  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) add_writer(s, w);
+  for (uint32_t w = 0; w < segment_slots(g); w++) add_writer(s, w);
   settle(s);
   return s;
 }
@@ -153,8 +156,8 @@ void chalk_snapshot_free(chalk_snapshot *s) {
   if (!s) return;
   arena_free(&s->arena);
   sketch_free_sides(&s->reading);
-  free(s->details);
-  free(s->entries);
+  bulk_free(s->details, ((size_t)s->room + 1) * sizeof *s->details);
+  bulk_free(s->entries, ((size_t)s->room + 1) * sizeof *s->entries);
   free(s);
 }
 
@@ -227,7 +230,7 @@ static snapshot_detail *detail_keep(chalk_snapshot *s, const histogram_sum *sum)
 }
 
 const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
-  if (!s->details) s->details = calloc((size_t)s->n + 1, sizeof *s->details);
+  if (!s->details) s->details = bulk_take(((size_t)s->room + 1) * sizeof *s->details);
   if (!s->details) return NULL;
   if (s->details[i]) return s->details[i];
   const chalk_entry *e = &s->entries[i];

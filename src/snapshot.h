@@ -18,7 +18,7 @@ typedef struct snapshot_detail {
 struct chalk_snapshot {
   chalk_segment *segment;
   chalk_entry *entries;
-  uint32_t n;
+  uint32_t n, room;          /* entries that are left, and that there is room for */
   bool dropped;              /* taken with dropped series, as the holder does */
   snapshot_detail **details; /* made when first asked for */
   arena arena;               /* what they are in */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "heap.h"
+#include "peek.h"
 
 /* What a block holds: this, les + 1 counts, then the buckets' counts, then their indices. */
 typedef struct stored {
@@ -16,6 +17,26 @@ typedef struct stored {
   uint64_t counts[];
 } stored;
 
+/*
+ * A block, and what it says of its own size, read once: who wrote there may be anybody. `at` is NULL where the block
+ * cannot be one, which is taken for one of nothing.
+ */
+typedef struct view {
+  const stored *at;
+  uint32_t les, n_positive, n;
+} view;
+
+static uint64_t size_of(uint32_t les, uint32_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12ull; }
+
+static view view_of(const chalk_segment *g, uint64_t offset) {
+  const stored *s = segment_block(g, offset, sizeof *s);
+  if (!s) return (view){NULL, 0, 0, 0};
+  uint32_t les = peek_u32(&s->les), positive = peek_u32(&s->n_positive), negative = peek_u32(&s->n_negative);
+  bool fits = les <= CHALK_LES && positive <= UINT32_MAX - negative;
+  if (!fits || !segment_block(g, offset, size_of(les, positive + negative))) return (view){NULL, 0, 0, 0};
+  return (view){s, les, positive, positive + negative};
+}
+
 /* Only as far as there are bounds. */
 static void sum_clear(histogram_sum *sum, uint32_t les) {
   sum->les = les;
@@ -25,19 +46,18 @@ static void sum_clear(histogram_sum *sum, uint32_t les) {
 
 int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch) {
   int e = CHALK_OK;
-  sum_clear(sum, segment_metric_of(g, id)->les);
-  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top) && e == CHALK_OK; w++) {
+  uint32_t les = segment_metric_of(g, id)->les;
+  sum_clear(sum, les < CHALK_LES ? les : CHALK_LES);
+  for (uint32_t w = 0; w < segment_slots(g) && e == CHALK_OK; w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, id)) continue;
     uint64_t offset = atomic_load_explicit(segment_cell(g, w, id), memory_order_acquire);
-    const histogram *h = segment_block(g, offset, HISTOGRAM_LEAST);
+    const histogram *h = histogram_at(g, offset);
     if (!h) continue;
-    histogram_read(h, sum);
+    histogram_read(g, h, sum);
     if (sketch) e = histogram_read_sketch(g, h, sketch);
   }
   return e;
 }
-
-static uint64_t size_of(uint32_t les, uint32_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12ull; }
 
 static uint64_t size_for(const histogram_sum *sum, const chalk_sketch *k) {
   return size_of(sum->les, k->positive.n + k->negative.n);
@@ -72,11 +92,15 @@ uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sk
   return offset;
 }
 
-static uint64_t size_at(const chalk_segment *g, uint64_t offset) { return ((stored *)segment_at(g, offset))->size; }
+/* As it says itself; 0: it is none. */
+static uint64_t size_at(const chalk_segment *g, uint64_t offset) {
+  const stored *s = segment_block(g, offset, sizeof *s);
+  return s ? peek_u64(&s->size) : 0;
+}
 
 uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, uint64_t *by) {
-  uint64_t offset = *by;
-  if (!offset || heap_rounded(size_at(g, offset)) != heap_rounded(size_for(sum, k))) {
+  uint64_t offset = *by, size = size_for(sum, k);
+  if (!offset || heap_rounded(size_at(g, offset)) != heap_rounded(size) || !segment_block(g, offset, size)) {
     return stored_write(g, sum, k, false);
   }
   *by = 0;
@@ -100,9 +124,9 @@ uint64_t stored_take(chalk_segment *g, uint32_t id) {
   return offset;
 }
 
-static int load_side(const stored *s, uint32_t first, uint32_t n, sketch_side *side) {
-  const uint64_t *counts = s->counts + s->les + 1;
-  const int32_t *indices = (const int32_t *)(counts + s->n_positive + s->n_negative);
+static int load_side(view s, uint32_t first, uint32_t n, sketch_side *side) {
+  const uint64_t *counts = s.at->counts + s.les + 1;
+  const int32_t *indices = (const int32_t *)(counts + s.n);
   side->n = 0;
   if (sketch_side_reserve(side, n) != CHALK_OK) return CHALK_EMEMORY;
   for (uint32_t i = 0; i < n; i++) side->at[i] = (sketch_bucket){indices[first + i], counts[first + i]};
@@ -111,12 +135,18 @@ static int load_side(const stored *s, uint32_t first, uint32_t n, sketch_side *s
 }
 
 int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k) {
-  const stored *s = segment_at(g, offset);
+  view v = view_of(g, offset);
+  const stored *s = v.at;
+  int32_t scale = s ? (int32_t)peek_u32(&s->scale) : SKETCH_MOST_SCALE;
+  if (!s || scale < SKETCH_LEAST_SCALE || scale > SKETCH_MOST_SCALE) {
+    sketch_clear(k);
+    return CHALK_OK;
+  }
   k->count = s->count, k->zero = s->zero;
   k->sum = s->sum, k->min = s->min, k->max = s->max;
-  k->scale = s->scale;
-  int e = load_side(s, 0, s->n_positive, &k->positive);
-  return e == CHALK_OK ? load_side(s, s->n_positive, s->n_negative, &k->negative) : e;
+  k->scale = scale;
+  int e = load_side(v, 0, v.n_positive, &k->positive);
+  return e == CHALK_OK ? load_side(v, v.n_positive, v.n - v.n_positive, &k->negative) : e;
 }
 
 static int merge_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *into) {
@@ -128,35 +158,36 @@ static int merge_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *i
 }
 
 int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, chalk_sketch *k) {
-  const stored *s = segment_at(g, offset);
-  if (sum) {
-    sum->les = s->les;
-    sum->sum = s->sum;
-    memcpy(sum->le, s->counts, (s->les + 1) * sizeof *sum->le);
+  view v = view_of(g, offset);
+  if (sum && v.at) {
+    sum->les = v.les;
+    sum->sum = v.at->sum;
+    memcpy(sum->le, v.at->counts, (v.les + 1) * sizeof *sum->le);
+  } else if (sum) {
+    sum_clear(sum, 0);
   }
   return k ? merge_sketch(g, offset, k) : CHALK_OK;
 }
 
 bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *k) {
-  const stored *s = segment_at(g, offset);
-  return s->counts[s->les] == sum->le[sum->les] && s->count == k->count;
+  view v = view_of(g, offset);
+  return v.at && v.at->counts[v.les] == sum->le[sum->les] && v.at->count == k->count;
 }
 
 void stored_give(chalk_segment *g, uint64_t offset) {
-  if (offset) heap_give(g, offset, size_at(g, offset));
+  uint64_t size = offset ? size_at(g, offset) : 0;
+  if (size) heap_give(g, offset, size);
 }
 
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {
   if (kind != CHALK_HISTOGRAM) return (int64_t)total;
-  if (!total) return 0;
-  const stored *s = segment_at(g, total);
-  return (int64_t)s->counts[s->les];
+  view v = view_of(g, total);
+  return v.at ? (int64_t)v.at->counts[v.les] : 0;
 }
 
 uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind) {
-  if (kind != CHALK_HISTOGRAM || !total) return 0;
-  const stored *s = segment_at(g, total);
-  return s->count;
+  const stored *s = kind == CHALK_HISTOGRAM ? segment_block(g, total, sizeof *s) : NULL;
+  return s ? s->count : 0;
 }
 
 static bool is_further(const chalk_segment *g, uint64_t a, uint64_t b, uint32_t kind) {
@@ -197,18 +228,18 @@ static bool side_is_sound(const int32_t *indices, const uint64_t *counts, uint32
 }
 
 bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, recovery *r) {
-  const stored *s = segment_block(g, offset, sizeof *s);
-  if (!s || s->les != les || s->n_positive > UINT32_MAX - s->n_negative) return false;
-  uint32_t n = s->n_positive + s->n_negative;
-  if (s->size != size_of(les, n) || !recover_block(r, offset, s->size)) return false;
-  if (s->scale < SKETCH_LEAST_SCALE || s->scale > SKETCH_MOST_SCALE) return false;
+  view v = view_of(g, offset);
+  const stored *s = v.at;
+  if (!s || v.les != les || s->size != size_of(les, v.n) || !recover_block(r, offset, size_of(les, v.n))) return false;
+  int32_t scale = (int32_t)peek_u32(&s->scale);
+  if (scale < SKETCH_LEAST_SCALE || scale > SKETCH_MOST_SCALE) return false;
   for (uint32_t i = 0; i <= les; i++) {
     if (s->counts[i] > RECOVER_MOST || (!part && i > 0 && s->counts[i] < s->counts[i - 1])) return false;
   }
   const uint64_t *counts = s->counts + les + 1;
-  const int32_t *indices = (const int32_t *)(counts + n);
+  const int32_t *indices = (const int32_t *)(counts + v.n);
   uint64_t count = 0;
-  return recover_count(&count, s->zero) && side_is_sound(indices, counts, s->n_positive, s->scale, &count) &&
-         side_is_sound(indices + s->n_positive, counts + s->n_positive, s->n_negative, s->scale, &count) &&
+  return recover_count(&count, s->zero) && side_is_sound(indices, counts, v.n_positive, scale, &count) &&
+         side_is_sound(indices + v.n_positive, counts + v.n_positive, v.n - v.n_positive, scale, &count) &&
          count == s->count;
 }

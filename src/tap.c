@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "heap.h"
+#include "peek.h"
 #include "process.h"
 #include "role.h"
 #include "series.h"
@@ -52,7 +53,7 @@ uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) &
 bool tap_wants(const chalk_segment *g, uint32_t number) {
   uint32_t tap = atomic_load(&g->head->tap);
   const metric *m = &g->metrics[number];
-  return (tap >> m->kind & 1) != 0 && m->max_series != NONE;
+  return (tap >> (m->kind & 31) & 1) != 0 && m->max_series != NONE;
 }
 
 /* Rings */
@@ -63,13 +64,16 @@ static bool is_size(uint64_t size) {
   return size >= CHALK_TAP_LEAST && size <= CHALK_TAP_MOST && (size & (size - 1)) == 0;
 }
 
-static tap_ring *ring_at(const chalk_segment *g, uint64_t offset) {
-  tap_ring *r = offset ? segment_block(g, offset, sizeof(tap_ring)) : NULL;
-  return r && is_size(r->size) && segment_block(g, offset, bytes_of(r->size)) ? r : NULL;
+/* And how large it is, which is not asked again: anybody may store there. */
+static tap_ring *ring_at(const chalk_segment *g, uint64_t offset, uint64_t *size) {
+  tap_ring *r = offset % _Alignof(tap_ring) == 0 ? segment_block(g, offset, sizeof(tap_ring)) : NULL;
+  *size = r ? peek_u64(&r->size) : 0;
+  return r && is_size(*size) && segment_block(g, offset, bytes_of(*size)) ? r : NULL;
 }
 
 static uint64_t ring_new(chalk_segment *g, uint64_t size) {
   uint64_t offset = heap_take(g, bytes_of(size));
+  if (offset % _Alignof(tap_ring) != 0) return 0;
   if (offset) ((tap_ring *)segment_at(g, offset))->size = size;
   return offset;
 }
@@ -79,34 +83,35 @@ static bool is_empty(const tap_ring *r) {
 }
 
 /* The ring of a slot; a new one where there is none, or one that is too small and can be left. */
-static tap_ring *ring_of(chalk_segment *g, slot *l) {
+static tap_ring *ring_of(chalk_segment *g, slot *l, uint64_t *size) {
   uint32_t tap = atomic_load(&g->head->tap);
   uint64_t old = atomic_load(&l->ring);
-  tap_ring *r = ring_at(g, old);
-  if (!tap || (r && r->size >= size_of(tap))) return r;
+  tap_ring *r = ring_at(g, old, size);
+  if (!tap || (r && *size >= size_of(tap))) return r;
   if (r && (!is_empty(r) || atomic_load(&l->ring_old))) return r;
   uint64_t new = ring_new(g, size_of(tap));
   if (!new && !r) new = ring_new(g, CHALK_TAP_LEAST);
   if (!new) return r;
   atomic_store_explicit(&l->ring, new, memory_order_release);
   if (r) atomic_store_explicit(&l->ring_old, old, memory_order_release);
-  return segment_at(g, new);
+  return ring_at(g, new, size);
 }
 
 void tap_ready(chalk_writer *w) {
   chalk_segment *g = w->segment;
   if (w->slot == 0 || atomic_load_explicit(&g->head->tap, memory_order_relaxed) == 0) return;
-  w->ring = ring_of(g, &g->slots[w->slot]);
+  w->ring = ring_of(g, &g->slots[w->slot], &w->ring_size);
   w->ring_limit = 0;
 }
 
 /* Writing */
 
 /* Stores an event; `limit` is how many may have been stored before it has to be asked how many were taken. */
-static inline void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s, uint32_t verb, double v, bool steady) {
+static inline void ring_put(tap_ring *r, uint64_t size, uint64_t *limit, const chalk_series *s, uint32_t verb, double v,
+                            bool steady) {
   uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
   if (head >= *limit) {
-    *limit = atomic_load_explicit(&r->tail, memory_order_acquire) + r->size;
+    *limit = atomic_load_explicit(&r->tail, memory_order_acquire) + size;
     if (head >= *limit) {
       slot *l = &s->writer->segment->slots[s->writer->slot];
       uint64_t dropped = atomic_load_explicit(&l->dropped, memory_order_relaxed);
@@ -114,7 +119,7 @@ static inline void ring_put(tap_ring *r, uint64_t *limit, const chalk_series *s,
       return;
     }
   }
-  chalk_event *e = &r->events[head & (r->size - 1)];
+  chalk_event *e = &r->events[head & (size - 1)];
   e->series = s->series;
   e->generation = s->generation;
   e->metric = s->metric;
@@ -132,10 +137,10 @@ static uint32_t switch_of(const chalk_series *s) {
 void tap_put(const chalk_series *s, uint32_t verb, double v) {
   chalk_writer *w = s->writer;
   uint32_t tap = switch_of(s);
-  if (!tap) return;
+  if (!tap || (w->wary && !tap_wants(w->segment, s->metric))) return;
   if (!w->ring) tap_ready(w);
   if (w->ring) {
-    ring_put(w->ring, &w->ring_limit, s, verb, v, tap & STEADY);
+    ring_put(w->ring, w->ring_size, &w->ring_limit, s, verb, v, tap & STEADY);
   } else {
     atomic_fetch_add(&w->segment->head->tap_lost, 1);
   }
@@ -146,10 +151,11 @@ void tap_put_shared(const chalk_series *s, uint32_t verb, double v) {
   uint64_t limit = 0;
   uint32_t tap = switch_of(s);
   if (!tap) return;
-  segment_lock_take(&g->head->tap_lock);
-  tap_ring *r = ring_of(g, &g->slots[0]);
-  if (r) ring_put(r, &limit, s, verb, v, tap & STEADY);
-  segment_lock_give(&g->head->tap_lock);
+  uint64_t size;
+  bool reached = segment_lock_reach_any(&g->head->tap_lock);
+  tap_ring *r = reached ? ring_of(g, &g->slots[0], &size) : NULL;
+  if (r) ring_put(r, size, &limit, s, verb, v, tap & STEADY);
+  if (reached) segment_lock_give(&g->head->tap_lock);
   if (!r) atomic_fetch_add(&g->head->tap_lost, 1);
 }
 
@@ -195,14 +201,15 @@ static bool enter(chalk_tap *t) {
 /* Frees what a writer has left for a larger one. */
 static void ring_free_old(chalk_segment *g, slot *l) {
   uint64_t offset = atomic_load(&l->ring_old);
-  tap_ring *r = ring_at(g, offset);
+  uint64_t size;
+  tap_ring *r = ring_at(g, offset, &size);
   if (!offset) return;
   atomic_store(&l->ring_old, 0);
-  if (r && offset != atomic_load(&l->ring)) heap_give(g, offset, bytes_of(r->size));
+  if (r && offset != atomic_load(&l->ring)) heap_give(g, offset, bytes_of(size));
 }
 
-static tap_ring *ring_in(const chalk_segment *g, uint32_t slot) {
-  return ring_at(g, atomic_load_explicit(&g->slots[slot].ring, memory_order_acquire));
+static tap_ring *ring_in(const chalk_segment *g, uint32_t slot, uint64_t *size) {
+  return ring_at(g, atomic_load_explicit(&g->slots[slot].ring, memory_order_acquire), size);
 }
 
 /* Empties all rings, and counts nothing of what they dropped. */
@@ -210,8 +217,9 @@ static void forget_events(chalk_segment *g) {
   header *h = g->head;
   turn_new(g);
   atomic_store(&h->tap_lost_told, atomic_load(&h->tap_lost));
-  for (uint32_t i = 0; i < atomic_load(&h->slot_top); i++) {
-    tap_ring *r = ring_in(g, i);
+  for (uint32_t i = 0; i < segment_slots(g); i++) {
+    uint64_t size;
+    tap_ring *r = ring_in(g, i, &size);
     if (r) atomic_store_explicit(&r->tail, atomic_load_explicit(&r->head, memory_order_acquire), memory_order_release);
     atomic_store(&g->slots[i].dropped_told, atomic_load(&g->slots[i].dropped));
   }
@@ -231,11 +239,12 @@ static void begin(chalk_tap *t) {
   chalk_segment *g = t->segment;
   t->n_sources = 0;
   ticks_adjust(&t->clock);
-  for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
+  for (uint32_t i = 0; i < segment_slots(g); i++) {
     ring_free_old(g, &g->slots[i]);
-    tap_ring *r = ring_in(g, i);
+    uint64_t size;
+    tap_ring *r = ring_in(g, i, &size);
     if (!r) continue;
-    source s = {r, r->size - 1, atomic_load(&r->tail), atomic_load_explicit(&r->head, memory_order_acquire)};
+    source s = {r, size - 1, atomic_load(&r->tail), atomic_load_explicit(&r->head, memory_order_acquire)};
     if (s.at != s.goal) t->sources[t->n_sources++] = s;
   }
   t->passing = true;
@@ -256,7 +265,7 @@ static source *oldest(chalk_tap *t) {
 /* A segment may come from a file of anybody's: who takes events need not ask. */
 static bool is_event(const chalk_segment *g, const chalk_event *e) {
   const double most = 9007199254740992.0;
-  return e->series < series_top(g) && e->metric < atomic_load(&g->head->metric_top) && e->verb >= CHALK_EVENT_INC &&
+  return e->series < series_top(g) && e->metric < segment_metrics(g) && e->verb >= CHALK_EVENT_INC &&
          e->verb <= CHALK_EVENT_RECORD && (e->verb != CHALK_EVENT_INC || (e->value >= 0 && e->value <= most));
 }
 
@@ -315,7 +324,7 @@ uint64_t chalk_tap_dropped(chalk_tap *t) {
   if (!role_enter(g)) return 0;
   uint64_t n = t->missed + untold(&g->head->tap_lost, &g->head->tap_lost_told);
   t->missed = 0;
-  for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
+  for (uint32_t i = 0; i < segment_slots(g); i++) {
     n += untold(&g->slots[i].dropped, &g->slots[i].dropped_told);
   }
   role_leave(g);
@@ -356,9 +365,10 @@ bool tap_has_read(chalk_segment *g, series *s) {
 
 static bool ring_is_sound(recovery *r, chalk_segment *g, uint64_t offset) {
   if (!offset) return true;
-  tap_ring *ring = offset % 64 == 0 ? ring_at(g, offset) : NULL;
-  return ring && atomic_load(&ring->head) - atomic_load(&ring->tail) <= ring->size &&
-         recover_block(r, offset, bytes_of(ring->size));
+  uint64_t size;
+  tap_ring *ring = ring_at(g, offset, &size);
+  return ring && atomic_load(&ring->head) - atomic_load(&ring->tail) <= size &&
+         recover_block(r, offset, bytes_of(size));
 }
 
 static bool told_is_sound(const shared_u64 *n, const shared_u64 *told) {

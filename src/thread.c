@@ -326,7 +326,6 @@ static void ask_to_end(chalk_thread *t, bool abandon) {
 void chalk_thread_stop(chalk_thread *t) { ask_to_end(t, false); }
 void chalk_thread_abandon(chalk_thread *t) { ask_to_end(t, true); }
 
-
 int chalk_thread_stopping(const chalk_thread *thread) {
   chalk_thread *t = (chalk_thread *)thread;
   pthread_mutex_lock(&t->lock);

@@ -32,17 +32,16 @@ static void in_child(void) {
 /* The gauges that a slot's last owner held are not the new one's. */
 static void forget_gauges(chalk_segment *g, uint32_t number) {
   bool any = false;
-  for (uint32_t m = 0; m < atomic_load(&g->head->metric_top); m++) any = any || g->metrics[m].across != CHALK_LAST;
+  for (uint32_t m = 0; m < segment_metrics(g); m++) any = any || g->metrics[m].across != CHALK_LAST;
   if (!any) return;
   for (uint32_t id = 0; id < series_top(g); id++) {
-    if (id == atomic_load(&g->head->metric_top)) id = METRICS;
+    if (id == segment_metrics(g)) id = METRICS;
     if (id >= series_top(g)) break;
     const metric *m = segment_metric_of(g, id);
     if (m->kind != CHALK_GAUGE || m->across == CHALK_LAST) continue;
     if (!segment_chunk_real(g, g->slots[number].chunks, id)) continue;
-    uint64_t offset = atomic_load(segment_cell(g, number, id));
-    if (!offset) continue;
-    shared_u64 *block = segment_at(g, offset);
+    shared_u64 *block = segment_block(g, atomic_load(segment_cell(g, number, id)), 2 * sizeof *block);
+    if (!block) continue;
     store_double(&block[1], GAUGE_UNSET);
     store_double(&block[0], GAUGE_FRESH);
   }
@@ -50,7 +49,7 @@ static void forget_gauges(chalk_segment *g, uint32_t number) {
 
 /* A slot nobody owns: given back, orphaned, or never used; 0 when there is none. */
 static uint32_t slot_find(chalk_segment *g) {
-  uint32_t top = atomic_load(&g->head->slot_top);
+  uint32_t top = segment_slots(g);
   for (uint32_t i = 1; i < top; i++) {
     if (!atomic_load(&g->slots[i].taken)) return i;
   }
@@ -62,14 +61,13 @@ static uint32_t slot_find(chalk_segment *g) {
 
 /* Every slot can reach its metrics' overflow series without asking for memory. */
 static bool make_overflow_cells(chalk_segment *g, uint32_t number, uint32_t metric_number) {
-  uint64_t row = g->head->cells + (uint64_t)number * g->head->capacity * 8;
-  return segment_chunk_make(g, g->slots[number].chunks, row, 8, metric_number, true) == CHALK_OK;
+  return segment_chunk_make(g, g->slots[number].chunks, segment_row(g, number), 8, metric_number, true) == CHALK_OK;
 }
 
 static uint32_t slot_take(chalk_writer *w) {
   chalk_segment *g = w->segment;
   header *h = g->head;
-  segment_lock_take(&h->registry);
+  if (!segment_lock_reach_any(&h->registry)) return 0;
   uint32_t number = slot_find(g);
   if (number && !make_overflow_cells(g, number, 0)) number = 0;
   slot *l = &g->slots[number];
@@ -80,7 +78,7 @@ static uint32_t slot_take(chalk_writer *w) {
     process_own(&l->owner);
     atomic_fetch_add(&l->turn, 1);
     atomic_store_explicit(&l->taken, 1, memory_order_release);
-    if (number == atomic_load(&h->slot_top)) atomic_store(&h->slot_top, number + 1);
+    if (number == segment_slots(g)) atomic_store(&h->slot_top, number + 1);
   } else {
     make_overflow_cells(g, 0, 0);
     atomic_store(&h->shared_used, 1);
@@ -93,6 +91,14 @@ static uint32_t slot_take(chalk_writer *w) {
 static void new_turn(chalk_writer *w) {
   w->turns = (w->turns + 1) % (1u << 20);
   w->own = (double)w->turns * 8589934592.0;
+}
+
+void writers_turn(void) {
+  process_lock();
+  for (chalk_writer *w = writers; w; w = w->next) {
+    if (w->pid == (uint32_t)getpid()) new_turn(w);
+  }
+  process_unlock();
 }
 
 void writer_take_slot(chalk_writer *w) {
@@ -114,6 +120,7 @@ static void retire(chalk_writer *w) {
   free(w->uses);
   free(w->made);
   free(w->generations);
+  free(w->tags);
   for (uint32_t m = 0; m < METRICS; m++) {
     if (w->plans[m]) free(w->plans[m]); /* a closing VM may be one a request: most are not there */
   }
@@ -122,6 +129,7 @@ static void retire(chalk_writer *w) {
   w->scratch = NULL;
   w->uses = w->made = NULL;
   w->generations = NULL;
+  w->tags = NULL;
   process_lock();
   if (w->segment->name) {
     w->next = NULL;
@@ -151,9 +159,10 @@ chalk_writer *chalk_writer_open(chalk_segment *g, char *message) {
     w->uses = calloc(METRICS / 64, sizeof *w->uses);
     w->made = calloc(METRICS / 64, sizeof *w->made);
     w->generations = calloc(METRICS, sizeof *w->generations);
+    w->tags = calloc(METRICS, sizeof *w->tags);
     w->plans = calloc(METRICS, sizeof *w->plans);
   }
-  if (!w || !w->scratch || !w->uses || !w->made || !w->generations || !w->plans) {
+  if (!w || !w->scratch || !w->uses || !w->made || !w->generations || !w->tags || !w->plans) {
     process_say(message, "out of memory");
     return NULL;
   }
@@ -190,9 +199,8 @@ void chalk_writer_close(chalk_writer *w) {
   }
   process_unlock();
   chalk_segment *g = w->segment;
-  if (w->pid == (uint32_t)getpid() && w->slot != 0) {
+  if (w->pid == (uint32_t)getpid() && w->slot != 0 && segment_lock_reach_any(&g->head->registry)) {
     slot *l = &g->slots[w->slot];
-    segment_lock_take(&g->head->registry);
     for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], 0);
     atomic_store_explicit(&l->taken, 0, memory_order_release);
     segment_lock_give(&g->head->registry);
@@ -211,9 +219,10 @@ uint32_t chalk_writer_slot(const chalk_writer *w) { return w->slot; }
 chalk_series *chalk_scratch(chalk_writer *w) { return w->scratch; }
 
 /* The writer has this metric from now on. */
-static int take_up(chalk_writer *w, int number, uint32_t generation) {
+static int take_up(chalk_writer *w, int number, uint32_t generation, uint32_t tags) {
   w->uses[number / 64] |= 1ull << (number % 64);
   w->generations[number] = generation;
+  w->tags[number] = (uint8_t)tags;
   make_overflow_cells(w->segment, w->slot, (uint32_t)number);
   make_overflow_cells(w->segment, 0, (uint32_t)number); /* for those who come when nothing more is to be had */
   return number;
@@ -235,15 +244,15 @@ int chalk_define(chalk_writer *w, const chalk_definition *d, char *message) {
   int number = metric_define(w->segment, d, uses_of(w), &generation, &made, message);
   if (number < 0) return number;
   if (made) w->made[number / 64] |= 1ull << (number % 64);
-  return take_up(w, number, generation);
+  return take_up(w, number, generation, d->tags);
 }
 
 int chalk_find(chalk_writer *w, const char *name, char *message) {
   if (w->pid == 0) return closing(message);
   writer_take_slot(w);
-  uint32_t generation;
-  int number = metric_find(w->segment, name, uses_of(w), &generation);
-  if (number >= 0) return take_up(w, number, generation);
+  uint32_t generation, tags;
+  int number = metric_find(w->segment, name, uses_of(w), &generation, &tags);
+  if (number >= 0) return take_up(w, number, generation, tags);
   process_say(message, "no metric is named %s", name);
   return number;
 }
@@ -266,30 +275,48 @@ void chalk_take_back(chalk_writer *w, uint32_t number) {
 
 /* Binding */
 
-/* The writer's block for a series, made on first touch; 0 when the segment is full. */
-static uint64_t block_of(chalk_writer *w, uint32_t id, const metric *m) {
+/*
+ * The writer's block for a series, made on first touch: a histogram's by its plan, or a gauge's. 0 when the segment is
+ * full.
+ */
+static uint64_t block_of(chalk_writer *w, uint32_t id, const histogram_plan *plan) {
   chalk_segment *g = w->segment;
   shared_u64 *cell = segment_cell(g, w->slot, id);
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
   bool last = id < METRICS;
-  block = m->kind == CHALK_HISTOGRAM ? histogram_new(g, m->les, last) : series_gauge_new(g, last);
+  block = plan ? histogram_new(g, plan->les, last) : series_gauge_new(g, last);
   if (block) atomic_store_explicit(cell, block, memory_order_release);
   return block;
 }
 
-static const histogram_plan *plan_of(chalk_writer *w, uint32_t number, const histogram *h) {
+static histogram_plan *plan_of(chalk_writer *w, uint32_t number) {
   const metric *m = &w->segment->metrics[number];
-  if (!w->plans[number]) w->plans[number] = histogram_plan_new(w->segment, segment_at(w->segment, m->le), m->les);
-  histogram_plan *plan = w->plans[number];
-  /* A block from before a change of the initial error may have a finer table. */
-  if (plan && plan->map->scale < (int)h->start_scale) {
-    const sketch_map *finer = sketch_map_of((int)h->start_scale);
-    if (!finer) return NULL;
-    plan->map = finer;
-    new_turn(w); /* other blocks' short cuts are by the old map: their handles bind anew */
-  }
-  return plan;
+  uint32_t les = atomic_load((shared_u32 *)&m->les);
+  const double *le = les <= CHALK_LES ? segment_block(w->segment, m->le, les * sizeof *le) : NULL;
+  if (!w->plans[number] && le) w->plans[number] = histogram_plan_new(w->segment, le, les);
+  return w->plans[number];
+}
+
+/* A block from before a change of the initial error may have a finer table. */
+static bool refine(chalk_writer *w, histogram_plan *plan, const histogram *h) {
+  if (plan->map->scale >= histogram_start_scale(h)) return true;
+  const sketch_map *finer = sketch_map_of(histogram_start_scale(h));
+  if (!finer) return false;
+  plan->map = finer;
+  new_turn(w); /* other blocks' short cuts are by the old map: their handles bind anew */
+  return true;
+}
+
+static bool bind_histogram(chalk_series *s, histogram_plan *plan, uint64_t offset) {
+  chalk_writer *w = s->writer;
+  histogram *h = histogram_at(w->segment, offset);
+  if (!h || !segment_block(w->segment, offset, histogram_size(plan->les)) || !refine(w, plan, h)) return false;
+  histogram_bind(w->segment, h, plan);
+  s->cell = (double *)(void *)h;
+  s->histogram = h;
+  s->plan = plan;
+  return true;
 }
 
 /* Points the handle at its cell in the writer's slot. */
@@ -298,20 +325,21 @@ static int bind_cell(chalk_series *s, uint32_t id) {
   chalk_segment *g = w->segment;
   series *e = &g->series[id];
   const metric *m = &g->metrics[s->metric];
-  uint64_t row = g->head->cells + (uint64_t)w->slot * g->head->capacity * 8;
-  if (segment_chunk_make(g, g->slots[w->slot].chunks, row, 8, id, id < METRICS) != CHALK_OK) return CHALK_EMEMORY;
+  if (segment_chunk_make(g, g->slots[w->slot].chunks, segment_row(g, w->slot), 8, id, id < METRICS) != CHALK_OK)
+    return CHALK_EMEMORY;
   shared_u64 *cell = segment_cell(g, w->slot, id);
-  bool own_block = m->kind == CHALK_HISTOGRAM || (m->kind == CHALK_GAUGE && m->across != CHALK_LAST);
-  uint64_t block = own_block ? block_of(w, id, m) : 0;
-  if (own_block && !block) return CHALK_EMEMORY;
-  uint64_t unbound = 0;
+  uint32_t kind = atomic_load((shared_u32 *)&m->kind);
+  bool own_block = kind == CHALK_HISTOGRAM || (kind == CHALK_GAUGE && m->across != CHALK_LAST);
+  histogram_plan *plan = kind == CHALK_HISTOGRAM ? plan_of(w, s->metric) : NULL;
+  if (kind == CHALK_HISTOGRAM && !plan) return CHALK_EMEMORY;
+  uint64_t block = own_block ? block_of(w, id, plan) : 0, unbound = 0;
+  if (own_block && !segment_block(g, block, 2 * sizeof(shared_u64))) return CHALK_EMEMORY;
   if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(BOUND));
-  s->cell = (double *)(m->kind == CHALK_COUNT ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
-  s->histogram = m->kind == CHALK_HISTOGRAM ? segment_at(g, block) : NULL;
-  s->plan = m->kind == CHALK_HISTOGRAM ? plan_of(w, s->metric, s->histogram) : NULL;
-  if (s->histogram && !s->plan) return CHALK_EMEMORY;
-  if (s->histogram) histogram_bind(g, s->histogram, s->plan);
-  s->kind = m->kind;
+  s->cell = (double *)(kind == CHALK_COUNT ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
+  s->histogram = NULL;
+  s->plan = NULL;
+  if (plan && !bind_histogram(s, plan, block)) return CHALK_EMEMORY;
+  s->kind = kind;
   s->series = id;
   s->generation = atomic_load(&e->generation);
   return CHALK_OK;
@@ -365,7 +393,8 @@ static int bind_key(chalk_series *s, double epoch) {
   s->shared = (const double *)&g->head->epoch;
   s->own = &w->own;
   s->bound = e < 0 || w->slot == 0 ? NAN : epoch + w->own;
-  s->epoch = tap_wants(g, s->metric) ? NAN : s->bound;
+  w->wary = inherit_is_on();
+  s->epoch = w->wary || tap_wants(g, s->metric) ? NAN : s->bound;
   return e;
 }
 
@@ -377,6 +406,13 @@ static bool is_exact(const chalk_series *s, const char *const *values, const siz
     if (size != sizes[i] || memcmp(value, values[i], size) != 0) return false;
   }
   return true;
+}
+
+/* How many tags a metric has, as the writer defined it, or else as others did. */
+static uint32_t tags_of(const chalk_writer *w, uint32_t number) {
+  if (w->uses[number / 64] >> (number % 64) & 1) return w->tags[number];
+  uint32_t tags = atomic_load(&w->segment->metrics[number].tags);
+  return tags < CHALK_TAGS ? tags : CHALK_TAGS;
 }
 
 int chalk_bound_as_given(const chalk_writer *w) { return w->exact; }
@@ -399,7 +435,7 @@ int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, cons
   s->metric = number;
   s->key_size = 0;
   if (!has_metric(w, number)) return gone(s); /* before the values are read: another metric may have more tags */
-  uint32_t tags = w->segment->metrics[number].tags;
+  uint32_t tags = w->tags[number];
   s->key_size = key_encode(s->key, values, sizes, tags);
   w->exact = is_exact(s, values, sizes, tags);
   return bind_key(s, see_epoch(w));
@@ -442,6 +478,10 @@ static void add_atomic(shared_u64 *cell, double n) {
   }
 }
 
+static int add_value(const chalk_series *s, double v) {
+  return s->writer->wary ? histogram_add_warily(s, v) : histogram_add(s, v);
+}
+
 /*
  * For VMs that share slot 0: binds under the lock and records before letting go. `add` is atomic where the others of
  * the slot may do the same at once; the stripe's lock orders them with drops.
@@ -460,7 +500,7 @@ static int record_shared(chalk_series *s, double v, uint32_t verb) {
   if (e >= 0) {
     shared_u64 *cell = (shared_u64 *)s->cell;
     if (s->kind == CHALK_HISTOGRAM) {
-      e = histogram_add(s, v);
+      e = add_value(s, v);
     } else if (verb == CHALK_EVENT_SET) {
       gauge_store(cell, v);
     } else {
@@ -527,7 +567,7 @@ static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v)
   if (!isfinite(v)) return CHALK_ENUMBER;
   int e = CHALK_OK;
   if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_RECORD, &e)) return e;
-  int added = s->histogram ? histogram_add(s, v) : CHALK_EMEMORY;
+  int added = s->histogram ? add_value(s, v) : CHALK_EMEMORY;
   if (added == CHALK_OK && tap_is_on(s)) tap_put(s, CHALK_EVENT_RECORD, v);
   return added == CHALK_OK ? e : added;
 }
@@ -563,7 +603,7 @@ int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, co
   if (is_stale(w, number)) return CHALK_EGONE;
   chalk_series *s = w->scratch;
   s->metric = number;
-  s->key_size = key_encode(s->key, values, sizes, w->segment->metrics[number].tags);
+  s->key_size = key_encode(s->key, values, sizes, tags_of(w, number));
   series_key key = key_of(s);
   return series_drop_key(w->segment, &key);
 }

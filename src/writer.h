@@ -19,15 +19,18 @@ struct chalk_writer {
   uint32_t slot;
   uint32_t pid;   /* whose slot it is; 0: closed */
   bool exact;     /* what was bound last has its values as they were given */
+  bool wary;      /* of a server's master: no record takes a short cut that its workers could have led elsewhere */
   uint32_t turns; /* slots taken so far, and more, for `own` */
   uint32_t forks; /* of the process, when it was opened */
   chalk_series *scratch;
   struct histogram_plan **plans; /* by metric, made on first use */
   uint64_t *uses;                /* metrics defined through it, for the next slot it takes */
   uint64_t *made;                /* those of them that nobody had before */
+  uint8_t *tags;                 /* of them: how many there are */
   uint32_t *generations; /* of their overflow series, when they were: a number may have gone to another metric */
   struct tap_ring *ring; /* of its slot, while the event tap is on; NULL: none yet, or no memory; slot 0: none */
-  uint64_t ring_limit;   /* events until it has to be asked whether there is room */
+  uint64_t ring_size;
+  uint64_t ring_limit; /* events until it has to be asked whether there is room */
 };
 
 /* Whether a handle was bound at the epoch that is. */
@@ -39,6 +42,9 @@ static inline bool writer_is_current(const chalk_series *s) {
 static inline bool writer_is_bound(const chalk_series *s) {
   return load_double((const shared_u64 *)s->shared) + *s->own == s->bound;
 }
+
+/* Makes all handles of this process bind anew. */
+void writers_turn(void);
 
 /* Takes a slot if the process has none yet (it was just opened, or forked). */
 void writer_take_slot(chalk_writer *w);

@@ -344,6 +344,65 @@ static void test_scrapes_beside_a_sweep(void **state) {
   chalk_segment_close(g);
 }
 
+/* Pages of the process that no file has. */
+static long private_pages(void) {
+  long all = 0, resident = 0, shared = 0;
+  FILE *f = fopen("/proc/self/statm", "r");
+  assert_non_null(f);
+  assert_int_equal(fscanf(f, "%ld %ld %ld", &all, &resident, &shared), 3);
+  fclose(f);
+  return resident - shared;
+}
+
+static chalk_snapshot *take_and_read(chalk_segment *g) {
+  chalk_snapshot *s = chalk_snapshot_take(g, 0, NULL);
+  uint32_t n = 0;
+  if (s) chalk_snapshot_entries(s, &n);
+  for (uint32_t i = 0; i < n; i++) chalk_snapshot_sketch(s, i);
+  return s;
+}
+
+/* How many pages are more than before once all are freed. */
+static long pages_kept;
+
+static void *take_many(void *segment) {
+  enum { OPEN = 20 };
+  chalk_snapshot *open[OPEN];
+  void *others[OPEN]; /* what else is allocated meanwhile, and stays */
+  long before = private_pages();
+  for (int k = 0; k < OPEN; k++) {
+    open[k] = take_and_read(segment);
+    others[k] = malloc(1000);
+  }
+  for (int k = 0; k < OPEN; k++) chalk_snapshot_free(open[k]);
+  pages_kept = private_pages() - before;
+  for (int k = 0; k < OPEN; k++) free(others[k]);
+  return NULL;
+}
+
+/* Scrapes that were open at once leave nothing behind in the process that answered them. */
+static void test_memory_of_snapshots_goes_back(void **state) {
+  (void)state;
+  if (SANITIZED) return; /* which keep what was freed */
+  enum { SERIES = 20000, MOST = 1024 };
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int metric = define(w, "latency", CHALK_HISTOGRAM, 1, 5);
+  for (int i = 0; i < SERIES; i++) {
+    char tag[16];
+    snprintf(tag, sizeof tag, "%d", i);
+    chalk_series *s = bind(w, metric, tag);
+    chalk_record(s, i + 1);
+    free(s);
+  }
+  pthread_t thread; /* as the flush thread, where malloc has other memory than in the first */
+  assert_int_equal(pthread_create(&thread, NULL, take_many, g), 0);
+  assert_int_equal(pthread_join(thread, NULL), 0);
+  if (pages_kept > MOST) fail_msg("%ld pages", pages_kept);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_lines_of_counts),
@@ -355,6 +414,7 @@ int main(void) {
       cmocka_unit_test(test_gauges_that_were_never_set),
       cmocka_unit_test(test_scrapes_never_go_backwards),
       cmocka_unit_test(test_scrapes_beside_a_sweep),
+      cmocka_unit_test(test_memory_of_snapshots_goes_back),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

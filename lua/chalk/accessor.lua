@@ -119,7 +119,9 @@ end
 
 -- Texts on their way to the core. A finalizer may bind or drop other series wherever memory is allocated, and wherever
 -- LuaJIT leaves compiled code: so whoever puts texts into a room has it for himself until the core has seen them.
+-- Behind them all sizes are 0: should the core take a metric for one of more tags, it finds no text of another lookup.
 local Room = ffi.typeof(("struct { const char *values[%d]; size_t sizes[%d]; }"):format(C.CHALK_TAGS, C.CHALK_TAGS))
+local SIZES = ffi.sizeof(Room) / 2
 local usual_room, taken = Room(), false
 
 local function take_room()
@@ -129,7 +131,9 @@ local function take_room()
 end
 
 local function give_room(room)
-  if room == usual_room then taken = false end
+  if room ~= usual_room then return end
+  ffi.fill(room.sizes, SIZES)
+  taken = false
 end
 
 local function put(room, texts)

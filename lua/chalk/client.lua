@@ -337,7 +337,7 @@ end
 --- Makes dropped series reusable now and then in a client that has no flush loop to do it.
 ---@param dropped integer
 function Client:tidy(dropped)
-  if self.live.driver or self.live.closed then return end
+  if self.live.driver or self.live.closed or self.hands_on then return end
   self.loose = (self.loose or 0) + dropped
   if self.loose < LOOSE or C.chalk_hold(self.segment, 0) ~= 1 then return end
   self.loose = 0
@@ -399,14 +399,17 @@ function Client:change_bounds(metric, bounds)
   return recorded
 end
 
---- Whether a metric has any value.
+--- Whether a metric has any value. No definition is read: the master asks this, which trusts no worker's bytes.
 function Client:recorded(number)
-  local v = assert(view.take(self.segment))
+  local snapshot = C.chalk_snapshot_take(self.segment, 0, core.message)
+  if snapshot == nil then fail(core.said(), 0) end
+  local n = ffi.new "uint32_t[1]"
+  local entries = C.chalk_snapshot_entries(snapshot, n)
   local found = false
-  for i = 0, v.count - 1 do
-    found = found or (v.entries[i].metric == number and v.entries[i].total ~= 0)
+  for i = 0, n[0] - 1 do
+    found = found or (entries[i].metric == number and entries[i].total ~= 0)
   end
-  view.free(v)
+  C.chalk_snapshot_free(snapshot)
   return found
 end
 

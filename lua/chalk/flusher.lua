@@ -26,6 +26,14 @@ local REFUSALS = 5 -- turns in which a port may be taken: for a moment it is, by
 local Flusher = {}
 Flusher.__index = Flusher
 
+-- Views for scrapes.
+local function view_taker(self)
+  return view.sharing(function()
+    self.client:note_state()
+    return view.take(self.segment)
+  end)
+end
+
 local function new_exporter(spec, global_tags)
   local exporter = spec.exporter
   if not exporter then
@@ -82,6 +90,7 @@ function M.new(client, config)
     deltas = false,
   }, Flusher)
   self.next = self.clock() + self.interval
+  self.take_view = view_taker(self)
   for _, spec in ipairs(config.exporters) do
     add_job(self, spec, config.global_tags)
   end
@@ -132,10 +141,7 @@ local function open_server(self, job)
   return require("chalk.http").serve {
     fd = fd,
     log = log.write,
-    handler = job.exporter:handler(function()
-      self.client:note_state()
-      return assert(view.take(self.segment))
-    end),
+    handler = job.exporter:handler(self.take_view),
   }
 end
 
@@ -168,6 +174,7 @@ end
 --- In a forked child: what is under way is the parent's.
 function Flusher:forked()
   self.holding = false
+  self.take_view = view_taker(self)
   self.events:forked()
   for _, job in ipairs(self.jobs) do
     if job.server and job.server.forked then job.server:forked() end

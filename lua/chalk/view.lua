@@ -103,6 +103,48 @@ function M.take(segment, dropped, unset)
   return { snapshot = snapshot, entries = entries, count = n, ranges = ranges_of(segment, entries, n) }
 end
 
+local FRESH = 1 -- seconds in which a view that is being read serves others too
+local MOST = 8 -- of them at once
+
+local function held(alive)
+  local n = 0
+  for _ in pairs(alive) do
+    n = n + 1
+  end
+  return n
+end
+
+-- Those that somebody forgot to free go with the collector.
+local function is_full(alive)
+  if held(alive) < MOST then return false end
+  collectgarbage()
+  return held(alive) >= MOST
+end
+
+--- Views for readers that take their time, such as scrapes. One that begins within a second of another that is still
+--- under way reads the same view; more views than a few are not to be had. Each reader frees its own once.
+---@param take fun(): chalk.View?, string?
+---@param clock? fun(): number
+---@return fun(): chalk.View?, string? take
+function M.sharing(take, clock)
+  clock = clock or C.chalk_now
+  local alive, newest = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "v" })
+  return function()
+    local now, v = clock(), newest.view
+    if v and alive[v] and now - v.taken < FRESH then
+      v.readers = v.readers + 1
+      return v
+    end
+    if is_full(alive) then return nil, "too many scrapes are under way, and none of them ends" end
+    local message
+    v, message = take()
+    if not v then return nil, message end
+    v.taken, v.readers, v.alive = now, 1, alive
+    alive[v], newest.view = true, v
+    return v
+  end
+end
+
 --- The tags of an entry, as pairs of name and value in declared order; absent ones are left out.
 ---@param snapshot ffi.cdata*
 ---@param entry integer
@@ -124,11 +166,14 @@ function M.tags(snapshot, entry, definition)
   return tags
 end
 
---- Frees a view before the collector gets to it; nothing may be read of it afterwards.
+--- Frees a view before the collector gets to it; nothing may be read of it afterwards. One that is shared goes with the
+--- last of its readers.
 ---@param v chalk.View
 function M.free(v)
-  if v.freed then return end
+  if v.readers then v.readers = v.readers - 1 end
+  if v.freed or (v.readers or 0) > 0 then return end
   v.freed = true
+  if v.alive then v.alive[v] = nil end
   C.chalk_snapshot_free(ffi.gc(v.snapshot, nil))
   v.snapshot, v.entries = nil, nil
 end

@@ -114,6 +114,7 @@ function M.init(options)
   if problem then fail(problem) end
   local rest, path, address = agreed_options(options)
   client.options = rest -- how large the segment may get is settled when it is opened, which loading does
+  client.hands_on = true -- the workers tidy
   local ok, metrics, tags = pcall(client.load, client, source_of(options.definitions))
   if not ok then error(metrics, 0) end
   if client.enabled and options.enabled ~= false then
@@ -168,6 +169,7 @@ function M.init_worker()
   if not client.segment or state.started then return end
   state.started = true
   C.chalk_inherit(0)
+  client.hands_on = false
   client:on_stale()
   C.chalk_rebind(client.watch) -- takes a slot of this worker's, so that its definitions are in use
   start()

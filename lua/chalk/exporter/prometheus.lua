@@ -341,13 +341,16 @@ function Exporter:handler(take_view)
     if not view then
       return response.text(503, message or "no metrics can be read now")
     end
-    local format = M.format_of(request.headers.accept)
+    local format, freed = M.format_of(request.headers.accept), false
     return {
       status = 200,
       headers = { ["Content-Type"] = M.content_type[format], Vary = "Accept" },
       body = self:pieces(view, format),
       done = function()
-        views.free(view)
+        if not freed then
+          freed = true
+          views.free(view)
+        end
       end,
       gzip = true,
     }
