@@ -250,12 +250,11 @@ uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
 /* Leaving */
 
 /* Who shares slot 0 is not known, so once it was used nothing leaves. */
-static bool is_used(const chalk_segment *g, uint32_t number) {
+static bool is_used(const chalk_segment *g, uint32_t number, lives *alive) {
   if (atomic_load(&g->head->shared_used)) return true;
   for (uint32_t w = 1; w < atomic_load(&g->head->slot_top); w++) {
-    slot *l = &g->slots[w];
-    bool uses = atomic_load(&l->uses[number / 64]) >> (number % 64) & 1;
-    if (uses && atomic_load(&l->taken) && !process_is_dead(&l->owner)) return true;
+    bool uses = atomic_load(&g->slots[w].uses[number / 64]) >> (number % 64) & 1;
+    if (uses && lives_on(alive, w)) return true;
   }
   return false;
 }
@@ -283,8 +282,8 @@ static void free_overflow(chalk_segment *g, uint32_t number) {
 }
 
 /* A metric leaves in two sweeps or more: first its series, then, once they are reclaimed, itself. */
-static void leave(chalk_segment *g, uint32_t number) {
-  if (is_used(g, number)) return;
+static void leave(chalk_segment *g, uint32_t number, lives *alive) {
+  if (is_used(g, number, alive)) return;
   series_drop_metric(g, number);
   if (has_series(g, number)) return;
   free_overflow(g, number); /* first: who takes the number must find nothing in the cells, whoever dies here */
@@ -303,24 +302,24 @@ static bool is_left_behind(const chalk_segment *g, uint32_t number) {
  * A newer definition that nobody has, such as that of a configuration that was refused, hides an older one that is in
  * use: that one is in force again.
  */
-static void step_back(chalk_segment *g, uint32_t number) {
-  if (state_of(g, number) != METRIC_SUPERSEDED || !is_used(g, number)) return;
+static void step_back(chalk_segment *g, uint32_t number, lives *alive) {
+  if (state_of(g, number) != METRIC_SUPERSEDED || !is_used(g, number, alive)) return;
   for (uint32_t i = 0; i < top_of(g); i++) {
     metric *m = &g->metrics[i];
     if (state_of(g, i) != METRIC_LIVE || !names_same(g, m, &g->metrics[number])) continue;
-    if (is_used(g, i)) return;
+    if (is_used(g, i, alive)) return;
     atomic_store(&m->state, METRIC_SUPERSEDED);
   }
   atomic_store(&g->metrics[number].generation, atomic_load(&g->head->generation));
   atomic_store_explicit(&g->metrics[number].state, METRIC_LIVE, memory_order_release);
 }
 
-void metric_sweep(chalk_segment *g) {
+void metric_sweep(chalk_segment *g, lives *alive) {
   for (uint32_t i = top_of(g); i-- > 0;) {
     if (!is_left_behind(g, i)) continue;
     segment_lock_take(&g->head->registry);
-    step_back(g, i);
-    if (is_left_behind(g, i)) leave(g, i);
+    step_back(g, i, alive);
+    if (is_left_behind(g, i)) leave(g, i, alive);
     segment_lock_give(&g->head->registry);
   }
 }

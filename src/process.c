@@ -110,10 +110,16 @@ bool process_is_own(const owner *o) {
          atomic_load(&o->space) == self.space;
 }
 
+static shared_u64 questions;
+
+uint64_t process_questions(void) { return atomic_load(&questions); }
+
 bool process_is_dead(const owner *o) {
   know_self();
   uint32_t pid = atomic_load(&o->pid);
   if (pid == 0 || self.space == 0 || atomic_load(&o->space) != self.space) return false;
+  if (process_is_own(o) && atomic_load(&o->image) == self.image) return false;
+  atomic_fetch_add_explicit(&questions, 1, memory_order_relaxed);
   if (kill((pid_t)pid, 0) != 0 && errno == ESRCH) return true;
   uint64_t start = atomic_load(&o->start);
   uint32_t image = atomic_load(&o->image);

@@ -5,8 +5,8 @@
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
+#include "lives.h"
 #include "peek.h"
-#include "process.h"
 #include "residue.h"
 #include "stored.h"
 #include "tap.h"
@@ -317,12 +317,10 @@ static double combined(uint32_t across, double a, double b) {
   return across == CHALK_MIN ? (b < a ? b : a) : (b > a ? b : a);
 }
 
-static bool slot_lives(const slot *w) { return atomic_load((shared_u32 *)&w->taken) && !process_is_dead(&w->owner); }
-
 /* Before the value is read, or a reader would take the zero from before the first set for a value. */
 static bool is_set(uint64_t mark) { return as_double(mark) != GAUGE_UNSET; }
 
-bool series_gauge(const chalk_segment *g, uint32_t id, double *value) {
+bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value) {
   series *s = &g->series[id];
   uint32_t across = segment_metric_of(g, id)->across;
   if (across == CHALK_LAST) {
@@ -334,7 +332,7 @@ bool series_gauge(const chalk_segment *g, uint32_t id, double *value) {
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t offset = cell_bits(g, w, id);
     const shared_u64 *block = segment_block(g, offset, 2 * sizeof *block);
-    if (!block || (w > 0 && !slot_lives(&g->slots[w])) || !is_set(peek_u64(&block[1]))) continue;
+    if (!block || !is_set(peek_u64(&block[1])) || (w > 0 && !lives_on(alive, w))) continue;
     double v = as_double(peek_u64(&block[0]));
     *value = any ? combined(across, *value, v) : v;
     any = true;
@@ -483,11 +481,11 @@ void series_recount(chalk_segment *g) {
 
 /* Reclaiming */
 
-static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch) {
+/* The dead see nothing more, which only the kernel knows: so it is asked of those who have not seen, and nobody else. */
+static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, lives *alive) {
   for (uint32_t w = 1; w < slots_top(g); w++) {
-    slot *l = &g->slots[w];
-    if (cell_bits(g, w, id) == 0 || !slot_lives(l)) continue;
-    if (atomic_load_explicit(&l->seen, memory_order_acquire) < epoch) return false;
+    if (cell_bits(g, w, id) == 0) continue;
+    if (atomic_load_explicit(&g->slots[w].seen, memory_order_acquire) < epoch && lives_on(alive, w)) return false;
   }
   return true;
 }
@@ -506,10 +504,10 @@ static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
   segment_lock_give(&g->head->registry);
 }
 
-bool series_reclaim(chalk_segment *g, uint32_t id) {
+bool series_reclaim(chalk_segment *g, uint32_t id, lives *alive) {
   series *s = &g->series[id];
   uint64_t epoch = atomic_load(&s->drop_epoch);
-  if (state_of(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED || !all_have_seen(g, id, epoch)) return false;
+  if (state_of(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED || !all_have_seen(g, id, epoch, alive)) return false;
   if (!tap_has_read(g, s)) return false;
   metric *m = segment_metric_of(g, id);
   residue_pass_on(g, id);

@@ -13,16 +13,17 @@
 #include "stored.h"
 #include "writer.h"
 
-/* Which metrics are shown, looked up once. */
+/* What is looked up once: which metrics are shown, and who lives. */
 typedef struct plan {
   chalk_segment *g;
   bool dropped;
+  lives alive;
   uint32_t metrics;
   bool shown[METRICS];
   uint32_t first[METRICS + 1]; /* counts, then places */
 } plan;
 
-static bool wanted(const plan *p, uint32_t id, chalk_entry *e) {
+static bool wanted(plan *p, uint32_t id, chalk_entry *e) {
   series *s = &p->g->series[id];
   e->series = id;
   e->generation = atomic_load_explicit(&s->generation, memory_order_acquire);
@@ -33,7 +34,7 @@ static bool wanted(const plan *p, uint32_t id, chalk_entry *e) {
   e->total = 0;
   if (e->metric >= p->metrics || !p->shown[e->metric]) return false;
   const metric *m = &p->g->metrics[e->metric];
-  if (m->kind == CHALK_GAUGE) return !e->dropped && series_gauge(p->g, id, &e->value);
+  if (m->kind == CHALK_GAUGE) return !e->dropped && series_gauge(p->g, id, &p->alive, &e->value);
   return id >= METRICS || series_bound(p->g, id);
 }
 
@@ -125,6 +126,7 @@ chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int dropped, char *message
   if (e == CHALK_OK) {
     s->segment = g;
     p->g = g;
+    lives_begin(&p->alive, g);
     p->dropped = s->dropped = dropped;
     p->metrics = atomic_load(&g->head->metric_top);
     for (uint32_t m = 0; m < p->metrics; m++) p->shown[m] = metric_is_shown(g, m);

@@ -477,7 +477,9 @@ double chalk_value(chalk_series *s) {
   chalk_segment *g = s->writer->segment;
   double value;
   if (s->kind != CHALK_GAUGE) return (double)series_total(g, s->series);
-  return series_gauge(g, s->series, &value) ? value : 0;
+  lives alive;
+  lives_begin(&alive, g);
+  return series_gauge(g, s->series, &alive, &value) ? value : 0;
 }
 
 int chalk_remove(chalk_writer *w, uint32_t number, const char *const *values, const size_t *sizes) {
