@@ -14,9 +14,9 @@
 /* Private to the pass. */
 typedef struct lives {
   const chalk_segment *segment;
-  uint32_t top;           /* of slots when the pass began */
-  uint32_t turn[WRITERS]; /* of the slot when it was asked about */
-  uint8_t known[WRITERS];
+  uint32_t top, guest_top; /* of slots when the pass began */
+  uint32_t turn[OWNERS];   /* of the slot when it was asked about */
+  uint8_t known[OWNERS];
 } lives;
 
 void lives_begin(lives *l, const chalk_segment *g);

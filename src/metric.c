@@ -3,11 +3,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "peek.h"
 #include "process.h"
 #include "series.h"
+#include "slot.h"
 #include "stored.h"
 #include "text.h"
 
@@ -249,10 +251,10 @@ uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
 
 /* Leaving */
 
-/* Who shares slot 0 is not known, so once it was used nothing leaves. */
+/* Who shares slot 0 has a slot that says what it uses. Only of strangers nothing is known: where one was nothing leaves. */
 static bool is_used(const chalk_segment *g, uint32_t number, lives *alive) {
-  if (atomic_load(&g->head->shared_used)) return true;
-  for (uint32_t w = 1; w < atomic_load(&g->head->slot_top); w++) {
+  if (atomic_load(&g->head->strangers)) return true;
+  for (uint32_t w = slot_after(g, 0); w != NONE; w = slot_after(g, w)) {
     bool uses = atomic_load(&g->slots[w].uses[number / 64]) >> (number % 64) & 1;
     if (uses && lives_on(alive, w)) return true;
   }
@@ -273,10 +275,10 @@ static void free_overflow(chalk_segment *g, uint32_t number) {
   for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, number)) continue;
     uint64_t bits = atomic_load(segment_cell(g, w, number));
+    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, number);
     if (bits && m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
     atomic_store(segment_cell(g, w, number), 0);
     if (bits && m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
-    if (bits && m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
   }
   stored_forget_baselines(g, number, m->kind);
 }

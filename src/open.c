@@ -37,9 +37,9 @@ static uint64_t rounded_up(uint64_t n) { return (n + 4095) & ~4095ull; }
 static uint64_t lay_out(header *h, uint32_t capacity, uint64_t heap) {
   uint64_t at = rounded_up(sizeof(header));
   h->capacity = capacity;
-  h->slots = at, at += rounded_up(sizeof(slot) * WRITERS);
   h->stripes = at, at += rounded_up(sizeof(stripe) * STRIPES);
   h->cursors = at, at += rounded_up(sizeof(cursor_head) * CURSORS);
+  h->slots = at, at += rounded_up(sizeof(slot) * OWNERS);
   h->metrics = at, at += rounded_up(sizeof(metric) * METRICS);
   h->series = at, at += rounded_up(sizeof(series) * (uint64_t)capacity);
   h->cells = at, at += (uint64_t)WRITERS * capacity * 8;
@@ -149,7 +149,8 @@ static void read_boot(char *boot, size_t size) {
 
 /* Writes a new segment's header; the file is all zeroes. `ready` is stored last. */
 static int create(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
-  if (segment_allocate(g->fd, 0, plan->metrics) != CHALK_OK) {
+  uint64_t first = plan->slots + rounded_up(sizeof(slot) * WRITERS);
+  if (segment_allocate(g->fd, 0, first) != CHALK_OK) {
     process_say(message, "no memory for a segment: %s", strerror(errno ? errno : ENOSPC));
     return CHALK_EMEMORY;
   }
@@ -158,7 +159,7 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
   lay_out(h, plan->capacity, plan->size - plan->heap);
   atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : default_limit());
-  atomic_store(&h->memory, plan->metrics);
+  atomic_store(&h->memory, first);
   set_limits(h, &defaults);
   set_limits(h, o);
   atomic_store(&h->epoch, as_bits(1));
@@ -167,6 +168,8 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   atomic_store(&h->ids_top, METRICS);
   atomic_store(&h->series_real, METRICS);
   atomic_store(&h->slot_top, 1);
+  atomic_store(&h->guest_top, WRITERS);
+  atomic_store(&h->slots_real, WRITERS);
   read_boot(h->boot, sizeof h->boot);
   view(g);
   segment_locks_new(g);

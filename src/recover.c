@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
@@ -70,7 +71,8 @@ static bool header_is_sound(const chalk_segment *g) {
          h->heap_real >= h->heap_top && h->heap_real <= g->size && h->metric_top <= METRICS &&
          h->metrics_real >= h->metric_top && h->metrics_real <= METRICS && h->ids_top >= METRICS &&
          h->series_real >= h->ids_top && h->series_real <= h->capacity && h->slot_top >= 1 && h->slot_top <= WRITERS &&
-         h->max_buckets >= 8 && h->max_buckets <= 8192 && h->start_scale <= SKETCH_MOST_SCALE && h->max_series >= 1 &&
+         h->guest_top >= WRITERS && h->slots_real >= h->guest_top && h->slots_real <= OWNERS && h->max_buckets >= 8 &&
+         h->max_buckets <= 8192 && h->start_scale <= SKETCH_MOST_SCALE && h->max_series >= 1 &&
          h->max_series <= h->capacity / 2;
 }
 
@@ -208,7 +210,8 @@ static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
     return true;
   }
   if (m->kind == CHALK_HISTOGRAM) return histogram_is_sound(r->g, bits, m->les, r, &r->counts[id]);
-  if (m->kind == CHALK_GAUGE) return m->across == CHALK_LAST || recover_block(r, bits, 16);
+  uint32_t row = cell < segment_cell(r->g, 1, 0) ? 0 : 1;
+  if (m->kind == CHALK_GAUGE) return m->across == CHALK_LAST || gauge_is_sound(r->g, row, bits, r);
   double n = as_double(bits);
   return n >= 0 && n <= (double)RECOVER_MOST && recover_count(&r->counts[id], (uint64_t)n);
 }
@@ -345,7 +348,7 @@ static int make_all_real(chalk_segment *g) {
   header *h = g->head;
   uint64_t offset_of_cells = h->cells, row = (uint64_t)h->capacity;
   atomic_store(&h->memory, 0);
-  int e = make_real(g, 0, h->metrics);
+  int e = make_real(g, 0, h->slots + h->slots_real * sizeof(slot));
   if (e == CHALK_OK) e = make_real(g, h->metrics, h->metrics_real * sizeof(metric));
   if (e == CHALK_OK) e = make_real(g, h->series, h->metrics_real * sizeof(series));
   uint64_t others = h->series + METRICS * sizeof(series);
@@ -407,6 +410,7 @@ static const shared_u64 *chunks_of_cursor(const chalk_segment *g, uint32_t c) { 
 
 static void clear_unused(chalk_segment *g) {
   header *h = g->head;
+  clear_range(g, h->slots + h->guest_top * sizeof(slot), h->metrics);
   clear_range(g, h->metrics + h->metric_top * sizeof(metric), h->series);
   clear_range(g, h->series + h->metric_top * sizeof(series), h->series + METRICS * sizeof(series));
   clear_range(g, h->series + h->ids_top * sizeof(series), h->cells);
@@ -417,7 +421,8 @@ static void clear_unused(chalk_segment *g) {
 
 static void forget_owners(chalk_segment *g, bool rebooted) {
   header *h = g->head;
-  for (uint32_t i = 1; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 0);
+  for (uint32_t i = 1; i < h->guest_top; i++) atomic_store(&g->slots[i].taken, 0);
+  atomic_store(&h->strangers, 0);
   atomic_store(&h->flusher.pid, 0);
   tap_recover(g, rebooted);
   atomic_store(&h->heartbeat, 0);

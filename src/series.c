@@ -2,11 +2,11 @@
 
 #include <string.h>
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
 #include "lives.h"
-#include "peek.h"
 #include "residue.h"
 #include "stored.h"
 #include "tap.h"
@@ -312,46 +312,40 @@ int64_t series_total(const chalk_segment *g, uint32_t id) {
   return total;
 }
 
-static double combined(uint32_t across, double a, double b) {
-  if (across == CHALK_SUM) return a + b;
-  return across == CHALK_MIN ? (b < a ? b : a) : (b > a ? b : a);
+/* Another owner forgets the block's value, takes the slot, which moves its turn, and only then sets the gauge. */
+static void add_own_gauge(gauge_sum *sum, const chalk_segment *g, uint32_t w, uint64_t offset, lives *alive) {
+  const gauge_link *block = segment_block(g, offset, GAUGE_BLOCK);
+  shared_u32 *turn = &g->slots[w].turn;
+  uint32_t before = atomic_load(turn);
+  if (!block || !lives_on(alive, w)) return;
+  gauge_sum more = *sum;
+  gauge_add(&more, block);
+  if (atomic_load(turn) == before) *sum = more;
 }
-
-/* Before the value is read, or a reader would take the zero from before the first set for a value. */
-static bool is_set(uint64_t mark) { return as_double(mark) != GAUGE_UNSET; }
 
 bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value) {
   series *s = &g->series[id];
   uint32_t across = segment_metric_of(g, id)->across;
   if (across == CHALK_LAST) {
-    bool set = is_set(atomic_load_explicit(&s->mark, memory_order_acquire));
+    /* Before the value is read, or a reader would take the zero from before the first set for a value. */
+    bool set = as_double(atomic_load_explicit(&s->mark, memory_order_acquire)) != GAUGE_UNSET;
     *value = load_double(&s->gauge);
     return set;
   }
-  bool any = false;
-  for (uint32_t w = 0; w < slots_top(g); w++) {
-    uint64_t offset = cell_bits(g, w, id);
-    const shared_u64 *block = segment_block(g, offset, 2 * sizeof *block);
-    if (!block || !is_set(peek_u64(&block[1])) || (w > 0 && !lives_on(alive, w))) continue;
-    double v = as_double(peek_u64(&block[0]));
-    *value = any ? combined(across, *value, v) : v;
-    any = true;
-  }
-  return any;
-}
-
-static bool take_mark(shared_u64 *mark) {
-  uint64_t touched = as_bits(GAUGE_TOUCHED);
-  return atomic_compare_exchange_strong(mark, &touched, as_bits(GAUGE_SET));
+  gauge_sum sum = {.across = across};
+  gauge_add_links(&sum, g, cell_bits(g, 0, id), alive);
+  for (uint32_t w = 1; w < slots_top(g); w++) add_own_gauge(&sum, g, w, cell_bits(g, w, id), alive);
+  *value = sum.value;
+  return sum.any;
 }
 
 bool series_gauge_touched(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
-  bool touched = take_mark(&s->mark);
+  bool touched = gauge_take_mark(&s->mark);
   if (segment_metric_of(g, id)->across == CHALK_LAST) return touched;
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t offset = cell_bits(g, w, id);
-    if (offset && take_mark((shared_u64 *)segment_at(g, offset) + 1)) touched = true;
+    if (offset && gauge_touched(g, w, offset)) touched = true;
   }
   return touched;
 }
@@ -483,6 +477,9 @@ void series_recount(chalk_segment *g) {
 
 /* The dead see nothing more, which only the kernel knows: so it is asked of those who have not seen, and nobody else. */
 static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, lives *alive) {
+  const metric *m = segment_metric_of(g, id);
+  bool has_links = m->kind == CHALK_GAUGE && m->across != CHALK_LAST;
+  if (has_links && !gauge_links_seen(g, cell_bits(g, 0, id), epoch, alive)) return false;
   for (uint32_t w = 1; w < slots_top(g); w++) {
     if (cell_bits(g, w, id) == 0) continue;
     if (atomic_load_explicit(&g->slots[w].seen, memory_order_acquire) < epoch && lives_on(alive, w)) return false;
@@ -496,10 +493,10 @@ static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t bits = cell_bits(g, w, id);
     if (bits == 0) continue;
+    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, id);
     if (m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
     atomic_store(segment_cell(g, w, id), 0);
     if (m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
-    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
   }
   segment_lock_give(&g->head->registry);
 }
