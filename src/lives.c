@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "process.h"
+#include "life.h"
 
 enum { UNKNOWN, ALIVE, GONE };
 
@@ -14,16 +14,20 @@ void lives_begin(lives *l, const chalk_segment *g) {
   memset(l->known + WRITERS, UNKNOWN, l->guest_top - WRITERS);
 }
 
-static bool ask(const slot *s) { return atomic_load((shared_u32 *)&s->taken) && !process_is_dead(&s->owner); }
+/* What was read of the owner is one owner's if neither word has moved; a new one is none that the pass has to know. */
+static bool ask(const chalk_segment *g, const slot *s, uint32_t turn) {
+  shared_u32 *taken = (shared_u32 *)&s->taken;
+  return atomic_load(taken) && !life_is_over(g, &s->owner) && atomic_load(taken) &&
+         atomic_load((shared_u32 *)&s->turn) == turn;
+}
 
 bool lives_on(lives *l, uint32_t number) {
   const slot *s = &l->segment->slots[number];
-  if (number >= (number < WRITERS ? l->top : l->guest_top)) return ask(s);
-  /* Read before the owner, as it moves after the owner is stored: what is learnt of a new owner may be asked again. */
   uint32_t turn = atomic_load((shared_u32 *)&s->turn);
+  if (number >= (number < WRITERS ? l->top : l->guest_top)) return ask(l->segment, s, turn);
   if (l->known[number] == UNKNOWN || l->turn[number] != turn) {
     l->turn[number] = turn;
-    l->known[number] = ask(s) ? ALIVE : GONE;
+    l->known[number] = ask(l->segment, s, turn) ? ALIVE : GONE;
   }
   return l->known[number] == ALIVE;
 }

@@ -17,6 +17,7 @@
 
 #include "heap.h"
 #include "inherit.h"
+#include "life.h"
 #include "process.h"
 #include "recover.h"
 #include "sketch.h"
@@ -265,6 +266,7 @@ static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message
 static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
   struct stat st;
   if (fstat(g->fd, &st) != 0) return CHALK_EINVALID;
+  g->device = st.st_dev, g->inode = st.st_ino;
   if (st.st_size > 0) {
     uint64_t size = (uint64_t)st.st_size;
     if (!is_half_made(g, size) || ftruncate(g->fd, 0) != 0) return attach(g, size, !o->path, message);
@@ -317,6 +319,7 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
       process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
       e = CHALK_EINVALID;
     }
+    if (e == CHALK_OK) life_begin(g);
     file_lock(g->fd, OPENING, F_UNLCK, false);
   }
   if (e != CHALK_OK) {
@@ -333,10 +336,15 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
 
 static const chalk_options no_options;
 
+static void in_child(void) {
+  for (chalk_segment *g = segments; g; g = g->next) life_end(g, true);
+}
+
 chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message) {
   const chalk_options *o = options ? options : &no_options;
   process_say(message, "%s", "");
   if (check_options(o, message) != CHALK_OK) return NULL;
+  process_at_fork(in_child);
   process_lock();
   chalk_segment *g = NULL;
   for (chalk_segment *s = segments; s && name && !g; s = s->next) {
@@ -382,6 +390,7 @@ void chalk_segment_close(chalk_segment *g) {
   process_unlock();
   mmap(g->base, g->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   madvise(g->base, g->size, MADV_DONTDUMP);
+  life_end(g, false);
   close(g->fd);
   free(g);
 }

@@ -57,7 +57,8 @@ typedef struct owner {
   shared_u32 pid;
   shared_u32 image; /* of its program: another one after exec; 0: not known */
   shared_u64 start; /* the process's start time, in clock ticks since boot */
-  shared_u64 space; /* its pid namespace */
+  shared_u64 space; /* its pid namespace; 0: not known, or the /proc that it sees is of another one */
+  shared_u64 life;  /* the byte of the file that it, or its family, has a lock on, see life.h; 0: none */
 } owner;
 
 /*
@@ -192,6 +193,7 @@ typedef struct header {
   shared_u64 folded;
   shared_u64 heartbeat, flushed; /* doubles' bits */
   shared_u64 requested, done;
+  shared_u64 lives;     /* numbers of locks on the file that were given out, see life.h */
   shared_u32 done_word; /* moves with `done`; a futex */
   shared_u64 claim;     /* on the flusher's role: generation << 32 | milliseconds of when; by whoever asks for it */
   shared_u32 seat;
@@ -213,6 +215,10 @@ struct chalk_segment {
   uint32_t references;     /* process lock */
   shared_u32 seat, sitter; /* of this process, when it took the flusher's role last, and as which process that was */
   char *name;
+  dev_t device; /* of its file */
+  ino_t inode;
+  uint64_t life, family; /* see life.h; `life` is this process's; registry lock */
+  void *life_page;
   struct chalk_segment *next;
   struct slot *slots;
   struct stripe *stripes;

@@ -2,6 +2,7 @@
 
 #include <time.h>
 
+#include "life.h"
 #include "process.h"
 #include "series.h"
 
@@ -34,7 +35,7 @@ static uint32_t find_used(chalk_segment *g, uint32_t first, uint32_t top, bool t
     if (!atomic_load(&g->slots[i].taken)) return i;
   }
   for (uint32_t i = first; i < top && thorough; i++) {
-    if (process_is_dead(&g->slots[i].owner)) return i;
+    if (life_is_over(g, &g->slots[i].owner)) return i;
   }
   return 0;
 }
@@ -44,11 +45,14 @@ bool slot_make_overflow_cells(chalk_segment *g, uint32_t number, uint32_t metric
   return segment_chunk_make(g, g->slots[number].chunks, row, 8, metric_number, true) == CHALK_OK;
 }
 
+/* Free first: in no moment the slot has the new owner in the turn of the old one, whose gauges would live again. */
 static void own(chalk_segment *g, uint32_t number, const uint64_t *uses, uint64_t seen) {
   slot *l = &g->slots[number];
+  atomic_store(&l->taken, 0);
   atomic_store(&l->seen, seen);
   for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], uses[i]);
   process_own(&l->owner);
+  atomic_store(&l->owner.life, life_take(g));
   atomic_fetch_add(&l->turn, 1);
   atomic_store_explicit(&l->taken, 1, memory_order_release);
 }
@@ -96,13 +100,15 @@ void slot_give(chalk_segment *g, uint32_t number) {
   if (number < WRITERS) atomic_fetch_add(&g->head->vacancies, 1);
 }
 
-static bool is_orphaned(const slot *l) { return atomic_load((shared_u32 *)&l->taken) && process_is_dead(&l->owner); }
+static bool is_orphaned(const chalk_segment *g, uint32_t number) {
+  return atomic_load(&g->slots[number].taken) && life_is_over(g, &g->slots[number].owner);
+}
 
 /* The kernel is asked without the lock, and once more under it where that matters. */
 static void free_if_dead(chalk_segment *g, uint32_t number) {
-  if (!is_orphaned(&g->slots[number])) return;
+  if (!is_orphaned(g, number)) return;
   segment_lock_take(&g->head->registry);
-  if (is_orphaned(&g->slots[number])) slot_give(g, number);
+  if (is_orphaned(g, number)) slot_give(g, number);
   segment_lock_give(&g->head->registry);
 }
 
