@@ -168,7 +168,7 @@ chalk_writer *chalk_writer_open(chalk_segment *segment, char *message);
 void chalk_writer_close(chalk_writer *writer);
 /* Says that no record is under way in this VM, so that cells of dropped series may be reused. */
 void chalk_writer_tick(chalk_writer *writer);
-/* The slot's number; 0 is the one that several VMs share. */
+/* The slot's number; 0 is the one that several VMs share, each until another one is free. */
 uint32_t chalk_writer_slot(const chalk_writer *writer);
 
 /*

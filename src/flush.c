@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cursor.h"
+#include "lives.h"
 #include "metric.h"
 #include "role.h"
 #include "series.h"
@@ -81,7 +82,7 @@ static bool is_idle(chalk_segment *g, const chalk_entry *e, double now, const do
 /* A dropped series waits for exporters that are away for as long as an idle one would, or this. */
 enum { QUARANTINE = 300, STAMPED = 2 };
 
-static void reclaim(chalk_segment *g, double now, const double *idle) {
+static void reclaim(chalk_segment *g, double now, const double *idle, lives *alive) {
   bool any = false;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
@@ -92,7 +93,7 @@ static void reclaim(chalk_segment *g, double now, const double *idle) {
     uint64_t at_drop = atomic_load(&s->at_drop);
     uint64_t total = (uint64_t)stored_total(g, at_drop, kind), sketched = stored_sketched(g, at_drop, kind);
     if (now - s->seen_time > limit || is_sent(g, id, total, sketched, kind)) {
-      any = series_reclaim(g, id) || any;
+      any = series_reclaim(g, id, alive) || any;
     }
   }
   if (any) segment_epoch_move(g); /* handles that were folded for want of memory or numbers look again */
@@ -112,10 +113,12 @@ int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {
   }
   int dropped = (int)series_drop_idle(g, ids, n);
   free(ids);
-  metric_sweep(g);
+  lives alive;
+  lives_begin(&alive, g);
+  metric_sweep(g, &alive);
   cursor_sweep(g, now);
   series_recount(g);
-  if (atomic_load(&g->head->quarantined)) reclaim(g, now, idle);
+  if (atomic_load(&g->head->quarantined)) reclaim(g, now, idle, &alive);
   role_leave(g);
   return dropped;
 }

@@ -3,12 +3,14 @@
 #include <math.h>
 #include <string.h>
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "peek.h"
 #include "plain.h"
 #include "process.h"
 #include "series.h"
+#include "slot.h"
 #include "stored.h"
 #include "text.h"
 
@@ -179,12 +181,18 @@ static uint32_t live(const chalk_segment *g, const chalk_definition *d, uint64_t
   return NONE;
 }
 
-static bool is_used(const chalk_segment *g, uint32_t number);
+static bool is_used(const chalk_segment *g, uint32_t number, lives *alive);
+
+static bool is_used_now(const chalk_segment *g, uint32_t number) {
+  lives alive;
+  lives_begin(&alive, g);
+  return is_used(g, number, &alive);
+}
 
 /* A plain definition would hide one with a text that somebody uses. */
 static bool is_taken(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
   uint32_t number = d->blob ? NONE : live(g, d, hash);
-  if (number == NONE || !is_used(g, number)) return false;
+  if (number == NONE || !is_used_now(g, number)) return false;
   uint64_t blob = atomic_load(&g->metrics[number].blob), size = blob_size(g, blob);
   return size > 0 && size != UINT64_MAX && *(const char *)segment_at(g, blob + sizeof size) != '=';
 }
@@ -313,13 +321,12 @@ uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
 
 /* Leaving */
 
-/* Who shares slot 0 is not known, so once it was used nothing leaves. */
-static bool is_used(const chalk_segment *g, uint32_t number) {
-  if (atomic_load(&g->head->shared_used)) return true;
-  for (uint32_t w = 1; w < segment_slots(g); w++) {
-    slot *l = &g->slots[w];
-    bool uses = atomic_load(&l->uses[number / 64]) >> (number % 64) & 1;
-    if (uses && atomic_load(&l->taken) && !process_is_dead(&l->owner)) return true;
+/* Who shares slot 0 has a slot that says what it uses. Only of strangers nothing is known: where one was nothing leaves. */
+static bool is_used(const chalk_segment *g, uint32_t number, lives *alive) {
+  if (atomic_load(&g->head->strangers)) return true;
+  for (uint32_t w = slot_after(g, 0); w != NONE; w = slot_after(g, w)) {
+    bool uses = atomic_load(&g->slots[w].uses[number / 64]) >> (number % 64) & 1;
+    if (uses && lives_on(alive, w)) return true;
   }
   return false;
 }
@@ -338,17 +345,17 @@ static void free_overflow(chalk_segment *g, uint32_t number) {
   for (uint32_t w = 0; w < segment_slots(g); w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, number)) continue;
     uint64_t bits = atomic_load(segment_cell(g, w, number));
+    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, number);
     if (bits && m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
     atomic_store(segment_cell(g, w, number), 0);
     if (bits && m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
-    if (bits && m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
   }
   stored_forget_baselines(g, number, m->kind);
 }
 
 /* A metric leaves in two sweeps or more: first its series, then, once they are reclaimed, itself. */
-static void leave(chalk_segment *g, uint32_t number) {
-  if (is_used(g, number)) return;
+static void leave(chalk_segment *g, uint32_t number, lives *alive) {
+  if (is_used(g, number, alive)) return;
   series_drop_metric(g, number);
   if (has_series(g, number)) return;
   free_overflow(g, number); /* first: who takes the number must find nothing in the cells, whoever dies here */
@@ -363,7 +370,7 @@ static void leave(chalk_segment *g, uint32_t number) {
 void metric_take_back(chalk_segment *g, uint32_t number) {
   if (!segment_lock_reach_any(&g->head->registry)) return;
   metric *m = &g->metrics[number];
-  if (state_of(g, number) == METRIC_FREE || is_used(g, number)) {
+  if (state_of(g, number) == METRIC_FREE || is_used_now(g, number)) {
     segment_lock_give(&g->head->registry);
     return;
   }
@@ -388,24 +395,24 @@ static bool is_left_behind(const chalk_segment *g, uint32_t number) {
  * A newer definition that nobody has, such as that of a configuration that was refused, hides an older one that is in
  * use: that one is in force again.
  */
-static void step_back(chalk_segment *g, uint32_t number) {
-  if (state_of(g, number) != METRIC_SUPERSEDED || !is_used(g, number)) return;
+static void step_back(chalk_segment *g, uint32_t number, lives *alive) {
+  if (state_of(g, number) != METRIC_SUPERSEDED || !is_used(g, number, alive)) return;
   for (uint32_t i = 0; i < top_of(g); i++) {
     metric *m = &g->metrics[i];
     if (state_of(g, i) != METRIC_LIVE || !names_same(g, m, &g->metrics[number])) continue;
-    if (is_used(g, i)) return;
+    if (is_used(g, i, alive)) return;
     atomic_store(&m->state, METRIC_SUPERSEDED);
   }
   atomic_store(&g->metrics[number].generation, atomic_load(&g->head->generation));
   atomic_store_explicit(&g->metrics[number].state, METRIC_LIVE, memory_order_release);
 }
 
-void metric_sweep(chalk_segment *g) {
+void metric_sweep(chalk_segment *g, lives *alive) {
   for (uint32_t i = top_of(g); i-- > 0;) {
     if (!is_left_behind(g, i)) continue;
     segment_lock_take(&g->head->registry);
-    step_back(g, i);
-    if (is_left_behind(g, i)) leave(g, i);
+    step_back(g, i, alive);
+    if (is_left_behind(g, i)) leave(g, i, alive);
     segment_lock_give(&g->head->registry);
   }
 }

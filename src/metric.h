@@ -6,6 +6,7 @@
 #ifndef METRIC_H
 #define METRIC_H
 
+#include "lives.h"
 #include "segment.h"
 
 /*
@@ -21,6 +22,6 @@ void metric_take_back(chalk_segment *g, uint32_t number);
 /* Whether its series are to be shown: not while a newer definition of the name is of another kind. */
 bool metric_is_shown(const chalk_segment *g, uint32_t number);
 /* Lets go of superseded metrics that nobody uses. Only the holder. */
-void metric_sweep(chalk_segment *g);
+void metric_sweep(chalk_segment *g, lives *alive);
 
 #endif

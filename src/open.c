@@ -17,6 +17,7 @@
 
 #include "heap.h"
 #include "inherit.h"
+#include "life.h"
 #include "process.h"
 #include "recover.h"
 #include "sketch.h"
@@ -37,9 +38,9 @@ static uint64_t rounded_up(uint64_t n) { return (n + 4095) & ~4095ull; }
 static uint64_t lay_out(header *h, uint32_t capacity, uint64_t heap) {
   uint64_t at = rounded_up(sizeof(header));
   h->capacity = capacity;
-  h->slots = at, at += rounded_up(sizeof(slot) * WRITERS);
   h->stripes = at, at += rounded_up(sizeof(stripe) * STRIPES);
   h->cursors = at, at += rounded_up(sizeof(cursor_head) * CURSORS);
+  h->slots = at, at += rounded_up(sizeof(slot) * OWNERS);
   h->metrics = at, at += rounded_up(sizeof(metric) * METRICS);
   h->series = at, at += rounded_up(sizeof(series) * (uint64_t)capacity);
   h->cells = at, at += (uint64_t)WRITERS * capacity * 8;
@@ -156,7 +157,7 @@ static void read_boot(char *boot, size_t size) {
 
 /* Writes a new segment's header; the file is all zeroes. `ready` is stored last. */
 static int create(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
-  uint64_t start = 0, real = segment_pages(g, &start, plan->metrics);
+  uint64_t start = 0, real = segment_pages(g, &start, plan->slots + rounded_up(sizeof(slot) * WRITERS));
   if (segment_allocate(g->fd, start, real) != CHALK_OK) {
     process_say(message, "no memory for a segment: %s", strerror(errno ? errno : ENOSPC));
     return CHALK_EMEMORY;
@@ -176,6 +177,8 @@ static int create(chalk_segment *g, const header *plan, const chalk_options *o, 
   atomic_store(&h->ids_top, METRICS);
   atomic_store(&h->series_real, METRICS);
   atomic_store(&h->slot_top, 1);
+  atomic_store(&h->guest_top, WRITERS);
+  atomic_store(&h->slots_real, WRITERS);
   read_boot(h->boot, sizeof h->boot);
   segment_locks_new(g);
   for (uint32_t i = 0; i < STRIPES; i++) {
@@ -295,6 +298,7 @@ static void seal(const chalk_segment *g) { fcntl(g->fd, F_ADD_SEALS, F_SEAL_SHRI
 static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
   struct stat st;
   if (fstat(g->fd, &st) != 0) return CHALK_EINVALID;
+  g->device = st.st_dev, g->inode = st.st_ino;
   if (st.st_size > 0) {
     uint64_t size = (uint64_t)st.st_size;
     bool anew = o->path && is_half_made(g, size) && !is_in_use(g->fd);
@@ -375,6 +379,7 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
       process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
       e = CHALK_EINVALID;
     }
+    if (e == CHALK_OK) life_begin(g);
     file_lock(g->fd, OPENING, F_UNLCK);
   }
   if (e != CHALK_OK) {
@@ -392,10 +397,15 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
 
 static const chalk_options no_options;
 
+static void in_child(void) {
+  for (chalk_segment *g = segments; g; g = g->next) life_end(g, true);
+}
+
 chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message) {
   const chalk_options *o = options ? options : &no_options;
   process_say(message, "%s", "");
   if (check_options(o, message) != CHALK_OK) return NULL;
+  process_at_fork(in_child);
   process_lock();
   chalk_segment *g = NULL;
   for (chalk_segment *s = segments; s && name && !g; s = s->next) {
@@ -444,6 +454,7 @@ void chalk_segment_close(chalk_segment *g) {
   process_unlock();
   mmap(g->base, g->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   madvise(g->base, g->size, MADV_DONTDUMP);
+  life_end(g, false);
   close(g->fd);
   free(g);
 }

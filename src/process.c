@@ -61,12 +61,12 @@ void process_at_fork(void (*child)(void)) {
 /*
  * From /proc/PID/stat: fields 22 and 28, the second only for those who might trace the process. `start` is ZOMBIE for
  * one that has ended and waits for its parent. Fields are counted from behind the command's name, which may hold
- * blanks and brackets.
+ * blanks and brackets. 0 is this process.
  */
 static identity identity_of(uint32_t pid) {
   char path[32], text[1024], state = 0;
   identity found = {0};
-  snprintf(path, sizeof path, "/proc/%u/stat", pid);
+  snprintf(path, sizeof path, pid ? "/proc/%u/stat" : "/proc/self/stat", pid);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return found;
   ssize_t n = read(fd, text, sizeof text - 1);
@@ -87,18 +87,26 @@ static identity identity_of(uint32_t pid) {
   return found;
 }
 
-static uint64_t pid_space(void) {
+/* Nothing can be learnt of the neighbours in a /proc that is of another namespace: it knows them by other ids. */
+static bool is_own_proc(uint32_t pid) {
+  char link[16] = "", own[16];
+  snprintf(own, sizeof own, "%u", pid);
+  return readlink("/proc/self", link, sizeof link - 1) > 0 && strcmp(link, own) == 0;
+}
+
+static uint64_t pid_space(uint32_t pid) {
   struct stat st;
+  if (!is_own_proc(pid)) return 0;
   return stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
 }
 
 static void know_self(void) {
   uint32_t pid = (uint32_t)getpid();
   if (self.pid == pid) return;
-  identity id = identity_of(pid);
+  identity id = identity_of(0);
   self.start = id.start;
   self.image = id.image;
-  self.space = pid_space();
+  self.space = pid_space(pid);
   self.pid = pid;
 }
 
@@ -116,10 +124,20 @@ bool process_is_own(const owner *o) {
          atomic_load(&o->space) == self.space;
 }
 
-bool process_is_dead(const owner *o) {
+bool process_is_near(const owner *o) {
   know_self();
+  return self.space != 0 && atomic_load(&o->space) == self.space;
+}
+
+static shared_u64 questions;
+
+uint64_t process_questions(void) { return atomic_load(&questions); }
+
+bool process_is_dead(const owner *o) {
   uint32_t pid = atomic_load(&o->pid);
-  if (pid == 0 || self.space == 0 || atomic_load(&o->space) != self.space) return false;
+  if (pid == 0 || !process_is_near(o)) return false;
+  if (process_is_own(o) && atomic_load(&o->image) == self.image) return false;
+  atomic_fetch_add_explicit(&questions, 1, memory_order_relaxed);
   if (kill((pid_t)pid, 0) != 0 && errno == ESRCH) return true;
   uint64_t start = atomic_load(&o->start);
   uint32_t image = atomic_load(&o->image);
@@ -130,9 +148,8 @@ bool process_is_dead(const owner *o) {
 }
 
 bool process_is_stopped(const owner *o) {
-  know_self();
   uint32_t pid = atomic_load(&o->pid);
-  if (pid == 0 || self.space == 0 || atomic_load(&o->space) != self.space) return false;
+  if (pid == 0 || !process_is_near(o)) return false;
   identity now = identity_of(pid);
   return now.stopped && now.start == atomic_load(&o->start);
 }

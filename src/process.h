@@ -15,8 +15,12 @@ void process_unlock(void);
 void process_own(owner *o);
 /* Whether `o` is this process. */
 bool process_is_own(const owner *o);
-/* Whether the process is known to be gone. Alive is the default: proof is needed. */
+/* Whether it is of this process's pid namespace, where /proc tells about it. */
+bool process_is_near(const owner *o);
+/* Whether a process that is near is known to be gone. Alive is the default: proof is needed. */
 bool process_is_dead(const owner *o);
+/* How often this process has asked the kernel for a life or a death, for tests. */
+uint64_t process_questions(void);
 /* Whether it is known to be stopped, by a signal or a debugger. */
 bool process_is_stopped(const owner *o);
 

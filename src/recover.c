@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
@@ -70,18 +71,19 @@ bool recover_is_plausible(const chalk_segment *g) {
   header *h = g->head;
   double epoch = segment_epoch(g);
   uint64_t heap_top = peek_u64(&h->heap_top);
-  uint32_t ids_top = h->ids_top, slot_top = h->slot_top, buckets = h->max_buckets, most = h->max_series;
+  uint32_t ids_top = h->ids_top, slot_top = h->slot_top, guest_top = h->guest_top;
+  uint32_t buckets = h->max_buckets, most = h->max_series;
   return epoch >= 1 && epoch < 0x1p53 && epoch == (double)(uint64_t)epoch && segment_block(g, heap_top, 0) &&
          h->metric_top <= METRICS && ids_top >= METRICS && ids_top <= g->capacity && slot_top >= 1 &&
-         slot_top <= WRITERS && buckets >= 8 && buckets <= 8192 && h->start_scale <= SKETCH_MOST_SCALE && most >= 1 &&
-         most <= g->capacity / 2;
+         slot_top <= WRITERS && guest_top >= WRITERS && guest_top <= OWNERS && buckets >= 8 && buckets <= 8192 &&
+         h->start_scale <= SKETCH_MOST_SCALE && most >= 1 && most <= g->capacity / 2;
 }
 
 static bool header_is_sound(const chalk_segment *g) {
   header *h = g->head;
   return recover_is_plausible(g) && h->heap_real >= h->heap_top && h->heap_real <= g->size &&
          h->metrics_real >= h->metric_top && h->metrics_real <= METRICS && h->series_real >= h->ids_top &&
-         h->series_real <= g->capacity;
+         h->series_real <= g->capacity && h->slots_real >= h->guest_top && h->slots_real <= OWNERS;
 }
 
 /* Metrics */
@@ -231,7 +233,8 @@ static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
     return true;
   }
   if (m->kind == CHALK_HISTOGRAM) return histogram_is_sound(r->g, bits, m->les, r, &r->counts[id]);
-  if (m->kind == CHALK_GAUGE) return m->across == CHALK_LAST || recover_block(r, bits, 16);
+  uint32_t row = cell < segment_cell(r->g, 1, 0) ? 0 : 1;
+  if (m->kind == CHALK_GAUGE) return m->across == CHALK_LAST || gauge_is_sound(r->g, row, bits, r);
   double n = as_double(bits);
   return n >= 0 && n <= (double)RECOVER_MOST && recover_count(&r->counts[id], (uint64_t)n);
 }
@@ -367,11 +370,12 @@ static int make_row_real(chalk_segment *g, const shared_u64 *chunks, uint64_t ro
 
 static int make_all_real(chalk_segment *g) {
   header *h = g->head;
+  uint64_t slots = segment_offset(g, g->slots), n_slots = segment_top(&h->slots_real, OWNERS);
   uint64_t metrics = segment_offset(g, g->metrics), first = segment_offset(g, g->series);
   uint64_t n_metrics = segment_top(&h->metrics_real, METRICS), heap = peek_u64(&h->heap_real);
   uint64_t n_series = segment_top(&h->series_real, g->capacity);
   atomic_store(&h->memory, 0);
-  int e = make_real(g, 0, metrics);
+  int e = make_real(g, 0, slots + n_slots * sizeof(slot));
   if (e == CHALK_OK) e = make_real(g, metrics, n_metrics * sizeof(metric));
   if (e == CHALK_OK) e = make_real(g, first, n_metrics * sizeof(series));
   uint64_t others = n_series > METRICS ? n_series - METRICS : 0;
@@ -434,6 +438,7 @@ static const shared_u64 *chunks_of_cursor(const chalk_segment *g, uint32_t c) { 
 static void clear_unused(chalk_segment *g) {
   uint64_t metrics = segment_metrics(g), heap = peek_u64(&g->head->heap_top);
   uint64_t first = segment_offset(g, g->series), others = segment_offset(g, &g->series[METRICS]);
+  clear_range(g, segment_offset(g, &g->slots[segment_guests(g)]), segment_offset(g, g->metrics));
   clear_range(g, segment_offset(g, &g->metrics[metrics]), first);
   clear_range(g, first + metrics * sizeof(series), others);
   clear_range(g, first + series_top(g) * sizeof(series), g->cells);
@@ -444,7 +449,8 @@ static void clear_unused(chalk_segment *g) {
 
 static void forget_owners(chalk_segment *g, bool rebooted) {
   header *h = g->head;
-  for (uint32_t i = 1; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 0);
+  for (uint32_t i = 1; i < h->guest_top; i++) atomic_store(&g->slots[i].taken, 0);
+  atomic_store(&h->strangers, 0);
   atomic_store(&h->flusher.pid, 0);
   tap_recover(g, rebooted);
   atomic_store(&h->heartbeat, 0);

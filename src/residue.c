@@ -1,5 +1,6 @@
 #include "residue.h"
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
@@ -123,21 +124,33 @@ static void pass_gauge(shared_u64 *from, shared_u64 *to) {
 
 /* The successor's block of a slot's `across` gauge, made if there is none; NULL without memory. */
 static shared_u64 *gauge_block(chalk_segment *g, uint32_t w, uint32_t to) {
-  uint64_t row = g->head->cells + (uint64_t)w * g->head->capacity * 8;
-  if (segment_chunk_make(g, g->slots[w].chunks, row, 8, to, to < METRICS) != CHALK_OK) return NULL;
+  if (segment_chunk_make(g, g->slots[w].chunks, segment_row(g, w), 8, to, to < METRICS) != CHALK_OK) return NULL;
   shared_u64 *cell = segment_cell(g, w, to);
-  if (!atomic_load(cell)) atomic_store_explicit(cell, series_gauge_new(g, to < METRICS), memory_order_release);
-  return atomic_load(cell) ? segment_at(g, atomic_load(cell)) : NULL;
+  if (!atomic_load(cell)) atomic_store_explicit(cell, gauge_block_new(g, to < METRICS), memory_order_release);
+  return segment_block(g, atomic_load(cell), GAUGE_BLOCK);
+}
+
+static bool is_touched(const gauge_link *l) { return as_double(peek_u64(&l->mark)) == GAUGE_TOUCHED; }
+
+/* Those of VMs that share slot 0, or did: each into that VM's link of the successor. */
+static void pass_links(chalk_segment *g, uint32_t from, uint32_t to) {
+  if (!segment_chunk_real(g, g->slots[0].chunks, from)) return;
+  if (segment_chunk_make(g, g->slots[0].chunks, segment_row(g, 0), 8, to, to < METRICS) != CHALK_OK) return;
+  for (gauge_link *l = gauge_first(g, atomic_load(segment_cell(g, 0, from))); l; l = gauge_next(g, l)) {
+    if (!is_touched(l) || gauge_is_vacant(g, l)) continue;
+    uint64_t own = gauge_link_of(g, to, atomic_load(&l->whose), true);
+    if (own) pass_gauge(&l->value, segment_at(g, own));
+  }
 }
 
 static void pass_across(chalk_segment *g, uint32_t from, uint32_t to) {
-  for (uint32_t w = 0; w < atomic_load(&g->head->slot_top); w++) {
+  pass_links(g, from, to);
+  for (uint32_t w = 1; w < segment_slots(g); w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, from)) continue;
-    uint64_t block = atomic_load(segment_cell(g, w, from));
-    shared_u64 *mark = block ? (shared_u64 *)segment_at(g, block) + 1 : NULL;
-    if (!mark || as_double(atomic_load(mark)) != GAUGE_TOUCHED) continue;
+    gauge_link *block = segment_block(g, atomic_load(segment_cell(g, w, from)), GAUGE_BLOCK);
+    if (!block || !is_touched(block)) continue;
     shared_u64 *own = gauge_block(g, w, to);
-    if (own) pass_gauge(mark - 1, own);
+    if (own) pass_gauge(&block->value, own);
   }
 }
 

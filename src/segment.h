@@ -1,7 +1,8 @@
 /*
  * The segment: one MAP_SHARED mapping with everything that processes share.
  *
- *   header | slots | stripes, cursors   made real at creation
+ *   header | stripes, cursors           made real at creation
+ *   slots      OWNERS structs           the first WRITERS made real at creation, the others as VMs come, see slot.h
  *   metrics    METRICS structs          made real as definitions come
  *   series     `capacity` structs       made real as series come; the first METRICS are overflow series
  *   cells      WRITERS rows of `capacity` doubles, made real chunk by chunk, for each writer as it binds
@@ -30,8 +31,9 @@
 #include "chalk.h"
 
 enum {
-  SEGMENT_LAYOUT = 2,
-  WRITERS = 128,
+  SEGMENT_LAYOUT = 3,
+  WRITERS = 128, /* slots with a row of cells */
+  OWNERS = 4096, /* all slots: the others have none, their VMs share the row of slot 0 */
   METRICS = 4096,
   STRIPES = 64,
   CURSORS = 16,
@@ -55,13 +57,17 @@ typedef struct owner {
   shared_u32 pid;
   shared_u32 image; /* of its program: another one after exec; 0: not known */
   shared_u64 start; /* the process's start time, in clock ticks since boot */
-  shared_u64 space; /* its pid namespace */
+  shared_u64 space; /* its pid namespace; 0: not known, or the /proc that it sees is of another one */
+  shared_u64 life;  /* the byte of the file that it, or its family, has a lock on, see life.h; 0: none */
 } owner;
 
-/* A writer's slot. Written by its owner; taken and given back under the registry lock. */
+/*
+ * A writer's slot. Written by its owner; taken and given back under the registry lock. What follows `uses` belongs to a
+ * row of cells: guests' slots have none.
+ */
 typedef struct slot {
   _Alignas(64) shared_u32 taken; /* 0 free, 1 taken */
-  shared_u32 turn;               /* how often it was taken */
+  shared_u32 turn;               /* how often it was taken; moves after the owner is stored, before `taken` is */
   owner owner;
   shared_u64 seen;                /* the epoch its VM has acted on; store-release by the owner */
   shared_u64 uses[METRICS / 64];  /* metrics its VM has defined; set by the owner, read by the holder */
@@ -178,18 +184,23 @@ typedef struct header {
   uint32_t ids_free;      /* head of the free list, ids lock */
   shared_u32 generation;
   shared_u32 cursors_ever;
-  shared_u32 recount;     /* somebody died while he changed the number of series: the holder counts anew */
-  shared_u32 shared_used; /* the shared slot has been used */
-  shared_u32 slot_top;    /* slots ever used */
-  shared_u32 tap;         /* what the event tap is on for, see tap.c; 0: off */
-  shared_u32 tap_told;    /* what the epoch was moved for of that */
-  shared_u32 tap_turn;    /* of its readers, see tap.c; the holder's */
-  shared_u32 tap_pass;    /* of its reader: how often it was through all rings; the holder's */
-  shared_u64 tap_lost;    /* events of writers that have no ring, for want of memory */
+  shared_u32 recount;    /* somebody died while he changed the number of series: the holder counts anew */
+  shared_u32 strangers;  /* a VM shared slot 0 without a slot of its own, for want of one: nobody knows what it uses */
+  shared_u32 slot_top;   /* slots with a row ever used */
+  shared_u32 guest_top;  /* the one past the highest guest slot ever used; registry lock */
+  shared_u32 slots_real; /* slots made real; registry lock */
+  shared_u32 vacancies;  /* moves when a slot with a row became free; registry lock, or who looks for deaths */
+  shared_u32 looked;     /* ms of when rows of the dead were looked for; by compare-and-swap of who then looks */
+  shared_u32 tap;        /* what the event tap is on for, see tap.c; 0: off */
+  shared_u32 tap_told;   /* what the epoch was moved for of that */
+  shared_u32 tap_turn;   /* of its readers, see tap.c; the holder's */
+  shared_u32 tap_pass;   /* of its reader: how often it was through all rings; the holder's */
+  shared_u64 tap_lost;   /* events of writers that have no ring, for want of memory */
   shared_u64 tap_lost_told;
   shared_u64 folded;
   shared_u64 heartbeat, flushed; /* doubles' bits */
   shared_u64 requested, done;
+  shared_u64 lives;     /* numbers of locks on the file that were given out, see life.h */
   shared_u32 done_word; /* moves with `done`; a futex */
   shared_u64 claim;     /* on the flusher's role: generation << 32 | milliseconds of when; by whoever asks for it */
   shared_u32 seat;
@@ -218,6 +229,10 @@ struct chalk_segment {
   bool at_path;            /* a file's, which stays when the segment is closed */
   shared_u32 seat, sitter; /* of this process, when it took the flusher's role last, and as which process that was */
   char *name;
+  dev_t device; /* of its file */
+  ino_t inode;
+  uint64_t life, family; /* see life.h; `life` is this process's; registry lock */
+  void *life_page;
   struct chalk_segment *next;
   struct slot *slots;
   struct stripe *stripes;
@@ -251,6 +266,10 @@ static inline uint32_t segment_top(const shared_u32 *top, uint32_t most) {
 
 static inline uint32_t segment_metrics(const chalk_segment *g) { return segment_top(&g->head->metric_top, METRICS); }
 static inline uint32_t segment_slots(const chalk_segment *g) { return segment_top(&g->head->slot_top, WRITERS); }
+static inline uint32_t segment_guests(const chalk_segment *g) {
+  uint32_t top = segment_top(&g->head->guest_top, OWNERS);
+  return top < WRITERS ? WRITERS : top;
+}
 
 static inline uint64_t segment_row(const chalk_segment *g, uint32_t writer) {
   return g->cells + (uint64_t)writer * g->capacity * 8;

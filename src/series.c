@@ -2,11 +2,12 @@
 
 #include <string.h>
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
 #include "peek.h"
-#include "process.h"
+#include "lives.h"
 #include "residue.h"
 #include "stored.h"
 #include "tap.h"
@@ -376,34 +377,31 @@ int64_t series_total(const chalk_segment *g, uint32_t id) {
   return (int64_t)total;
 }
 
-static double combined(uint32_t across, double a, double b) {
-  if (across == CHALK_SUM) return a + b;
-  return across == CHALK_MIN ? (b < a ? b : a) : (b > a ? b : a);
+/* Another owner forgets the block's value, takes the slot, which moves its turn, and only then sets the gauge. */
+static void add_own_gauge(gauge_sum *sum, const chalk_segment *g, uint32_t w, uint64_t offset, lives *alive) {
+  const gauge_link *block = segment_block(g, offset, GAUGE_BLOCK);
+  shared_u32 *turn = &g->slots[w].turn;
+  uint32_t before = atomic_load(turn);
+  if (!block || !lives_on(alive, w)) return;
+  gauge_sum more = *sum;
+  gauge_add(&more, block);
+  if (atomic_load(turn) == before) *sum = more;
 }
 
-static bool slot_lives(const slot *w) { return atomic_load((shared_u32 *)&w->taken) && !process_is_dead(&w->owner); }
-
-/* Before the value is read, or a reader would take the zero from before the first set for a value. */
-static bool is_set(uint64_t mark) { return as_double(mark) != GAUGE_UNSET; }
-
-bool series_gauge(const chalk_segment *g, uint32_t id, double *value) {
+bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value) {
   series *s = &g->series[id];
   uint32_t across = segment_metric_of(g, id)->across;
   if (across == CHALK_LAST) {
-    bool set = is_set(atomic_load_explicit(&s->mark, memory_order_acquire));
+    /* Before the value is read, or a reader would take the zero from before the first set for a value. */
+    bool set = as_double(atomic_load_explicit(&s->mark, memory_order_acquire)) != GAUGE_UNSET;
     *value = load_double(&s->gauge);
     return set;
   }
-  bool any = false;
-  for (uint32_t w = 0; w < slots_top(g); w++) {
-    uint64_t offset = cell_bits(g, w, id);
-    const shared_u64 *block = segment_block(g, offset, 2 * sizeof *block);
-    if (!block || (w > 0 && !slot_lives(&g->slots[w])) || !is_set(peek_u64(&block[1]))) continue;
-    double v = as_double(peek_u64(&block[0]));
-    *value = any ? combined(across, *value, v) : v;
-    any = true;
-  }
-  return any;
+  gauge_sum sum = {.across = across};
+  gauge_add_links(&sum, g, cell_bits(g, 0, id), alive);
+  for (uint32_t w = 1; w < slots_top(g); w++) add_own_gauge(&sum, g, w, cell_bits(g, w, id), alive);
+  *value = sum.value;
+  return sum.any;
 }
 
 static bool is_marked(shared_u64 *mark) {
@@ -420,21 +418,13 @@ static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u6
   if (segment_metric_of(g, id)->across == CHALK_LAST) return ask(&g->series[id].mark);
   bool any = false;
   for (uint32_t w = 0; w < slots_top(g); w++) {
-    shared_u64 *block = segment_block(g, cell_bits(g, w, id), 2 * sizeof *block);
-    if (block && ask(&block[1])) any = true;
+    if (gauge_ask(g, w, cell_bits(g, w, id), ask)) any = true;
   }
   return any;
 }
 
 bool series_gauge_touched(const chalk_segment *g, uint32_t id) { return ask_marks(g, id, is_marked); }
 bool series_gauge_take(chalk_segment *g, uint32_t id) { return ask_marks(g, id, take_mark); }
-
-uint64_t series_gauge_new(chalk_segment *g, bool last) {
-  enum { SIZE = 2 * sizeof(double) };
-  uint64_t block = last ? heap_take_last(g, SIZE) : heap_take(g, SIZE);
-  if (block) store_double(segment_at(g, block), GAUGE_FRESH);
-  return block;
-}
 
 /* Dropping */
 
@@ -572,11 +562,14 @@ void series_recount(chalk_segment *g) {
 
 /* Reclaiming */
 
-static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch) {
+/* The dead see nothing more, which only the kernel knows: so it is asked of those who have not seen, and nobody else. */
+static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, lives *alive) {
+  const metric *m = segment_metric_of(g, id);
+  bool has_links = m->kind == CHALK_GAUGE && m->across != CHALK_LAST;
+  if (has_links && !gauge_links_seen(g, cell_bits(g, 0, id), epoch, alive)) return false;
   for (uint32_t w = 1; w < slots_top(g); w++) {
-    slot *l = &g->slots[w];
-    if (cell_bits(g, w, id) == 0 || !slot_lives(l)) continue;
-    if (atomic_load_explicit(&l->seen, memory_order_acquire) < epoch) return false;
+    if (cell_bits(g, w, id) == 0) continue;
+    if (atomic_load_explicit(&g->slots[w].seen, memory_order_acquire) < epoch && lives_on(alive, w)) return false;
   }
   return true;
 }
@@ -587,10 +580,10 @@ static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
   for (uint32_t w = 0; w < slots_top(g); w++) {
     uint64_t bits = cell_bits(g, w, id);
     if (bits == 0) continue;
+    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, id);
     if (m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
     atomic_store(segment_cell(g, w, id), 0);
     if (m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
-    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) heap_give(g, bits, 16);
   }
   segment_lock_give(&g->head->registry);
 }
@@ -625,11 +618,11 @@ static bool revive(chalk_segment *g, uint32_t id) {
   return revived;
 }
 
-bool series_reclaim(chalk_segment *g, uint32_t id) {
+bool series_reclaim(chalk_segment *g, uint32_t id, lives *alive) {
   series *s = &g->series[id];
   uint64_t epoch = atomic_load(&s->drop_epoch);
   if (state_of(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED) return false;
-  bool seen = all_have_seen(g, id, epoch); /* first: then whatever was stored late is there to be found */
+  bool seen = all_have_seen(g, id, epoch, alive); /* first: then whatever was stored late is there to be found */
   if (revive(g, id) || !seen || !tap_has_read(g, s)) return false;
   metric *m = segment_metric_of(g, id);
   residue_pass_on(g, id);

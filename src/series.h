@@ -13,6 +13,7 @@
 #ifndef SERIES_H
 #define SERIES_H
 
+#include "lives.h"
 #include "segment.h"
 
 /* What identifies a series. */
@@ -65,18 +66,16 @@ void series_rebuild(chalk_segment *g);
 void series_recount(chalk_segment *g);
 
 /* Makes a dropped series' number reusable if that is safe. Only the holder. */
-bool series_reclaim(chalk_segment *g, uint32_t id);
+bool series_reclaim(chalk_segment *g, uint32_t id, lives *alive);
 
 /* The total of a count over all writers; the number of values of a histogram. */
 int64_t series_total(const chalk_segment *g, uint32_t id);
-/* A gauge as `across` combines it; false when it was never set. */
-bool series_gauge(const chalk_segment *g, uint32_t id, double *value);
+/* A gauge as `across` combines it over those who live; false when none of them has set it. */
+bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value);
 /* Whether any writer has recorded into it since the marks were last taken. */
 bool series_gauge_touched(const chalk_segment *g, uint32_t id);
 /* The same, and takes the marks. Only the holder. */
 bool series_gauge_take(chalk_segment *g, uint32_t id);
-/* A block for a writer's `across` gauge, that nobody has set; 0 without memory. */
-uint64_t series_gauge_new(chalk_segment *g, bool last);
 /* Whether any writer has bound it. */
 bool series_bound(const chalk_segment *g, uint32_t id);
 

@@ -13,23 +13,24 @@
 #include "stored.h"
 #include "writer.h"
 
-/* Which metrics are shown, looked up once. */
+/* What is looked up once: which metrics are shown, and who lives. */
 typedef struct plan {
   chalk_segment *g;
   bool dropped, unset;
+  lives alive;
   uint32_t metrics;
   bool shown[METRICS];
   uint32_t first[METRICS + 1]; /* counts, then places */
 } plan;
 
 /* An overflow series that was never set holds nothing, and nobody asked for it. */
-static bool gauge_wanted(const plan *p, uint32_t id, double *value) {
-  if (series_gauge(p->g, id, value)) return true;
+static bool gauge_wanted(plan *p, uint32_t id, double *value) {
+  if (series_gauge(p->g, id, &p->alive, value)) return true;
   *value = 0;
   return p->unset && id >= METRICS;
 }
 
-static bool wanted(const plan *p, uint32_t id, chalk_entry *e) {
+static bool wanted(plan *p, uint32_t id, chalk_entry *e) {
   series *s = &p->g->series[id];
   e->series = id;
   e->generation = atomic_load_explicit(&s->generation, memory_order_acquire);
@@ -135,6 +136,7 @@ chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int what, char *message) {
   if (e == CHALK_OK) {
     s->segment = g;
     p->g = g;
+    lives_begin(&p->alive, g);
     p->dropped = s->dropped = what & CHALK_DROPPED;
     p->unset = what & CHALK_UNSET;
     p->metrics = segment_metrics(g);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "inherit.h"
@@ -12,6 +13,7 @@
 #include "metric.h"
 #include "process.h"
 #include "series.h"
+#include "slot.h"
 #include "tap.h"
 
 enum { RETIRED = 256 };
@@ -26,65 +28,7 @@ static int n_retired;
 /* Slots */
 
 static void in_child(void) {
-  for (chalk_writer *w = writers; w; w = w->next) w->own = NAN, w->pid = NOBODY;
-}
-
-/* The gauges that a slot's last owner held are not the new one's. */
-static void forget_gauges(chalk_segment *g, uint32_t number) {
-  bool any = false;
-  for (uint32_t m = 0; m < segment_metrics(g); m++) any = any || g->metrics[m].across != CHALK_LAST;
-  if (!any) return;
-  for (uint32_t id = 0; id < series_top(g); id++) {
-    if (id == segment_metrics(g)) id = METRICS;
-    if (id >= series_top(g)) break;
-    const metric *m = segment_metric_of(g, id);
-    if (m->kind != CHALK_GAUGE || m->across == CHALK_LAST) continue;
-    if (!segment_chunk_real(g, g->slots[number].chunks, id)) continue;
-    shared_u64 *block = segment_block(g, atomic_load(segment_cell(g, number, id)), 2 * sizeof *block);
-    if (!block) continue;
-    store_double(&block[1], GAUGE_UNSET);
-    store_double(&block[0], GAUGE_FRESH);
-  }
-}
-
-/* A slot nobody owns: given back, orphaned, or never used; 0 when there is none. */
-static uint32_t slot_find(chalk_segment *g) {
-  uint32_t top = segment_slots(g);
-  for (uint32_t i = 1; i < top; i++) {
-    if (!atomic_load(&g->slots[i].taken)) return i;
-  }
-  for (uint32_t i = 1; i < top; i++) {
-    if (process_is_dead(&g->slots[i].owner)) return i;
-  }
-  return top < WRITERS ? top : 0;
-}
-
-/* Every slot can reach its metrics' overflow series without asking for memory. */
-static bool make_overflow_cells(chalk_segment *g, uint32_t number, uint32_t metric_number) {
-  return segment_chunk_make(g, g->slots[number].chunks, segment_row(g, number), 8, metric_number, true) == CHALK_OK;
-}
-
-static uint32_t slot_take(chalk_writer *w) {
-  chalk_segment *g = w->segment;
-  header *h = g->head;
-  if (!segment_lock_reach_any(&h->registry)) return 0;
-  uint32_t number = slot_find(g);
-  if (number && !make_overflow_cells(g, number, 0)) number = 0;
-  slot *l = &g->slots[number];
-  if (number) {
-    forget_gauges(g, number);
-    atomic_store(&l->seen, (uint64_t)segment_epoch(g));
-    for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], w->uses[i]);
-    process_own(&l->owner);
-    atomic_fetch_add(&l->turn, 1);
-    atomic_store_explicit(&l->taken, 1, memory_order_release);
-    if (number == segment_slots(g)) atomic_store(&h->slot_top, number + 1);
-  } else {
-    make_overflow_cells(g, 0, 0);
-    atomic_store(&h->shared_used, 1);
-  }
-  segment_lock_give(&h->registry);
-  return number;
+  for (chalk_writer *w = writers; w; w = w->next) w->own = NAN, w->pid = NOBODY, w->slot = w->guest = 0;
 }
 
 /* Makes all handles bind anew. Beyond any epoch, so that no two turns give the same sum, which stays a whole number. */
@@ -101,12 +45,53 @@ void writers_turn(void) {
   process_unlock();
 }
 
+static bool has_process(const chalk_writer *w) { return w->pid != 0 && w->pid != (uint32_t)NOBODY; }
+
+/* A guest that gets a row keeps its guest slot, for the gauges that it has in the row of slot 0. */
+static uint32_t take_row(chalk_writer *w, bool thorough) {
+  chalk_segment *g = w->segment;
+  uint32_t number = slot_take(g, w->uses, thorough);
+  if (!number || !w->guest) return number;
+  slot *guest = &g->slots[w->guest];
+  atomic_store(&guest->seen, (uint64_t)segment_epoch(g));
+  for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&guest->uses[i], 0);
+  return number;
+}
+
 void writer_take_slot(chalk_writer *w) {
-  if (w->pid != 0 && w->pid != (uint32_t)NOBODY) return;
-  w->slot = slot_take(w);
+  chalk_segment *g = w->segment;
+  bool is_new = !has_process(w);
+  if (!is_new && (w->slot != 0 || !slot_may_be_free(g, &w->vacancies))) return;
+  if (is_new) w->slot = w->guest = 0;
+  uint32_t number = 0;
+  if (segment_lock_reach_any(&g->head->registry)) {
+    number = take_row(w, is_new);
+    if (is_new) w->vacancies = atomic_load(&g->head->vacancies);
+    if (is_new && !number) w->guest = slot_take_guest(g, w->uses);
+    segment_lock_give(&g->head->registry);
+  } else {
+    atomic_store(&g->head->strangers, 1);
+  }
+  if (!is_new && !number) return;
+  w->slot = number;
+  w->whose = w->guest ? gauge_owner(g, w->guest) : GAUGE_STRANGER;
   w->ring = NULL;
   w->pid = (uint32_t)getpid();
   new_turn(w);
+}
+
+/* The slot that says what the VM uses; NULL: none does. */
+static slot *slot_of(const chalk_writer *w) {
+  uint32_t number = w->slot ? w->slot : w->guest;
+  return number ? &w->segment->slots[number] : NULL;
+}
+
+/* Every record of this VM compares with this epoch or a later one. Without a row it is bound to nothing. */
+static void tell_seen(const chalk_writer *w, uint64_t epoch) {
+  slot *slots = w->segment->slots;
+  if (!w->slot) return;
+  atomic_store_explicit(&slots[w->slot].seen, epoch, memory_order_release);
+  if (w->guest) atomic_store_explicit(&slots[w->guest].seen, epoch, memory_order_release);
 }
 
 /*
@@ -199,10 +184,9 @@ void chalk_writer_close(chalk_writer *w) {
   }
   process_unlock();
   chalk_segment *g = w->segment;
-  if (w->pid == (uint32_t)getpid() && w->slot != 0 && segment_lock_reach_any(&g->head->registry)) {
-    slot *l = &g->slots[w->slot];
-    for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], 0);
-    atomic_store_explicit(&l->taken, 0, memory_order_release);
+  if (w->pid == (uint32_t)getpid() && segment_lock_reach_any(&g->head->registry)) {
+    if (w->slot) slot_give(g, w->slot);
+    if (w->guest) slot_give(g, w->guest);
     segment_lock_give(&g->head->registry);
     take_back_refused(w);
   }
@@ -210,9 +194,9 @@ void chalk_writer_close(chalk_writer *w) {
 }
 
 void chalk_writer_tick(chalk_writer *w) {
-  if (w->pid != (uint32_t)getpid() || w->slot == 0) return;
-  chalk_segment *g = w->segment;
-  atomic_store_explicit(&g->slots[w->slot].seen, (uint64_t)segment_epoch(g), memory_order_release);
+  if (w->pid != (uint32_t)getpid()) return;
+  writer_take_slot(w);
+  tell_seen(w, (uint64_t)segment_epoch(w->segment));
 }
 
 uint32_t chalk_writer_slot(const chalk_writer *w) { return w->slot; }
@@ -223,13 +207,16 @@ static int take_up(chalk_writer *w, int number, uint32_t generation, uint32_t ta
   w->uses[number / 64] |= 1ull << (number % 64);
   w->generations[number] = generation;
   w->tags[number] = (uint8_t)tags;
-  make_overflow_cells(w->segment, w->slot, (uint32_t)number);
-  make_overflow_cells(w->segment, 0, (uint32_t)number); /* for those who come when nothing more is to be had */
+  slot_make_overflow_cells(w->segment, w->slot, (uint32_t)number);
+  slot_make_overflow_cells(w->segment, 0, (uint32_t)number); /* for those who come when nothing more is to be had */
   return number;
 }
 
 /* Where the writer's slot notes which metrics have a user. */
-static shared_u64 *uses_of(chalk_writer *w) { return w->slot ? w->segment->slots[w->slot].uses : NULL; }
+static shared_u64 *uses_of(chalk_writer *w) {
+  slot *l = slot_of(w);
+  return l ? l->uses : NULL;
+}
 
 static int closing(char *message) {
   process_say(message, "the VM is closing");
@@ -263,7 +250,8 @@ void chalk_undefine(chalk_writer *w, uint32_t number) {
   new_turn(w); /* handles that still use the plan bind anew */
   free(w->plans[number]);
   w->plans[number] = NULL;
-  if (w->slot) atomic_fetch_and(&w->segment->slots[w->slot].uses[number / 64], ~(1ull << (number % 64)));
+  slot *l = slot_of(w);
+  if (l) atomic_fetch_and(&l->uses[number / 64], ~(1ull << (number % 64)));
 }
 
 void chalk_take_back(chalk_writer *w, uint32_t number) {
@@ -281,11 +269,15 @@ void chalk_take_back(chalk_writer *w, uint32_t number) {
  */
 static uint64_t block_of(chalk_writer *w, uint32_t id, const histogram_plan *plan) {
   chalk_segment *g = w->segment;
+  if (!plan && (w->guest || !w->slot)) {
+    uint64_t link = gauge_link_of(g, id, w->whose, !w->slot);
+    if (link || !w->slot) return link;
+  }
   shared_u64 *cell = segment_cell(g, w->slot, id);
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
   bool last = id < METRICS;
-  block = plan ? histogram_new(g, plan->les, last) : series_gauge_new(g, last);
+  block = plan ? histogram_new(g, plan->les, last) : gauge_block_new(g, last);
   if (block) atomic_store_explicit(cell, block, memory_order_release);
   return block;
 }
@@ -419,9 +411,8 @@ int chalk_bound_as_given(const chalk_writer *w) { return w->exact; }
 
 /* Acts on the epoch: from here on every record of this VM compares with it or a later one. */
 static double see_epoch(chalk_writer *w) {
-  chalk_segment *g = w->segment;
-  double epoch = segment_epoch(g);
-  if (w->slot) atomic_store_explicit(&g->slots[w->slot].seen, (uint64_t)epoch, memory_order_release);
+  double epoch = segment_epoch(w->segment);
+  tell_seen(w, (uint64_t)epoch);
   return epoch;
 }
 
@@ -589,7 +580,9 @@ double chalk_value(chalk_series *s) {
   chalk_segment *g = s->writer->segment;
   double value;
   if (s->kind != CHALK_GAUGE) return (double)series_total(g, s->series);
-  return series_gauge(g, s->series, &value) ? value : 0;
+  lives alive;
+  lives_begin(&alive, g);
+  return series_gauge(g, s->series, &alive, &value) ? value : 0;
 }
 
 /* Of a number that is to be dropped: whether another metric may have it by now. */

@@ -306,10 +306,14 @@ static void test_the_shared_slot_is_exact(void **state) {
   chalk_series *c = bind(w, count, "x");
   assert_true(*c->shared + *c->own != c->epoch);
   chalk_add(c, 1);
+  int done[2], end[2];
+  char byte;
+  assert_int_equal(pipe(done) + pipe(end), 0);
   pid_t pids[CHILDREN];
   for (int i = 0; i < CHILDREN; i++) {
     pids[i] = fork_child();
     if (pids[i] != 0) continue;
+    close(end[1]);
     /* Different keys, folded into one series. */
     char tag[8];
     snprintf(tag, sizeof tag, "%d", i);
@@ -320,15 +324,20 @@ static void test_the_shared_slot_is_exact(void **state) {
       CHILD_CHECK(chalk_add(u, 1) >= CHALK_OK);
     }
     CHILD_CHECK(chalk_writer_slot(w) == 0);
+    CHILD_CHECK(write(done[1], "x", 1) == 1 && read(end[0], &byte, 1) == 0);
     _exit(0);
   }
-  for (int i = 0; i < CHILDREN; i++) join_child(pids[i]);
+  for (int i = 0; i < CHILDREN; i++) assert_int_equal(read(done[0], &byte, 1), 1);
   assert_int_equal(total_of(g, count), 1 + CHILDREN * EACH);
   assert_int_equal(total_of(g, latency), CHILDREN * EACH);
   chalk_series *overflow = bind(w, latency, "y"), *load = bind(w, gauge, "y");
   chalk_sketch *k = chalk_series_sketch(overflow);
   assert_int_equal(chalk_sketch_count(k), CHILDREN * EACH);
   assert_true(chalk_value(load) == CHILDREN * EACH);
+  close(end[1]);
+  for (int i = 0; i < CHILDREN; i++) join_child(pids[i]);
+  assert_true(chalk_value(load) == 0); /* what processes that have ended had in it went with them */
+  close(done[0]), close(done[1]), close(end[0]);
   chalk_sketch_free(k);
   free(c), free(overflow), free(load);
   for (int i = 1; i < WRITERS; i++) chalk_writer_close(all[i]);

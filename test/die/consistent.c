@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gauge.h"
 #include "heap.h"
 #include "histogram.h"
 #include "key.h"
@@ -111,6 +112,20 @@ static void note_stored(walk *w, uint64_t at) {
 
 /* Series */
 
+static void note_gauges(walk *w, uint32_t slot, uint64_t at) {
+  if (slot != 0) {
+    note(w, at, GAUGE_BLOCK, "gauge");
+    return;
+  }
+  for (uint32_t links = 0; at; at = atomic_load(&((gauge_link *)segment_at(w->g, at))->next)) {
+    if (!segment_block(w->g, at, sizeof(gauge_link)) || links++ > OWNERS) {
+      wrong(w, "a list of gauges is broken");
+      return;
+    }
+    note(w, at, sizeof(gauge_link), "link");
+  }
+}
+
 static void note_cells(walk *w, uint32_t id, const metric *m) {
   chalk_segment *g = w->g;
   for (uint32_t i = 0; i < atomic_load(&g->head->slot_top); i++) {
@@ -119,7 +134,7 @@ static void note_cells(walk *w, uint32_t id, const metric *m) {
     if (bits == 0) continue;
     if (!m) wrong(w, "a free number, %u, has a value in slot %u", id, i);
     if (m && m->kind == CHALK_HISTOGRAM) note_histogram(w, bits);
-    if (m && m->kind == CHALK_GAUGE && m->across != CHALK_LAST) note(w, bits, 16, "gauge");
+    if (m && m->kind == CHALK_GAUGE && m->across != CHALK_LAST) note_gauges(w, i, bits);
   }
 }
 

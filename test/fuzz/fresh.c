@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "series.h"
+#include "slot.h"
 
 /* The segment as it was made, to start from again and again: the parts that anything was stored in. */
 static struct {
@@ -21,6 +22,10 @@ static void make(void) {
   chalk_writer *w = must(chalk_writer_open(g, NULL));
   kit_define(w);
   chalk_writer_close(w);
+  /* Guests' slots are real, as if some had been in use. */
+  segment_lock_take(&g->head->registry);
+  slot_give(g, slot_take_guest(g, (uint64_t[METRICS / 64]){0}));
+  segment_lock_give(&g->head->registry);
   fresh.heap_size = g->head->heap_top - g->head->heap;
   fresh.heap = must(malloc(fresh.heap_size));
   memcpy(&fresh.head, g->head, sizeof fresh.head);
@@ -47,6 +52,7 @@ void fresh_again(void) {
   for (uint32_t w = 0; w < SLOTS; w++) clear_row((char *)segment_cell(g, w, 0), 8, top);
   for (uint32_t c = 0; c < TRACKED; c++) clear_row((char *)segment_baseline(g, c, 0), sizeof(baseline), top);
   memset(g->slots, 0, SLOTS * sizeof(slot));
+  memset(&g->slots[WRITERS], 0, (atomic_load(&g->head->guest_top) - WRITERS) * sizeof(slot));
   for (uint32_t w = SLOTS; w < WRITERS; w++) atomic_store(&g->slots[w].taken, 0);
   memset(g->cursors, 0, TRACKED * sizeof(cursor_head));
   memset(&g->series[METRICS], 0, (top - METRICS) * sizeof(series));

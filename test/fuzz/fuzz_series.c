@@ -82,10 +82,8 @@ static void open_writer(bench *b, input *in) {
   if (w || is_stopped(b, i)) return;
   w = b->writers[i] = must(chalk_writer_open(b->m.g, NULL));
   uint32_t slot = chalk_writer_slot(w);
-  check(slot < SLOTS && (slot > 0 || b->crowded || b->m.starved));
-  for (int sort = 0; sort < KINDS && slot > 0; sort++) {
-    for (int tag = 0; tag < PLACES; tag++) memset(&b->m.places[sort][tag].by_slot[slot], 0, sizeof(own_value));
-  }
+  check(slot < SLOTS && (slot > 0 || b->crowded || b->m.starved) && (slot > 0 || w->guest > 0));
+  model_open(&b->m, w);
   kit again = kit_define(w);
   check(memcmp(&again, &b->kit, sizeof again) == 0);
 }
@@ -97,8 +95,10 @@ static void close_writer(bench *b, input *in, bool dead) {
   if (!w) return;
   if (dead) {
     if (w->slot) atomic_store(&b->m.g->slots[w->slot].owner.pid, NOBODY);
+    if (w->guest) atomic_store(&b->m.g->slots[w->guest].owner.pid, NOBODY);
     w->pid = 0;
   }
+  model_close(&b->m, w);
   chalk_writer_close(w);
   b->writers[i] = NULL;
 }
@@ -143,9 +143,10 @@ static void note_value(place *p, double v) {
   p->n++;
 }
 
-static void note_gauge(place *p, uint32_t slot, double v, bool add) {
+/* `vm` is VMS for a gauge that all have in common. */
+static void note_gauge(place *p, int vm, double v, bool add) {
   double *value = &p->value;
-  if (slot != NONE) value = &p->by_slot[slot].value, p->by_slot[slot].set = true;
+  if (vm < VMS) value = &p->by_vm[vm].value, p->by_vm[vm].set = true;
   *value = add ? *value + v : v;
   p->set = true;
 }
@@ -174,7 +175,7 @@ static void record(bench *b, handle *h, double v, bool add) {
   place *p = landed(b, h, could);
   p->lossy = p->lossy || e < 0;
   p->touched = (kind != CHALK_COUNT || v > 0) && s->series >= METRICS && h->sort != TOGETHER && h->sort != HIGHEST;
-  if (kind == CHALK_GAUGE) note_gauge(p, h->sort == GAUGE ? NONE : chalk_writer_slot(s->writer), v, add);
+  if (kind == CHALK_GAUGE) note_gauge(p, h->sort == GAUGE ? VMS : model_vm(&b->m, s->writer), v, add);
   if (kind == CHALK_HISTOGRAM) note_value(p, v);
   if (kind == CHALK_COUNT) p->count += (int64_t)v;
   b->m.added[h->sort] += kind == CHALK_COUNT ? (int64_t)v : kind == CHALK_HISTOGRAM;

@@ -4,8 +4,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "gauge.h"
 #include "key.h"
 #include "series.h"
+#include "writer.h"
 
 enum { WATCHED = 512 };
 
@@ -32,6 +34,26 @@ void model_new(model *m, chalk_segment *g) {
   memset(m, 0, sizeof *m);
   m->g = g;
   memset(endless, 'x', sizeof endless - 1);
+}
+
+int model_vm(const model *m, const chalk_writer *w) {
+  int i = 0;
+  while (i < VMS && m->vms[i] != w) i++;
+  return i;
+}
+
+void model_open(model *m, const chalk_writer *w) {
+  int i = model_vm(m, NULL);
+  check(i < VMS);
+  m->vms[i] = w;
+  for (int sort = 0; sort < KINDS; sort++) {
+    for (int tag = 0; tag < PLACES; tag++) memset(&m->places[sort][tag].by_vm[i], 0, sizeof(own_value));
+  }
+}
+
+void model_close(model *m, const chalk_writer *w) {
+  int i = model_vm(m, w);
+  if (i < VMS) m->vms[i] = NULL;
 }
 
 static bool is_plain(int sort) { return sort == PLAIN || sort == PLAIN_HISTOGRAM; }
@@ -200,21 +222,45 @@ static void check_histogram(const place *p, chalk_snapshot *s, uint32_t i, int64
 
 static bool same(double a, double b) { return a == b || (a != a && b != b); }
 
-/* As a reader combines them: in the order of the slots. False: nobody has set it. */
-static bool combine(const model *m, int sort, const place *p, double *value) {
-  bool any = false;
-  if (sort == GAUGE) {
-    *value = p->value;
-    return p->set;
+/* The VMs that have a cell of the series, in the order in which a reader finds them: links, then rows. */
+static int order_of(const model *m, uint32_t id, int *order) {
+  chalk_segment *g = m->g;
+  bool has_link[VMS] = {false};
+  int n = 0;
+  uint64_t at = segment_chunk_real(g, g->slots[0].chunks, id) ? atomic_load(segment_cell(g, 0, id)) : 0;
+  for (; at; at = atomic_load(&((gauge_link *)segment_at(g, at))->next)) {
+    uint64_t whose = atomic_load(&((gauge_link *)segment_at(g, at))->whose);
+    for (int i = 0; i < VMS; i++) {
+      if (m->vms[i] && m->vms[i]->guest && m->vms[i]->whose == whose) has_link[order[n++] = i] = true;
+    }
   }
-  for (uint32_t w = 0; w < SLOTS; w++) {
-    bool lives = w == 0 || (atomic_load(&m->g->slots[w].taken) && atomic_load(&m->g->slots[w].owner.pid) < 1u << 29);
-    double v = p->by_slot[w].value;
-    if (!lives || !p->by_slot[w].set) continue;
-    *value = !any ? v : sort == TOGETHER ? *value + v : v > *value ? v : *value;
-    any = true;
+  for (uint32_t w = 1; w < SLOTS; w++) {
+    for (int i = 0; i < VMS; i++) {
+      if (m->vms[i] && m->vms[i]->slot == w && !has_link[i]) order[n++] = i;
+    }
   }
+  return n;
+}
+
+static bool is_set(const model *m, int sort, const place *p) {
+  bool any = sort == GAUGE && p->set;
+  for (int i = 0; i < VMS && sort != GAUGE; i++) any = any || (m->vms[i] && p->by_vm[i].set);
   return any;
+}
+
+static double combine(const model *m, int sort, const place *p, uint32_t id) {
+  double value = p->value;
+  if (sort == GAUGE) return value;
+  int order[VMS], n = order_of(m, id, order), found = 0, all = 0;
+  for (int i = 0; i < n; i++) {
+    double v = p->by_vm[order[i]].value;
+    if (!p->by_vm[order[i]].set) continue;
+    value = !found ? v : sort == TOGETHER ? value + v : v > value ? v : value;
+    found++;
+  }
+  for (int i = 0; i < VMS; i++) all += m->vms[i] && p->by_vm[i].set;
+  check(found == all);
+  return value;
 }
 
 /* What the entries of a snapshot came to. */
@@ -226,11 +272,10 @@ typedef struct seen {
 static void check_entry(model *m, chalk_snapshot *s, uint32_t i, const chalk_entry *e, seen *all) {
   int sort = (int)e->metric, tag = tag_of(m, e->series), at = is_plain(sort) ? 0 : tag;
   const place *p = &m->places[sort][at];
-  double value;
   check(!all->at[sort][at]);
   all->at[sort][at] = true;
   if (kit_kind(sort) == CHALK_GAUGE) {
-    check(combine(m, sort, p, &value) && same(value, e->value));
+    check(is_set(m, sort, p) && same(combine(m, sort, p, e->series), e->value));
     return;
   }
   all->totals[sort] += e->total;
@@ -254,9 +299,8 @@ void model_check_cursor(model *m, tracked *c, chalk_snapshot *s) {
 
 static void check_sums(model *m, const seen *all) {
   for (int sort = 0; sort < KINDS; sort++) {
-    double value;
     for (int tag = 0; tag < TAGS && kit_kind(sort) == CHALK_GAUGE; tag++) {
-      check(all->at[sort][tag] == combine(m, sort, &m->places[sort][tag], &value));
+      check(all->at[sort][tag] == is_set(m, sort, &m->places[sort][tag]));
     }
     if (kit_kind(sort) == CHALK_GAUGE) continue;
     check(all->totals[sort] == model_total(m, sort));

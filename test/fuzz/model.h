@@ -9,7 +9,7 @@
 
 #include "kit.h"
 
-enum { TAGS = 6, FOLDED = TAGS, PLACES, SLOTS = 8, VALUES = 96, TRACKED = 3 };
+enum { TAGS = 6, FOLDED = TAGS, PLACES, SLOTS = 8, VMS = 8, VALUES = 96, TRACKED = 3 };
 
 /* Of a gauge that is combined: one writer's. */
 typedef struct own_value {
@@ -25,7 +25,7 @@ typedef struct place {
   double values[VALUES]; /* of a histogram; so many are looked at */
   uint32_t n;
   bool lossy; /* the sketch had no room for some */
-  own_value by_slot[SLOTS];
+  own_value by_vm[VMS];
 } place;
 
 typedef struct tracked {
@@ -36,6 +36,7 @@ typedef struct tracked {
 
 typedef struct model {
   chalk_segment *g;
+  const chalk_writer *vms[VMS]; /* those who live */
   place places[KINDS][PLACES];
   int64_t added[KINDS];   /* all that was ever recorded */
   int64_t dropped[KINDS]; /* what dropped series stood at */
@@ -48,6 +49,11 @@ typedef struct model {
 extern const char *const model_tags[TAGS];
 
 void model_new(model *m, chalk_segment *g);
+/* A VM that has set no gauge yet. */
+void model_open(model *m, const chalk_writer *w);
+void model_close(model *m, const chalk_writer *w);
+/* The number of a VM that lives; VMS: it does not. NULL: a number that is free. */
+int model_vm(const model *m, const chalk_writer *w);
 /* Where a handle's last record went. */
 place *model_place(model *m, int sort, const chalk_series *s, int tag);
 /* The live series of a metric and tag; NONE if there is none. */

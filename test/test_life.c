@@ -1,0 +1,236 @@
+/* What is lost when these fail: the slots of a container that was restarted are kept for ever, and what it dropped; or,
+   worse, a slot of somebody alive is given to somebody else, and counts with it. */
+
+#include "common.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <sys/syscall.h>
+
+#include "directory.h"
+#include "life.h"
+#include "writer.h"
+
+/* Pipes to those in another namespace: they say that they are ready, and end when they are told to. */
+typedef struct talk {
+  int ready[2], end[2];
+} talk;
+
+static talk new_talk(void) {
+  talk t;
+  assert_int_equal(pipe(t.ready) + pipe(t.end), 0);
+  return t;
+}
+
+static void close_talk(talk *t) {
+  for (int i = 0; i < 2; i++) close(t->ready[i]), close(t->end[i]);
+}
+
+static void await(talk *t) {
+  char byte;
+  assert_int_equal(read(t->ready[0], &byte, 1), 1);
+}
+
+static void tell_to_end(talk *t) { assert_int_equal(write(t->end[1], "x", 1), 1); }
+
+static void be_killed(void) {
+  kill(getpid(), SIGKILL);
+  for (;;) pause();
+}
+
+static void say_ready(talk *t) { CHILD_CHECK(write(t->ready[1], "x", 1) == 1); }
+
+static void await_end(talk *t) {
+  char byte;
+  CHILD_CHECK(read(t->end[0], &byte, 1) == 1);
+}
+
+/* Goes on in a process of a new pid namespace, below an init process that does nothing but wait. */
+static pid_t fork_into_namespace(void) {
+  pid_t pid = fork_child();
+  if (pid != 0) return pid;
+  CHILD_CHECK(unshare(CLONE_NEWPID) == 0);
+  pid_t init = fork_child();
+  if (init != 0) {
+    waitpid(init, NULL, 0);
+    _exit(0);
+  }
+  pid_t process = fork_child();
+  if (process == 0) return 0;
+  for (;;) {
+    if (waitpid(-1, NULL, 0) < 0) pause();
+  }
+}
+
+static bool may_unshare(void) {
+  pid_t pid = fork_child();
+  if (pid == 0) _exit(unshare(CLONE_NEWPID) == 0 ? 0 : 1);
+  int status;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  return WEXITSTATUS(status) == 0;
+}
+
+static void set(chalk_writer *w, int load) {
+  chalk_series *u = bind(w, load, "x");
+  CHILD_CHECK(chalk_set(u, 1) >= CHALK_OK);
+  free(u);
+}
+
+static bool is_over(chalk_segment *g, uint32_t slot) { return life_is_over(g, &g->slots[slot].owner); }
+
+/* A killed process has ended when the kernel is through with it, not when the signal was sent. */
+static void await_death(chalk_segment *g, uint32_t slot) {
+  double end = chalk_now() + DEADLINE / 2;
+  while (!is_over(g, slot) && chalk_now() < end) pause_ms(1);
+  assert_true(is_over(g, slot));
+}
+
+static chalk_writer *open_in(chalk_segment *g, uint32_t slot) {
+  chalk_writer *w = open_writer(g);
+  assert_int_equal(chalk_writer_slot(w), slot);
+  return w;
+}
+
+static double value_of(chalk_writer *w, int load) {
+  chalk_series *u = bind(w, load, "x");
+  double value = chalk_value(u);
+  free(u);
+  return value;
+}
+
+static void test_a_death_in_another_namespace_is_proven(void **state) {
+  (void)state;
+  if (!may_unshare()) skip();
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  int count = define(w, "requests", CHALK_COUNT, 1, 0), load = define_across(w, "load", CHALK_SUM);
+  chalk_series *s = bind(w, count, "x");
+  talk t = new_talk(), heir = new_talk();
+  pid_t pid = fork_into_namespace();
+  if (pid == 0) {
+    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 2);
+    set(w, load);
+    if (fork() == 0) { /* a child that outlives it, and has a slot as well */
+      CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 3);
+      say_ready(&t);
+      await_end(&heir);
+      be_killed();
+    }
+    /* As a program that becomes a daemon does. */
+    int kept[2] = {dup2(t.ready[1], 200), dup2(t.end[0], 201)};
+    syscall(SYS_close_range, 3, 199, 0);
+    t.ready[1] = kept[0], t.end[0] = kept[1];
+    say_ready(&t);
+    await_end(&t);
+    be_killed();
+  }
+  await(&t), await(&t);
+  chalk_writer *fourth = open_in(g, 4);
+  assert_true(value_of(w, load) == 1);
+  drop(w, count, "x");
+  chalk_writer_tick(w);
+  sweep(g, 1000, 0);
+  assert_int_equal(info_of(g).quarantined, 1);
+  tell_to_end(&t);
+  await_death(g, 2);
+  assert_true(value_of(w, load) == 0);
+  sweep(g, 2000, 0);
+  assert_int_equal(info_of(g).quarantined, 1); /* the child has not seen the drop */
+  chalk_writer *second = open_in(g, 2), *fifth = open_in(g, 5);
+  tell_to_end(&heir);
+  await_death(g, 3);
+  sweep(g, 3000, 0);
+  assert_int_equal(info_of(g).quarantined, 0);
+  chalk_writer *third = open_in(g, 3);
+  kill_child(pid);
+  close_talk(&t), close_talk(&heir);
+  free(s);
+  chalk_writer *all[] = {w, second, third, fourth, fifth};
+  for (int i = 0; i < 5; i++) chalk_writer_close(all[i]);
+  chalk_segment_close(g);
+}
+
+/* Two processes of one namespace whose /proc is another's: what it says under their ids is not about them. */
+static void test_a_foreign_proc_proves_nothing(void **state) {
+  (void)state;
+  if (!may_unshare()) skip();
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  talk t = new_talk();
+  pid_t pid = fork_into_namespace();
+  if (pid == 0) {
+    pid_t other = fork_child();
+    if (other == 0) {
+      chalk_writer *mine = chalk_writer_open(g, NULL);
+      CHILD_CHECK(mine && chalk_writer_slot(mine) == 2);
+      say_ready(&t);
+      for (;;) pause();
+    }
+    char byte;
+    CHILD_CHECK(read(t.ready[0], &byte, 1) == 1);
+    chalk_writer *mine = chalk_writer_open(g, NULL);
+    CHILD_CHECK(mine && chalk_writer_slot(mine) == 3);
+    kill(other, SIGKILL);
+    CHILD_CHECK(waitpid(other, NULL, 0) == other);
+    chalk_writer *next = chalk_writer_open(g, NULL);
+    CHILD_CHECK(next && chalk_writer_slot(next) == 2);
+    say_ready(&t);
+    await_end(&t);
+    be_killed();
+  }
+  await(&t);
+  kill_child(pid);
+  close_talk(&t);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+/* A worker that gave up root's rights may not open the file again: its family's end is its end. */
+static void test_without_rights_the_family_counts(void **state) {
+  (void)state;
+  if (!may_unshare() || getuid() != 0) skip();
+  chalk_options o = {.path = path};
+  chalk_segment *g = open_segment(&o);
+  chalk_writer *w = open_writer(g);
+  talk t = new_talk(), master = new_talk();
+  pid_t pid = fork_into_namespace();
+  if (pid == 0) {
+    chalk_segment *own = chalk_segment_open("own", &o, NULL); /* as another container opens it */
+    CHILD_CHECK(own);
+    if (fork_child() == 0) {
+      CHILD_CHECK(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
+      chalk_writer *mine = chalk_writer_open(own, NULL);
+      CHILD_CHECK(mine && chalk_writer_slot(mine) == 2);
+      say_ready(&t);
+      await_end(&t);
+      be_killed();
+    }
+    CHILD_CHECK(waitpid(-1, NULL, 0) > 0);
+    say_ready(&t);
+    await_end(&master);
+    be_killed();
+  }
+  await(&t);
+  assert_false(is_over(g, 2));
+  tell_to_end(&t);
+  await(&t); /* the worker has ended, and its master says so */
+  assert_false(is_over(g, 2));
+  tell_to_end(&master);
+  await_death(g, 2);
+  chalk_writer *next = open_in(g, 2);
+  kill_child(pid);
+  close_talk(&t), close_talk(&master);
+  chalk_writer_close(next), chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_a_death_in_another_namespace_is_proven),
+      cmocka_unit_test(test_a_foreign_proc_proves_nothing),
+      cmocka_unit_test(test_without_rights_the_family_counts),
+  };
+  alarm(DEADLINE);
+  return cmocka_run_group_tests(tests, directory_make, directory_remove);
+}
