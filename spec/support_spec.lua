@@ -5,6 +5,7 @@ package.path = "spec/?.lua;" .. package.path
 
 local children = require("support.children")
 local commands = require("support.commands")
+local descriptors = require("support.descriptors")
 local files = require("support.files")
 local uv = require("luv")
 
@@ -20,6 +21,13 @@ describe("the specs' support", function()
       return nil, "exit", 1
     end
     assert.same({ true, false }, { commands.run("true"), commands.run("false") })
+  end)
+
+  it("counts open descriptors the same each time", function()
+    local before = descriptors.count()
+    for _ = 1, 500 do
+      assert.equal(before, descriptors.count())
+    end
   end)
 
   it("waits for the pid file of an nginx, which ends before its master has written it", function()
