@@ -308,10 +308,10 @@ describe("a client that never reads", function()
 end)
 
 describe("metrics-observer", function()
-  local program = observer.install()
+  local program, reason = observer.install()
 
   it("shows what a program records, while it does", function()
-    if not program then return pending("metrics-observer is not installed: tools/observer says why") end
+    if not program then return pending(reason) end
     local bed = beds.start("thread")
     local requests = bed.client:count("requests", { namespace = "http", tags = { "endpoint", "status" } })
     local sent = bed.client:count("sent", { unit = "bytes" })
