@@ -24,6 +24,9 @@ test: setup ## install what is missing, build, run every test
 	@$(MAKE) all
 	@BUILD=$(BUILD) tools/test all
 
+fresh: ## the README's commands in a bare Debian, SUITE=bookworm; needs root and mmdebstrap
+	@tools/fresh $(SUITE)
+
 demo: ## install what is missing, build, run the example service under load
 	@tools/setup demo
 	@$(call configure,$(BUILD)) >/dev/null
@@ -84,4 +87,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
 	  while IFS='|' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
-.PHONY: all install test demo bench bench-gate bench-peers bench-nginx soak lint asan tsan valgrind model die fuzz fuzz-short setup clean help
+.PHONY: all install test fresh demo bench bench-gate bench-peers bench-nginx soak lint asan tsan valgrind model die fuzz fuzz-short setup clean help

@@ -7,6 +7,7 @@
 -- Another compiler, or another release of it, makes other code: then more is allowed.
 
 local cjson = require "cjson"
+local commands = require "commands"
 
 local M = {}
 
@@ -77,7 +78,7 @@ end
 --- Counts all paths; nil and a reason where that is not possible.
 ---@return { compiler: string, paths: { path: string, instructions: number }[] }?, string?
 function M.measure()
-  if capture "command -v valgrind" == "" then return nil, "there is no valgrind" end
+  if not commands.run "command -v valgrind >/dev/null" then return nil, "there is no valgrind" end
   if cache_entry "CHALK_SANITIZE" ~= "" then return nil, "this build has sanitizers" end
   local compiler = cache_entry "CMAKE_C_COMPILER"
   local program, counts = compile(compiler), {}

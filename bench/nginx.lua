@@ -8,6 +8,7 @@ local here = arg[0]:match "^(.*/)" or "./"
 package.path = here .. "?.lua;" .. package.path
 
 local cjson = require "cjson"
+local commands = require "commands"
 local server = require "nginx.server"
 local uv = require "luv"
 
@@ -28,7 +29,7 @@ local function compile()
   server.run("mkdir -p " .. tools)
   for _, name in ipairs { "load", "scrape" } do
     local command = "%s -std=c11 -O2 -D_GNU_SOURCE= -o %s/%s %snginx/%s.c"
-    assert(os.execute(command:format(os.getenv "CC" or "cc", tools, name, here, name)) == 0)
+    assert(commands.run(command:format(os.getenv "CC" or "cc", tools, name, here, name)))
   end
 end
 

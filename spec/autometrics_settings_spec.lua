@@ -2,6 +2,7 @@
 --- has it.
 
 local children = require("support.children")
+local commands = require("support.commands")
 local exposition = require("support.exposition")
 local files = require("support.files")
 
@@ -36,8 +37,8 @@ local function build(init, environment, shell)
 end
 
 local function git(folder, command)
-  local ok = os.execute(("cd '%s' && git -c user.name=a -c user.email=a@b.example %s >/dev/null 2>&1"):format(
-    folder, command)) == 0
+  local ok = commands.run(("cd '%s' && git -c user.name=a -c user.email=a@b.example %s >/dev/null 2>&1"):format(
+    folder, command))
   assert(ok, "git " .. command)
 end
 
@@ -53,7 +54,7 @@ describe("settings", function()
 
   before_each(function()
     folder = files.name()
-    assert(os.execute("mkdir " .. folder) == 0)
+    assert(commands.run("mkdir " .. folder))
   end)
 
   after_each(function()
@@ -127,7 +128,7 @@ describe("settings", function()
     end
     assert.same(expected("main"), build(nil, nil, here()))
     git(folder, "checkout -q -b topic/one")
-    assert(os.execute(("mkdir -p %s/a/b"):format(folder)) == 0)
+    assert(commands.run(("mkdir -p %s/a/b"):format(folder)))
     assert.same(expected("topic/one"), build(nil, nil, "cd " .. folder .. "/a/b &&"))
     git(folder, "pack-refs --all")
     assert.same(expected("topic/one"), build(nil, nil, here()))

@@ -237,7 +237,7 @@ describe("a module of instrumented functions", function()
   it("gets names and modules from the source where none are given", function()
     local files = require("support.files")
     local folder = files.name()
-    assert(os.execute("mkdir -p " .. folder .. "/shop") == 0)
+    assert(require("support.commands").run("mkdir -p " .. folder .. "/shop"))
     finally(function() os.execute("rm -r " .. folder) end)
     local file = io.open(folder .. "/shop/stock.lua", "w")
     file:write([[

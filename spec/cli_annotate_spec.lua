@@ -229,9 +229,10 @@ describe("chalk annotate", function()
     folder:write("lua/a.lua", USERS:gsub("users", "a"))
     folder:write("lua/z.lua", 'require "a"\n' .. USERS)
     local before = { folder:read("lua/a.lua"), folder:read("lua/z.lua") }
-    folder:shell("chmod 444 lua/z.lua && chmod 777 lua && chmod 666 lua/a.lua && chmod 755 .")
-    local as_nobody = uv.getuid() == 0 and "setpriv --reuid=65534 --regid=65534 --clear-groups " or ""
-    local code, output, errors = folder:shell(as_nobody .. chalk_command.command("annotate", "-r", "z", "lua"))
+    folder:shell("chmod 444 lua/z.lua")
+    -- Root without the power to write anything; it still reads everything, wherever this checkout is.
+    local bound = uv.getuid() == 0 and "setpriv --bounding-set=-dac_override " or ""
+    local code, output, errors = folder:shell(bound .. chalk_command.command("annotate", "-r", "z", "lua"))
     assert.same({ 1, "", "chalk: cannot write lua/z.lua: permission denied\n" }, { code, output, errors })
     assert.same(before, { folder:read("lua/a.lua"), folder:read("lua/z.lua") })
     assert.same({ "lua/a.lua", "lua/users.lua", "lua/z.lua", "settings.lua" }, folder:files())

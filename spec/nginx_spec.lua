@@ -2,6 +2,7 @@
 
 package.path = "spec/?.lua;" .. package.path
 
+local commands = require("support.commands")
 local exposition = require("support.exposition")
 local files = require("support.files")
 local nginx = require("support.nginx")
@@ -15,9 +16,9 @@ local PHASES = [[{ "tags": { "phase": { "value_type": "string" } }, "namespaces"
 local function public_copy()
   local folder, here = files.name(), assert(package.searchpath("chalk", package.path)):match("^(.*)/chalk/init.lua$")
   local library = os.getenv("CHALK_LIBRARY") or assert(package.searchpath("libchalk", package.cpath))
-  assert(os.execute(([[
+  assert(commands.run(([[
     cp -r '%s' %s && cp '%s' %s/libchalk.so && { [ -e %s/chalk/chalk.h ] || cp '%s'/../src/chalk.h %s/chalk/; } &&
-    chmod -R a+rX %s]]):format(here, folder, library, folder, folder, here, folder, folder)) == 0)
+    chmod -R a+rX %s]]):format(here, folder, library, folder, folder, here, folder, folder)))
   return ("%s/?.lua;%s/?/init.lua;;"):format(folder, folder), folder .. "/?.so;;", folder
 end
 
@@ -71,9 +72,9 @@ describe("recording in nginx", function()
 
   it("works while a TLS connection is made", function()
     local folder = files.name()
-    local made = os.execute(("mkdir %s && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
+    local made = commands.run(("mkdir %s && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
       .. "-keyout %s/key.pem -out %s/cert.pem >/dev/null 2>&1"):format(folder, folder, folder))
-    if made ~= 0 then return pending("there is no openssl") end
+    if not made then return pending("there is no openssl") end
     local port = nginx.free_port()
     local server = nginx.start({
       definitions = PHASES,
@@ -158,7 +159,7 @@ describe("recording in nginx", function()
       location /work { access_log $prefix/access.log; content_by_lua_block {
         metrics.http.requests:with("200"):inc() metrics.http.time:record(1) ngx.say("x") } } ]] })
     local started = nginx.now()
-    assert(os.execute(("wrk -t1 -c4 -d%ds http://127.0.0.1:%d/work >/dev/null"):format(1, server.port)) == 0)
+    assert(commands.run(("wrk -t1 -c4 -d%ds http://127.0.0.1:%d/work >/dev/null"):format(1, server.port)))
     while server:lines() < requests do
       server:wrk({ seconds = nginx.long and 5 or 1, connections = 4, path = "/work" }).finish()
     end

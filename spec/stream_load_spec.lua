@@ -10,6 +10,7 @@ local chalk = require("chalk")
 local children = require("support.children")
 local cjson = require("cjson")
 local counters = require("stream.counter")
+local descriptors = require("support.descriptors")
 local exposition = require("support.exposition")
 local ffi = require("ffi")
 local files = require("support.files")
@@ -110,13 +111,6 @@ describe("a captured stream", function()
   end)
 end)
 
-local function descriptors()
-  local pipe = io.popen(("ls /proc/%d/fd | wc -l"):format(fork.pid()))
-  local n = pipe:read("*n")
-  pipe:close()
-  return n
-end
-
 -- Bytes of memory that is not shared.
 local function resident(pid)
   return tonumber(files.read(("/proc/%d/status"):format(pid)):match("RssAnon:%s+(%d+)")) * 1024
@@ -161,13 +155,13 @@ describe("clients that come and go while records are made", function()
       if i % 2 == 0 then client:reset() else client:close() end
       if i == 200 then
         collectgarbage()
-        before, memory = descriptors(), resident(fork.pid())
+        before, memory = descriptors.count(), resident(fork.pid())
       end
     end
     flags[0] = 1
     assert.equal(0, fork.wait(child))
     bed:till(function() return bed:tapped() == 0 end, "the tap's end")
-    bed:till(function() return descriptors() <= before end, "the end of connections")
+    bed:till(function() return descriptors.count() <= before end, "the end of connections")
     collectgarbage()
     local grown = resident(fork.pid()) - memory
     assert.is_true(grown < (SANITIZED and 64e6 or 4e6), grown .. " bytes more")
@@ -314,10 +308,10 @@ describe("a client that never reads", function()
 end)
 
 describe("metrics-observer", function()
-  local program = observer.install()
+  local program, reason = observer.install()
 
   it("shows what a program records, while it does", function()
-    if not program then return pending("metrics-observer is not installed: tools/observer says why") end
+    if not program then return pending(reason) end
     local bed = beds.start("thread")
     local requests = bed.client:count("requests", { namespace = "http", tags = { "endpoint", "status" } })
     local sent = bed.client:count("sent", { unit = "bytes" })

@@ -12,10 +12,10 @@ local function metric(name, operation, value, labels)
 end
 
 describe("metrics-observer", function()
-  local program = observer.install()
+  local program, reason = observer.install()
 
   it("shows counters, gauges and histograms of a stream", function()
-    if not program then return pending("metrics-observer is not installed: tools/observer says why") end
+    if not program then return pending(reason) end
     local frames = {
       bytes.metadata({ name = "took", type = "histogram", unit = "seconds", description = "Time" }),
       bytes.metadata({ name = "sent", type = "counter", unit = "bytes" }),

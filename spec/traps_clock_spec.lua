@@ -5,6 +5,7 @@
 package.path = "spec/?.lua;" .. package.path
 
 local children = require("support.children")
+local commands = require("support.commands")
 local files = require("support.files")
 
 local SOURCE = "spec/fixtures/clock.c"
@@ -89,8 +90,7 @@ describe("a clock that is set", function()
   setup(function()
     shim = files.name()
     local command = ("%s -shared -fPIC -o %s %s"):format(os.getenv("CC") or "cc", shim, SOURCE)
-    local done = os.execute(command)
-    if done ~= 0 and done ~= true then shim = nil end
+    if not commands.run(command) then shim = nil end
   end)
 
   teardown(files.clean)

@@ -7,6 +7,7 @@ local chalk = require("chalk")
 local children = require("support.children")
 local collect = require("support.collect")
 local core = require("chalk.core")
+local descriptors = require("support.descriptors")
 local files = require("support.files")
 local log = require("chalk.log")
 
@@ -153,15 +154,6 @@ describe("a flood", function()
       return tonumber(files.read(("/proc/%d/status"):format(pid)):match(field .. ":%s*(%d+)"))
     end
 
-    local function descriptors(pid)
-      local n = 0
-      local scan = uv.fs_scandir(("/proc/%d/fd"):format(pid))
-      while scan and uv.fs_scandir_next(scan) do
-        n = n + 1
-      end
-      return n
-    end
-
     it("leaves a good scrape quick, and memory and descriptors within limits", function()
       local before = http.limit_descriptors(4096)
       local port, stop = free_port(), files.name()
@@ -208,7 +200,7 @@ describe("a flood", function()
       local times, most_fds, most_rss = {}, 0, 0
       for n = 1, 60 do
         times[n] = scrape()
-        most_fds = math.max(most_fds, descriptors(service.pid))
+        most_fds = math.max(most_fds, descriptors.count(service.pid))
         most_rss = math.max(most_rss, status(service.pid, "VmRSS"))
       end
       noise:close()

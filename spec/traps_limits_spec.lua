@@ -4,6 +4,7 @@
 package.path = "spec/?.lua;" .. package.path
 
 local children = require("support.children")
+local commands = require("support.commands")
 local files = require("support.files")
 local fork = require("support.fork")
 
@@ -60,7 +61,7 @@ local KIT = [[
 -- Runs a script, whose first argument is a place for a segment, to its end.
 local function run(script, shell, ...) return children.run(KIT .. script, { shell = shell }, ...) end
 
-local function succeeds(command) return os.execute("{ " .. command .. "; } >/dev/null 2>&1") == 0 end
+local function succeeds(command) return commands.run("{ " .. command .. "; } >/dev/null 2>&1") end
 
 -- A test, or a note why there is none here.
 local function it_if(possible, why) return possible and it or function(name) pending(name .. " (" .. why .. ")") end end
@@ -78,7 +79,7 @@ describe("with no room", function()
 
     before_each(function()
       directory = files.name()
-      assert(os.execute("mkdir " .. directory) == 0)
+      assert(commands.run("mkdir " .. directory))
       shell = ("unshare -m sh -c 'mount -t tmpfs -o size=1m none %s && exec \"$0\" \"$@\"'"):format(directory)
     end)
 

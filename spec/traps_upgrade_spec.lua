@@ -6,6 +6,7 @@ package.path = "spec/?.lua;" .. package.path
 local chalk = require("chalk")
 local children = require("support.children")
 local core = require("chalk.core")
+local commands = require("support.commands")
 local files = require("support.files")
 local fork = require("support.fork")
 local wait = require("support.wait")
@@ -45,13 +46,13 @@ local SERVICE = [[
   os.exit(0)
 ]]
 
-local function run(command) assert(os.execute(command .. " >/dev/null 2>&1") == 0, command) end
+local function run(command) assert(commands.run(command .. " >/dev/null 2>&1"), command) end
 
 local function quoted(...) return ("'" .. table.concat({ ... }, "' '") .. "'") end
 
 local function source_of(module) return assert(package.searchpath(module, package.path)) end
 
-local has_compiler = os.execute("cc --version >/dev/null 2>&1") == 0
+local has_compiler = commands.run("cc --version >/dev/null 2>&1")
 local it_compiled = has_compiler and it or function(name) pending(name .. " (no C compiler)") end
 
 describe("an upgrade", function()

@@ -5,6 +5,7 @@ package.path = "spec/?.lua;" .. package.path
 
 local chalk = require("chalk")
 local children = require("support.children")
+local descriptors = require("support.descriptors")
 local files = require("support.files")
 local vms = require("support.vms")
 
@@ -89,13 +90,6 @@ local function resident()
   return tonumber(files.read("/proc/self/status"):match("VmRSS:%s*(%d+)"))
 end
 
-local function descriptors()
-  local pipe = assert(io.popen("ls /proc/" .. require("support.fork").pid() .. "/fd | wc -l"))
-  local n = tonumber(pipe:read("*a"))
-  pipe:close()
-  return n
-end
-
 describe("VMs", function()
   -- Makes the segment that they share, and sees what becomes of it.
   local jobs
@@ -115,7 +109,7 @@ describe("VMs", function()
     local warm = math.max(100, LIVES / 10)
     live(1, warm)
     collectgarbage()
-    local before, memory, open = resident(), chalk.info().memory, descriptors()
+    local before, memory, open = resident(), chalk.info().memory, descriptors.count()
     live(warm + 1, LIVES)
     collectgarbage()
     local grown = resident() - before
@@ -123,7 +117,7 @@ describe("VMs", function()
     local limit = (os.getenv("LD_PRELOAD") or ""):find("san") and 1e6 or 2048
     assert.is_true(grown < limit, grown .. " KiB more")
     assert.same({ memory, 1 }, { chalk.info().memory, chalk.info().writers })
-    assert.is_true(descriptors() <= open) -- less, where garbage from before was collected
+    assert.is_true(descriptors.count() <= open) -- less, where garbage from before was collected
     assert.equal(LIVES, jobs:with("all"):value())
     local singly, timed = 0, 0
     for i = 0, 9 do

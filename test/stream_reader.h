@@ -129,7 +129,7 @@ static inline void read_metric(event *e, const uint8_t *p, const uint8_t *end) {
 static inline bool next_event(reader *r, event *e) {
   const uint8_t *p = r->bytes + r->at, *end = r->bytes + r->size;
   const uint8_t *last = p;
-  while (last<end && * last> 127) last++;
+  while (last != end && *last > 127) last++;
   if (last == end) return false;
   uint64_t n = varint(&p, end);
   if (n > (uint64_t)(end - p)) return false;

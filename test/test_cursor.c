@@ -219,8 +219,8 @@ static void test_names_and_limits(void **state) {
   assert_null(chalk_cursor_open(f.g, name, 1, 1, message));
   assert_true(strlen(message) > 0);
   count(&f, "a", 5);
-  for (int i = 0; i < CURSORS; i++) {
-    snprintf(name, sizeof name, "exporter %d", i);
+  for (uint32_t i = 0; i < CURSORS; i++) {
+    snprintf(name, sizeof name, "exporter %u", i);
     chalk_cursor *c = chalk_cursor_open(f.g, name, 0, 1000, message);
     assert_non_null(c);
     chalk_cursor_close(c);

@@ -200,10 +200,10 @@ static void on_alarm(int signal) {
   (void)signal;
   const segment_lock *named[] = {&looked_at->head->registry, &looked_at->head->ids_lock, &looked_at->head->heap_lock,
                                  &looked_at->head->acting};
-  for (int i = 0; i < 4 + STRIPES; i++) {
+  for (uint32_t i = 0; i < 4 + STRIPES; i++) {
     const segment_lock *l = i < 4 ? named[i] : &looked_at->stripes[i - 4].lock;
     int word = l->mutex.__data.__lock;
-    if (word) fprintf(stderr, "lock %d: word %x, thread %d\n", i, (unsigned)word, word & 0x3fffffff);
+    if (word) fprintf(stderr, "lock %u: word %x, thread %d\n", i, (unsigned)word, word & 0x3fffffff);
   }
   char command[64];
   snprintf(command, sizeof command, "ps -o pid,stat,time,wchan:24 --pid %d --ppid %d >&2", getpid(), getpid());

@@ -524,9 +524,9 @@ static void test_definitions_supersede_and_leave(void **state) {
   chalk_add(s, 5);
   chalk_generation(g, 1);
   chalk_writer *next = open_writer(g);
-  int new = define(next, "requests", CHALK_GAUGE, 1, 0);
-  assert_int_not_equal(old, new);
-  assert_int_equal(define(next, "requests", CHALK_GAUGE, 1, 0), new);
+  int other = define(next, "requests", CHALK_GAUGE, 1, 0);
+  assert_int_not_equal(old, other);
+  assert_int_equal(define(next, "requests", CHALK_GAUGE, 1, 0), other);
   assert_int_equal(total_of(g, old), 0);
   sweep(g, 1, 0);
   assert_int_equal(info_of(g).metrics, 2);
@@ -535,7 +535,7 @@ static void test_definitions_supersede_and_leave(void **state) {
   assert_int_equal(info_of(g).metrics, 1);
   char blob[16];
   assert_int_equal(chalk_metric_blob(g, (uint32_t)old, blob, sizeof blob), 0);
-  assert_int_equal(chalk_metric_blob(g, (uint32_t) new, blob, sizeof blob), sizeof "requests" - 1);
+  assert_int_equal(chalk_metric_blob(g, (uint32_t)other, blob, sizeof blob), sizeof "requests" - 1);
   assert_memory_equal(blob, "requests", sizeof "requests" - 1);
   free(s);
   chalk_writer_close(next);
@@ -551,13 +551,13 @@ static void test_a_definition_nobody_took_up_steps_back(void **state) {
   chalk_series *s = bind(w, old, "a");
   chalk_add(s, 5);
   chalk_writer *next = open_writer(g);
-  int new = define(next, "requests", CHALK_GAUGE, 1, 0);
+  int other = define(next, "requests", CHALK_GAUGE, 1, 0);
   sweep(g, 1, 0);
   assert_int_equal(chalk_metric_shown(g, (uint32_t)old), 0);
   chalk_writer_close(next);
   for (int i = 0; i < 4; i++) sweep(g, 1000 * i, 0);
   assert_int_equal(chalk_metric_shown(g, (uint32_t)old), 1);
-  assert_int_equal(chalk_metric_shown(g, (uint32_t) new), 0);
+  assert_int_equal(chalk_metric_shown(g, (uint32_t)other), 0);
   assert_int_equal(info_of(g).metrics, 1);
   assert_int_equal(total_of(g, old), 5);
   assert_int_equal(chalk_add(s, 1), CHALK_OK);

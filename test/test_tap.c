@@ -224,12 +224,12 @@ static void test_events_of_writers_come_by_time(void **state) {
 
 static void test_writers_without_a_slot_share_a_ring(void **state) {
   (void)state;
-  enum { SHARING = 3 };
+  enum { ALONE = WRITERS - 1, ALL = ALONE + 3 };
   chalk_segment *g = open_held();
-  chalk_writer *w[WRITERS - 1 + SHARING];
-  for (int i = 0; i < WRITERS - 1 + SHARING; i++) w[i] = open_writer(g);
+  chalk_writer *w[ALL];
+  for (int i = 0; i < ALL; i++) w[i] = open_writer(g);
   chalk_tap *t = open_tap(g, 0);
-  for (int i = WRITERS - 1; i < WRITERS - 1 + SHARING; i++) {
+  for (int i = ALONE; i < ALL; i++) {
     assert_int_equal(chalk_writer_slot(w[i]), 0);
     chalk_series *c = bind(w[i], define(w[i], "c", CHALK_COUNT, 1, 0), "x");
     chalk_series *l = bind(w[i], define(w[i], "l", CHALK_GAUGE, 1, 0), "x");
@@ -239,7 +239,7 @@ static void test_writers_without_a_slot_share_a_ring(void **state) {
     expect(&chalk_tap_events(t)[1], l, CHALK_EVENT_DOWN, i);
     free(c), free(l);
   }
-  for (int i = 0; i < WRITERS - 1 + SHARING; i++) chalk_writer_close(w[i]);
+  for (int i = 0; i < ALL; i++) chalk_writer_close(w[i]);
   chalk_tap_close(t);
   close_held(g);
 }
@@ -312,7 +312,7 @@ static void test_children_and_kills(void **state) {
   for (int child = 0; child < CHILDREN; child++) {
     pid_t pid = fork_child();
     if (pid == 0) {
-      for (int64_t i = 1;; i++) CHILD_CHECK(chalk_add(c, 1) >= CHALK_OK);
+      while (true) CHILD_CHECK(chalk_add(c, 1) >= CHALK_OK);
     }
     int64_t start = seen;
     double end = chalk_now() + DEADLINE;

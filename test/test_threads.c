@@ -389,10 +389,10 @@ static void test_threads_that_share_a_slot(void **state) {
   static const cast roles[] = {{act_recorder, RECORDERS}, {act_dropper, DROPPERS}, {act_reader, 1}, {NULL, 0}};
   stage *t = new_stage();
   chalk_writer *all[WRITERS];
-  for (int i = 1; i < WRITERS; i++) all[i] = open_writer(t->g);
+  for (uint32_t i = 1; i < WRITERS; i++) all[i] = open_writer(t->g);
   play_flushed(t, roles);
   check_exact(t);
-  for (int i = 1; i < WRITERS; i++) chalk_writer_close(all[i]);
+  for (uint32_t i = 1; i < WRITERS; i++) chalk_writer_close(all[i]);
   chalk_segment_close(t->g);
 }
 
@@ -419,11 +419,11 @@ static void test_watched_while_sharing_a_slot(void **state) {
   static const cast roles[] = {{act_recorder, RECORDERS}, {act_dropper, DROPPERS}, {NULL, 0}};
   stage *t = new_stage();
   chalk_writer *all[WRITERS];
-  for (int i = 1; i < WRITERS; i++) all[i] = open_writer(t->g);
+  for (uint32_t i = 1; i < WRITERS; i++) all[i] = open_writer(t->g);
   be_watched(t);
   play_flushed(t, roles);
   check_exact(t);
-  for (int i = 1; i < WRITERS; i++) chalk_writer_close(all[i]);
+  for (uint32_t i = 1; i < WRITERS; i++) chalk_writer_close(all[i]);
   chalk_segment_close(t->g);
 }
 

@@ -295,7 +295,7 @@ static void test_the_shared_slot_is_exact(void **state) {
   chalk_options o = {.max_series = 1};
   chalk_segment *g = open_segment(&o);
   chalk_writer *all[WRITERS];
-  for (int i = 1; i < WRITERS; i++) {
+  for (uint32_t i = 1; i < WRITERS; i++) {
     all[i] = open_writer(g);
     assert_int_equal(chalk_writer_slot(all[i]), i);
   }
@@ -340,7 +340,7 @@ static void test_the_shared_slot_is_exact(void **state) {
   close(done[0]), close(done[1]), close(end[0]);
   chalk_sketch_free(k);
   free(c), free(overflow), free(load);
-  for (int i = 1; i < WRITERS; i++) chalk_writer_close(all[i]);
+  for (uint32_t i = 1; i < WRITERS; i++) chalk_writer_close(all[i]);
   chalk_writer_close(w);
   chalk_segment_close(g);
 }

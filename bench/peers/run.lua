@@ -5,9 +5,11 @@
 --
 -- --only: the works whose name matches. --into: puts the table into a page, as docs/performance.md has it.
 
-package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
+local here = arg[0]:match "^(.*/)" or "./"
+package.path = ("%s?.lua;%s../?.lua;%s"):format(here, here, package.path)
 
 local cjson = require "cjson"
+local commands = require "commands"
 local peers = require "peers"
 local report = require "report"
 local works = require "works"
@@ -35,7 +37,7 @@ end
 
 local function first_line(command) return capture(command):match "^[^\n]+" end
 
-local function succeeds(command) return os.execute(("(%s) >/dev/null 2>&1"):format(command)) == 0 end
+local function succeeds(command) return commands.run(("(%s) >/dev/null 2>&1"):format(command)) end
 
 -- Building: a peer that cannot be had is left out, by name and with the reason.
 
@@ -68,7 +70,7 @@ local function build(peer)
   if peer.package and not install(peer) then return "the package " .. peer.package .. " is not installed" end
   local log = ("%s/%s.log"):format(LOGS, peer.program:match "[^/]+$")
   print(("building %s"):format(peer.name))
-  if os.execute(("(%s) >%s 2>&1"):format(peer.build, log)) ~= 0 then return reason_in(log):gsub("%.$", "") end
+  if not commands.run(("(%s) >%s 2>&1"):format(peer.build, log)) then return reason_in(log):gsub("%.$", "") end
   if peer.version_command then peer.version = first_line(peer.version_command) or peer.version end
 end
 

@@ -15,7 +15,7 @@ local sources = {
 function M.install()
   local directory, path = os.tmpname(), package.path
   os.remove(directory)
-  assert(os.execute("mkdir " .. directory))
+  assert(require("support.commands").run("mkdir " .. directory))
   for name, source in pairs(sources) do
     local file = assert(io.open(("%s/broken_%s.lua"):format(directory, name), "w"))
     file:write(source)

@@ -6,6 +6,7 @@
 
 local uv = require("luv")
 local core = require("chalk.core")
+local commands = require("support.commands")
 local exposition = require("support.exposition")
 local files = require("support.files")
 local request = require("support.request")
@@ -219,10 +220,11 @@ function Server:launch()
   local command = ("cd '%s' && '%s' -p '%s' -c '%s/nginx.conf' -e '%s/error.log' >'%s/output' 2>&1 </dev/null"):format(
     self.prefix, find().program, self.prefix, self.prefix, self.prefix, self.prefix
   )
-  local failed = os.execute(command) ~= 0
+  local started = commands.run(command)
   self.output = files.read(self.prefix .. "/output")
-  if failed then return nil, self.output end
-  self.master = assert(self:pid_in("nginx.pid"), "no pid file")
+  if not started then return nil, self.output end
+  -- The process that was started ends before the master writes its file.
+  self.master = wait.till(function() return self:pid_in("nginx.pid") end, 10, "a pid file")
   return true
 end
 

@@ -37,16 +37,17 @@ local function output_of(command)
   return output, code == "0"
 end
 
---- The program, installed by tools/observer. Raises when it cannot be had where CI is set: there it is to be.
+--- The program, installed by tools/observer.
 ---@return string? path nil when it cannot be had, or tmux is missing
+---@return string? reason
 function M.install()
-  local pipe = io.popen("command -v tmux >/dev/null && env -u LD_PRELOAD tools/observer")
-  local path = pipe:read("*l")
-  pipe:close()
-  if not path and os.getenv("CI") == "true" then
-    error("metrics-observer or tmux is not installed: tools/observer says why", 0)
-  end
-  return path
+  local tmux = output_of("command -v tmux"):match("%S")
+  if not tmux and os.getenv("CI") == "true" then error("there is no tmux: tools/setup installs it", 0) end
+  if not tmux then return nil, "there is no tmux" end
+  local said = output_of("env -u LD_PRELOAD tools/observer")
+  local last = said:match("([^\n]*)\n*$")
+  if last:find("^/") then return last end
+  return nil, "metrics-observer is not installed: " .. last
 end
 
 local function tmux(self, ...)

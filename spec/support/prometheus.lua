@@ -73,6 +73,14 @@ local function encoded(text)
   return (tostring(text):gsub("[^%w]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
+--- The text of a page; "" when there is none.
+---@param path string
+---@return string
+function Prometheus:get(path)
+  local response = child.await(function(done) examples.client.get(self.port, path, done) end, 10)
+  return response and response.body or ""
+end
+
 --- What the API answers to a path below /api/v1/ and parameters.
 ---@param path string
 ---@param parameters table<string, string|number>?
@@ -83,9 +91,7 @@ function Prometheus:api(path, parameters)
   for name, value in pairs(parameters or {}) do
     words[#words + 1] = encoded(name) .. "=" .. encoded(value)
   end
-  local url = "/api/v1/" .. path .. "?" .. table.concat(words, "&")
-  local response = child.await(function(done) examples.client.get(self.port, url, done) end, 10)
-  local ok, answer = pcall(cjson.decode, response and response.body or "")
+  local ok, answer = pcall(cjson.decode, self:get("/api/v1/" .. path .. "?" .. table.concat(words, "&")))
   if not ok then return nil, "no answer" end
   return answer.data, answer.error
 end

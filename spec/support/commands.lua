@@ -1,0 +1,13 @@
+--- Commands for their effect. LuaJIT's os.execute answers with the exit status; built with LUA52COMPAT, with true.
+
+local M = {}
+
+--- Runs a shell command.
+---@param command string
+---@return boolean whether it succeeded
+function M.run(command)
+  local status = os.execute(command)
+  return status == 0 or status == true
+end
+
+return M
