@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "segment.h"
+#include "shm/segment.h"
 
 /* Seconds after which a hang becomes a failure. */
 enum { DEADLINE = 60 };

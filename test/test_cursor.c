@@ -2,9 +2,9 @@
 
 #include "common.h"
 
-#include "cursor.h"
-#include "recover.h"
-#include "sketch.h"
+#include "read/cursor.h"
+#include "open/recover.h"
+#include "value/sketch.h"
 
 typedef struct fixture {
   chalk_segment *g;

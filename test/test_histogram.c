@@ -3,8 +3,8 @@
 
 #include "common.h"
 
-#include "heap.h"
-#include "histogram.h"
+#include "shm/heap.h"
+#include "value/histogram.h"
 
 enum { VALUES = 1000000 };
 

@@ -9,8 +9,8 @@
 #include <sys/syscall.h>
 
 #include "directory.h"
-#include "life.h"
-#include "writer.h"
+#include "shm/life.h"
+#include "record/writer.h"
 
 /* Pipes to those in another namespace: they say that they are ready, and end when they are told to. */
 typedef struct talk {

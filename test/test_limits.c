@@ -8,7 +8,7 @@
 #include "common.h"
 #include "directory.h"
 
-#include "heap.h"
+#include "shm/heap.h"
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define PLAIN 1 /* what a sanitizer reserves counts too */

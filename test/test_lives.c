@@ -3,9 +3,9 @@
 
 #include "common.h"
 
-#include "lives.h"
-#include "process.h"
-#include "series.h"
+#include "shm/lives.h"
+#include "shm/process.h"
+#include "series/series.h"
 
 enum { CHILDREN = 5, SERIES = 300 };
 

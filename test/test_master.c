@@ -12,8 +12,8 @@
 
 #include "common.h"
 #include "directory.h"
-#include "histogram.h"
-#include "tap.h"
+#include "value/histogram.h"
+#include "record/tap.h"
 
 enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, TAGS = 12, SHOWN = 64 };
 

@@ -8,7 +8,7 @@
 #include "common.h"
 #include "directory.h"
 
-#include "heap.h"
+#include "shm/heap.h"
 
 /* Two processes that only know the path. */
 static void test_a_path_is_shared(void **state) {

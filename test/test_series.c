@@ -3,9 +3,9 @@
 
 #include "common.h"
 
-#include "heap.h"
-#include "key.h"
-#include "series.h"
+#include "shm/heap.h"
+#include "series/key.h"
+#include "series/series.h"
 
 static int64_t value_of(chalk_writer *w, int metric, const char *tag) {
   chalk_series *s = bind(w, metric, tag);

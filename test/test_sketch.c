@@ -5,7 +5,7 @@
 
 #include "common.h"
 
-#include "sketch.h"
+#include "value/sketch.h"
 
 enum { VALUES = 1000000 };
 

@@ -5,10 +5,10 @@
 
 #include <sys/mman.h>
 
-#include "gauge.h"
-#include "series.h"
-#include "slot.h"
-#include "writer.h"
+#include "series/gauge.h"
+#include "series/series.h"
+#include "series/slot.h"
+#include "record/writer.h"
 
 enum { ROWS = WRITERS - 1, ALL = 200 };
 

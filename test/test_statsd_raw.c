@@ -3,7 +3,7 @@
 
 #include "common.h"
 
-#include "recover.h"
+#include "open/recover.h"
 
 static const char *const labels[] = {"a"};
 

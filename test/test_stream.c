@@ -3,7 +3,7 @@
 
 #include "stream_reader.h"
 
-#include "stream_log.h"
+#include "export/stream_log.h"
 
 /* The log */
 

@@ -3,9 +3,9 @@
 
 #include "common.h"
 
-#include "heap.h"
-#include "recover.h"
-#include "tap.h"
+#include "shm/heap.h"
+#include "open/recover.h"
+#include "record/tap.h"
 
 enum { COUNTS = 1 << CHALK_COUNT, GAUGES = 1 << CHALK_GAUGE, HISTOGRAMS = 1 << CHALK_HISTOGRAM };
 enum { ALL = COUNTS | GAUGES | HISTOGRAMS };

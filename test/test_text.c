@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "text.h"
+#include "base/text.h"
 
 #define RANDOM_DOUBLES 5000000
 #define SHORTEST_DOUBLES 100000

@@ -8,7 +8,7 @@
 
 #include "common.h"
 #include "host.h"
-#include "snapshot.h"
+#include "read/snapshot.h"
 
 enum { STABLE, STABLE_TIMES, CHURNED, CHURNED_TIMES, IN_FLIGHT, LOAD, KINDS };
 enum { RECORDERS = 2, CREATORS = 2, DROPPERS = 1, READERS = 2, FLUSHERS = 2, TAGS = 6, MOST_THREADS = 16 };

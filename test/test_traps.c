@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 #include <sys/personality.h>
 
-#include "histogram.h"
-#include "writer.h"
+#include "value/histogram.h"
+#include "record/writer.h"
 
 static long resident_pages(void) {
   long size, resident = 0;

@@ -5,7 +5,7 @@
 
 #include <sys/mman.h>
 
-#include "writer.h"
+#include "record/writer.h"
 
 static void add_many(chalk_series *s, int n) {
   for (int i = 0; i < n; i++) CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes src/pow10.h, the powers of ten that src/text.c scales doubles with.
+"""Writes src/base/pow10.h, the powers of ten that src/base/text.c scales doubles with.
 
-    python3 tools/pow10.py > src/pow10.h
+    python3 tools/pow10.py > src/base/pow10.h
 
 Entry e is the smallest 128-bit integer g with g * 2^(floor(log2(10^e)) - 127) >= 10^e: the leading
 128 bits of the power, rounded up, its highest bit always set. The range is what the shortest
@@ -55,7 +55,7 @@ def main():
     entries = [entry(e) for e in range(POW10_MIN, POW10_MAX + 1)]
     print(f"""\
 /* Powers of ten, 10^{POW10_MIN} to 10^{POW10_MAX}, as 128-bit integers: the leading bits, rounded up,
-   the highest one set. Generated, do not edit: python3 tools/pow10.py > src/pow10.h */
+   the highest one set. Generated, do not edit: python3 tools/pow10.py > src/base/pow10.h */
 
 #ifndef CHALK_POW10_H
 #define CHALK_POW10_H

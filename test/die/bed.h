@@ -7,7 +7,7 @@
 #define BED_H
 
 #include "consistent.h"
-#include "segment.h"
+#include "shm/segment.h"
 
 /* What the parties tell each other: anonymous memory that no death takes away. */
 typedef struct notes {

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gauge.h"
-#include "heap.h"
-#include "histogram.h"
-#include "key.h"
-#include "series.h"
-#include "tap.h"
+#include "series/gauge.h"
+#include "shm/heap.h"
+#include "value/histogram.h"
+#include "series/key.h"
+#include "series/series.h"
+#include "record/tap.h"
 
 typedef struct block {
   uint64_t at, size;

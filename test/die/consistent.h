@@ -5,7 +5,7 @@
 #ifndef CONSISTENT_H
 #define CONSISTENT_H
 
-#include "segment.h"
+#include "shm/segment.h"
 
 typedef struct census {
   uint64_t lost;    /* bytes of the heap that are neither in use nor free, alignment left out */

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cursor.h"
-#include "sketch.h"
+#include "read/cursor.h"
+#include "value/sketch.h"
 
 void cursors_record_some(bed *b) {
   chalk_add(bed_bind(b, b->count, "sent"), 3);

@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "slot.h"
+#include "series/slot.h"
 
 enum { FIRST = 3, VACANT = 4 }; /* slots: the survivor has the first, the bystander the second */
 

@@ -19,9 +19,9 @@
 
 #include "bed.h"
 #include "cursors.h"
-#include "heap.h"
-#include "histogram.h"
-#include "key.h"
+#include "shm/heap.h"
+#include "value/histogram.h"
+#include "series/key.h"
 #include "runtime.h"
 #include "sharing.h"
 

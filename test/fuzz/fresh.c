@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "series.h"
-#include "slot.h"
+#include "series/series.h"
+#include "series/slot.h"
 
 /* The segment as it was made, to start from again and again: the parts that anything was stored in. */
 static struct {

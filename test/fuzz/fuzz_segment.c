@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "kit.h"
-#include "recover.h"
-#include "tap.h"
+#include "open/recover.h"
+#include "record/tap.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void __sanitizer_set_death_callback(void (*callback)(void));

@@ -12,10 +12,10 @@
 
 #include "fresh.h"
 #include "model.h"
-#include "recover.h"
-#include "series.h"
+#include "open/recover.h"
+#include "series/series.h"
 #include "watched.h"
-#include "writer.h"
+#include "record/writer.h"
 #include "../die/consistent.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

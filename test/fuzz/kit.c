@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "key.h"
+#include "series/key.h"
 
 static const double bounds[] = {0.01, 1, 10, 100, 1e9};
 

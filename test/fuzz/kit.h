@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "segment.h"
+#include "shm/segment.h"
 
 #define check(condition)                                                             \
   do {                                                                               \

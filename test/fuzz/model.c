@@ -4,10 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "gauge.h"
-#include "key.h"
-#include "series.h"
-#include "writer.h"
+#include "series/gauge.h"
+#include "series/key.h"
+#include "series/series.h"
+#include "record/writer.h"
 
 enum { WATCHED = 512 };
 

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tap.h"
+#include "record/tap.h"
 
 static chalk_event expected[EVENTS];
 

@@ -1,0 +1,538 @@
+/*
+ * StatsD lines, packed into packets. A line is name:value|type|@rate|#tags and what the caller wants behind that; names
+ * and constant tags come from the caller, this file knows the shape of a line and what makes a packet.
+ *
+ * An entry's lines are made in a text of their own, then packed: all of them into one packet where they fit into one,
+ * so that a packet that is lost or refused is a set of whole entries. Of a histogram whose lines do not, what is in each
+ * packet is committed with it, see statsd_part.h.
+ *
+ * A sketch goes over the wire as its buckets' representative values, each weighted by a sample rate of 1 / count.
+ */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "read/cursor.h"
+#include "series/key.h"
+#include "series/series_key.h"
+#include "value/sketch.h"
+#include "read/snapshot.h"
+#include "export/statsd.h"
+#include "export/statsd_part.h"
+#include "export/statsd_text.h"
+#include "base/text.h"
+
+enum { TAG = 200, RATE = 24, ROOM = 4096 }; /* TAG: characters of a tag */
+enum { JOINT = 1 }; /* for the newline between lines that have to be in one packet; no text has it */
+
+typedef struct sent_gauge {
+  double value;
+  uint32_t generation;
+  bool sent;
+} sent_gauge;
+
+struct chalk_statsd {
+  char *packet, *text;
+  uint32_t packet_size, packet_most;
+  size_t text_at, text_size, text_room;
+  size_t text_begun; /* where the packet's part of it begins */
+  uint32_t lines;    /* in the text, from text_at on */
+  bool failed;       /* no memory for the entry's lines */
+  bool joined;       /* some of them are */
+  chalk_statsd_totals totals;
+  sent_gauge *gauges;
+  uint32_t n_gauges;
+  uint32_t entry; /* the one under way; what follows is a histogram's */
+  chalk_sketch delta;
+  bool bounds; /* its lines are of bounds, not of the delta's buckets */
+  statsd_item *items;
+  uint32_t n_items, items_room;
+  uint64_t values_begun; /* in its lines up to text_begun */
+  statsd_part sent;      /* what of it is in the packet that was begun before */
+};
+
+chalk_statsd *chalk_statsd_new(uint32_t max_packet) {
+  chalk_statsd *k = calloc(1, sizeof *k);
+  if (k) k->packet = malloc(max_packet), k->text = malloc(ROOM);
+  if (!k || !k->packet || !k->text) {
+    chalk_statsd_free(k);
+    return NULL;
+  }
+  k->packet_most = max_packet;
+  k->text_room = ROOM;
+  return k;
+}
+
+void chalk_statsd_free(chalk_statsd *k) {
+  if (!k) return;
+  free(k->packet);
+  free(k->text);
+  free(k->gauges);
+  free(k->items);
+  sketch_free_sides(&k->delta);
+  sketch_free_sides(&k->sent.sketch);
+  free(k);
+}
+
+/* Text of the entry under way */
+
+static char *grow(chalk_statsd *k, size_t n) {
+  size_t room = 2 * (k->text_size + n);
+  char *text = realloc(k->text, room);
+  if (!text) {
+    k->failed = true;
+    return NULL;
+  }
+  k->text = text;
+  k->text_room = room;
+  return k->text + k->text_size;
+}
+
+/* Room for n bytes more; NULL and `failed`: there is none. */
+static inline char *reserve(chalk_statsd *k, size_t n) {
+  return k->text_size + n > k->text_room ? grow(k, n) : k->text + k->text_size;
+}
+
+/* Most of it is a few bytes, which take less than a call. */
+static inline char *append(char *o, const char *s, size_t n) {
+  if (n > 16) {
+    memcpy(o, s, n);
+  } else if (n >= 8) {
+    uint64_t first, last;
+    memcpy(&first, s, 8), memcpy(&last, s + n - 8, 8);
+    memcpy(o, &first, 8), memcpy(o + n - 8, &last, 8);
+  } else if (n >= 4) {
+    uint32_t first, last;
+    memcpy(&first, s, 4), memcpy(&last, s + n - 4, 4);
+    memcpy(o, &first, 4), memcpy(o + n - 4, &last, 4);
+  } else if (n > 0) {
+    char first = s[0], middle = s[n / 2], last = s[n - 1];
+    o[0] = first, o[n / 2] = middle, o[n - 1] = last;
+  }
+  return o + n;
+}
+
+typedef struct piece {
+  const char *text;
+  size_t size;
+} piece;
+
+static inline piece piece_of(const char *text) { return (piece){text, strlen(text)}; }
+static inline char *append_piece(char *o, piece p) { return append(o, p.text, p.size); }
+
+static const piece nothing = {"", 0}, count_type = {"c", 1}, gauge_type = {"g", 1};
+
+/* A family's texts, measured, and the room that a line of an empty key takes, but for what only some lines have. */
+typedef struct shape {
+  const chalk_statsd_family *f;
+  piece name, tags, tail, type, timestamp, labels[CHALK_TAGS];
+  size_t most[CHALK_TAGS]; /* characters of a value */
+  size_t room;
+} shape;
+
+static void measure(shape *h, const chalk_statsd_family *f) {
+  h->f = f;
+  h->name = piece_of(f->name), h->tags = piece_of(f->tags), h->tail = piece_of(f->tail);
+  h->type = piece_of(f->type), h->timestamp = piece_of(f->timestamp);
+  h->room = h->name.size + h->tags.size + h->tail.size + h->type.size + h->timestamp.size;
+  h->room += sizeof ":||@|#\n" + RATE + STATSD_TEXT_ROOM;
+  for (uint32_t i = 0; i < f->n_labels; i++) {
+    h->labels[i] = piece_of(f->labels[i]);
+    h->most[i] = TAG - 1 - statsd_text_characters(f->labels[i]);
+    h->room += h->labels[i].size + 2 + STATSD_TEXT_MORE;
+  }
+}
+
+/*
+ * What is the same in all lines of an entry: its name, and its tags. While a line is begun there is always room for its
+ * end, so that only what some lines have needs to ask for it.
+ */
+typedef struct frame {
+  const shape *h;
+  const chalk_statsd_family *f;
+  const char *key; /* STATSD_TEXT_ROOM bytes behind it can be read */
+  uint32_t key_size;
+  size_t room;
+  size_t tags_at, tags_size; /* in the text, once they are there */
+} frame;
+
+static inline frame frame_of(const shape *h, const void *key, uint32_t key_size) {
+  return (frame){.h = h, .f = h->f, .key = key, .key_size = key_size, .room = h->room + key_size};
+}
+
+static char *put_folded(char *o, const frame *e) {
+  uint32_t at = 0, n;
+  const char *value;
+  while (key_next(e->key, e->key_size, &at, &value, &n)) o = statsd_text_folded(o, value, n);
+  return o;
+}
+
+/* A line's name, up to its first value. */
+static void begin_line(chalk_statsd *k, const frame *e, piece suffix) {
+  char *o = reserve(k, e->room + suffix.size + TEXT_NUMBER_MAX);
+  if (!o) return;
+  o = append_piece(o, e->h->name);
+  if (e->f->fold) o = put_folded(o, e);
+  o = append_piece(o, suffix);
+  *o++ = ':';
+  k->text_size = (size_t)(o - k->text);
+}
+
+/* A line's first value: there is room. */
+static inline void put_number(chalk_statsd *k, double v) {
+  if (!k->failed) k->text_size += text_double(k->text + k->text_size, v);
+}
+
+static inline void put_whole(chalk_statsd *k, int64_t v) {
+  if (!k->failed) k->text_size += text_int(k->text + k->text_size, v);
+}
+
+static void put_further(chalk_statsd *k, const frame *e, double v) {
+  char *o = reserve(k, 1 + TEXT_NUMBER_MAX + e->room);
+  if (!o) return;
+  *o = ':';
+  k->text_size++;
+  put_number(k, v);
+}
+
+/* "|#" and all tags, or nothing. */
+static char *put_tags(char *o, const frame *e) {
+  char *start = o;
+  uint32_t at = 0, n;
+  const char *value;
+  *o++ = '|';
+  if (e->h->tags.size > 0) {
+    *o++ = '#';
+    o = append_piece(o, e->h->tags);
+  }
+  for (uint32_t i = 0; i < e->f->n_labels && key_next(e->key, e->key_size, &at, &value, &n); i++) {
+    if (n == 0) continue;
+    *o++ = ',';
+    o = append_piece(o, e->h->labels[i]);
+    *o++ = ':';
+    o = statsd_text_value(o, value, n, e->h->most[i]);
+  }
+  if (o - start == 1) return start;
+  start[1] = '#'; /* or there was a comma */
+  return o;
+}
+
+static char *put_le(char *o, bool any, piece le) {
+  o = any ? append(o, ",le:", 4) : append(o, "|#le:", 5);
+  return append_piece(o, le);
+}
+
+/* From behind the values: the line's type and all that follows. */
+static void end_line(chalk_statsd *k, frame *e, piece type, const char *rate, const char *le, bool timed) {
+  if (le) reserve(k, e->room + strlen(le) + sizeof "|#le:");
+  if (k->failed) return;
+  char *o = k->text + k->text_size;
+  *o++ = '|';
+  o = append_piece(o, type);
+  if (rate) o = append_piece(append(o, "|@", 2), piece_of(rate));
+  if (!e->f->fold) {
+    char *start = o;
+    o = e->tags_size ? append(o, k->text + e->tags_at, e->tags_size) : put_tags(o, e);
+    e->tags_at = (size_t)(start - k->text), e->tags_size = (size_t)(o - start);
+    if (le) o = put_le(o, e->tags_size > 0, piece_of(le));
+  }
+  o = append_piece(o, e->h->tail);
+  if (timed) o = append_piece(o, e->h->timestamp);
+  *o++ = '\n';
+  k->text_size = (size_t)(o - k->text);
+  k->lines++;
+}
+
+/* Counts and gauges */
+
+static void put_count(chalk_statsd *k, frame *e, int64_t delta) {
+  begin_line(k, e, nothing);
+  put_whole(k, delta);
+  end_line(k, e, count_type, NULL, NULL, true);
+}
+
+static void put_gauge(chalk_statsd *k, frame *e, piece suffix, double v) {
+  if (!isfinite(v)) return;
+  if (v < 0 && e->f->relative) {
+    begin_line(k, e, suffix);
+    put_whole(k, 0);
+    end_line(k, e, gauge_type, NULL, NULL, true);
+    if (k->failed) return;
+    k->text[k->text_size - 1] = JOINT;
+    k->joined = true;
+    k->lines--;
+  }
+  begin_line(k, e, suffix);
+  put_number(k, v);
+  end_line(k, e, gauge_type, NULL, NULL, true);
+}
+
+static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
+  if (e->series >= k->n_gauges) {
+    uint32_t n = 2 * (e->series + 512);
+    sent_gauge *more = realloc(k->gauges, n * sizeof *more);
+    if (!more) return false;
+    memset(more + k->n_gauges, 0, (n - k->n_gauges) * sizeof *more);
+    k->gauges = more;
+    k->n_gauges = n;
+  }
+  sent_gauge *g = &k->gauges[e->series];
+  bool same = g->sent && g->generation == e->generation && g->value == e->value;
+  *g = (sent_gauge){e->value, e->generation, true};
+  return same;
+}
+
+/* No entry is under way. */
+static void end_entry(chalk_statsd *k) {
+  k->text_at = k->text_size = k->text_begun = 0;
+  k->values_begun = 0;
+  k->lines = k->n_items = 0;
+  k->joined = k->failed = false;
+}
+
+void chalk_statsd_forget(chalk_statsd *k) {
+  if (k->gauges) memset(k->gauges, 0, k->n_gauges * sizeof *k->gauges);
+  end_entry(k);
+  k->sent.any = false;
+  k->packet_size = 0;
+}
+
+/* Histograms */
+
+static double clamped(double v) { return v > DBL_MAX ? DBL_MAX : v < -DBL_MAX ? -DBL_MAX : v; }
+
+static bool add_item(chalk_statsd *k, statsd_item item) {
+  if (k->n_items == k->items_room) {
+    uint32_t room = k->items_room ? 2 * k->items_room : 64;
+    statsd_item *more = realloc(k->items, room * sizeof *more);
+    if (!more) {
+      k->failed = true;
+      return false;
+    }
+    k->items = more;
+    k->items_room = room;
+  }
+  k->items[k->n_items++] = item;
+  return true;
+}
+
+static int by_weight(const void *a, const void *b) {
+  const statsd_item *x = a, *y = b;
+  return x->weight != y->weight ? (x->weight < y->weight ? -1 : 1) : (x->value > y->value) - (x->value < y->value);
+}
+
+/* A bucket of more than the most weight: so many lines of that, and one of the rest. */
+static void add_items(chalk_statsd *k, const chalk_statsd_family *f, const chalk_sketch *d) {
+  chalk_bucket b;
+  for (uint32_t i = 0; chalk_sketch_bucket(d, i, &b); i++) {
+    double v = clamped(sketch_representative(&b) * f->factor);
+    uint64_t whole = b.count < f->max_weight ? 0 : b.count / f->max_weight, rest = b.count - whole * f->max_weight;
+    if (whole && !add_item(k, (statsd_item){v, f->max_weight, whole, i})) return;
+    if (rest && !add_item(k, (statsd_item){v, rest, 1, i})) return;
+  }
+  if (k->n_items > 1) qsort(k->items, k->n_items, sizeof *k->items, by_weight);
+}
+
+/* How long a line's end is, without the rest of the line. */
+static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
+  size_t start = k->text_size;
+  if (!reserve(k, e->room)) return 0;
+  end_line(k, e, e->h->type, rate, NULL, false);
+  size_t size = k->text_size - start;
+  k->text_size = start;
+  k->lines--;
+  e->tags_size = 0;
+  return size;
+}
+
+/* The values of one weight, from item i on, share lines as long as a line fits into a packet. Returns the next item. */
+static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i) {
+  char text[RATE + 1];
+  uint64_t weight = k->items[i].weight, times = 0;
+  uint32_t n = k->n_items;
+  text[chalk_statsd_rate(text, weight)] = 0;
+  const char *rate = weight > 1 ? text : NULL;
+  size_t begun = k->text_size, end = n > 1 && e->f->pack ? end_size(k, e, rate) : 0;
+  begin_line(k, e, nothing);
+  for (bool first = true; i < n && k->items[i].weight == weight && !k->failed; first = false) {
+    double v = k->items[i].value;
+    if (!first && e->f->pack && k->text_size - begun + TEXT_NUMBER_MAX + end <= k->packet_most) {
+      put_further(k, e, v);
+    } else {
+      if (!first) {
+        end_line(k, e, e->h->type, rate, NULL, false);
+        begun = k->text_size;
+        begin_line(k, e, nothing);
+      }
+      put_number(k, v);
+    }
+    if (++times == k->items[i].times) i++, times = 0;
+  }
+  end_line(k, e, e->h->type, rate, NULL, false);
+  return i;
+}
+
+static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
+  add_items(k, e->f, d);
+  for (uint32_t i = 0; i < k->n_items && !k->failed;) i = put_values(k, e, i);
+}
+
+static void put_aggregates(chalk_statsd *k, frame *e, const chalk_sketch *d) {
+  double count = (double)chalk_sketch_count(d), sum = chalk_sketch_sum(d) * e->f->factor;
+  uint32_t wanted = e->f->aggregates;
+  if (wanted & CHALK_STATSD_COUNT) put_gauge(k, e, piece_of(".count"), count);
+  if (wanted & CHALK_STATSD_SUM) put_gauge(k, e, piece_of(".sum"), sum);
+  if (wanted & CHALK_STATSD_AVG) put_gauge(k, e, piece_of(".avg"), sum / count);
+  if (wanted & CHALK_STATSD_MIN) put_gauge(k, e, piece_of(".min"), chalk_sketch_min(d) * e->f->factor);
+  if (wanted & CHALK_STATSD_MAX) put_gauge(k, e, piece_of(".max"), chalk_sketch_max(d) * e->f->factor);
+}
+
+static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
+  double factor = e->f->factor;
+  put_aggregates(k, e, d);
+  for (uint32_t i = 0; i < e->f->n_quantiles; i++) {
+    put_gauge(k, e, piece_of(e->f->quantile_names[i]), chalk_sketch_quantile(d, e->f->quantiles[i]) * factor);
+  }
+}
+
+static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
+  for (uint32_t i = 0; i < e->f->n_le; i++) {
+    uint64_t n = counts[e->f->le_index[i]];
+    if (n == 0) continue;
+    if (!add_item(k, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]})) return;
+    begin_line(k, e, e->f->fold ? piece_of(e->f->le_suffixes[i]) : nothing);
+    put_whole(k, (int64_t)n);
+    end_line(k, e, count_type, NULL, e->f->le[i], true);
+  }
+}
+
+size_t statsd_line(chalk_statsd *k, const chalk_statsd_family *f, const char *key, uint32_t key_size, const char **text,
+                   size_t *value_at, size_t *rate_at) {
+  shape h;
+  measure(&h, f);
+  frame e = frame_of(&h, key, key_size);
+  k->text_size = 0;
+  begin_line(k, &e, nothing);
+  *value_at = k->text_size;
+  end_line(k, &e, h.type, NULL, NULL, false);
+  size_t size = k->failed ? 0 : k->text_size;
+  *rate_at = *value_at + 1 + h.type.size;
+  *text = k->text;
+  k->text_size = 0;
+  k->lines = 0;
+  k->failed = false;
+  return size;
+}
+
+static void put_histogram(chalk_statsd *k, frame *e, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  k->entry = i;
+  k->bounds = e->f->mode == CHALK_STATSD_BUCKETS;
+  if (k->bounds) {
+    uint64_t counts[CHALK_LES + 1];
+    if (chalk_cursor_delta_les(c, s, i, counts) > 0) put_buckets(k, e, counts);
+    return;
+  }
+  if (cursor_subtract(c, s, i, &k->delta) != CHALK_OK) {
+    k->failed = true;
+  } else if (e->f->mode == CHALK_STATSD_PERCENTILES) {
+    sketch_clip(&k->delta, chalk_snapshot_sketch(s, i));
+    put_percentiles(k, e, &k->delta);
+  } else {
+    put_weighted(k, e, &k->delta);
+  }
+}
+
+/* Entries and packets */
+
+static void put_entry(chalk_statsd *k, const shape *h, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  const chalk_statsd_family *f = h->f;
+  const chalk_entry *e = &s->entries[i];
+  uint32_t kind = s->segment->metrics[e->metric].kind;
+  if (kind == CHALK_HISTOGRAM && f->mode == CHALK_STATSD_RAW) return; /* see statsd_raw.c */
+  int64_t delta = kind == CHALK_GAUGE ? 1 : chalk_cursor_delta(c, s, i);
+  if (delta == 0 || (kind == CHALK_GAUGE && f->changed_only && is_sent(k, e))) return;
+  uint64_t key[SERIES_KEY_WORDS + STATSD_TEXT_ROOM / 8];
+  uint32_t key_size = snapshot_key(s, e, key);
+  if (key_size == NONE) return;
+  frame frame = frame_of(h, key, key_size);
+  if (kind == CHALK_COUNT) put_count(k, &frame, delta);
+  if (kind == CHALK_GAUGE) put_gauge(k, &frame, nothing, e->value);
+  if (kind == CHALK_HISTOGRAM) put_histogram(k, &frame, c, s, i);
+}
+
+static void copy_lines(const chalk_statsd *k, char *out, const char *lines, size_t n) {
+  memcpy(out, lines, n);
+  for (char *joint; k->joined && (joint = memchr(out, JOINT, n)) != NULL;) *joint = '\n';
+}
+
+/* The next n bytes, which are so many lines, into the packet where they may fit into one. False: it is full. */
+static bool pack_lines(chalk_statsd *k, size_t n, uint32_t lines) {
+  if (n > k->packet_most) {
+    k->totals.too_long += lines;
+  } else if (n + k->packet_size > k->packet_most) {
+    return false;
+  } else {
+    copy_lines(k, k->packet + k->packet_size, k->text + k->text_at, n);
+    k->packet_size += (uint32_t)n;
+    k->totals.lines += lines;
+  }
+  k->text_at += n;
+  k->lines -= lines;
+  return true;
+}
+
+/* Packs the lines of the entry under way. False: the packet is full. */
+static bool pack(chalk_statsd *k) {
+  size_t left = k->text_size - k->text_at;
+  if (left <= k->packet_most) {
+    if (!pack_lines(k, left, k->lines)) return false;
+  }
+  for (; k->text_at < k->text_size; left = k->text_size - k->text_at) {
+    const char *line = k->text + k->text_at, *end = memchr(line, '\n', left);
+    if (!pack_lines(k, (size_t)(end - line) + 1, 1)) return false;
+  }
+  end_entry(k);
+  return true;
+}
+
+int chalk_statsd_fill(chalk_statsd *k, const chalk_statsd_family *f, chalk_cursor *c, chalk_snapshot *s, uint32_t *next,
+                      uint32_t last) {
+  shape shape;
+  measure(&shape, f);
+  for (; *next < last; (*next)++) {
+    if (k->text_size == 0) {
+      put_entry(k, &shape, c, s, *next);
+      if (k->failed) {
+        end_entry(k);
+        return CHALK_EMEMORY;
+      }
+      if (k->text_size == 0) continue; /* no items either */
+      k->totals.metrics++;
+    }
+    if (!pack(k)) return 1;
+  }
+  return CHALK_OK;
+}
+
+const char *chalk_statsd_packet(chalk_statsd *k, uint32_t *size) {
+  *size = k->packet_size;
+  return k->packet;
+}
+
+void chalk_statsd_begin(chalk_statsd *k) {
+  uint64_t values = statsd_part_values(k->text + k->text_begun, k->n_items ? k->text_at - k->text_begun : 0);
+  k->sent.any = false;
+  if (values) {
+    statsd_part_note(&k->sent, k->entry, k->items, k->values_begun, values, k->bounds ? NULL : &k->delta);
+  }
+  k->values_begun += values;
+  k->text_begun = k->text_at;
+  k->packet_size = 0;
+}
+
+int chalk_statsd_commit(chalk_statsd *k, chalk_cursor *c, chalk_snapshot *s, double now) {
+  return statsd_part_commit(&k->sent, c, s, now);
+}
+
+void chalk_statsd_count(const chalk_statsd *k, chalk_statsd_totals *totals) { *totals = k->totals; }

@@ -1,0 +1,35 @@
+/*
+ * A part of a histogram's lines: what of an entry that takes several packets went out with one of them. It is noted as
+ * sent when that packet is known to have arrived, so that a receiver that goes away between two is not sent it again.
+ */
+#ifndef STATSD_PART_H
+#define STATSD_PART_H
+
+#include <stdbool.h>
+
+#include "value/sketch.h"
+
+/* What a histogram's lines are made of, in their order: a value, so many times, each for `weight` recorded ones. */
+typedef struct statsd_item {
+  double value;
+  uint64_t weight, times;
+  uint32_t place; /* of its bucket, as chalk_sketch_bucket counts; of its bound among the metric's */
+} statsd_item;
+
+/* All zero: none. */
+typedef struct statsd_part {
+  bool any, bounds;
+  uint32_t entry;
+  chalk_sketch sketch;
+  uint64_t les[CHALK_LES + 1];
+} statsd_part;
+
+/* How many values stand in these lines, name:value:value|... each. */
+uint64_t statsd_part_values(const char *lines, size_t n);
+
+/* The part that is `n` values of these items, from the one after `skip` on. `delta` NULL: they are counts of bounds. */
+void statsd_part_note(statsd_part *p, uint32_t entry, const statsd_item *items, uint64_t skip, uint64_t n,
+                      const chalk_sketch *delta);
+int statsd_part_commit(statsd_part *p, chalk_cursor *c, chalk_snapshot *s, double now);
+
+#endif

@@ -1,0 +1,124 @@
+/*
+ * What the holder of the flusher's role is asked for, and what it does for all. Flushes are asked for with tickets. It
+ * also sweeps: it drops idle series and makes those reusable whose drop everybody has seen.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "read/cursor.h"
+#include "shm/lives.h"
+#include "series/metric.h"
+#include "shm/role.h"
+#include "series/series.h"
+#include "read/snapshot.h"
+#include "value/stored.h"
+
+/* Tickets */
+
+uint64_t chalk_flush_request(chalk_segment *g) { return atomic_fetch_add(&g->head->requested, 1) + 1; }
+
+void chalk_flush_done(chalk_segment *g, uint64_t ticket) {
+  header *h = g->head;
+  uint64_t done = atomic_load(&h->done);
+  while (done < ticket && !atomic_compare_exchange_weak(&h->done, &done, ticket)) {
+  }
+  store_double(&h->flushed, chalk_now());
+  atomic_fetch_add(&h->done_word, 1);
+  syscall(SYS_futex, &h->done_word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+int chalk_flush_wait(chalk_segment *g, uint64_t ticket, double timeout) {
+  header *h = g->head;
+  double end = chalk_now() + timeout;
+  for (;;) {
+    uint32_t word = atomic_load(&h->done_word);
+    if (atomic_load(&h->done) >= ticket) return CHALK_OK;
+    double left = end - chalk_now();
+    if (left <= 0) return 1;
+    if (left > 0.1) left = 0.1;
+    struct timespec t = {0, (long)(left * 1e9)};
+    syscall(SYS_futex, &h->done_word, FUTEX_WAIT, word, &t, NULL, 0);
+  }
+}
+
+/* Sweeping */
+
+/* Whether every cursor has sent what the series stands at: `sketched` values in its sketch, if it is a histogram. */
+static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_t sketched, uint32_t kind) {
+  const series *s = &g->series[id];
+  if (kind == CHALK_GAUGE || (total == 0 && sketched == 0)) return true;
+  for (uint32_t c = 0; c < CURSORS; c++) {
+    cursor_head *h = &g->cursors[c];
+    if (!atomic_load(&h->state)) continue;
+    if (!segment_chunk_real(g, h->chunks, id)) return false;
+    baseline *b = segment_baseline(g, c, id);
+    if (atomic_load(&b->generation) != atomic_load((shared_u32 *)&s->generation)) return false;
+    uint64_t sent = atomic_load(&b->total);
+    if (stored_total(g, sent, kind) < (int64_t)total || stored_sketched(g, sent, kind) < sketched) return false;
+  }
+  return true;
+}
+
+/* Notes whether something was recorded; whether the series is to leave. */
+static bool is_idle(chalk_segment *g, const chalk_entry *e, double now, const double *idle) {
+  series *s = &g->series[e->series];
+  const metric *m = &g->metrics[e->metric];
+  bool recorded = m->kind == CHALK_GAUGE ? series_gauge_take(g, e->series) : (uint64_t)e->total != s->seen_total;
+  if (recorded) {
+    s->active = 1;
+    if (m->kind != CHALK_GAUGE) s->seen_total = (uint64_t)e->total;
+  }
+  if (recorded || s->seen_time == 0) s->seen_time = now;
+  double limit = idle[m->kind - 1], age = now - s->seen_time;
+  if (!s->active || limit <= 0 || age <= limit || m->max_series == NONE) return false;
+  return age > 2 * limit || is_sent(g, e->series, s->seen_total, 0, m->kind);
+}
+
+/* A dropped series waits for exporters that are away for as long as an idle one would, or this. */
+enum { QUARANTINE = 300, STAMPED = 2 };
+
+static void reclaim(chalk_segment *g, double now, const double *idle, lives *alive) {
+  bool any = false;
+  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
+    series *s = &g->series[id];
+    if (atomic_load(&s->state) != SERIES_DROPPED || !series_is_settled(s)) continue;
+    uint32_t kind = segment_metric_of(g, id)->kind;
+    if (s->active != STAMPED) s->active = STAMPED, s->seen_time = now;
+    double limit = idle[kind - 1] > 0 ? idle[kind - 1] : QUARANTINE;
+    uint64_t at_drop = atomic_load(&s->at_drop);
+    uint64_t total = (uint64_t)stored_total(g, at_drop, kind), sketched = stored_sketched(g, at_drop, kind);
+    if (now - s->seen_time > limit || is_sent(g, id, total, sketched, kind)) {
+      any = series_reclaim(g, id, alive) || any;
+    }
+  }
+  if (any) segment_epoch_move(g); /* handles that were folded for want of memory or numbers look again */
+}
+
+int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {
+  chalk_segment *g = s->segment;
+  uint32_t *ids = malloc(((size_t)s->n + 1) * sizeof *ids), n = 0;
+  if (!ids) return CHALK_EMEMORY;
+  if (!role_enter(g)) {
+    free(ids);
+    return 0;
+  }
+  for (uint32_t i = 0; i < s->n; i++) {
+    const chalk_entry *e = &s->entries[i];
+    if (!e->dropped && e->series >= METRICS && is_idle(g, e, now, idle)) ids[n++] = e->series;
+  }
+  int dropped = (int)series_drop_idle(g, ids, n);
+  free(ids);
+  lives alive;
+  lives_begin(&alive, g);
+  metric_sweep(g, &alive);
+  cursor_sweep(g, now);
+  series_recount(g);
+  if (atomic_load(&g->head->quarantined)) reclaim(g, now, idle, &alive);
+  role_leave(g);
+  return dropped;
+}

@@ -1,0 +1,88 @@
+#include "open/inherit.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "open/listen.h"
+#include "shm/segment.h"
+#include "record/writer.h"
+
+bool inherit_on;
+static bool settled; /* settled: a worker, where a VM made later does not hand on anything */
+
+void inherit_mark(int fd) { fcntl(fd, F_SETFD, inherit_on ? 0 : FD_CLOEXEC); }
+
+void chalk_inherit(int whether) {
+  if (settled) return;
+  settled = !whether;
+  bool changes = inherit_on != !!whether;
+  inherit_on = whether;
+  if (changes) writers_turn(); /* what was bound before would not go on as the others do */
+  segments_mark();
+  listeners_mark();
+}
+
+int chalk_is_worker(void) { return settled; }
+
+/* The first of the process's descriptors that is it. */
+static int find(bool (*is_it)(int fd, const void *what), const void *what) {
+  DIR *d = opendir("/proc/self/fd");
+  if (!d) return -1;
+  int found = -1;
+  for (struct dirent *e; found < 0 && (e = readdir(d));) {
+    int fd = atoi(e->d_name);
+    if (fd > 2 && fd != dirfd(d) && is_it(fd, what)) found = fd;
+  }
+  closedir(d);
+  return found;
+}
+
+static bool is_memory(int fd, const void *what) {
+  char path[64], target[320], wanted[320];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  ssize_t n = readlink(path, target, sizeof target - 1);
+  if (n <= 0) return false;
+  target[n] = 0;
+  snprintf(wanted, sizeof wanted, "/memfd:%s (deleted)", (const char *)what);
+  return strcmp(target, wanted) == 0;
+}
+
+int inherit_memory(const char *name) { return inherit_on ? find(is_memory, name) : -1; }
+
+/* A time limit that nobody else has, and that means nothing to a socket which never blocks. */
+static const struct timeval signature = {.tv_sec = 0x63686b};
+
+void inherit_sign(int fd) { setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &signature, sizeof signature); }
+
+static bool is_signed(int fd) {
+  struct timeval limit = {0};
+  socklen_t size = sizeof limit;
+  return getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &size) == 0 && limit.tv_sec == signature.tv_sec;
+}
+
+typedef struct place {
+  const struct sockaddr *address;
+  socklen_t size;
+} place;
+
+static bool is_listener(int fd, const void *what) {
+  const place *p = what;
+  struct sockaddr_storage own;
+  socklen_t n = sizeof own, size = sizeof(int);
+  int listening = 0;
+  memset(&own, 0, sizeof own);
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening || !is_signed(fd)) return false;
+  if (getsockname(fd, (struct sockaddr *)&own, &n) != 0 || own.ss_family != p->address->sa_family) return false;
+  if (own.ss_family != AF_UNIX) return n == p->size && memcmp(&own, p->address, n) == 0;
+  return strcmp(((struct sockaddr_un *)&own)->sun_path, ((const struct sockaddr_un *)p->address)->sun_path) == 0;
+}
+
+int inherit_listener(const struct sockaddr *address, socklen_t size) {
+  return inherit_on ? find(is_listener, &(place){address, size}) : -1;
+}

@@ -1,0 +1,139 @@
+#include "series/gauge.h"
+
+#include "shm/heap.h"
+#include "base/peek.h"
+
+/* As many as can be in a list: one for each guest slot, and one for strangers. A reader may follow what is no list. */
+enum { LINKS = OWNERS - WRITERS + 1 };
+
+gauge_link *gauge_first(const chalk_segment *g, uint64_t list) {
+  return list ? segment_block(g, list, sizeof(gauge_link)) : NULL;
+}
+
+gauge_link *gauge_next(const chalk_segment *g, const gauge_link *l) { return gauge_first(g, peek_u64(&l->next)); }
+
+/* The guest slot that a link belongs to; GAUGE_STRANGER's is 0. NONE: its turn is over. */
+static uint32_t guest_of(const chalk_segment *g, uint64_t whose) {
+  uint32_t guest = (uint32_t)(whose >> 32);
+  if (whose == GAUGE_STRANGER) return 0;
+  return guest >= WRITERS && guest < segment_guests(g) && gauge_owner(g, guest) == whose ? guest : NONE;
+}
+
+/* Links */
+
+bool gauge_is_vacant(const chalk_segment *g, const gauge_link *l) {
+  uint32_t guest = guest_of(g, atomic_load((shared_u64 *)&l->whose));
+  return guest == NONE || (guest != 0 && !atomic_load(&g->slots[guest].taken));
+}
+
+/*
+ * `whose` is stored last, and unset is stored first: a reader that took the link for its last owner's finds either out
+ * when it looks again.
+ */
+static void link_take(gauge_link *l, uint64_t whose) {
+  atomic_store(&l->mark, as_bits(GAUGE_UNSET));
+  atomic_store(&l->value, as_bits(GAUGE_FRESH));
+  atomic_store(&l->whose, whose);
+}
+
+static uint64_t link_new(chalk_segment *g, shared_u64 *cell, uint64_t whose, bool last) {
+  uint64_t offset = last ? heap_take_last(g, sizeof(gauge_link)) : heap_take(g, sizeof(gauge_link));
+  if (!offset) return 0;
+  gauge_link *l = segment_at(g, offset);
+  store_double(&l->value, GAUGE_FRESH);
+  atomic_store_explicit(&l->whose, whose, memory_order_relaxed);
+  atomic_store_explicit(&l->next, atomic_load(cell), memory_order_relaxed);
+  atomic_store_explicit(cell, offset, memory_order_release);
+  return offset;
+}
+
+uint64_t gauge_block_new(chalk_segment *g, bool last) {
+  uint64_t block = last ? heap_take_last(g, GAUGE_BLOCK) : heap_take(g, GAUGE_BLOCK);
+  if (block) store_double(segment_at(g, block), GAUGE_FRESH);
+  return block;
+}
+
+uint64_t gauge_link_of(chalk_segment *g, uint32_t id, uint64_t whose, bool make) {
+  if (!segment_chunk_real(g, g->slots[0].chunks, id)) return 0;
+  shared_u64 *cell = segment_cell(g, 0, id);
+  gauge_link *vacant = NULL, *l = gauge_first(g, atomic_load(cell));
+  for (uint32_t i = 0; l && i < LINKS; i++, l = gauge_next(g, l)) {
+    if (atomic_load(&l->whose) == whose) return segment_offset(g, l);
+    if (!vacant && gauge_is_vacant(g, l)) vacant = l;
+  }
+  if (!make) return 0;
+  if (!vacant) return link_new(g, cell, whose, id < METRICS);
+  link_take(vacant, whose);
+  return segment_offset(g, vacant);
+}
+
+/* Reading */
+
+static double combined(uint32_t across, double a, double b) {
+  if (across == CHALK_SUM) return a + b;
+  return across == CHALK_MIN ? (b < a ? b : a) : (b > a ? b : a);
+}
+
+/* The mark before the value, or the zero from before the first set would be taken for a value; and the mark once more. */
+void gauge_add(gauge_sum *sum, const gauge_link *block) {
+  if (as_double(peek_u64(&block->mark)) == GAUGE_UNSET) return;
+  double v = as_double(peek_u64(&block->value));
+  if (as_double(peek_u64(&block->mark)) == GAUGE_UNSET) return;
+  sum->value = sum->any ? combined(sum->across, sum->value, v) : v;
+  sum->any = true;
+}
+
+static bool is_alive(const chalk_segment *g, uint64_t whose, lives *alive) {
+  uint32_t guest = guest_of(g, whose);
+  return guest == 0 || (guest != NONE && lives_on(alive, guest));
+}
+
+void gauge_add_links(gauge_sum *sum, const chalk_segment *g, uint64_t list, lives *alive) {
+  const gauge_link *l = gauge_first(g, list);
+  for (uint32_t i = 0; l && i < LINKS; i++, l = gauge_next(g, l)) {
+    uint64_t whose = peek_u64(&l->whose);
+    if (!is_alive(g, whose, alive)) continue;
+    gauge_sum more = *sum;
+    gauge_add(&more, l);
+    if (peek_u64(&l->whose) == whose) *sum = more;
+  }
+}
+
+bool gauge_ask(const chalk_segment *g, uint32_t row, uint64_t offset, bool (*ask)(shared_u64 *mark)) {
+  gauge_link *block = row != 0 ? segment_block(g, offset, GAUGE_BLOCK) : NULL,
+             *l = row == 0 ? gauge_first(g, offset) : NULL;
+  bool any = block && ask(&block->mark);
+  for (uint32_t i = 0; l && i < LINKS; i++, l = gauge_next(g, l)) any = ask(&l->mark) || any;
+  return any;
+}
+
+bool gauge_links_seen(const chalk_segment *g, uint64_t list, uint64_t epoch, lives *alive) {
+  const gauge_link *l = gauge_first(g, list);
+  for (uint32_t i = 0; l && i < LINKS; i++, l = gauge_next(g, l)) {
+    uint32_t guest = guest_of(g, atomic_load((shared_u64 *)&l->whose));
+    if (guest == NONE || guest == 0) continue;
+    bool seen = atomic_load_explicit(&g->slots[guest].seen, memory_order_acquire) >= epoch;
+    if (!seen && lives_on(alive, guest)) return false;
+  }
+  return true;
+}
+
+/* Taking apart */
+
+void gauge_free(chalk_segment *g, uint32_t row, uint32_t id) {
+  shared_u64 *cell = segment_cell(g, row, id);
+  for (uint64_t offset; (offset = atomic_load(cell)) != 0;) {
+    const gauge_link *l = row == 0 ? gauge_first(g, offset) : NULL;
+    atomic_store(cell, l ? peek_u64(&l->next) : 0);
+    heap_give(g, offset, row == 0 ? sizeof(gauge_link) : GAUGE_BLOCK);
+  }
+}
+
+bool gauge_is_sound(const chalk_segment *g, uint32_t row, uint64_t offset, recovery *r) {
+  if (row != 0) return recover_block(r, offset, GAUGE_BLOCK);
+  for (uint32_t i = 0; offset && i < LINKS; i++) {
+    if (!recover_block(r, offset, sizeof(gauge_link))) return false;
+    offset = atomic_load(&((gauge_link *)segment_at(g, offset))->next);
+  }
+  return offset == 0;
+}

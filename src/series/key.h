@@ -1,0 +1,36 @@
+/*
+ * A series' key: its tag values in declared order, each normalised, with two bytes of length (little-endian) before
+ * it. An absent value has length 0, which is the same as "". Normalised means: valid UTF-8 without NUL (what is not
+ * becomes U+FFFD), at most CHALK_VALUE bytes (what is longer is cut, and "~" and a hash of the whole appended), so
+ * that two series never differ in what exporters cannot show.
+ */
+#ifndef KEY_H
+#define KEY_H
+
+#include "shm/segment.h"
+
+enum { KEY_MOST = CHALK_TAGS * (2 + CHALK_VALUE) };
+
+/* The value that every tag of an overflow series has. */
+#define KEY_OVERFLOW "__overflow__"
+
+/* Writes the key of n values; `out` has room for KEY_MOST. Returns its size. */
+uint32_t key_encode(char *out, const char *const *values, const size_t *sizes, uint32_t n);
+/* The key of the overflow series. */
+uint32_t key_overflow(char *out, uint32_t n);
+/* What decides the stripe of a metric's overflow series. */
+uint64_t key_overflow_hash(uint32_t metric);
+uint64_t key_hash(uint32_t metric, const char *key, uint32_t size);
+
+/* The next value of a key: advances *at; false at the end or where the key is damaged. */
+static inline bool key_next(const char *key, uint32_t size, uint32_t *at, const char **value, uint32_t *value_size) {
+  if (*at + 2 > size) return false;
+  uint32_t n = (unsigned char)key[*at] | (uint32_t)(unsigned char)key[*at + 1] << 8;
+  if (n > size - *at - 2) return false;
+  *value = key + *at + 2;
+  *value_size = n;
+  *at += 2 + n;
+  return true;
+}
+
+#endif

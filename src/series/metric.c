@@ -1,0 +1,418 @@
+#include "series/metric.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "series/gauge.h"
+#include "shm/heap.h"
+#include "value/histogram.h"
+#include "base/peek.h"
+#include "series/plain.h"
+#include "shm/process.h"
+#include "series/series.h"
+#include "series/slot.h"
+#include "value/stored.h"
+#include "base/text.h"
+
+static uint32_t top_of(const chalk_segment *g) { return segment_metrics(g); }
+static uint32_t state_of(const chalk_segment *g, uint32_t number) {
+  return atomic_load_explicit(&g->metrics[number].state, memory_order_acquire);
+}
+
+/* The generation of its overflow series moves when a metric leaves. */
+static uint32_t generation_of(const chalk_segment *g, uint32_t number) {
+  return atomic_load(&g->series[number].generation);
+}
+
+static bool bytes_are(const chalk_segment *g, uint64_t offset, uint64_t size, const void *bytes, size_t n) {
+  if (size != n || n == 0) return size == n;
+  const void *at = segment_block(g, offset, n);
+  return at && memcmp(at, bytes, n) == 0;
+}
+
+static bool is_named(const chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
+  const metric *m = &g->metrics[number];
+  return state_of(g, number) != METRIC_FREE && m->hash == hash &&
+         bytes_are(g, m->name, m->name_size, d->name, d->name_size);
+}
+
+/* Publishes `number` as the definition of its name; NONE only hides the others. */
+static void make_newest(chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    if (i != number && is_named(g, i, d, hash)) atomic_store(&g->metrics[i].state, METRIC_SUPERSEDED);
+  }
+  metric *m = &g->metrics[number];
+  atomic_store(&m->generation, atomic_load(&g->head->generation));
+  atomic_store_explicit(&m->state, METRIC_LIVE, memory_order_release);
+}
+
+/* A free struct, made real; NONE when there is none. */
+static uint32_t struct_take(chalk_segment *g) {
+  enum { BATCH = 32 };
+  header *h = g->head;
+  uint32_t top = top_of(g);
+  for (uint32_t i = 0; i < top; i++) {
+    if (state_of(g, i) == METRIC_FREE) return i;
+  }
+  if (top == METRICS) return NONE;
+  if (top >= atomic_load(&h->metrics_real)) {
+    uint64_t metrics = segment_offset(g, &g->metrics[top]), overflows = segment_offset(g, &g->series[top]);
+    if (segment_make_real(g, metrics, BATCH * sizeof(metric), false) != CHALK_OK ||
+        segment_make_real(g, overflows, BATCH * sizeof(series), false) != CHALK_OK) {
+      return NONE;
+    }
+    atomic_store(&h->metrics_real, top + BATCH);
+  }
+  return top;
+}
+
+/* The size that stands before a blob's bytes; UINT64_MAX: there is no blob. */
+static uint64_t blob_size(const chalk_segment *g, uint64_t blob) {
+  const uint64_t *at = segment_block(g, blob, sizeof *at);
+  uint64_t size = at ? peek_u64(at) : 0;
+  return at && size <= g->size - sizeof *at && segment_block(g, blob, sizeof *at + size) ? size : UINT64_MAX;
+}
+
+static void give_blob(chalk_segment *g, uint64_t blob) {
+  uint64_t size = blob_size(g, blob);
+  if (size != UINT64_MAX) heap_give(g, blob, 8 + size);
+}
+
+/* Gives a field's block back; a death in between loses that one. */
+static void give_field(chalk_segment *g, shared_u64 *field, uint64_t size) {
+  uint64_t at = *field;
+  *field = 0;
+  atomic_signal_fence(memory_order_seq_cst);
+  heap_give(g, at, size);
+}
+
+static void struct_free(chalk_segment *g, uint32_t number) {
+  metric *m = &g->metrics[number];
+  give_field(g, &m->name, m->name_size);
+  give_field(g, &m->shape, m->shape_size);
+  give_field(g, &m->le, m->les * sizeof(double));
+  give_blob(g, atomic_exchange(&m->blob, 0));
+}
+
+static uint64_t copy(chalk_segment *g, const void *bytes, size_t size) {
+  uint64_t at = heap_take(g, size);
+  if (at && size) memcpy(segment_at(g, at), bytes, size);
+  return at;
+}
+
+static uint64_t copy_blob(chalk_segment *g, const chalk_definition *d) {
+  size_t size = d->blob ? d->blob_size : plain_write(d, NULL);
+  uint64_t at = heap_take(g, 8 + size);
+  if (!at) return 0;
+  *(uint64_t *)segment_at(g, at) = size;
+  if (d->blob) {
+    memcpy(segment_at(g, at + 8), d->blob, size);
+  } else {
+    plain_write(d, segment_at(g, at + 8));
+  }
+  return at;
+}
+
+static bool is_same(const chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
+  const metric *m = &g->metrics[number];
+  return is_named(g, number, d, hash) && m->kind == d->kind && m->across == d->across && m->tags == d->tags &&
+         m->les == d->les && bytes_are(g, m->shape, m->shape_size, d->shape, d->shape_size) &&
+         (d->les == 0 || bytes_are(g, m->le, d->les * sizeof(double), d->le, d->les * sizeof(double)));
+}
+
+/* Takes over what may change in a metric that stays. Without memory the old text stays, and before a plain definition. */
+static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d) {
+  metric *m = &g->metrics[number];
+  if (!d->blob) return;
+  bool more = m->max_series && (d->max_series == 0 || d->max_series > m->max_series);
+  m->max_series = d->max_series;
+  if (more) segment_epoch_move(g); /* handles that were folded look for their series again */
+  uint64_t old = atomic_load(&m->blob);
+  if (bytes_are(g, old + 8, blob_size(g, old), d->blob, d->blob_size)) return;
+  uint64_t new = copy_blob(g, d);
+  /* The old text is not reused: somebody may be reading it, and this happens once a changed reload. */
+  if (new) atomic_store(&m->blob, new);
+}
+
+static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
+  metric *m = &g->metrics[number];
+  struct_free(g, number); /* somebody may have died at filling or freeing it */
+  m->kind = d->kind;
+  m->across = d->across;
+  m->tags = d->tags;
+  m->les = d->les;
+  m->max_series = d->max_series;
+  m->hash = hash;
+  m->name_size = d->name_size, m->shape_size = d->shape_size;
+  m->folded_told = 0;
+  atomic_store(&m->folded, 0);
+  atomic_store(&m->series, 0);
+  m->name = copy(g, d->name, d->name_size);
+  m->shape = copy(g, d->shape, d->shape_size);
+  atomic_store(&m->blob, copy_blob(g, d));
+  m->le = copy(g, d->le, d->les * sizeof(double));
+  series *overflow = &g->series[number];
+  overflow->metric = number;
+  overflow->key = 0;
+  overflow->key_size = 0;
+  store_double(&overflow->gauge, GAUGE_FRESH);
+  store_double(&overflow->mark, GAUGE_UNSET);
+  atomic_fetch_add(&overflow->generation, 1);
+  atomic_store(&overflow->state, SERIES_LIVE);
+  if (m->name && m->shape && atomic_load(&m->blob) && m->le) return CHALK_OK;
+  struct_free(g, number);
+  return CHALK_EMEMORY;
+}
+
+static int check(const chalk_definition *d, char *message) {
+  bool ok = d->kind >= CHALK_COUNT && d->kind <= CHALK_HISTOGRAM && d->across <= CHALK_MAX && d->tags <= CHALK_TAGS &&
+            d->les <= CHALK_LES && d->name_size > 0;
+  for (uint32_t i = 0; i < d->les; i++) ok = ok && isfinite(d->le[i]) && (i == 0 || d->le[i - 1] < d->le[i]);
+  if (!ok) process_say(message, "not a valid definition: %.*s", (int)d->name_size, d->name);
+  if (ok && !d->blob) return plain_check(d, message);
+  return ok ? CHALK_OK : CHALK_EINVALID;
+}
+
+/* The definition of a name that is in force; NONE: there is none. */
+static uint32_t live(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    if (state_of(g, i) == METRIC_LIVE && is_named(g, i, d, hash)) return i;
+  }
+  return NONE;
+}
+
+static bool is_used(const chalk_segment *g, uint32_t number, lives *alive);
+
+static bool is_used_now(const chalk_segment *g, uint32_t number) {
+  lives alive;
+  lives_begin(&alive, g);
+  return is_used(g, number, &alive);
+}
+
+/* A plain definition would hide one with a text that somebody uses. */
+static bool is_taken(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
+  uint32_t number = d->blob ? NONE : live(g, d, hash);
+  if (number == NONE || !is_used_now(g, number)) return false;
+  uint64_t blob = atomic_load(&g->metrics[number].blob), size = blob_size(g, blob);
+  return size > 0 && size != UINT64_MAX && *(const char *)segment_at(g, blob + sizeof size) != '=';
+}
+
+static void note_use(const chalk_segment *g, uint32_t number, shared_u64 *uses, uint32_t *generation) {
+  *generation = generation_of(g, number);
+  if (uses) atomic_fetch_or(&uses[number / 64], 1ull << (number % 64));
+}
+
+int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation, uint32_t *tags) {
+  chalk_definition d = {.name = name, .name_size = strlen(name)};
+  if (!segment_lock_reach_any(&g->head->registry)) return CHALK_EGONE;
+  uint32_t number = live(g, &d, text_hash(d.name, d.name_size));
+  *tags = number == NONE ? 0 : g->metrics[number].tags;
+  if (*tags > CHALK_TAGS) number = NONE;
+  if (number != NONE) note_use(g, number, uses, generation);
+  segment_lock_give(&g->head->registry);
+  return number == NONE ? CHALK_EGONE : (int)number;
+}
+
+int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, bool *made,
+                  char *message) {
+  int e = check(d, message);
+  if (e != CHALK_OK) return e;
+  uint64_t hash = text_hash(d->name, d->name_size);
+  if (!segment_lock_reach_any(&g->head->registry)) {
+    process_say(message, "cannot define %.*s: another process holds the definitions' lock and does not let go",
+                (int)d->name_size, d->name);
+    return CHALK_EMEMORY;
+  }
+  uint32_t number = NONE;
+  for (uint32_t i = 0; i < top_of(g) && number == NONE; i++) {
+    if (is_same(g, i, d, hash)) number = i;
+  }
+  *made = number == NONE;
+  if (number != NONE) refresh(g, number, d);
+  if (number == NONE && is_taken(g, d, hash)) {
+    process_say(message, "%.*s is defined otherwise by another host: chalk_find finds it", (int)d->name_size, d->name);
+    e = CHALK_EINVALID;
+  } else if (number == NONE) {
+    number = struct_take(g);
+    if (number == NONE || fill(g, number, d, hash) != CHALK_OK) {
+      process_say(message, "no room for the definition of %.*s", (int)d->name_size, d->name);
+      e = CHALK_EMEMORY;
+    } else if (number == top_of(g)) {
+      atomic_store_explicit(&g->head->metric_top, number + 1, memory_order_release);
+    }
+  }
+  if (e == CHALK_OK) {
+    make_newest(g, number, d, hash);
+    note_use(g, number, uses, generation);
+  }
+  segment_lock_give(&g->head->registry);
+  return e == CHALK_OK ? (int)number : e;
+}
+
+static bool names_same(const chalk_segment *g, const metric *m, const metric *n) {
+  uint64_t size = m->name_size;
+  const void *name = segment_block(g, m->name, size);
+  return name && n->hash == m->hash && bytes_are(g, n->name, n->name_size, name, size);
+}
+
+/*
+ * A superseded definition has a live one, but for a moment in which that is made. Who dies in that moment leaves none
+ * until the name is defined again; then the first of them says of which kind the family is.
+ */
+static bool is_of_familys_kind(const chalk_segment *g, uint32_t number) {
+  const metric *m = &g->metrics[number], *first = NULL;
+  if (state_of(g, number) == METRIC_FREE) return false;
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    const metric *n = &g->metrics[i];
+    uint32_t state = state_of(g, i);
+    if (state == METRIC_FREE || !names_same(g, m, n)) continue;
+    if (state == METRIC_LIVE) return n->kind == m->kind;
+    if (!first) first = n;
+  }
+  return !first || first->kind == m->kind;
+}
+
+/* The registry lock, because the names that are compared may go with their metrics. */
+bool metric_is_shown(const chalk_segment *g, uint32_t number) {
+  uint32_t state = state_of(g, number);
+  if (state != METRIC_SUPERSEDED) return state == METRIC_LIVE;
+  if (!segment_lock_reach_any(&g->head->registry)) return false;
+  bool shown = is_of_familys_kind(g, number);
+  segment_lock_give(&g->head->registry);
+  return shown;
+}
+
+size_t chalk_metric_blob(chalk_segment *g, uint32_t number, char *out, size_t size) {
+  if (number >= top_of(g)) return 0;
+  uint32_t generation = generation_of(g, number);
+  if (state_of(g, number) == METRIC_FREE) return 0;
+  uint64_t blob = atomic_load(&g->metrics[number].blob), n = blob_size(g, blob);
+  if (n == UINT64_MAX || n > g->size - 16 || !segment_block(g, blob, 8 + (n + 7) / 8 * 8)) return 0;
+  if (n <= size) {
+    const uint64_t *at = segment_at(g, blob);
+    for (uint64_t i = 0; i < n; i += 8) {
+      uint64_t word = peek_u64(at + 1 + i / 8);
+      memcpy(out + i, &word, n - i < 8 ? n - i : 8);
+    }
+  }
+  return generation_of(g, number) == generation && state_of(g, number) != METRIC_FREE ? n : 0;
+}
+
+uint32_t chalk_metric_les(chalk_segment *g, uint32_t number, double *bounds) {
+  if (number >= top_of(g)) return 0;
+  uint32_t generation = generation_of(g, number);
+  const metric *m = &g->metrics[number];
+  uint32_t n = m->les;
+  const double *le = segment_block(g, m->le, n * sizeof *le);
+  if (state_of(g, number) == METRIC_FREE || n > CHALK_LES || !le) return 0;
+  peek_bytes(bounds, le, n * sizeof *le);
+  return generation_of(g, number) == generation ? n : 0;
+}
+
+uint32_t chalk_metric_top(chalk_segment *g) { return top_of(g); }
+int chalk_metric_shown(chalk_segment *g, uint32_t number) { return number < top_of(g) && metric_is_shown(g, number); }
+
+uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
+  metric *m = &g->metrics[number];
+  uint64_t now = atomic_load(&m->folded), told = m->folded_told;
+  m->folded_told = now;
+  return now - told;
+}
+
+/* Leaving */
+
+/* Who shares slot 0 has a slot that says what it uses. Only of strangers nothing is known: where one was nothing leaves. */
+static bool is_used(const chalk_segment *g, uint32_t number, lives *alive) {
+  if (atomic_load(&g->head->strangers)) return true;
+  for (uint32_t w = slot_after(g, 0); w != NONE; w = slot_after(g, w)) {
+    bool uses = atomic_load(&g->slots[w].uses[number / 64]) >> (number % 64) & 1;
+    if (uses && lives_on(alive, w)) return true;
+  }
+  return false;
+}
+
+static bool has_series(const chalk_segment *g, uint32_t number) {
+  for (uint32_t id = METRICS; id < series_top(g); id++) {
+    uint32_t state = atomic_load(&g->series[id].state);
+    if ((state == SERIES_LIVE || state == SERIES_DROPPED) && g->series[id].metric == number) return true;
+  }
+  return false;
+}
+
+static void free_overflow(chalk_segment *g, uint32_t number) {
+  const metric *m = &g->metrics[number];
+  atomic_fetch_add(&g->series[number].generation, 1);
+  for (uint32_t w = 0; w < segment_slots(g); w++) {
+    if (!segment_chunk_real(g, g->slots[w].chunks, number)) continue;
+    uint64_t bits = atomic_load(segment_cell(g, w, number));
+    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, number);
+    if (bits && m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
+    atomic_store(segment_cell(g, w, number), 0);
+    if (bits && m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
+  }
+  stored_forget_baselines(g, number, m->kind);
+}
+
+/* A metric leaves in two sweeps or more: first its series, then, once they are reclaimed, itself. */
+static void leave(chalk_segment *g, uint32_t number, lives *alive) {
+  if (is_used(g, number, alive)) return;
+  series_drop_metric(g, number);
+  if (has_series(g, number)) return;
+  free_overflow(g, number); /* first: who takes the number must find nothing in the cells, whoever dies here */
+  atomic_store(&g->metrics[number].state, METRIC_FREE);
+  struct_free(g, number);
+}
+
+/*
+ * What nothing was bound to is in no snapshot and has no cells, so anybody may free it, and the number is to be had at
+ * once. Of the rest the holder takes care: a generation below any that is in force leaves it behind.
+ */
+void metric_take_back(chalk_segment *g, uint32_t number) {
+  if (!segment_lock_reach_any(&g->head->registry)) return;
+  metric *m = &g->metrics[number];
+  if (state_of(g, number) == METRIC_FREE || is_used_now(g, number)) {
+    segment_lock_give(&g->head->registry);
+    return;
+  }
+  if (series_bound(g, number) || has_series(g, number)) {
+    atomic_store(&m->generation, 0);
+  } else {
+    atomic_fetch_add(&g->series[number].generation, 1);
+    atomic_store(&m->state, METRIC_FREE);
+    struct_free(g, number);
+  }
+  segment_lock_give(&g->head->registry);
+}
+
+/* Left behind: superseded, or not taken up by the configuration that is in force now. */
+static bool is_left_behind(const chalk_segment *g, uint32_t number) {
+  uint32_t state = state_of(g, number);
+  return state == METRIC_SUPERSEDED ||
+         (state == METRIC_LIVE && atomic_load(&g->metrics[number].generation) < atomic_load(&g->head->generation));
+}
+
+/*
+ * A newer definition that nobody has, such as that of a configuration that was refused, hides an older one that is in
+ * use: that one is in force again.
+ */
+static void step_back(chalk_segment *g, uint32_t number, lives *alive) {
+  if (state_of(g, number) != METRIC_SUPERSEDED || !is_used(g, number, alive)) return;
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    metric *m = &g->metrics[i];
+    if (state_of(g, i) != METRIC_LIVE || !names_same(g, m, &g->metrics[number])) continue;
+    if (is_used(g, i, alive)) return;
+    atomic_store(&m->state, METRIC_SUPERSEDED);
+  }
+  atomic_store(&g->metrics[number].generation, atomic_load(&g->head->generation));
+  atomic_store_explicit(&g->metrics[number].state, METRIC_LIVE, memory_order_release);
+}
+
+void metric_sweep(chalk_segment *g, lives *alive) {
+  for (uint32_t i = top_of(g); i-- > 0;) {
+    if (!is_left_behind(g, i)) continue;
+    segment_lock_take(&g->head->registry);
+    step_back(g, i, alive);
+    if (is_left_behind(g, i)) leave(g, i, alive);
+    segment_lock_give(&g->head->registry);
+  }
+}

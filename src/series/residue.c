@@ -1,0 +1,208 @@
+#include "series/residue.h"
+
+#include "series/gauge.h"
+#include "shm/heap.h"
+#include "value/histogram.h"
+#include "series/key.h"
+#include "base/peek.h"
+#include "series/series.h"
+#include "value/stored.h"
+
+void residue_finish(chalk_segment *g, stripe *t) {
+  if (!atomic_load_explicit(&t->passing, memory_order_acquire)) return;
+  uint32_t number = peek_u32(&t->pass_from), to = peek_u32(&t->pass_to);
+  if (number >= g->capacity || to >= g->capacity) {
+    atomic_store(&t->passing, 0);
+    return;
+  }
+  series *from = &g->series[number];
+  shared_u64 *cell = segment_cell(g, 0, to);
+  bool is_histogram = segment_metric_of(g, number)->kind == CHALK_HISTOGRAM;
+  uint64_t tables[2] = {0, 0};
+  if (is_histogram) {
+    histogram *h = histogram_at(g, atomic_load(cell)), *new = histogram_at(g, t->pass_value);
+    if (h && new) histogram_become(g, h, new, tables);
+  } else {
+    atomic_store(cell, t->pass_value);
+  }
+  uint64_t old = atomic_exchange(&from->at_drop, t->pass_at_drop);
+  atomic_store(&t->passing, 0);
+  if (!is_histogram) return;
+  for (int i = 0; i < 2; i++) histogram_free_table(g, tables[i]);
+  histogram_free_block(g, t->pass_value);
+  if (old != t->pass_at_drop) stored_give(g, old);
+}
+
+/* `value` is what the successor's cell is to be; of a histogram, a block that its own is to become equal to. */
+static void pass(chalk_segment *g, stripe *t, uint32_t from, uint32_t to, uint64_t value, uint64_t at_drop) {
+  t->pass_from = from;
+  t->pass_to = to;
+  t->pass_value = value;
+  t->pass_at_drop = at_drop;
+  atomic_store_explicit(&t->passing, 1, memory_order_release);
+  residue_finish(g, t);
+}
+
+static void pass_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+  int64_t total = series_total(g, from), known = (int64_t)stored_known(g, from, CHALK_COUNT);
+  double had = as_double(atomic_load(segment_cell(g, 0, to)));
+  if (total > known) pass(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
+}
+
+/* A cursor that sent a part of a histogram's bounds may be ahead in some of them: still none is less than one below. */
+static void subtract_les(const histogram_sum *now, const histogram_sum *before, uint64_t *les) {
+  for (uint32_t i = 0; i <= now->les; i++) {
+    uint64_t least = i > 0 ? les[i - 1] : 0, more = now->le[i] > before->le[i] ? now->le[i] - before->le[i] : 0;
+    les[i] = more > least ? more : least;
+  }
+}
+
+/* A block with all that `h` has and what `from` got since it was dropped; 0 without memory. */
+static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum *now, chalk_sketch *all, uint32_t from,
+                       bool last) {
+  uint32_t buckets = atomic_load(&g->head->max_buckets);
+  uint32_t bounds = histogram_les(g, h);
+  uint64_t known = stored_known(g, from, CHALK_HISTOGRAM), block = histogram_new(g, bounds, last);
+  chalk_sketch *then = chalk_sketch_new(0.0001, buckets), *had = chalk_sketch_new(0.0001, buckets), *more = NULL;
+  histogram_sum before = {0}, own = {.les = bounds};
+  histogram_read(g, h, &own);
+  if (block && then && had && histogram_read_sketch(g, h, had) == CHALK_OK &&
+      (!known || stored_load(g, known, &before, then) == CHALK_OK)) {
+    more = sketch_difference(all, then);
+  }
+  bool done = more != NULL;
+  if (done) {
+    uint64_t les[CHALK_LES + 1];
+    subtract_les(now, &before, les);
+    more->sum = now->sum - before.sum;
+    done = histogram_merge(g, histogram_at(g, block), had, own.le) == CHALK_OK &&
+           histogram_merge(g, histogram_at(g, block), more, les) == CHALK_OK;
+  }
+  if (block && !done) histogram_free(g, block);
+  chalk_sketch_free(then), chalk_sketch_free(had), chalk_sketch_free(more);
+  return done ? block : 0;
+}
+
+static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+  shared_u64 *cell = segment_cell(g, 0, to);
+  bool last = to < METRICS;
+  if (!atomic_load(cell)) {
+    uint64_t new = histogram_new(g, segment_metric_of(g, from)->les, last);
+    if (!new) return;
+    atomic_store(cell, new);
+  }
+  chalk_sketch *all = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  histogram_sum now = {0};
+  if (all && stored_read(g, from, &now, all) == CHALK_OK) {
+    const histogram *h = histogram_at(g, atomic_load(cell));
+    uint64_t block = h ? joined(g, h, &now, all, from, last) : 0;
+    uint64_t settled = block ? stored_write(g, &now, all, true) : 0;
+    if (settled) {
+      pass(g, t, from, to, block, settled);
+    } else if (block) {
+      histogram_free(g, block);
+    }
+  }
+  chalk_sketch_free(all);
+}
+
+/* Gives a gauge that nobody has begun to set a value. Done again, it does the rest of what a death cut short. */
+static void gauge_adopt(shared_u64 *cell, double v) {
+  uint64_t fresh = as_bits(GAUGE_FRESH), unset = as_bits(GAUGE_UNSET), value = as_bits(v + 0.0);
+  if (atomic_compare_exchange_strong(&cell[0], &fresh, value) || fresh == value) {
+    atomic_compare_exchange_strong(&cell[1], &unset, as_bits(GAUGE_TOUCHED));
+  }
+}
+
+/* The value is in place before the mark goes by which it is owed. */
+static void pass_gauge(shared_u64 *from, shared_u64 *to) {
+  uint64_t touched = as_bits(GAUGE_TOUCHED);
+  if (atomic_load_explicit(&from[1], memory_order_acquire) != touched) return;
+  gauge_adopt(to, load_double(&from[0]));
+  atomic_compare_exchange_strong(&from[1], &touched, as_bits(GAUGE_SET));
+}
+
+/* The successor's block of a slot's `across` gauge, made if there is none; NULL without memory. */
+static shared_u64 *gauge_block(chalk_segment *g, uint32_t w, uint32_t to) {
+  if (segment_chunk_make(g, g->slots[w].chunks, segment_row(g, w), 8, to, to < METRICS) != CHALK_OK) return NULL;
+  shared_u64 *cell = segment_cell(g, w, to);
+  if (!atomic_load(cell)) atomic_store_explicit(cell, gauge_block_new(g, to < METRICS), memory_order_release);
+  return segment_block(g, atomic_load(cell), GAUGE_BLOCK);
+}
+
+static bool is_touched(const gauge_link *l) { return as_double(peek_u64(&l->mark)) == GAUGE_TOUCHED; }
+
+/* Those of VMs that share slot 0, or did: each into that VM's link of the successor. */
+static void pass_links(chalk_segment *g, uint32_t from, uint32_t to) {
+  if (!segment_chunk_real(g, g->slots[0].chunks, from)) return;
+  if (segment_chunk_make(g, g->slots[0].chunks, segment_row(g, 0), 8, to, to < METRICS) != CHALK_OK) return;
+  for (gauge_link *l = gauge_first(g, atomic_load(segment_cell(g, 0, from))); l; l = gauge_next(g, l)) {
+    if (!is_touched(l) || gauge_is_vacant(g, l)) continue;
+    uint64_t own = gauge_link_of(g, to, atomic_load(&l->whose), true);
+    if (own) pass_gauge(&l->value, segment_at(g, own));
+  }
+}
+
+static void pass_across(chalk_segment *g, uint32_t from, uint32_t to) {
+  pass_links(g, from, to);
+  for (uint32_t w = 1; w < segment_slots(g); w++) {
+    if (!segment_chunk_real(g, g->slots[w].chunks, from)) continue;
+    gauge_link *block = segment_block(g, atomic_load(segment_cell(g, w, from)), GAUGE_BLOCK);
+    if (!block || !is_touched(block)) continue;
+    shared_u64 *own = gauge_block(g, w, to);
+    if (own) pass_gauge(&block->value, own);
+  }
+}
+
+/*
+ * A gauge that was dropped as idle, then set by writers that had compared the epoch before, while it had a successor.
+ * Whoever has begun to set the successor began later, so that value stays. The registry lock keeps away those who take
+ * a slot: they reset its gauges, so that a value of the owner before them is not owed any more.
+ */
+static void pass_gauges(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  if (!atomic_load(&s->at_drop) || !series_gauge_touched(g, id)) return;
+  series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
+  uint32_t to;
+  segment_lock_take(&g->head->registry);
+  int e = series_hold(g, &key, &to);
+  bool last = segment_metric_of(g, id)->across == CHALK_LAST;
+  if (e >= 0 && last) pass_gauge(&s->gauge, &g->series[to].gauge);
+  if (e >= 0 && !last) pass_across(g, id, to);
+  series_let_go(g, &key);
+  segment_lock_give(&g->head->registry);
+}
+
+/* By either of a histogram's counts: where a record was under way at the drop, only one of them had it. */
+static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
+  uint64_t known = stored_known(g, id, kind);
+  if (series_total(g, id) > stored_total(g, known, kind)) return true;
+  chalk_sketch *k = kind == CHALK_HISTOGRAM ? chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets)) : NULL;
+  histogram_sum sum = {0};
+  bool owed = k && stored_read(g, id, &sum, k) == CHALK_OK && k->count > stored_sketched(g, known, kind);
+  chalk_sketch_free(k);
+  return owed;
+}
+
+void residue_pass_on(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  metric *m = segment_metric_of(g, id);
+  if (atomic_load(&m->state) == METRIC_FREE) return;
+  if (m->kind == CHALK_GAUGE) {
+    pass_gauges(g, id);
+    return;
+  }
+  /* A holder before this one may have died at passing it on. */
+  series_repair(g, s->hash);
+  series_repair(g, key_overflow_hash(s->metric));
+  if (!is_owed(g, id, m->kind)) return;
+  series_key key = {s->metric % METRICS, s->key_size, NULL, s->hash};
+  if (key.size > 0 && !(key.bytes = segment_block(g, s->key, key.size))) return;
+  uint32_t to;
+  int e = series_hold(g, &key, &to);
+  if (e >= 0) e = segment_chunk_make(g, g->slots[0].chunks, g->cells, 8, to, to < METRICS);
+  stripe *t = &g->stripes[series_stripe(key.hash)];
+  if (e >= 0 && m->kind == CHALK_COUNT) pass_count(g, t, id, to);
+  if (e >= 0 && m->kind == CHALK_HISTOGRAM) pass_histogram(g, t, id, to);
+  series_let_go(g, &key);
+}

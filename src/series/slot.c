@@ -1,0 +1,138 @@
+#include "series/slot.h"
+
+#include <time.h>
+
+#include "shm/life.h"
+#include "shm/process.h"
+#include "series/series.h"
+
+enum { LOOK = 1000 }; /* ms between two looks for rows of the dead */
+
+/* Taking */
+
+/* The gauges that a slot's last owner held are not the new one's. */
+static void forget_gauges(chalk_segment *g, uint32_t number) {
+  bool any = false;
+  for (uint32_t m = 0; m < segment_metrics(g); m++) any = any || g->metrics[m].across != CHALK_LAST;
+  if (!any) return;
+  for (uint32_t id = 0; id < series_top(g); id++) {
+    if (id == segment_metrics(g)) id = METRICS;
+    if (id >= series_top(g)) break;
+    const metric *m = segment_metric_of(g, id);
+    if (m->kind != CHALK_GAUGE || m->across == CHALK_LAST) continue;
+    if (!segment_chunk_real(g, g->slots[number].chunks, id)) continue;
+    shared_u64 *block = segment_block(g, atomic_load(segment_cell(g, number, id)), 2 * sizeof *block);
+    if (!block) continue;
+    store_double(&block[1], GAUGE_UNSET);
+    store_double(&block[0], GAUGE_FRESH);
+  }
+}
+
+/* A slot nobody owns: given back, or orphaned. From `first` on; 0 when there is none. */
+static uint32_t find_used(chalk_segment *g, uint32_t first, uint32_t top, bool thorough) {
+  for (uint32_t i = first; i < top; i++) {
+    if (!atomic_load(&g->slots[i].taken)) return i;
+  }
+  for (uint32_t i = first; i < top && thorough; i++) {
+    if (life_is_over(g, &g->slots[i].owner)) return i;
+  }
+  return 0;
+}
+
+bool slot_make_overflow_cells(chalk_segment *g, uint32_t number, uint32_t metric_number) {
+  return segment_chunk_make(g, g->slots[number].chunks, segment_row(g, number), 8, metric_number, true) == CHALK_OK;
+}
+
+/* Free first: in no moment the slot has the new owner in the turn of the old one, whose gauges would live again. */
+static void own(chalk_segment *g, uint32_t number, const uint64_t *uses, uint64_t seen) {
+  slot *l = &g->slots[number];
+  atomic_store(&l->taken, 0);
+  atomic_store(&l->seen, seen);
+  for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], uses[i]);
+  process_own(&l->owner);
+  atomic_store(&l->owner.life, life_take(g));
+  atomic_fetch_add(&l->turn, 1);
+  atomic_store_explicit(&l->taken, 1, memory_order_release);
+}
+
+uint32_t slot_take(chalk_segment *g, const uint64_t *uses, bool thorough) {
+  uint32_t top = segment_slots(g), number = find_used(g, 1, top, thorough);
+  if (!number && top < WRITERS) number = top;
+  if (!number || !slot_make_overflow_cells(g, number, 0)) return 0;
+  forget_gauges(g, number);
+  own(g, number, uses, (uint64_t)segment_epoch(g));
+  if (number == top) atomic_store(&g->head->slot_top, number + 1);
+  return number;
+}
+
+static bool make_guest_real(chalk_segment *g, uint32_t number) {
+  enum { BATCH = 32 }; /* whole pages */
+  header *h = g->head;
+  if (number < atomic_load(&h->slots_real)) return true;
+  if (segment_make_real(g, segment_offset(g, &g->slots[number]), BATCH * sizeof(slot), true) != CHALK_OK) return false;
+  atomic_store(&h->slots_real, number + BATCH);
+  return true;
+}
+
+uint32_t slot_take_guest(chalk_segment *g, const uint64_t *uses) {
+  header *h = g->head;
+  slot_make_overflow_cells(g, 0, 0);
+  uint32_t top = segment_guests(g), number = find_used(g, WRITERS, top, false);
+  if (!number && top < OWNERS && make_guest_real(g, top)) number = top;
+  if (!number) number = find_used(g, WRITERS, top, true);
+  if (!number) {
+    atomic_store(&h->strangers, 1);
+    return 0;
+  }
+  own(g, number, uses, SLOT_SEES_ALL);
+  if (number == top) atomic_store(&h->guest_top, number + 1);
+  return number;
+}
+
+/* Giving back */
+
+void slot_give(chalk_segment *g, uint32_t number) {
+  slot *l = &g->slots[number];
+  for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], 0);
+  atomic_store_explicit(&l->taken, 0, memory_order_release);
+  if (number < WRITERS) atomic_fetch_add(&g->head->vacancies, 1);
+}
+
+static bool is_orphaned(const chalk_segment *g, uint32_t number) {
+  return atomic_load(&g->slots[number].taken) && life_is_over(g, &g->slots[number].owner);
+}
+
+/* The kernel is asked without the lock, and once more under it where that matters. */
+static void free_if_dead(chalk_segment *g, uint32_t number) {
+  if (!is_orphaned(g, number)) return;
+  if (!segment_lock_reach_any(&g->head->registry)) return;
+  if (is_orphaned(g, number)) slot_give(g, number);
+  segment_lock_give(&g->head->registry);
+}
+
+/* Who died right behind giving a slot back has told nobody. */
+static bool has_vacancy(chalk_segment *g) {
+  uint32_t top = segment_slots(g);
+  return top < WRITERS || find_used(g, 1, top, false) != 0;
+}
+
+static void look_for_deaths(chalk_segment *g) {
+  for (uint32_t i = slot_after(g, 0); i != NONE; i = slot_after(g, i)) free_if_dead(g, i);
+  if (has_vacancy(g)) atomic_fetch_add(&g->head->vacancies, 1);
+}
+
+/* Whether it is this caller's turn to look. */
+static bool is_due(header *h) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  uint32_t now = (uint32_t)((uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000), then = atomic_load(&h->looked);
+  return now - then >= LOOK && atomic_compare_exchange_strong(&h->looked, &then, now);
+}
+
+bool slot_may_be_free(chalk_segment *g, uint32_t *vacancies) {
+  header *h = g->head;
+  if (is_due(h)) look_for_deaths(g);
+  uint32_t now = atomic_load(&h->vacancies), then = *vacancies;
+  *vacancies = now;
+  return now != then;
+}

@@ -1,0 +1,245 @@
+#include "value/stored.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/heap.h"
+#include "base/peek.h"
+
+/* What a block holds: this, les + 1 counts, then the buckets' counts, then their indices. */
+typedef struct stored {
+  uint64_t size;
+  uint64_t count, zero;
+  double sum, min, max;
+  int32_t scale;
+  uint32_t les;
+  uint32_t n_positive, n_negative;
+  uint64_t counts[];
+} stored;
+
+/*
+ * A block, and what it says of its own size, read once: who wrote there may be anybody. `at` is NULL where the block
+ * cannot be one, which is taken for one of nothing.
+ */
+typedef struct view {
+  const stored *at;
+  uint32_t les, n_positive, n;
+} view;
+
+static uint64_t size_of(uint32_t les, uint32_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12ull; }
+
+static view view_of(const chalk_segment *g, uint64_t offset) {
+  const stored *s = segment_block(g, offset, sizeof *s);
+  if (!s) return (view){NULL, 0, 0, 0};
+  uint32_t les = peek_u32(&s->les), positive = peek_u32(&s->n_positive), negative = peek_u32(&s->n_negative);
+  bool fits = les <= CHALK_LES && positive <= UINT32_MAX - negative;
+  if (!fits || !segment_block(g, offset, size_of(les, positive + negative))) return (view){NULL, 0, 0, 0};
+  return (view){s, les, positive, positive + negative};
+}
+
+/* Only as far as there are bounds. */
+static void sum_clear(histogram_sum *sum, uint32_t les) {
+  sum->les = les;
+  sum->sum = 0;
+  memset(sum->le, 0, (les + 1) * sizeof *sum->le);
+}
+
+int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch) {
+  int e = CHALK_OK;
+  uint32_t les = segment_metric_of(g, id)->les;
+  sum_clear(sum, les < CHALK_LES ? les : CHALK_LES);
+  for (uint32_t w = 0; w < segment_slots(g) && e == CHALK_OK; w++) {
+    if (!segment_chunk_real(g, g->slots[w].chunks, id)) continue;
+    uint64_t offset = atomic_load_explicit(segment_cell(g, w, id), memory_order_acquire);
+    const histogram *h = histogram_at(g, offset);
+    if (!h) continue;
+    histogram_read(g, h, sum);
+    if (sketch) e = histogram_read_sketch(g, h, sketch);
+  }
+  return e;
+}
+
+static uint64_t size_for(const histogram_sum *sum, const chalk_sketch *k) {
+  return size_of(sum->les, k->positive.n + k->negative.n);
+}
+
+static void write_at(chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *k) {
+  uint32_t n = k->positive.n + k->negative.n;
+  stored *s = segment_at(g, offset);
+  *s = (stored){.size = size_for(sum, k),
+                .count = k->count,
+                .zero = k->zero,
+                .sum = sum->sum,
+                .min = k->min,
+                .max = k->max,
+                .scale = k->scale,
+                .les = sum->les,
+                .n_positive = k->positive.n,
+                .n_negative = k->negative.n};
+  memcpy(s->counts, sum->le, (sum->les + 1) * 8ull);
+  uint64_t *counts = s->counts + sum->les + 1;
+  int32_t *indices = (int32_t *)(counts + n);
+  for (uint32_t i = 0; i < n; i++) {
+    const sketch_bucket *b = i < k->positive.n ? &k->positive.at[i] : &k->negative.at[i - k->positive.n];
+    counts[i] = b->count;
+    indices[i] = b->index;
+  }
+}
+
+uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, bool last) {
+  uint64_t size = size_for(sum, k), offset = last ? heap_take_last(g, size) : heap_take(g, size);
+  if (offset) write_at(g, offset, sum, k);
+  return offset;
+}
+
+/* As it says itself; 0: it is none. */
+static uint64_t size_at(const chalk_segment *g, uint64_t offset) {
+  const stored *s = segment_block(g, offset, sizeof *s);
+  return s ? peek_u64(&s->size) : 0;
+}
+
+uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, uint64_t *by) {
+  uint64_t offset = *by, size = size_for(sum, k);
+  if (!offset || heap_rounded(size_at(g, offset)) != heap_rounded(size) || !segment_block(g, offset, size)) {
+    return stored_write(g, sum, k, false);
+  }
+  *by = 0;
+  write_at(g, offset, sum, k);
+  return offset;
+}
+
+void stored_put_by(chalk_segment *g, uint64_t offset, uint64_t *by) {
+  if (!offset) return;
+  stored_give(g, *by);
+  *by = offset;
+  /* Its next contents are not to be stored before what took its place is. */
+  atomic_signal_fence(memory_order_seq_cst);
+}
+
+uint64_t stored_take(chalk_segment *g, uint32_t id) {
+  chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  histogram_sum sum = {0};
+  uint64_t offset = k && stored_read(g, id, &sum, k) == CHALK_OK ? stored_write(g, &sum, k, true) : 0;
+  chalk_sketch_free(k);
+  return offset;
+}
+
+static int load_side(view s, uint32_t first, uint32_t n, sketch_side *side) {
+  const uint64_t *counts = s.at->counts + s.les + 1;
+  const int32_t *indices = (const int32_t *)(counts + s.n);
+  side->n = 0;
+  if (sketch_side_reserve(side, n) != CHALK_OK) return CHALK_EMEMORY;
+  for (uint32_t i = 0; i < n; i++) side->at[i] = (sketch_bucket){indices[first + i], counts[first + i]};
+  side->n = n;
+  return CHALK_OK;
+}
+
+int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k) {
+  view v = view_of(g, offset);
+  const stored *s = v.at;
+  int32_t scale = s ? (int32_t)peek_u32(&s->scale) : SKETCH_MOST_SCALE;
+  if (!s || scale < SKETCH_LEAST_SCALE || scale > SKETCH_MOST_SCALE) {
+    sketch_clear(k);
+    return CHALK_OK;
+  }
+  k->count = s->count, k->zero = s->zero;
+  k->sum = s->sum, k->min = s->min, k->max = s->max;
+  k->scale = scale;
+  int e = load_side(v, 0, v.n_positive, &k->positive);
+  return e == CHALK_OK ? load_side(v, v.n_positive, v.n - v.n_positive, &k->negative) : e;
+}
+
+static int merge_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *into) {
+  chalk_sketch k = {.count = 0};
+  int e = stored_sketch(g, offset, &k);
+  if (e == CHALK_OK) e = chalk_sketch_merge(into, &k);
+  sketch_free_sides(&k);
+  return e;
+}
+
+int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, chalk_sketch *k) {
+  view v = view_of(g, offset);
+  if (sum && v.at) {
+    sum->les = v.les;
+    sum->sum = v.at->sum;
+    memcpy(sum->le, v.at->counts, (v.les + 1) * sizeof *sum->le);
+  } else if (sum) {
+    sum_clear(sum, 0);
+  }
+  return k ? merge_sketch(g, offset, k) : CHALK_OK;
+}
+
+bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *k) {
+  view v = view_of(g, offset);
+  return v.at && v.at->counts[v.les] == sum->le[sum->les] && v.at->count == k->count;
+}
+
+void stored_give(chalk_segment *g, uint64_t offset) {
+  uint64_t size = offset ? size_at(g, offset) : 0;
+  if (size) heap_give(g, offset, size);
+}
+
+int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {
+  if (kind != CHALK_HISTOGRAM) return (int64_t)total;
+  view v = view_of(g, total);
+  return v.at ? (int64_t)v.at->counts[v.les] : 0;
+}
+
+uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind) {
+  const stored *s = kind == CHALK_HISTOGRAM ? segment_block(g, total, sizeof *s) : NULL;
+  return s ? s->count : 0;
+}
+
+static bool is_further(const chalk_segment *g, uint64_t a, uint64_t b, uint32_t kind) {
+  int64_t more = stored_total(g, a, kind) - stored_total(g, b, kind);
+  return more > 0 || (more == 0 && stored_sketched(g, a, kind) > stored_sketched(g, b, kind));
+}
+
+uint64_t stored_known(const chalk_segment *g, uint32_t id, uint32_t kind) {
+  series *s = &g->series[id];
+  uint64_t known = atomic_load(&s->at_drop);
+  for (uint32_t c = 0; c < CURSORS; c++) {
+    cursor_head *head = &g->cursors[c];
+    if (!atomic_load(&head->state) || !segment_chunk_real(g, head->chunks, id)) continue;
+    baseline *b = segment_baseline(g, c, id);
+    if (atomic_load(&b->generation) != atomic_load(&s->generation)) continue;
+    uint64_t sent = atomic_load(&b->total);
+    if (is_further(g, sent, known, kind)) known = sent;
+  }
+  return known;
+}
+
+void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
+  for (uint32_t c = 0; c < CURSORS; c++) {
+    /* Of cursors not in use too: somebody may have died at making or freeing one. */
+    if (!segment_chunk_real(g, g->cursors[c].chunks, id)) continue;
+    baseline *b = segment_baseline(g, c, id);
+    uint64_t total = atomic_exchange(&b->total, 0);
+    if (kind == CHALK_HISTOGRAM) stored_give(g, total);
+  }
+}
+
+static bool side_is_sound(const int32_t *indices, const uint64_t *counts, uint32_t n, int scale, uint64_t *count) {
+  for (uint32_t i = 0; i < n; i++) {
+    if (!sketch_index_fits(indices[i], scale) || (i > 0 && indices[i] <= indices[i - 1])) return false;
+    if (!recover_count(count, counts[i])) return false;
+  }
+  return true;
+}
+
+bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, recovery *r) {
+  view v = view_of(g, offset);
+  const stored *s = v.at;
+  if (!s || v.les != les || s->size != size_of(les, v.n) || !recover_block(r, offset, size_of(les, v.n))) return false;
+  int32_t scale = (int32_t)peek_u32(&s->scale);
+  if (scale < SKETCH_LEAST_SCALE || scale > SKETCH_MOST_SCALE) return false;
+  for (uint32_t i = 0; i <= les; i++) {
+    if (s->counts[i] > RECOVER_MOST || (!part && i > 0 && s->counts[i] < s->counts[i - 1])) return false;
+  }
+  const uint64_t *counts = s->counts + les + 1;
+  const int32_t *indices = (const int32_t *)(counts + v.n);
+  uint64_t count = 0;
+  return recover_count(&count, s->zero) && side_is_sound(indices, counts, v.n_positive, scale, &count) &&
+         side_is_sound(indices + v.n_positive, counts + v.n_positive, v.n - v.n_positive, scale, &count) &&
+         count == s->count;
+}
