@@ -5,6 +5,7 @@
 
 #include "shm/lives.h"
 #include "shm/process.h"
+#include "series/reclaim.h"
 #include "series/series.h"
 
 enum { CHILDREN = 5, SERIES = 300 };
@@ -146,9 +147,9 @@ static void test_what_is_known_of_a_slot_is_of_one_owner(void **state) {
   chalk_series *other = bind(next, metric, "x");
   drop(w, metric, "x");
   chalk_writer_tick(w);
-  assert_false(series_reclaim(g, other->series, &known));
+  assert_false(reclaim_series(g, other->series, &known));
   chalk_writer_tick(next);
-  assert_true(series_reclaim(g, other->series, &known));
+  assert_true(reclaim_series(g, other->series, &known));
   free(s), free(other);
   chalk_writer_close(next), chalk_writer_close(w);
   chalk_segment_close(g);

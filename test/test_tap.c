@@ -6,6 +6,7 @@
 #include "shm/heap.h"
 #include "open/recover.h"
 #include "record/tap.h"
+#include "record/writer.h"
 
 enum { COUNTS = 1 << CHALK_COUNT, GAUGES = 1 << CHALK_GAUGE, HISTOGRAMS = 1 << CHALK_HISTOGRAM };
 enum { ALL = COUNTS | GAUGES | HISTOGRAMS };

@@ -14,6 +14,7 @@
 #include "shm/lives.h"
 #include "series/metric.h"
 #include "shm/role.h"
+#include "series/reclaim.h"
 #include "series/series.h"
 #include "read/snapshot.h"
 #include "value/stored.h"
@@ -93,7 +94,7 @@ static void reclaim(chalk_segment *g, double now, const double *idle, lives *ali
     uint64_t at_drop = atomic_load(&s->at_drop);
     uint64_t total = (uint64_t)stored_total(g, at_drop, kind), sketched = stored_sketched(g, at_drop, kind);
     if (now - s->seen_time > limit || is_sent(g, id, total, sketched, kind)) {
-      any = series_reclaim(g, id, alive) || any;
+      any = reclaim_series(g, id, alive) || any;
     }
   }
   if (any) segment_epoch_move(g); /* handles that were folded for want of memory or numbers look again */

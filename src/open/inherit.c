@@ -9,26 +9,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "open/listen.h"
-#include "shm/segment.h"
-#include "record/writer.h"
+#include "shm/process.h"
 
-bool inherit_on;
-static bool settled; /* settled: a worker, where a VM made later does not hand on anything */
-
-void inherit_mark(int fd) { fcntl(fd, F_SETFD, inherit_on ? 0 : FD_CLOEXEC); }
-
-void chalk_inherit(int whether) {
-  if (settled) return;
-  settled = !whether;
-  bool changes = inherit_on != !!whether;
-  inherit_on = whether;
-  if (changes) writers_turn(); /* what was bound before would not go on as the others do */
-  segments_mark();
-  listeners_mark();
-}
-
-int chalk_is_worker(void) { return settled; }
+void inherit_mark(int fd) { fcntl(fd, F_SETFD, process_hands_on ? 0 : FD_CLOEXEC); }
 
 /* The first of the process's descriptors that is it. */
 static int find(bool (*is_it)(int fd, const void *what), const void *what) {
@@ -53,7 +36,7 @@ static bool is_memory(int fd, const void *what) {
   return strcmp(target, wanted) == 0;
 }
 
-int inherit_memory(const char *name) { return inherit_on ? find(is_memory, name) : -1; }
+int inherit_memory(const char *name) { return process_hands_on ? find(is_memory, name) : -1; }
 
 /* A time limit that nobody else has, and that means nothing to a socket which never blocks. */
 static const struct timeval signature = {.tv_sec = 0x63686b};
@@ -84,5 +67,5 @@ static bool is_listener(int fd, const void *what) {
 }
 
 int inherit_listener(const struct sockaddr *address, socklen_t size) {
-  return inherit_on ? find(is_listener, &(place){address, size}) : -1;
+  return process_hands_on ? find(is_listener, &(place){address, size}) : -1;
 }

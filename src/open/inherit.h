@@ -8,10 +8,6 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-/* Whether children and the next program are to have what is open. */
-extern bool inherit_on;
-static inline bool inherit_is_on(void) { return inherit_on; }
-
 /* Lets a descriptor survive exec, or not, as is in force now. */
 void inherit_mark(int fd);
 

@@ -69,7 +69,7 @@ static void blind(int fd) {
 }
 
 static void in_child(void) {
-  if (inherit_is_on()) return;
+  if (process_hands_on) return;
   for (int i = 0; i < COPIES; i++) {
     if (copies[i].socket && is_socket(copies[i].fd, copies[i].socket)) blind(copies[i].fd);
     copies[i].socket = 0;
@@ -139,7 +139,7 @@ static void drop(listener *l) {
 static void at_exit(void) {
   process_lock();
   for (listener *l = listeners; l; l = l->next) {
-    if (l->fd >= 0 && (l->opened_by == (uint32_t)getpid() || inherit_is_on())) drop(l);
+    if (l->fd >= 0 && (l->opened_by == (uint32_t)getpid() || process_hands_on)) drop(l);
   }
   process_unlock();
 }

@@ -2,7 +2,7 @@
 #ifndef LISTEN_H
 #define LISTEN_H
 
-/* Marks all of them as what inherit_is_on says. */
+/* Marks all of them as what process_hands_on says. */
 void listeners_mark(void);
 
 #endif

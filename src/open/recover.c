@@ -11,59 +11,21 @@
 #include "value/histogram.h"
 #include "series/key.h"
 #include "base/peek.h"
+#include "base/tally.h"
 #include "shm/process.h"
-#include "series/residue.h"
+#include "series/pass.h"
 #include "series/series.h"
 #include "value/stored.h"
 #include "record/tap.h"
 #include "base/text.h"
 
-typedef struct extent {
-  uint64_t offset, size;
-} extent;
-
-struct recovery {
+/* The check of what the parts of a segment refer to; each part knows its own blocks. */
+typedef struct recovery {
   chalk_segment *g;
-  extent *at; /* blocks of the heap */
-  size_t n, room;
+  heap_ledger blocks;
   uint32_t top;     /* of the series, as it is looked at */
   uint64_t *counts; /* by series, all that is counted in the cells of the writers so far */
-};
-
-/* Blocks */
-
-static bool note(recovery *r, extent e) {
-  if (r->n == r->room) {
-    size_t room = r->room ? r->room * 2 : 256;
-    extent *at = realloc(r->at, room * sizeof *at);
-    if (!at) return false;
-    r->at = at;
-    r->room = room;
-  }
-  r->at[r->n++] = e;
-  return true;
-}
-
-bool recover_block(recovery *r, uint64_t offset, uint64_t size) {
-  const chalk_segment *g = r->g;
-  uint64_t top = peek_u64(&g->head->heap_top);
-  if (!segment_block(g, offset, size) || top > g->size || offset >= top || size > top - offset) return false;
-  uint64_t rounded = heap_rounded(size);
-  return rounded <= top - offset && note(r, (extent){offset, rounded});
-}
-
-static int by_offset(const void *a, const void *b) {
-  uint64_t x = ((const extent *)a)->offset, y = ((const extent *)b)->offset;
-  return (x > y) - (x < y);
-}
-
-static bool are_apart(recovery *r) {
-  qsort(r->at, r->n, sizeof *r->at, by_offset);
-  for (size_t i = 1; i < r->n; i++) {
-    if (r->at[i].offset - r->at[i - 1].offset < r->at[i - 1].size) return false;
-  }
-  return true;
-}
+} recovery;
 
 /* The header */
 
@@ -98,7 +60,7 @@ static bool bounds_are_sound(const double *le, uint32_t n) {
 static bool blob_is_sound(recovery *r, uint64_t blob) {
   const uint64_t *at = segment_block(r->g, blob, 8);
   uint64_t size = at ? peek_u64(at) : 0;
-  return at && size < r->g->size && recover_block(r, blob, 8 + size);
+  return at && size < r->g->size && heap_note(&r->blocks, blob, 8 + size);
 }
 
 static bool overflow_is_sound(chalk_segment *g, uint32_t number) {
@@ -111,8 +73,8 @@ static bool overflow_is_sound(chalk_segment *g, uint32_t number) {
 
 static bool parts_are_sound(recovery *r, const metric *m) {
   const chalk_segment *g = r->g;
-  return recover_block(r, m->name, m->name_size) && recover_block(r, m->shape, m->shape_size) &&
-         recover_block(r, m->le, m->les * sizeof(double)) && blob_is_sound(r, m->blob) &&
+  return heap_note(&r->blocks, m->name, m->name_size) && heap_note(&r->blocks, m->shape, m->shape_size) &&
+         heap_note(&r->blocks, m->le, m->les * sizeof(double)) && blob_is_sound(r, m->blob) &&
          text_hash(segment_at(g, m->name), m->name_size) == m->hash && bounds_are_sound(segment_at(g, m->le), m->les);
 }
 
@@ -169,8 +131,8 @@ static bool key_is_sound(const chalk_segment *g, const series *s, uint64_t offse
  * sent may be a part.
  */
 static bool total_is_sound(recovery *r, const metric *m, uint64_t total, bool sent) {
-  if (m->kind == CHALK_HISTOGRAM) return !total || stored_is_sound(r->g, total, m->les, sent, r);
-  return total <= RECOVER_MOST;
+  if (m->kind == CHALK_HISTOGRAM) return !total || stored_is_sound(r->g, total, m->les, sent, &r->blocks);
+  return total <= TALLY_MOST;
 }
 
 static bool series_is_sound(recovery *r, uint32_t id) {
@@ -179,13 +141,13 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   uint32_t state = atomic_load(&s->state) & 255;
   if (state == SERIES_FREE) s->key = 0;
   if (s->metric >= METRICS) s->metric = 0; /* of those not in use too: readers look it up before they know the state */
-  if (state == SERIES_RESERVED && s->key) return recover_block(r, s->key, s->key_size);
+  if (state == SERIES_RESERVED && s->key) return heap_note(&r->blocks, s->key, s->key_size);
   if (state == SERIES_FREE || state == SERIES_RESERVED) return true;
   const metric *m = metric_of(g, id);
   uint64_t key = s->key;
   uint32_t key_size = s->key_size;
   if (!m || (key_size > 0) != (key != 0)) return false;
-  if (key && !recover_block(r, key, key_size)) return false;
+  if (key && !heap_note(&r->blocks, key, key_size)) return false;
   if (m->kind == CHALK_GAUGE) atomic_store(&s->at_drop, atomic_load(&s->at_drop) == 1);
   uint64_t epoch = (uint64_t)segment_epoch(g), dropped = atomic_load(&s->drop_epoch);
   if (dropped != UINT64_MAX && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
@@ -232,11 +194,11 @@ static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
     atomic_store(cell, 0);
     return true;
   }
-  if (m->kind == CHALK_HISTOGRAM) return histogram_is_sound(r->g, bits, m->les, r, &r->counts[id]);
+  if (m->kind == CHALK_HISTOGRAM) return histogram_is_sound(r->g, bits, m->les, &r->blocks, &r->counts[id]);
   uint32_t row = cell < segment_cell(r->g, 1, 0) ? 0 : 1;
-  if (m->kind == CHALK_GAUGE) return m->across == CHALK_LAST || gauge_is_sound(r->g, row, bits, r);
+  if (m->kind == CHALK_GAUGE) return m->across == CHALK_LAST || gauge_is_sound(r->g, row, bits, &r->blocks);
   double n = as_double(bits);
-  return n >= 0 && n <= (double)RECOVER_MOST && recover_count(&r->counts[id], (uint64_t)n);
+  return n >= 0 && n <= (double)TALLY_MOST && tally_add(&r->counts[id], (uint64_t)n);
 }
 
 static bool baseline_is_sound(recovery *r, shared_u64 *total, uint32_t id) {
@@ -298,7 +260,7 @@ static bool stripes_are_sound(recovery *r) {
     const stripe *t = &r->g->stripes[i];
     uint32_t size = peek_u32(&t->size);
     bool sound = size >= 32 && size <= 1u << 24 && (size & (size - 1)) == 0 &&
-                 recover_block(r, t->heads, size * sizeof(uint32_t));
+                 heap_note(&r->blocks, t->heads, size * sizeof(uint32_t));
     if (!sound) return false;
   }
   return true;
@@ -314,16 +276,16 @@ static bool passing_is_sound(recovery *r, const stripe *t) {
   if (!segment_chunk_real(g, g->slots[0].chunks, to)) return false;
   if (!total_is_sound(r, m, t->pass_at_drop, false)) return false;
   if (!total_is_sound(r, m, atomic_load(&g->series[from].at_drop), false)) return false;
-  if (m->kind == CHALK_COUNT) return as_double(t->pass_value) >= 0 && as_double(t->pass_value) <= (double)RECOVER_MOST;
+  if (m->kind == CHALK_COUNT) return as_double(t->pass_value) >= 0 && as_double(t->pass_value) <= (double)TALLY_MOST;
   uint64_t count = 0, cell = atomic_load(segment_cell(g, 0, to));
-  return cell != t->pass_value && histogram_is_sound(g, cell, m->les, r, &count) &&
-         (count = 0, histogram_is_sound(g, t->pass_value, m->les, r, &count));
+  return cell != t->pass_value && histogram_is_sound(g, cell, m->les, &r->blocks, &count) &&
+         (count = 0, histogram_is_sound(g, t->pass_value, m->les, &r->blocks, &count));
 }
 
 static bool finish_passing(recovery *r) {
   for (uint32_t i = 0; i < STRIPES; i++) {
     if (!passing_is_sound(r, &r->g->stripes[i])) return false;
-    residue_finish(r->g, &r->g->stripes[i]);
+    pass_finish(r->g, &r->g->stripes[i]);
   }
   return true;
 }
@@ -331,17 +293,17 @@ static bool finish_passing(recovery *r) {
 /* All */
 
 static bool is_sound(recovery *r) {
-  r->n = 0;
+  r->blocks.n = 0;
   r->top = series_top(r->g);
   return header_is_sound(r->g) && metrics_are_sound(r) && all_series_are_sound(r) && cells_are_sound(r) &&
-         cursors_are_sound(r) && stripes_are_sound(r) && tap_is_sound(r, r->g) && heap_is_sound(r->g, r) &&
-         are_apart(r);
+         cursors_are_sound(r) && stripes_are_sound(r) && tap_is_sound(&r->blocks, r->g) && heap_note_free(&r->blocks) &&
+         heap_are_apart(&r->blocks);
 }
 
 bool recover_check(chalk_segment *g) {
-  recovery r = {.g = g};
+  recovery r = {.g = g, .blocks.g = g};
   bool sound = is_sound(&r) && keys_are_unique(g);
-  free(r.at);
+  free(r.blocks.at);
   return sound;
 }
 
@@ -467,7 +429,7 @@ static int refuse(char *message) {
 }
 
 int recover(chalk_segment *g, bool rebooted, char *message) {
-  recovery r = {.g = g};
+  recovery r = {.g = g, .blocks.g = g};
   if (!header_is_sound(g)) return refuse(message);
   if (make_all_real(g) != CHALK_OK) {
     process_say(message, "no memory for all of the segment");
@@ -475,7 +437,7 @@ int recover(chalk_segment *g, bool rebooted, char *message) {
   }
   segment_locks_new(g);
   bool sound = metrics_are_sound(&r) && finish_passing(&r) && is_sound(&r);
-  free(r.at);
+  free(r.blocks.at);
   if (!sound) return refuse(message);
   clear_unused(g);
   forget_owners(g, rebooted);

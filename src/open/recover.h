@@ -16,20 +16,6 @@ int recover(chalk_segment *g, bool rebooted, char *message);
 /* A look at the header alone, while others use the segment: whether its numbers can be what chalk stored there. */
 bool recover_is_plausible(const chalk_segment *g);
 
-/* The check of what the parts of a segment refer to; each part knows its own blocks. */
-typedef struct recovery recovery;
-
-/* Whether these bytes can be a block of the heap; notes that they are one. */
-bool recover_block(recovery *r, uint64_t offset, uint64_t size);
-/* The most that one count may be, and all of a series: sums stay exact in an int64. */
-#define RECOVER_MOST (1ull << 62)
-/* Adds to a sum of counts; false: that would be more than may be. */
-static inline bool recover_count(uint64_t *sum, uint64_t n) {
-  if (n > RECOVER_MOST || *sum > RECOVER_MOST - n) return false;
-  *sum += n;
-  return true;
-}
-
 /* Only the check, changing nothing but what has no meaning; for tests. */
 bool recover_check(chalk_segment *g);
 

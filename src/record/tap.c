@@ -7,6 +7,7 @@
 #include "base/peek.h"
 #include "shm/process.h"
 #include "shm/role.h"
+#include "record/writer.h"
 #include "series/series.h"
 #include "base/ticks.h"
 
@@ -363,24 +364,25 @@ bool tap_has_read(chalk_segment *g, series *s) {
 
 /* After the death of all */
 
-static bool ring_is_sound(recovery *r, chalk_segment *g, uint64_t offset) {
+static bool ring_is_sound(heap_ledger *blocks, chalk_segment *g, uint64_t offset) {
   if (!offset) return true;
   uint64_t size;
   tap_ring *ring = ring_at(g, offset, &size);
   return ring && atomic_load(&ring->head) - atomic_load(&ring->tail) <= size &&
-         recover_block(r, offset, bytes_of(size));
+         heap_note(blocks, offset, bytes_of(size));
 }
 
 static bool told_is_sound(const shared_u64 *n, const shared_u64 *told) {
   return atomic_load((shared_u64 *)n) - atomic_load((shared_u64 *)told) <= 1ull << 45; /* whoever adds them up */
 }
 
-bool tap_is_sound(recovery *r, chalk_segment *g) {
+bool tap_is_sound(heap_ledger *blocks, chalk_segment *g) {
   if (!told_is_sound(&g->head->tap_lost, &g->head->tap_lost_told)) return false;
   for (uint32_t i = 0; i < WRITERS; i++) {
     const slot *l = &g->slots[i];
-    if (!told_is_sound(&l->dropped, &l->dropped_told) || !ring_is_sound(r, g, atomic_load((shared_u64 *)&l->ring)) ||
-        !ring_is_sound(r, g, atomic_load((shared_u64 *)&l->ring_old))) {
+    if (!told_is_sound(&l->dropped, &l->dropped_told) ||
+        !ring_is_sound(blocks, g, atomic_load((shared_u64 *)&l->ring)) ||
+        !ring_is_sound(blocks, g, atomic_load((shared_u64 *)&l->ring_old))) {
       return false;
     }
   }

@@ -18,8 +18,7 @@
 
 #include <math.h>
 
-#include "open/recover.h"
-#include "record/writer.h"
+#include "shm/heap.h"
 
 typedef struct tap_ring {
   _Alignas(64) shared_u64 head; /* store-release by the writer */
@@ -44,7 +43,7 @@ void tap_put_shared(const chalk_series *s, uint32_t verb, double v); /* of slot 
 bool tap_has_read(chalk_segment *g, series *s);
 
 /* After the death of all: whether the rings can be used on. */
-bool tap_is_sound(recovery *r, chalk_segment *g);
+bool tap_is_sound(heap_ledger *blocks, chalk_segment *g);
 /* Off. Events of before a boot are forgotten, the others stay. */
 void tap_recover(chalk_segment *g, bool rebooted);
 

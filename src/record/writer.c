@@ -8,7 +8,6 @@
 #include "series/gauge.h"
 #include "shm/heap.h"
 #include "value/histogram.h"
-#include "open/inherit.h"
 #include "series/key.h"
 #include "series/metric.h"
 #include "shm/process.h"
@@ -168,7 +167,7 @@ static bool has_made(const chalk_writer *w, uint32_t number) { return w->made[nu
  * configuration was refused, and what it defined would fill the table for the next.
  */
 static void take_back_refused(chalk_writer *w) {
-  if (!inherit_is_on() || w->forks != process_forks()) return;
+  if (!process_hands_on || w->forks != process_forks()) return;
   for (uint32_t m = 0; m < METRICS; m++) {
     if (has_made(w, m)) metric_take_back(w->segment, m);
   }
@@ -385,7 +384,7 @@ static int bind_key(chalk_series *s, double epoch) {
   s->shared = (const double *)&g->head->epoch;
   s->own = &w->own;
   s->bound = e < 0 || w->slot == 0 ? NAN : epoch + w->own;
-  w->wary = inherit_is_on();
+  w->wary = process_hands_on;
   s->epoch = w->wary || tap_wants(g, s->metric) ? NAN : s->bound;
   return e;
 }

@@ -129,10 +129,10 @@ void gauge_free(chalk_segment *g, uint32_t row, uint32_t id) {
   }
 }
 
-bool gauge_is_sound(const chalk_segment *g, uint32_t row, uint64_t offset, recovery *r) {
-  if (row != 0) return recover_block(r, offset, GAUGE_BLOCK);
+bool gauge_is_sound(const chalk_segment *g, uint32_t row, uint64_t offset, heap_ledger *blocks) {
+  if (row != 0) return heap_note(blocks, offset, GAUGE_BLOCK);
   for (uint32_t i = 0; offset && i < LINKS; i++) {
-    if (!recover_block(r, offset, sizeof(gauge_link))) return false;
+    if (!heap_note(blocks, offset, sizeof(gauge_link))) return false;
     offset = atomic_load(&((gauge_link *)segment_at(g, offset))->next);
   }
   return offset == 0;

@@ -16,7 +16,7 @@
 #define GAUGE_H
 
 #include "shm/lives.h"
-#include "open/recover.h"
+#include "shm/heap.h"
 #include "shm/segment.h"
 
 /* The first two are all there is of a block in the row of a slot. */
@@ -62,6 +62,6 @@ bool gauge_ask(const chalk_segment *g, uint32_t row, uint64_t offset, bool (*ask
 bool gauge_links_seen(const chalk_segment *g, uint64_t list, uint64_t epoch, lives *alive);
 /* Empties the cell and gives back what it pointed to, one block at a time. */
 void gauge_free(chalk_segment *g, uint32_t row, uint32_t id);
-bool gauge_is_sound(const chalk_segment *g, uint32_t row, uint64_t offset, recovery *r);
+bool gauge_is_sound(const chalk_segment *g, uint32_t row, uint64_t offset, heap_ledger *blocks);
 
 #endif

@@ -8,15 +8,10 @@
 #include "series/key.h"
 #include "base/peek.h"
 #include "shm/lives.h"
-#include "series/residue.h"
+#include "series/pass.h"
 #include "value/stored.h"
-#include "record/tap.h"
 
 enum { STATE_BITS = 8 };
-
-static uint32_t state_of(const series *s) {
-  return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & ((1u << STATE_BITS) - 1);
-}
 
 /*
  * A stripe's chains. Whoever has the segment may have stored anything there: `heads` is NULL where it cannot be theirs,
@@ -42,7 +37,7 @@ static uint32_t link_at(const chalk_segment *g, const uint32_t *link) {
 
 bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation) {
   const series *s = &g->series[id];
-  return state_of(s) == SERIES_LIVE &&
+  return series_state(s) == SERIES_LIVE &&
          atomic_load_explicit((shared_u32 *)&s->generation, memory_order_acquire) == generation;
 }
 
@@ -53,7 +48,7 @@ static void ids_rebuild(chalk_segment *g) {
   header *h = g->head;
   h->ids_free = NONE;
   for (uint32_t id = series_top(g); id-- > METRICS;) {
-    if (state_of(&g->series[id]) != SERIES_FREE) continue;
+    if (series_state(&g->series[id]) != SERIES_FREE) continue;
     g->series[id].next = h->ids_free;
     h->ids_free = id;
   }
@@ -98,7 +93,7 @@ static uint32_t ids_take(chalk_segment *g, uint32_t of_stripe) {
   return id;
 }
 
-static void ids_give(chalk_segment *g, uint32_t id) {
+void series_give_number(chalk_segment *g, uint32_t id) {
   if (!ids_lock(g)) return;
   g->series[id].next = g->head->ids_free;
   atomic_store(&g->series[id].state, SERIES_FREE);
@@ -115,7 +110,7 @@ static void give_reserved(chalk_segment *g, uint32_t id) {
   s->key = 0;
   atomic_signal_fence(memory_order_seq_cst);
   heap_give(g, key, s->key_size);
-  ids_give(g, id);
+  series_give_number(g, id);
 }
 
 /* A stripe's chains, emptied; others where what stands there cannot be chains. */
@@ -139,7 +134,7 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number) {
   t->used = 0;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
-    uint32_t state = state_of(s);
+    uint32_t state = series_state(s);
     if (state == SERIES_RESERVED) {
       if (atomic_load(&s->state) >> STATE_BITS == number) give_reserved(g, id);
       continue;
@@ -157,7 +152,7 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number) {
 
 static void stripe_repair(chalk_segment *g, uint32_t number) {
   stripe_rebuild(g, number);
-  residue_finish(g, &g->stripes[number]);
+  pass_finish(g, &g->stripes[number]);
 }
 
 void series_rebuild(chalk_segment *g) {
@@ -350,17 +345,9 @@ int series_find(chalk_segment *g, series_key *key, uint32_t *id) {
 
 /* Reading the cells */
 
-static uint64_t cell_bits(const chalk_segment *g, uint32_t writer, uint32_t id) {
-  const slot *w = &g->slots[writer];
-  if (!segment_chunk_real(g, w->chunks, id)) return 0;
-  return atomic_load_explicit(segment_cell(g, writer, id), memory_order_acquire);
-}
-
-static uint32_t slots_top(const chalk_segment *g) { return segment_slots(g); }
-
 bool series_bound(const chalk_segment *g, uint32_t id) {
-  for (uint32_t w = 0; w < slots_top(g); w++) {
-    if (cell_bits(g, w, id) != 0) return true;
+  for (uint32_t w = 0; w < segment_slots(g); w++) {
+    if (series_cell(g, w, id) != 0) return true;
   }
   return false;
 }
@@ -368,8 +355,8 @@ bool series_bound(const chalk_segment *g, uint32_t id) {
 int64_t series_total(const chalk_segment *g, uint32_t id) {
   uint32_t kind = segment_metric_of(g, id)->kind;
   uint64_t total = 0;
-  for (uint32_t w = 0; w < slots_top(g); w++) {
-    uint64_t bits = cell_bits(g, w, id);
+  for (uint32_t w = 0; w < segment_slots(g); w++) {
+    uint64_t bits = series_cell(g, w, id);
     if (kind == CHALK_COUNT) total += (uint64_t)(int64_t)as_double(bits);
     const histogram *h = kind == CHALK_HISTOGRAM ? histogram_at(g, bits) : NULL;
     if (h) total += histogram_count(g, h);
@@ -398,8 +385,8 @@ bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *val
     return set;
   }
   gauge_sum sum = {.across = across};
-  gauge_add_links(&sum, g, cell_bits(g, 0, id), alive);
-  for (uint32_t w = 1; w < slots_top(g); w++) add_own_gauge(&sum, g, w, cell_bits(g, w, id), alive);
+  gauge_add_links(&sum, g, series_cell(g, 0, id), alive);
+  for (uint32_t w = 1; w < segment_slots(g); w++) add_own_gauge(&sum, g, w, series_cell(g, w, id), alive);
   *value = sum.value;
   return sum.any;
 }
@@ -417,8 +404,8 @@ static bool take_mark(shared_u64 *mark) {
 static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u64 *mark)) {
   if (segment_metric_of(g, id)->across == CHALK_LAST) return ask(&g->series[id].mark);
   bool any = false;
-  for (uint32_t w = 0; w < slots_top(g); w++) {
-    if (gauge_ask(g, w, cell_bits(g, w, id), ask)) any = true;
+  for (uint32_t w = 0; w < segment_slots(g); w++) {
+    if (gauge_ask(g, w, series_cell(g, w, id), ask)) any = true;
   }
   return any;
 }
@@ -477,7 +464,7 @@ static bool is_idle_still(const chalk_segment *g, uint32_t id) {
 /* Whether one of those to be dropped is, in this stripe: a number may have gone to another series meanwhile. */
 static bool is_meant(const chalk_segment *g, uint32_t number, uint32_t id, uint32_t metric) {
   const series *s = &g->series[id];
-  if (state_of(s) != SERIES_LIVE || series_stripe(s->hash) != number) return false;
+  if (series_state(s) != SERIES_LIVE || series_stripe(s->hash) != number) return false;
   return metric == NONE ? is_idle_still(g, id) : s->metric == metric;
 }
 
@@ -521,7 +508,7 @@ uint32_t series_drop_metric(chalk_segment *g, uint32_t number) {
   enum { BATCH = 1024 };
   uint32_t ids[BATCH], n = 0, dropped = 0;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
-    if (state_of(&g->series[id]) == SERIES_LIVE && g->series[id].metric == number) ids[n++] = id;
+    if (series_state(&g->series[id]) == SERIES_LIVE && g->series[id].metric == number) ids[n++] = id;
     if (n == BATCH || (id + 1 == top && n > 0)) {
       dropped += drop(g, ids, n, number);
       n = 0;
@@ -547,7 +534,7 @@ void series_recount(chalk_segment *g) {
   uint32_t live = 0, quarantined = 0;
   for (uint32_t m = 0; m < segment_metrics(g); m++) atomic_store(&g->metrics[m].series, 0);
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
-    uint32_t state = state_of(&g->series[id]);
+    uint32_t state = series_state(&g->series[id]);
     metric *m = segment_metric_of(g, id);
     quarantined += state == SERIES_DROPPED;
     if (state != SERIES_LIVE || m->max_series == NONE) continue;
@@ -560,46 +547,20 @@ void series_recount(chalk_segment *g) {
   for (uint32_t i = 0; i < STRIPES; i++) stripe_unlock(&g->stripes[i]);
 }
 
-/* Reclaiming */
-
-/* The dead see nothing more, which only the kernel knows: so it is asked of those who have not seen, and nobody else. */
-static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, lives *alive) {
-  const metric *m = segment_metric_of(g, id);
-  bool has_links = m->kind == CHALK_GAUGE && m->across != CHALK_LAST;
-  if (has_links && !gauge_links_seen(g, cell_bits(g, 0, id), epoch, alive)) return false;
-  for (uint32_t w = 1; w < slots_top(g); w++) {
-    if (cell_bits(g, w, id) == 0) continue;
-    if (atomic_load_explicit(&g->slots[w].seen, memory_order_acquire) < epoch && lives_on(alive, w)) return false;
-  }
-  return true;
-}
-
-/* The registry lock keeps away those who take a slot and look at the gauges in it. */
-static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
-  segment_lock_take(&g->head->registry);
-  for (uint32_t w = 0; w < slots_top(g); w++) {
-    uint64_t bits = cell_bits(g, w, id);
-    if (bits == 0) continue;
-    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, id);
-    if (m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
-    atomic_store(segment_cell(g, w, id), 0);
-    if (m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
-  }
-  segment_lock_give(&g->head->registry);
-}
-
-static void count_reclaimed(chalk_segment *g) {
+void series_count_reclaimed(chalk_segment *g) {
   /* Who died at dropping it may not have counted it. */
   uint32_t n = atomic_load(&g->head->quarantined);
   while (n > 0 && !atomic_compare_exchange_weak(&g->head->quarantined, &n, n - 1)) {
   }
 }
 
+/* Undoing a drop */
+
 /*
  * Undoes the drop of a gauge that was idle, and then was set by a writer that had compared the epoch before: as if it
  * had not been dropped. Not where the key has a successor, or a limit was reached: then the value is a residue.
  */
-static bool revive(chalk_segment *g, uint32_t id) {
+bool series_revive(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
   if (m->kind != CHALK_GAUGE || !atomic_load(&s->at_drop) || !series_gauge_touched(g, id)) return false;
@@ -607,33 +568,13 @@ static bool revive(chalk_segment *g, uint32_t id) {
   stripe *t = stripe_lock(g, series_stripe(s->hash));
   if (!t) return false;
   chains c = chains_of(g, t);
-  bool revived = state_of(s) == SERIES_DROPPED && stripe_search(g, c, &key) == NONE && count_live(g, m);
+  bool revived = series_state(s) == SERIES_DROPPED && stripe_search(g, c, &key) == NONE && count_live(g, m);
   if (revived) {
     atomic_store(&s->drop_epoch, SERIES_UNSETTLED); /* who dies here has undone the drop */
     s->pass = 0;
     link_series(g, t, c, id);
-    count_reclaimed(g);
+    series_count_reclaimed(g);
   }
   stripe_unlock(t);
   return revived;
-}
-
-bool series_reclaim(chalk_segment *g, uint32_t id, lives *alive) {
-  series *s = &g->series[id];
-  uint64_t epoch = atomic_load(&s->drop_epoch);
-  if (state_of(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED) return false;
-  bool seen = all_have_seen(g, id, epoch, alive); /* first: then whatever was stored late is there to be found */
-  if (revive(g, id) || !seen || !tap_has_read(g, s)) return false;
-  metric *m = segment_metric_of(g, id);
-  residue_pass_on(g, id);
-  atomic_fetch_add_explicit(&s->generation, 1, memory_order_seq_cst);
-  free_cells(g, id, m);
-  stored_forget_baselines(g, id, m->kind);
-  uint64_t at_drop = atomic_exchange(&s->at_drop, 0), key = s->key;
-  if (m->kind == CHALK_HISTOGRAM) stored_give(g, at_drop);
-  s->key = 0;
-  heap_give(g, key, s->key_size);
-  ids_give(g, id);
-  count_reclaimed(g);
-  return true;
 }

@@ -65,8 +65,22 @@ void series_rebuild(chalk_segment *g);
 /* Looks for deaths at creating or dropping series, and counts them anew after one. Only the holder. */
 void series_recount(chalk_segment *g);
 
-/* Makes a dropped series' number reusable if that is safe. Only the holder. */
-bool series_reclaim(chalk_segment *g, uint32_t id, lives *alive);
+/* Undoes the drop of a gauge that was set before everybody had seen the drop; false: it is not undone. Only the holder. */
+bool series_revive(chalk_segment *g, uint32_t id);
+/* Counts one series less in quarantine. */
+void series_count_reclaimed(chalk_segment *g);
+/* Gives back the number of a series that is dropped and has nothing left. */
+void series_give_number(chalk_segment *g, uint32_t id);
+
+static inline uint32_t series_state(const series *s) {
+  return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & 255;
+}
+
+/* What a slot's cell of a series holds; 0: the slot never bound it. */
+static inline uint64_t series_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
+  if (!segment_chunk_real(g, g->slots[writer].chunks, id)) return 0;
+  return atomic_load_explicit(segment_cell(g, writer, id), memory_order_acquire);
+}
 
 /* The total of a count over all writers; the number of values of a histogram. */
 int64_t series_total(const chalk_segment *g, uint32_t id);

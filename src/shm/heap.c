@@ -1,5 +1,6 @@
 #include "shm/heap.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/peek.h"
@@ -88,14 +89,50 @@ void heap_give(chalk_segment *g, uint64_t offset, uint64_t size) {
   segment_lock_give(&h->heap_lock);
 }
 
+/* The ledger */
+
+static bool note(heap_ledger *l, heap_extent e) {
+  if (l->n == l->room) {
+    size_t room = l->room ? l->room * 2 : 256;
+    heap_extent *at = realloc(l->at, room * sizeof *at);
+    if (!at) return false;
+    l->at = at;
+    l->room = room;
+  }
+  l->at[l->n++] = e;
+  return true;
+}
+
+bool heap_note(heap_ledger *l, uint64_t offset, uint64_t size) {
+  const chalk_segment *g = l->g;
+  uint64_t top = peek_u64(&g->head->heap_top);
+  if (!segment_block(g, offset, size) || top > g->size || offset >= top || size > top - offset) return false;
+  uint64_t rounded = heap_rounded(size);
+  return rounded <= top - offset && note(l, (heap_extent){offset, rounded});
+}
+
 /* A list that turned into a ring ends at the number of blocks that there can be. */
-bool heap_is_sound(const chalk_segment *g, recovery *r) {
+bool heap_note_free(heap_ledger *l) {
+  const chalk_segment *g = l->g;
   uint64_t top = peek_u64(&g->head->heap_top), left = top > g->heap && top <= g->size ? (top - g->heap) / SMALLEST : 0;
   for (uint32_t class = 0; class < HEAP_CLASSES; class ++) {
     for (uint64_t at = g->head->heap_free[class]; at; at = peek_u64(segment_at(g, at))) {
-      if (left == 0 || !recover_block(r, at, most_of(class))) return false;
+      if (left == 0 || !heap_note(l, at, most_of(class))) return false;
       left--;
     }
+  }
+  return true;
+}
+
+static int by_offset(const void *a, const void *b) {
+  uint64_t x = ((const heap_extent *)a)->offset, y = ((const heap_extent *)b)->offset;
+  return (x > y) - (x < y);
+}
+
+bool heap_are_apart(heap_ledger *l) {
+  qsort(l->at, l->n, sizeof *l->at, by_offset);
+  for (size_t i = 1; i < l->n; i++) {
+    if (l->at[i].offset - l->at[i - 1].offset < l->at[i - 1].size) return false;
   }
   return true;
 }

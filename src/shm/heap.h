@@ -6,7 +6,6 @@
 #ifndef HEAP_H
 #define HEAP_H
 
-#include "open/recover.h"
 #include "shm/segment.h"
 
 /* A zeroed block; its offset, or 0 when the segment is full. Thread and process safe. */
@@ -17,7 +16,26 @@ uint64_t heap_take_last(chalk_segment *g, uint64_t size);
 void heap_give(chalk_segment *g, uint64_t offset, uint64_t size);
 /* The bytes a block of this size really takes. */
 uint64_t heap_rounded(uint64_t size);
-/* Whether the lists of free blocks are sound; nobody else may use the heap. */
-bool heap_is_sound(const chalk_segment *g, recovery *r);
+
+/*
+ * The blocks that the parts of a segment refer to, used or free, each noted by the part that knows it. Private to a
+ * check of the whole segment; `at` is freed by the caller.
+ */
+typedef struct heap_extent {
+  uint64_t offset, size;
+} heap_extent;
+
+typedef struct heap_ledger {
+  chalk_segment *g;
+  heap_extent *at;
+  size_t n, room;
+} heap_ledger;
+
+/* Notes a block. False: these bytes cannot be one of the heap, or there is no memory to note it. */
+bool heap_note(heap_ledger *ledger, uint64_t offset, uint64_t size);
+/* Notes the free blocks. False: their lists are not sound. Nobody else may use the heap. */
+bool heap_note_free(heap_ledger *ledger);
+/* Whether no two of the blocks that were noted share a byte. Sorts them. */
+bool heap_are_apart(heap_ledger *ledger);
 
 #endif

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "open/inherit.h"
+#include "shm/process.h"
 #include "shm/segment.h"
 
 enum { LOOK = 50000000 }; /* ns */
@@ -159,7 +159,7 @@ static __attribute__((noinline)) int lock_wait(pthread_mutex_t *mutex, int e) {
 
 bool segment_lock_reach(segment_lock *lock, bool *orphaned) {
   *orphaned = false;
-  if (inherit_is_on()) return reach_by_hand(lock, orphaned);
+  if (process_hands_on) return reach_by_hand(lock, orphaned);
   int e = pthread_mutex_trylock(&lock->mutex);
   if (e == 0) return true;
   *orphaned = lock_wait(&lock->mutex, e) == EOWNERDEAD;
@@ -180,7 +180,7 @@ bool segment_lock_take(segment_lock *lock) {
 }
 
 bool segment_lock_try(segment_lock *lock, bool *orphaned) {
-  if (inherit_is_on()) return take_by_hand(lock, 0, orphaned);
+  if (process_hands_on) return take_by_hand(lock, 0, orphaned);
   int e = pthread_mutex_trylock(&lock->mutex);
   *orphaned = e == EOWNERDEAD;
   if (*orphaned) pthread_mutex_consistent(&lock->mutex);
@@ -188,7 +188,7 @@ bool segment_lock_try(segment_lock *lock, bool *orphaned) {
 }
 
 void segment_lock_give(segment_lock *lock) {
-  if (inherit_is_on()) {
+  if (process_hands_on) {
     give_by_hand(lock);
   } else {
     pthread_mutex_unlock(&lock->mutex);

@@ -19,6 +19,8 @@ static void (*hooks[FORK_HOOKS])(void);
 static int n_hooks;
 static uint32_t forks;
 
+bool process_hands_on;
+
 /* What tells a process from others of its id, before it and after an exec. Zero: not to be learnt. */
 typedef struct identity {
   uint64_t start;

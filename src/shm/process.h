@@ -19,6 +19,9 @@ bool process_is_own(const owner *o);
 bool process_is_near(const owner *o);
 /* Whether a process that is near is known to be gone. Alive is the default: proof is needed. */
 bool process_is_dead(const owner *o);
+/* Whether it is a server's first process, whose children and next program are to have what is open: see inherit.h. */
+extern bool process_hands_on;
+
 /* How often this process has asked the kernel for a life or a death, for tests. */
 uint64_t process_questions(void);
 /* Whether it is known to be stopped, by a signal or a debugger. */

@@ -78,7 +78,7 @@ typedef struct slot {
   shared_u64 dropped_told;        /* of them; the holder's */
 } slot;
 
-/* A stripe of the series table: chains of series through series.next. And a residue on its way, see residue.h. */
+/* A stripe of the series table: chains of series through series.next. And a residue on its way, see pass.h. */
 typedef struct stripe {
   segment_lock lock;
   uint64_t heads; /* heap offset of `size` uint32 */
@@ -314,7 +314,7 @@ uint64_t segment_pages(const chalk_segment *g, uint64_t *offset, uint64_t size);
 /* Makes a range of a file real; CHALK_EMEMORY when the file system does not allow it. */
 int segment_allocate(int fd, uint64_t offset, uint64_t size);
 
-/* Marks the named segments' descriptors as what inherit_is_on says. */
+/* Marks the named segments' descriptors as what process_hands_on says. */
 void segments_mark(void);
 
 /* All the segment's locks anew; only before anybody else has it. */

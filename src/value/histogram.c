@@ -5,6 +5,7 @@
 
 #include "shm/heap.h"
 #include "base/peek.h"
+#include "base/tally.h"
 
 enum { FIRST_LOG = 3, MOST_LOG = 15 };
 
@@ -402,27 +403,27 @@ int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sket
   return CHALK_OK;
 }
 
-static bool table_is_sound(chalk_segment *g, histogram *h, int which, recovery *r, uint64_t *count) {
+static bool table_is_sound(chalk_segment *g, histogram *h, int which, heap_ledger *blocks, uint64_t *count) {
   uint64_t word = atomic_load(&h->table[which]);
   table t = unpack(word);
   h->used[which] = 0;
   if (!word) return true;
-  if (!is_table(g, t) || !recover_block(r, t.offset, table_size(t))) return false;
+  if (!is_table(g, t) || !heap_note(blocks, t.offset, table_size(t))) return false;
   for (uint32_t i = 0; i < 1u << t.log; i++) {
     sketch_bucket b = bucket_at(g, t, i);
-    if (!recover_count(count, b.count) || (b.count > 0 && !sketch_index_fits(b.index, t.scale))) return false;
+    if (!tally_add(count, b.count) || (b.count > 0 && !sketch_index_fits(b.index, t.scale))) return false;
     h->used[which] += b.count > 0;
   }
   return true;
 }
 
-bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, recovery *r, uint64_t *count) {
+bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, heap_ledger *blocks, uint64_t *count) {
   histogram *h = segment_block(g, offset, histogram_size(les));
-  if (!h || offset % 64 != 0 || !recover_block(r, offset, histogram_size(les))) return false;
-  if (h->les != les || h->start_scale > SKETCH_MOST_SCALE || !recover_count(count, atomic_load(&h->zero))) return false;
+  if (!h || offset % 64 != 0 || !heap_note(blocks, offset, histogram_size(les))) return false;
+  if (h->les != les || h->start_scale > SKETCH_MOST_SCALE || !tally_add(count, atomic_load(&h->zero))) return false;
   for (uint32_t i = 0; i <= les; i++) {
-    if (!recover_count(count, atomic_load(&h->le[i]))) return false;
+    if (!tally_add(count, atomic_load(&h->le[i]))) return false;
   }
   atomic_store(&h->none, 0);
-  return table_is_sound(g, h, 0, r, count) && table_is_sound(g, h, 1, r, count);
+  return table_is_sound(g, h, 0, blocks, count) && table_is_sound(g, h, 1, blocks, count);
 }

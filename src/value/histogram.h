@@ -13,7 +13,7 @@
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H
 
-#include "open/recover.h"
+#include "shm/heap.h"
 #include "shm/segment.h"
 #include "value/sketch.h"
 
@@ -171,7 +171,7 @@ void histogram_read(const chalk_segment *g, const histogram *h, histogram_sum *i
 /* Merges a block's sketch into a private one. */
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into);
 /* Whether a block of `les` bounds stands there that can be used; adds all counts in it to *count. Nobody else may use it. */
-bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, recovery *r, uint64_t *count);
+bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, heap_ledger *blocks, uint64_t *count);
 /* How many values were recorded. */
 uint64_t histogram_count(const chalk_segment *g, const histogram *h);
 

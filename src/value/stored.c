@@ -5,6 +5,7 @@
 
 #include "shm/heap.h"
 #include "base/peek.h"
+#include "base/tally.h"
 
 /* What a block holds: this, les + 1 counts, then the buckets' counts, then their indices. */
 typedef struct stored {
@@ -222,24 +223,24 @@ void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
 static bool side_is_sound(const int32_t *indices, const uint64_t *counts, uint32_t n, int scale, uint64_t *count) {
   for (uint32_t i = 0; i < n; i++) {
     if (!sketch_index_fits(indices[i], scale) || (i > 0 && indices[i] <= indices[i - 1])) return false;
-    if (!recover_count(count, counts[i])) return false;
+    if (!tally_add(count, counts[i])) return false;
   }
   return true;
 }
 
-bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, recovery *r) {
+bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, heap_ledger *blocks) {
   view v = view_of(g, offset);
   const stored *s = v.at;
-  if (!s || v.les != les || s->size != size_of(les, v.n) || !recover_block(r, offset, size_of(les, v.n))) return false;
+  if (!s || v.les != les || s->size != size_of(les, v.n) || !heap_note(blocks, offset, size_of(les, v.n))) return false;
   int32_t scale = (int32_t)peek_u32(&s->scale);
   if (scale < SKETCH_LEAST_SCALE || scale > SKETCH_MOST_SCALE) return false;
   for (uint32_t i = 0; i <= les; i++) {
-    if (s->counts[i] > RECOVER_MOST || (!part && i > 0 && s->counts[i] < s->counts[i - 1])) return false;
+    if (s->counts[i] > TALLY_MOST || (!part && i > 0 && s->counts[i] < s->counts[i - 1])) return false;
   }
   const uint64_t *counts = s->counts + les + 1;
   const int32_t *indices = (const int32_t *)(counts + v.n);
   uint64_t count = 0;
-  return recover_count(&count, s->zero) && side_is_sound(indices, counts, v.n_positive, scale, &count) &&
+  return tally_add(&count, s->zero) && side_is_sound(indices, counts, v.n_positive, scale, &count) &&
          side_is_sound(indices + v.n_positive, counts + v.n_positive, v.n - v.n_positive, scale, &count) &&
          count == s->count;
 }

@@ -29,7 +29,7 @@ bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum
 void stored_give(chalk_segment *g, uint64_t offset);
 
 /* Whether such a block of `les` bounds stands there. A part of a histogram need not have counts that rise. */
-bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, recovery *r);
+bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, heap_ledger *blocks);
 
 /* The total in `at_drop` or a baseline: of a count the number itself, of a histogram what its block says. */
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind);

@@ -1,0 +1,20 @@
+/*
+ * Sums of counts that are read from a file: each count and each sum is at most TALLY_MOST, so that later sums of them
+ * stay exact in an int64.
+ */
+#ifndef TALLY_H
+#define TALLY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TALLY_MOST (1ull << 62)
+
+/* Adds a count to a sum. False, and the sum is as it was, where either would be more than TALLY_MOST. */
+static inline bool tally_add(uint64_t *sum, uint64_t n) {
+  if (n > TALLY_MOST || *sum > TALLY_MOST - n) return false;
+  *sum += n;
+  return true;
+}
+
+#endif
