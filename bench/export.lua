@@ -3,7 +3,7 @@
 local harness = require "harness"
 local prometheus = require "chalk.exporter.prometheus"
 local chalk = require "chalk"
-local view = require "chalk.view"
+local view = require "chalk.read.view"
 
 local M = {}
 

@@ -1,13 +1,13 @@
 -- The StatsD exporter: from a batch to packets, and to a receiver's socket.
 
 local harness = require "harness"
-local batches = require "chalk.batch"
+local batches = require "chalk.read.batch"
 local chalk = require "chalk"
 local core = require "chalk.core"
 local export = require "export"
 local statsd = require "chalk.exporter.statsd"
 local uv = require "luv"
-local view = require "chalk.view"
+local view = require "chalk.read.view"
 
 local C = core.C
 

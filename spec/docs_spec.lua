@@ -113,7 +113,7 @@ describe("the documentation", function()
   end
 
   it("says how many metrics are chalk's own", function()
-    local n = #require("chalk.own").source.namespaces.chalk.metrics
+    local n = #require("chalk.client.own").source.namespaces.chalk.metrics
     assert.matches(("chalk's own %d among them"):format(n), read("docs/memory.md"), 1, true)
   end)
 

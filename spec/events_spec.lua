@@ -4,7 +4,7 @@ package.path = "spec/?.lua;" .. package.path
 
 local chalk = require("chalk")
 local core = require("chalk.core")
-local events = require("chalk.events")
+local events = require("chalk.flush.events")
 local files = require("support.files")
 
 local C = core.C

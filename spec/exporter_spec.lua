@@ -6,7 +6,7 @@ local chalk = require("chalk")
 local collect = require("support.collect")
 local documents = require("support.documents")
 local files = require("support.files")
-local log = require("chalk.log")
+local log = require("chalk.base.log")
 
 local COUNT = "request_count{endpoint=/a,status=success}"
 local LATENCY = "request_latency{endpoint=/a,status=success}"
@@ -55,7 +55,7 @@ describe("a custom exporter", function()
   end
 
   it("is given no sketch where there is no memory for one", function()
-    local sketch, read = require("chalk.sketch"), {}
+    local sketch, read = require("chalk.record.sketch"), {}
     local new = sketch.new
     finally(function() sketch.new = new end)
     start("manual", {

@@ -2,7 +2,7 @@
 
 local ffi = require("ffi")
 local uv = require("luv")
-local http = require("chalk.http")
+local http = require("chalk.net.http")
 
 local M = {}
 

@@ -1,5 +1,5 @@
 local uv = require("luv")
-local http = require("chalk.http")
+local http = require("chalk.net.http")
 local support = require("http_client")
 
 local wait, clock, limit_descriptors = support.wait, support.clock, support.limit_descriptors

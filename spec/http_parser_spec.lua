@@ -1,4 +1,4 @@
-local parser = require("chalk.http_parser")
+local parser = require("chalk.net.http_parser")
 
 local MAX = 8192
 

@@ -1,7 +1,7 @@
 local ffi = require("ffi")
 local uv = require("luv")
-local http = require("chalk.http")
-local gzip = require("chalk.gzip")
+local http = require("chalk.net.http")
+local gzip = require("chalk.net.gzip")
 local support = require("http_client")
 
 local wait, clock = support.wait, support.clock
@@ -296,7 +296,7 @@ describe("http", function()
     local client = bed:open():send("GET / HTTP/1.1\r\n\r\n")
     assert.is_true(wait(function() return client.ended end))
     local script = [[
-      local uv, http = require("luv"), require("chalk.http")
+      local uv, http = require("luv"), require("chalk.net.http")
       local server = http.serve({ address = "127.0.0.1:0", handler = function()
         return { body = function() return ("x"):rep(65536) end }
       end })

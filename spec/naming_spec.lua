@@ -1,4 +1,4 @@
-local naming = require("chalk.naming")
+local naming = require("chalk.define.naming")
 
 describe("the name of a metric in Prometheus", function()
   it("is its namespace and name joined, below the exporter's own namespace", function()

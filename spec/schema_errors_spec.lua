@@ -1,6 +1,6 @@
 local cjson = require("cjson")
-local json = require("chalk.json")
-local schema = require("chalk.schema")
+local json = require("chalk.base.json")
+local schema = require("chalk.define.schema")
 
 local FIXTURE = "spec/fixtures/metrics.json"
 

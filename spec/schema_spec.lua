@@ -1,4 +1,4 @@
-local schema = require("chalk.schema")
+local schema = require("chalk.define.schema")
 
 local FIXTURE = "spec/fixtures/metrics.json"
 

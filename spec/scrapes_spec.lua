@@ -7,7 +7,7 @@ local chalk = require("chalk")
 local files = require("support.files")
 local nginx = require("support.nginx")
 local request = require("support.request")
-local view = require("chalk.view")
+local view = require("chalk.read.view")
 local wait = require("support.wait")
 
 describe("views for scrapes", function()

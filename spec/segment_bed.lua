@@ -1,8 +1,8 @@
 --- A private segment for specs of what reads one: metrics from a document, values by name, and views.
 
 local core = require("chalk.core")
-local schema = require("chalk.schema")
-local view = require("chalk.view")
+local schema = require("chalk.define.schema")
+local view = require("chalk.read.view")
 
 local ffi, C = core.ffi, core.C
 

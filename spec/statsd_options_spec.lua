@@ -1,7 +1,7 @@
 local files = require "support.files"
 local options = require "chalk.exporter.statsd.options"
 local rules = require "chalk.exporter.statsd.rules"
-local serial = require "chalk.serial"
+local serial = require "chalk.base.serial"
 
 local function environment(variables)
   return function(name) return variables and variables[name] end

@@ -6,7 +6,7 @@ local beds = require("support.statsd_bed")
 local chalk = require("chalk")
 local collect = require("support.collect")
 local files = require("support.files")
-local log = require("chalk.log")
+local log = require("chalk.base.log")
 local uv = require("luv")
 local wait = require("support.wait")
 

@@ -5,7 +5,7 @@ package.path = "spec/?.lua;" .. package.path
 
 local chalk = require("chalk")
 local files = require("support.files")
-local log = require("chalk.log")
+local log = require("chalk.base.log")
 local servers = require("support.statsd_servers")
 local wait = require("support.wait")
 

@@ -1,4 +1,4 @@
-local address = require "chalk.exporter.statsd.address"
+local address = require "chalk.net.address"
 local container = require "chalk.exporter.statsd.container"
 local names = require "chalk.exporter.statsd.names"
 local weights = require "chalk.exporter.statsd.weights"
@@ -154,7 +154,7 @@ describe("a tag in statsd", function()
     local a, b = names.tag("key", long .. "a"), names.tag("key", long .. "b")
     assert.equal(200, length(a))
     assert.not_equal(a, b)
-    assert.is_nil(require("chalk.json").invalid_utf8(a))
+    assert.is_nil(require("chalk.base.json").invalid_utf8(a))
     assert.equal("key:" .. ("é"):rep(196), names.tag("key", ("é"):rep(196)))
     assert.equal(200, length(names.tag(("k"):rep(300), ("v"):rep(300))))
     -- FNV-1a of "a" is e40c292c, of "foobar" bf9cf968: the published test vectors

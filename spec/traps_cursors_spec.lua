@@ -5,7 +5,7 @@ package.path = "spec/?.lua;" .. package.path
 
 local chalk = require("chalk")
 local files = require("support.files")
-local log = require("chalk.log")
+local log = require("chalk.base.log")
 
 local TAGGED = { tags = { { tag = "t" } } }
 local IDLE, HOUR, DAY = 60, 3600, 86400

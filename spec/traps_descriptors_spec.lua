@@ -87,7 +87,7 @@ local HOLDER = COMMON .. [[
 
 -- Between the look and luv's loop somebody else takes the descriptors. libuv's own pipe for signals is there already.
 local RACE = COMMON .. [[
-  local luv = require "chalk.driver.luv"
+  local luv = require "chalk.flush.driver.luv"
   local ffi = require "ffi"
   require("support.vms").open():run("require 'luv'")
   local come_back = run_out()

@@ -9,7 +9,7 @@ local collect = require("support.collect")
 local core = require("chalk.core")
 local descriptors = require("support.descriptors")
 local files = require("support.files")
-local log = require("chalk.log")
+local log = require("chalk.base.log")
 
 local SECONDS = tonumber(os.getenv("CHALK_FLOOD") or "5")
 local EACH = 100000
@@ -158,7 +158,7 @@ describe("a flood", function()
       local before = http.limit_descriptors(4096)
       local port, stop = free_port(), files.name()
       local service = children.start(SERVICE, {}, "127.0.0.1:" .. port, stop)
-      require("chalk.http_socket").survive_sigpipe() -- here, where connections are written to that are closed
+      require("chalk.net.http_socket").survive_sigpipe() -- here, where connections are written to that are closed
       local bed = http.fixture()
       bed.server = { port = port, close = function() end, connections = function() return 0 end }
       finally(function()

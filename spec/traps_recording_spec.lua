@@ -10,7 +10,7 @@ local collect = require("support.collect")
 local clock = require("chalk.core").C.chalk_now
 local files = require("support.files")
 local fork = require("support.fork")
-local view = require("chalk.view")
+local view = require("chalk.read.view")
 local wait = require("support.wait")
 
 local TAGGED = { tags = { { tag = "t" } } }
@@ -320,7 +320,7 @@ describe("a trap for records:", function()
 
   it("a child removes series of a metric that has left and come back under another number", function()
     client = chalk.new()
-    local C, accessor = require("chalk.core").C, require("chalk.accessor")
+    local C, accessor = require("chalk.core").C, require("chalk.record.accessor")
     local count, flags = client:count("c", TAGGED), fork.shared(1)
     count:with("x"):inc()
     local pid = fork.child(function()

@@ -11,11 +11,11 @@ local links = require "chalk.autometrics.links"
 local metrics = require "chalk.autometrics.metrics"
 local names = require "chalk.autometrics.names"
 local objective = require "chalk.autometrics.objective"
-local option = require "chalk.options"
+local option = require "chalk.define.options"
 local queries = require "chalk.autometrics.queries"
 local series = require "chalk.autometrics.series"
 local settings = require "chalk.autometrics.settings"
-local suggest = require("chalk.schema").suggest
+local suggest = require("chalk.define.schema").suggest
 local wrapper = require "chalk.autometrics.wrapper"
 
 ---@class chalk.Autometrics

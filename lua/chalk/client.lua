@@ -1,20 +1,20 @@
 -- A client: definitions, accessors and a segment, and what flushes it. `require "chalk"` is the methods of a client
 -- that the whole VM shares; all VMs of a process that use it share one segment.
 
-local accessor = require "chalk.accessor"
+local accessor = require "chalk.record.accessor"
 local core = require "chalk.core"
-local exporters = require "chalk.exporters"
-local log = require "chalk.log"
-local op = require "chalk.op"
-local option = require "chalk.options"
-local own = require "chalk.own"
-local schema = require "chalk.schema"
-local series = require "chalk.series"
-local setup = require "chalk.setup"
-local accessor_source = require "chalk.accessor.source"
-local text = require "chalk.text"
-local tree = require "chalk.tree"
-local view = require "chalk.view"
+local exporters = require "chalk.flush.exporters"
+local log = require "chalk.base.log"
+local op = require "chalk.record.op"
+local option = require "chalk.define.options"
+local own = require "chalk.client.own"
+local schema = require "chalk.define.schema"
+local series = require "chalk.record.series"
+local setup = require "chalk.client.setup"
+local accessor_source = require "chalk.record.source"
+local text = require "chalk.client.text"
+local tree = require "chalk.define.tree"
+local view = require "chalk.read.view"
 
 local ffi, C = core.ffi, core.C
 
@@ -417,7 +417,7 @@ end
 
 --- As start, where another VM of this process has the driver: flushes are asked of that.
 function Client:attach()
-  if self.config then self.live.driver = require("chalk.driver.thread").attach(self, self.config) end
+  if self.config then self.live.driver = require("chalk.flush.driver.thread").attach(self, self.config) end
 end
 
 --- What is wrong with options of init; nil when nothing is.

@@ -8,8 +8,8 @@
 -- The functions of this module are the methods of one client that the whole process shares.
 
 local client = require "chalk.client"
-local exporters = require "chalk.exporters"
-local sketch = require "chalk.sketch"
+local exporters = require "chalk.flush.exporters"
+local sketch = require "chalk.record.sketch"
 
 local global = require "chalk.global"
 

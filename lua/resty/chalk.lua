@@ -12,7 +12,7 @@
 local agreement = require "resty.chalk.agreement"
 local client = require "chalk.global"
 local core = require "chalk.core"
-local exporters = require "chalk.exporters"
+local exporters = require "chalk.flush.exporters"
 local instance = require "resty.chalk.instance"
 local socket = require "resty.chalk.socket"
 

@@ -2,7 +2,7 @@
 
 local chalk = require("chalk")
 local files = require("support.files")
-local log = require("chalk.log")
+local log = require("chalk.base.log")
 local parser = require("support.statsd_parser")
 local receivers = require("support.receivers")
 local uv = require("luv")

@@ -1,7 +1,7 @@
 -- Any bytes as what a connection sent. The first byte says where the rest was cut in two, as a network may do: the
 -- answer must not depend on that.
 
-local parser = require "chalk.http_parser"
+local parser = require "chalk.net.http_parser"
 
 local MAX_HEAD = 256
 

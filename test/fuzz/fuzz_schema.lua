@@ -1,7 +1,7 @@
 -- Any bytes as a metrics.json: they are refused with messages, or give definitions that survive their encoding. The
 -- same bytes as the encoding of a definition: they are refused, or are what encoding it gives.
 
-local schema = require "chalk.schema"
+local schema = require "chalk.define.schema"
 
 local function check_messages(messages)
   assert(#messages > 0, "refused without a message")

@@ -9,7 +9,7 @@ local chalk = require "chalk"
 local loops = require "loops"
 local prometheus = require "chalk.exporter.prometheus"
 local together = require "together"
-local view = require "chalk.view"
+local view = require "chalk.read.view"
 local work = require "work"
 
 local NEW, COUNTS, HISTOGRAMS = 10000, 100000, 10000

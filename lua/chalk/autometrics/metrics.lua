@@ -2,11 +2,11 @@
 -- are: no exporter puts a namespace before them, and tags that the application defined mean nothing here. Their series
 -- are as many as the program has instrumented functions and calls between them: no limit applies, and none is idle.
 
-local accessor = require "chalk.accessor"
+local accessor = require "chalk.record.accessor"
 local core = require "chalk.core"
-local log = require "chalk.log"
-local option = require "chalk.options"
-local view = require "chalk.view"
+local log = require "chalk.base.log"
+local option = require "chalk.define.options"
+local view = require "chalk.read.view"
 
 local ffi, C = core.ffi, core.C
 

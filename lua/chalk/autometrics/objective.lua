@@ -4,7 +4,7 @@
 --
 -- One name is one objective, wherever it is asked for.
 
-local log = require "chalk.log"
+local log = require "chalk.base.log"
 
 local M = {}
 

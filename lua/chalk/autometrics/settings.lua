@@ -1,8 +1,8 @@
 -- What the metrics of all functions have in common: options of init, else the environment, else the git checkout.
 
 local git = require "chalk.autometrics.git"
-local json = require "chalk.json"
-local option = require "chalk.options"
+local json = require "chalk.base.json"
+local option = require "chalk.define.options"
 
 local M = {}
 

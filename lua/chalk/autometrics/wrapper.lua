@@ -6,7 +6,7 @@
 
 local callers = require "chalk.autometrics.callers"
 local core = require "chalk.core"
-local log = require "chalk.log"
+local log = require "chalk.base.log"
 local protect = require "chalk.autometrics.protect"
 
 local C = core.C

@@ -5,7 +5,7 @@
 --     histogram  a heatmap of its buckets, and beside it quantiles
 
 local grafana = require "chalk.cli.grafana"
-local naming = require "chalk.naming"
+local naming = require "chalk.define.naming"
 
 local M = {}
 

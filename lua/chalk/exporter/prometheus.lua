@@ -7,9 +7,9 @@
 -- What a block needs apart from its entries does not change between scrapes and is kept, by definition.
 
 local core = require("chalk.core")
-local naming = require("chalk.naming")
-local response = require("chalk.http_response")
-local views = require("chalk.view")
+local naming = require("chalk.define.naming")
+local response = require("chalk.net.http_response")
+local views = require("chalk.read.view")
 local accept = require("chalk.exporter.prometheus.accept")
 local family = require("chalk.exporter.prometheus.family")
 local merge = require("chalk.exporter.prometheus.merge")

@@ -7,7 +7,7 @@
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
-local log = require "chalk.log"
+local log = require "chalk.base.log"
 local names = require "chalk.exporter.statsd.names"
 local options_of = require "chalk.exporter.statsd.options"
 local raw = require "chalk.exporter.statsd.raw"

@@ -6,9 +6,9 @@
 -- manual driver turns it at each flush.
 
 local core = require "chalk.core"
-local json = require "chalk.json"
+local json = require "chalk.base.json"
 local metrics = require "chalk.exporter.stream.metric"
-local option = require "chalk.options"
+local option = require "chalk.define.options"
 
 local C = core.C
 

@@ -4,8 +4,8 @@
 -- exporters, else the one whose init ran first, starts the flush thread.
 
 local core = require "chalk.core"
-local exporters = require "chalk.exporters"
-local serial = require "chalk.serial"
+local exporters = require "chalk.flush.exporters"
+local serial = require "chalk.base.serial"
 
 local ffi, C = core.ffi, core.C
 

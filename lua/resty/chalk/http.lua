@@ -8,7 +8,7 @@
 -- tables of the texts that are allowed, and `with` finds the series by those: nothing is built while recording.
 
 local instance = require "resty.chalk.instance"
-local option = require "chalk.options"
+local option = require "chalk.define.options"
 
 local var, req = ngx.var, ngx.req
 local floor, max, tonumber, find = math.floor, math.max, tonumber, string.find

@@ -2,7 +2,7 @@
 -- workers' user, and the same after a reload.
 
 local core = require "chalk.core"
-local exporters = require "chalk.exporters"
+local exporters = require "chalk.flush.exporters"
 
 local C = core.C
 

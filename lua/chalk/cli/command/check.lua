@@ -1,7 +1,7 @@
 -- chalk check: whether metrics.json can be loaded.
 
 local failure = require "chalk.cli.failure"
-local schema = require "chalk.schema"
+local schema = require "chalk.define.schema"
 
 local M = {
   name = "check",

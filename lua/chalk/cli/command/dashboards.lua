@@ -3,7 +3,7 @@
 local failure = require "chalk.cli.failure"
 local files = require "chalk.cli.files"
 local pretty = require "chalk.cli.pretty"
-local schema = require "chalk.schema"
+local schema = require "chalk.define.schema"
 
 local M = {
   name = "dashboards",

@@ -2,7 +2,7 @@
 
 local failure = require "chalk.cli.failure"
 local files = require "chalk.cli.files"
-local json = require "chalk.json"
+local json = require "chalk.base.json"
 local modules = require "chalk.cli.modules"
 
 local M = {

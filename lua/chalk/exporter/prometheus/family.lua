@@ -12,7 +12,7 @@
 -- exception is OpenMetrics' own rule: a histogram with negative bounds has no sum and no count there.
 
 local core = require("chalk.core")
-local naming = require("chalk.naming")
+local naming = require("chalk.define.naming")
 
 local ffi, C = core.ffi, core.C
 

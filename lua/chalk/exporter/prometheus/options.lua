@@ -1,9 +1,9 @@
 --- The options of the Prometheus exporter, checked.
 
-local json = require("chalk.json")
-local naming = require("chalk.naming")
-local shape = require("chalk.schema.shape")
-local definition = require("chalk.schema.definition")
+local json = require("chalk.base.json")
+local naming = require("chalk.define.naming")
+local shape = require("chalk.define.shape")
+local definition = require("chalk.define.definition")
 
 local M = {}
 

@@ -18,7 +18,7 @@
 -- "none".
 
 local bit = require("bit")
-local json = require("chalk.json")
+local json = require("chalk.base.json")
 
 local M = {}
 

@@ -13,9 +13,9 @@
 -- It is read where init runs: the flush thread may be in another process, which lacks it. So what `resolve` returns is
 -- plain values, which that thread's VM is given.
 
-local addresses = require("chalk.exporter.statsd.address")
+local addresses = require("chalk.net.address")
 local names = require("chalk.exporter.statsd.names")
-local option = require("chalk.options")
+local option = require("chalk.define.options")
 local rules = require("chalk.exporter.statsd.rules")
 local weights = require("chalk.exporter.statsd.weights")
 

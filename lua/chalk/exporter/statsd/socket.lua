@@ -20,9 +20,9 @@
 
 local bit = require "bit"
 local core = require "chalk.core"
-local pauses = require "chalk.exporter.statsd.pause"
-local resolve = require "chalk.exporter.statsd.resolve"
-local system = require "chalk.exporter.statsd.system"
+local pauses = require "chalk.net.pause"
+local resolve = require "chalk.net.resolve"
+local system = require "chalk.net.system"
 
 local ffi, C = core.ffi, core.C
 

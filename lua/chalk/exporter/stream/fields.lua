@@ -6,7 +6,7 @@
 
 local bit = require "bit"
 local ffi = require "ffi"
-local json = require "chalk.json"
+local json = require "chalk.base.json"
 
 local M = {}
 

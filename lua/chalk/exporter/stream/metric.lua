@@ -2,8 +2,8 @@
 -- the constant ones, as the core takes it.
 
 local core = require "chalk.core"
-local naming = require "chalk.naming"
-local view = require "chalk.view"
+local naming = require "chalk.define.naming"
+local view = require "chalk.read.view"
 
 local ffi, C = core.ffi, core.C
 

@@ -1,0 +1,337 @@
+--- A definition as a string of bytes, and back.
+--
+-- Shared memory holds definitions in this form, for other VMs and processes to read. It is a sequence of strings,
+-- each as `<length>:<bytes>`, in a fixed order; lists are preceded by their length, absent fields are empty. Equal
+-- definitions have equal encodings, and nothing but such an encoding decodes: what decodes is checked as a
+-- definition is, and must encode to the same bytes again.
+
+local json = require("chalk.base.json")
+local shape = require("chalk.define.shape")
+local definition = require("chalk.define.definition")
+local naming = require("chalk.define.naming")
+
+local M = {}
+
+local FORMAT = "chalk1"
+
+local function number_text(number)
+  return number and ("%.17g"):format(number) or ""
+end
+
+local function put_list(out, list, put)
+  out[#out + 1] = tostring(#list)
+  for _, item in ipairs(list) do
+    put(out, item)
+  end
+end
+
+local function put_string(out, text)
+  out[#out + 1] = text
+end
+
+local function put_number(out, number)
+  out[#out + 1] = number_text(number)
+end
+
+local function put_tag(out, tag)
+  put_string(out, tag.name)
+  put_string(out, tag.key)
+  put_string(out, tag.kind)
+  put_string(out, tag.optional and "1" or "")
+  put_list(out, tag.values or {}, put_string)
+end
+
+--- The encoding of a definition; two are equal exactly when their definitions are.
+---@param def chalk.Definition
+---@return string
+function M.encode(def)
+  local out = { FORMAT, def.own and "1" or "" }
+  put_list(out, def.namespace, put_string)
+  put_string(out, def.name)
+  put_string(out, def.type)
+  put_string(out, def.description)
+  put_string(out, def.unit or "")
+  put_string(out, def.across)
+  put_number(out, def.max_series)
+  put_list(out, def.buckets or {}, put_number)
+  put_list(out, def.tags, put_tag)
+  for i, text in ipairs(out) do
+    out[i] = #text .. ":" .. text
+  end
+  return table.concat(out)
+end
+
+-- The get functions raise: decode() turns that into a message.
+local function bad(what)
+  error({ message = "not a definition: bad " .. what }, 0)
+end
+
+local function get_string(from, what)
+  local digits, start = from.text:match("^(%d+):()", from.at)
+  local length = digits and #digits <= 9 and tonumber(digits)
+  if not length or start + length - 1 > #from.text then
+    bad(what)
+  end
+  from.at = start + length
+  return from.text:sub(start, start + length - 1)
+end
+
+local function get_list(from, what, limit, get)
+  local length = tonumber(get_string(from, what))
+  if not length or length < 0 or length > limit or length % 1 ~= 0 then
+    bad(what)
+  end
+  local list = {}
+  for i = 1, length do
+    list[i] = get(from, what)
+  end
+  return list
+end
+
+local function get_number(from, what)
+  local number = tonumber(get_string(from, what))
+  if not number or number ~= number or math.abs(number) == math.huge then
+    bad(what)
+  end
+  return number + 0
+end
+
+local function get_limit(from, what)
+  local text = get_string(from, what)
+  return text ~= "" and (tonumber(text) or bad(what)) or nil
+end
+
+local function get_name(from, what)
+  local name = get_string(from, what)
+  return definition.is_name(name) and name or bad(what)
+end
+
+local function get_key(from, what)
+  local key = get_string(from, what)
+  return definition.is_key(key) and key or bad(what)
+end
+
+local function choose(text, what, choices)
+  for _, choice in ipairs(choices) do
+    if text == choice then
+      return text
+    end
+  end
+  bad(what)
+end
+
+local function get_choice(from, what, choices)
+  return choose(get_string(from, what), what, choices)
+end
+
+local function get_flag(from, what)
+  return get_choice(from, what, { "", "1" }) == "1"
+end
+
+local function get_tag(from)
+  local tag = {
+    name = get_name(from, "tag name"),
+    key = get_key(from, "tag key"),
+    kind = get_choice(from, "tag kind", { "enum", "string" }),
+    optional = get_flag(from, "tag flag"),
+  }
+  local values = get_list(from, "tag values", #from.text, get_string)
+  if definition.is_reserved(naming.label(tag.key)) or (#values > 0) ~= (tag.kind == "enum") then
+    bad("tag")
+  end
+  tag.values = tag.kind == "enum" and values or nil
+  return tag
+end
+
+local function get_definition(from)
+  if get_string(from, "format") ~= FORMAT then
+    bad("format")
+  end
+  local own = get_flag(from, "own")
+  local def = {
+    own = own or nil,
+    namespace = get_list(from, "namespace", definition.MAX_DEPTH, get_name),
+    name = get_name(from, "name"),
+    type = get_choice(from, "type", definition.TYPES),
+    description = get_string(from, "description"),
+    unit = get_string(from, "unit"),
+    across = get_choice(from, "across", definition.ACROSS),
+    max_series = get_limit(from, "max_series"),
+    buckets = get_list(from, "buckets", definition.MAX_BUCKETS, get_number),
+    tags = get_list(from, "tags", definition.MAX_TAGS, get_tag),
+  }
+  def.unit = def.unit ~= "" and def.unit or nil
+  def.buckets = #def.buckets > 0 and def.buckets or nil
+  return definition.complete(def)
+end
+
+local function check_text(text, what)
+  if json.invalid_utf8(text) or text:find("\0", 1, true) then
+    bad(what)
+  end
+end
+
+local function check_tags(tags)
+  local labels = {}
+  for _, tag in ipairs(tags) do
+    local label = naming.label(tag.key)
+    if labels[label] then
+      bad("tags")
+    end
+    labels[label] = true
+    local values = {}
+    for _, value in ipairs(tag.values or {}) do
+      check_text(value, "tag values")
+      if value == "" or values[value] then
+        bad("tag values")
+      end
+      values[value] = true
+    end
+  end
+end
+
+local function check(def)
+  check_text(def.description, "description")
+  if #def.description > definition.MAX_DESCRIPTION then
+    bad("description")
+  elseif def.unit and (#def.unit > definition.MAX_NAME or not def.unit:find("^[a-zA-Z0-9_]+$")) then
+    bad("unit")
+  elseif def.across ~= "last" and def.type ~= "gauge" then
+    bad("across")
+  elseif def.buckets and def.type ~= "histogram" then
+    bad("buckets")
+  end
+  local limit = def.max_series or 1
+  if not (limit >= 1 and limit <= definition.MAX_SERIES and limit % 1 == 0) then
+    bad("max_series")
+  end
+  for i = 2, #(def.buckets or {}) do
+    if def.buckets[i] <= def.buckets[i - 1] then
+      bad("buckets")
+    end
+  end
+  check_tags(def.tags)
+end
+
+local function attempt(read, text)
+  local ok, result = pcall(read, text)
+  if ok then
+    return result
+  end
+  return nil, type(result) == "table" and result.message or "not a definition: " .. tostring(result)
+end
+
+--- Reads an encoding back.
+---@param text string any bytes
+---@return chalk.Definition? definition nil when these are not the encoding of one
+---@return string? message
+function M.decode(text)
+  return attempt(function()
+    local def = get_definition({ text = text, at = 1 })
+    check(def)
+    -- Leading zeros, trailing bytes and the like end here.
+    return M.encode(def) == text and def or bad("encoding")
+  end, text)
+end
+
+local function plain_tag(key)
+  if not definition.is_name(key) or definition.is_reserved(key) then
+    bad("tag key")
+  end
+  return { name = key, key = key, kind = "string", optional = false }
+end
+
+local function get_plain(text)
+  local parts, namespace, tags = {}, {}, {}
+  for part in (text .. "\0"):gmatch("([^%z]*)%z") do
+    parts[#parts + 1] = part
+  end
+  for name in (parts[3] or ""):gmatch("[^.]+") do
+    namespace[#namespace + 1] = definition.is_name(name) and name or bad("name")
+  end
+  for i = 4, #parts do
+    tags[i - 3] = plain_tag(parts[i])
+  end
+  local def = { namespace = namespace, name = table.remove(namespace) or bad("name"), tags = tags, description = "" }
+  def.type = choose(parts[1]:match("^=(.*)$"), "type", definition.TYPES)
+  def.across = choose(parts[2], "across", definition.ACROSS)
+  if #namespace > definition.MAX_DEPTH or #tags > definition.MAX_TAGS then
+    bad("definition")
+  end
+  check(def)
+  return definition.complete(def)
+end
+
+--- Reads what the core writes for a host that gives a metric's names and no encoding: `=` type, across, name and the
+--- tags' keys, a NUL between them.
+---@param text string any bytes
+---@return chalk.Definition? definition nil when these are none
+---@return string? message
+function M.plain(text)
+  return attempt(get_plain, text)
+end
+
+local function shown(value)
+  if type(value) == "string" then
+    return shape.quote(value)
+  elseif type(value) == "table" then
+    return "{" .. shape.quote(table.concat(value, ", ")):sub(2, -2) .. "}"
+  end
+  return value == nil and "none" or tostring(value)
+end
+
+local function same(a, b)
+  if type(a) ~= "table" or type(b) ~= "table" or #a ~= #b then
+    return a == b
+  end
+  for i, item in ipairs(a) do
+    if item ~= b[i] then
+      return false
+    end
+  end
+  return true
+end
+
+local function first_difference(known, new, fields)
+  for _, field in ipairs(fields) do
+    if not same(known[field], new[field]) then
+      return ("%s is %s there and %s here"):format(field, shown(known[field]), shown(new[field]))
+    end
+  end
+end
+
+--- What differs between two definitions of one tag, e.g. `kind is "enum" there and "string" here`.
+---@return string? difference nil when they are the same
+function M.tag_difference(known, new)
+  return first_difference(known, new, { "kind", "name", "key", "values", "optional" })
+end
+
+local function tag_keys(def)
+  local keys = {}
+  for i, tag in ipairs(def.tags) do
+    keys[i] = tag.key
+  end
+  return keys
+end
+
+--- What differs between two definitions of one metric.
+---@param known chalk.Definition
+---@param new chalk.Definition
+---@return string? difference nil when they are equal
+function M.difference(known, new)
+  local fields = { "type", "unit", "buckets", "max_series", "across", "description", "own" }
+  local found = first_difference(known, new, fields)
+  local there, here = tag_keys(known), tag_keys(new)
+  if not found and not same(there, here) then
+    return ("tags are %s there and %s here"):format(shown(there), shown(here))
+  end
+  for i, tag in ipairs(found and {} or known.tags) do
+    local difference = M.tag_difference(tag, new.tags[i])
+    if difference then
+      return ("tag %s: %s"):format(shape.quote(tag.key), difference)
+    end
+  end
+  return found
+end
+
+return M

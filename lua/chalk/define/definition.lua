@@ -1,0 +1,418 @@
+--- One tag or one metric as it was written -> its checked definition.
+--
+-- Nothing here knows another metric: what holds between definitions is the stage's matter. Whatever is wrong is
+-- reported and left out, so that one reading finds everything.
+
+local json = require("chalk.base.json")
+local shape = require("chalk.define.shape")
+local naming = require("chalk.define.naming")
+
+local M = {}
+
+---@class chalk.Tag a tag of one metric
+---@field name string the tag definition's name
+---@field key string what it is exported as, and the field in `metric{...}`
+---@field kind "enum"|"string"
+---@field values string[]? the allowed values of an enum
+---@field optional boolean
+
+---@class chalk.Definition
+---@field id_name string e.g. "http.auth.login_latency"
+---@field namespace string[]
+---@field name string
+---@field flat string e.g. "HttpAuthLoginLatency"
+---@field type "count"|"gauge"|"histogram"
+---@field description string
+---@field unit string?
+---@field buckets number[]?
+---@field max_series integer?
+---@field across "last"|"sum"|"min"|"max"
+---@field tags chalk.Tag[]
+---@field own boolean? true for the metrics chalk keeps of itself
+
+M.MAX_NAME = 128
+M.MAX_DEPTH = 32
+M.MAX_TAGS = 32
+M.MAX_BUCKETS = 64
+M.MAX_DESCRIPTION = 65536
+M.MAX_SERIES = 2147483647
+
+M.TYPES = { "count", "gauge", "histogram" }
+M.ACROSS = { "last", "sum", "min", "max" }
+local TAG_KINDS = { "enum", "string" }
+local RESERVED = { le = true, quantile = true }
+
+local TAG_FIELDS = {
+  { "value_type", "string", true },
+  { "values", "list" },
+  { "export_name", "string" },
+}
+
+M.METRIC_FIELDS = {
+  { "name", "string", true },
+  { "type", "string", true },
+  { "tags", "list" },
+  { "description", "string" },
+  { "unit", "string" },
+  { "buckets", "list" },
+  { "max_series", "number" },
+  { "across", "string" },
+}
+
+local function contains(list, value)
+  for _, item in ipairs(list) do
+    if item == value then
+      return true
+    end
+  end
+  return false
+end
+
+local function check_choice(report, path, what, value, list)
+  if contains(list, value) then
+    return true
+  end
+  local hint = report:hint(value, list)
+  if hint == "" then
+    hint = ", expected " .. table.concat(list, ", ", 1, #list - 1) .. " or " .. list[#list]
+  end
+  report:add(path, "unknown %s %s%s", what, shape.quote(value), hint)
+  return false
+end
+
+--- Whether a string may be a metric's name, a tag's or a namespace's.
+---@param name string
+---@return boolean
+function M.is_name(name)
+  return #name <= M.MAX_NAME and name:find("^[a-zA-Z_][a-zA-Z0-9_]*$") ~= nil
+end
+
+--- Whether a string may be an export name: StatsD's tag keys have - . and / besides, for which other formats write _.
+---@param key string
+---@return boolean
+function M.is_key(key)
+  return #key <= M.MAX_NAME and key:find("^[a-zA-Z_][a-zA-Z0-9_./-]*$") ~= nil
+end
+
+-- What is wrong with a name that does not fit.
+local function refuse_name(report, path, what, name, characters)
+  if #name > M.MAX_NAME then
+    report:add(path, "%s %s is longer than %d bytes", what, shape.quote(name), M.MAX_NAME)
+  else
+    report:add(path, "bad %s %s: %s only, not starting with a digit", what, shape.quote(name), characters)
+  end
+  return false
+end
+
+--- Checks a name and reports it when it is none.
+---@param report chalk.Report
+---@param path string
+---@param what string what is named, for the message
+---@param name string
+---@return boolean
+function M.check_name(report, path, what, name)
+  return M.is_name(name) or refuse_name(report, path, what, name, "letters, digits and _")
+end
+
+--- Whether Prometheus keeps a label name for itself.
+---@param label string
+---@return boolean
+function M.is_reserved(label)
+  return RESERVED[label] or label:sub(1, 2) == "__"
+end
+
+local function check_key(report, path, key)
+  local label = naming.label(key)
+  if M.is_reserved(label) then
+    report:add(path, "label name %s is reserved by Prometheus", shape.quote(label))
+    return false
+  end
+  return true
+end
+
+local function check_export_name(report, path, name)
+  if not M.is_key(name) then
+    return refuse_name(report, path, "export name", name, "letters, digits, _ - . and /")
+  end
+  return check_key(report, path, name)
+end
+
+local function check_text(report, path, text)
+  local bad = json.invalid_utf8(text)
+  if bad or text:find("\0", 1, true) then
+    report:add(path, bad and "not valid UTF-8" or "a NUL byte cannot be exported")
+    return false
+  end
+  return true
+end
+
+local function check_value(report, path, value, first)
+  if not shape.check(report, path, value, "string") then
+    return
+  elseif value == "" then
+    report:add(path, 'the empty value is the same as an absent tag: leave it out and make the tag "optional"')
+  elseif first[value] then
+    report:add(path, "value %s is there twice", shape.quote(value))
+  else
+    check_text(report, path, value)
+    first[value] = true
+  end
+end
+
+local function check_values(report, path, values)
+  if #values == 0 then
+    report:add(path, "an enum needs at least one value")
+  end
+  local first = {}
+  for i, value in ipairs(values) do
+    check_value(report, shape.at(path, i), value, first)
+  end
+end
+
+local function check_tag_values(report, path, read, given)
+  if read.value_type == "enum" and not given then
+    report:add(path, 'missing "values": an enum names what is allowed')
+  elseif read.value_type == "enum" and read.values then
+    check_values(report, shape.at(path, "values"), read.values)
+  elseif read.value_type == "string" and given then
+    report:add(shape.at(path, "values"), "only an enum has values")
+  end
+end
+
+--- Reads a tag definition of a document.
+---@param report chalk.Report
+---@param path string
+---@param name string
+---@param value any
+---@return table? tag {name, kind, values, key}; nil when anything is wrong with it
+function M.tag(report, path, name, value)
+  local wrong = report.total
+  M.check_name(report, path, "tag name", name)
+  local read = shape.object(report, path, value, TAG_FIELDS)
+  if not read then
+    return nil
+  end
+  local kind = read.value_type
+  if kind and check_choice(report, shape.at(path, "value_type"), "value_type", kind, TAG_KINDS) then
+    check_tag_values(report, path, read, shape.has(value, "values"))
+  end
+  if read.export_name then
+    check_export_name(report, shape.at(path, "export_name"), read.export_name)
+  else
+    check_key(report, path, name)
+  end
+  if report.total == wrong then
+    return { name = name, kind = kind, values = read.values, key = read.export_name or name }
+  end
+end
+
+local REFERENCE_FIELDS = {
+  { "tag", "string", true },
+  { "export_name", "string" },
+  { "optional", "boolean" },
+}
+
+local INLINE_FIELDS = {
+  { "tag", "string", true },
+  { "export_name", "string" },
+  { "optional", "boolean" },
+  { "values", "list" },
+}
+
+--- How a document refers to tags: by the name of one that is defined.
+---@param find fun(name: string): table|false|nil the tag; false for one that is defined, but wrongly
+---@param names fun(): string[] the tags there are, for the suggestion
+function M.by_reference(find, names)
+  return function(report, path, item)
+    local read = shape.object(report, path, item, REFERENCE_FIELDS)
+    if not (read and read.tag) then
+      return nil
+    end
+    local tag = find(read.tag)
+    if tag == nil then
+      report:add(path, "unknown tag %s%s", shape.quote(read.tag), report:hint(read.tag, names))
+    end
+    return tag or nil, read
+  end
+end
+
+--- How a program writes tags: a name, or a table that may bring its own `values`. Unknown names are string tags.
+---@param find fun(name: string): table?
+function M.inline(find)
+  return function(report, path, item)
+    local read = type(item) == "string" and { tag = item } or shape.object(report, path, item, INLINE_FIELDS)
+    if not (read and read.tag and M.check_name(report, path, "tag name", read.tag)) then
+      return nil
+    end
+    if read.values then
+      check_values(report, shape.at(path, "values"), read.values)
+      return { name = read.tag, kind = "enum", values = read.values, key = read.tag }, read
+    end
+    return find(read.tag) or { name = read.tag, kind = "string", key = read.tag }, read
+  end
+end
+
+local function read_tag(report, path, item, resolve)
+  local tag, read = resolve(report, path, item)
+  if not tag then
+    return nil
+  end
+  local key = tag.key
+  if read.export_name then
+    key = read.export_name
+    check_export_name(report, shape.at(path, "export_name"), key)
+  else
+    check_key(report, path, key)
+  end
+  return { name = tag.name, key = key, kind = tag.kind, values = tag.values, optional = read.optional or false }
+end
+
+-- What is wrong where a tag's label is that of another one before it.
+local function clash(tag, other)
+  local name, key, before = shape.quote(tag.name), shape.quote(tag.key), shape.quote(other.name)
+  if tag.key ~= other.key then
+    local label = shape.quote(naming.label(tag.key))
+    return ("tag %s is exported to Prometheus as %s, like tag %s"):format(name, label, before)
+  elseif tag.name == other.name then
+    return ("tag %s is there twice under the name %s: give one of them another export_name"):format(name, key)
+  end
+  return ("tag %s is exported as %s, like tag %s"):format(name, key, before)
+end
+
+-- A tag may be referred to several times: what a metric's tags are told apart by in every format is their labels.
+local function read_tags(report, path, list, resolve)
+  if #list > M.MAX_TAGS then
+    report:add(path, "%d tags, at most %d are allowed", #list, M.MAX_TAGS)
+    return {}
+  end
+  local tags, held = {}, {}
+  for i, item in ipairs(list) do
+    local at = shape.at(path, i)
+    local tag = read_tag(report, at, item, resolve)
+    local other = tag and held[naming.label(tag.key)]
+    if other then
+      report:add(at, "%s", clash(tag, other))
+    elseif tag then
+      tags[#tags + 1] = tag
+      held[naming.label(tag.key)] = tag
+    end
+  end
+  return tags
+end
+
+local function check_bucket(report, path, bound, before)
+  if not shape.check(report, path, bound, "number") then
+    return
+  elseif bound ~= bound or math.abs(bound) == math.huge then
+    report:add(path, "not a finite number")
+  elseif type(before) == "number" and bound <= before then
+    report:add(path, "%.14g is not greater than the bound before it, %.14g", bound, before)
+  end
+end
+
+local function read_buckets(report, path, list, metric_type)
+  if metric_type and metric_type ~= "histogram" then
+    report:add(path, "only a histogram has buckets")
+  end
+  if #list == 0 then
+    report:add(path, "no bounds: leave the field out for the default ones")
+  elseif #list > M.MAX_BUCKETS then
+    report:add(path, "%d bounds, at most %d are allowed", #list, M.MAX_BUCKETS)
+    return nil
+  end
+  local buckets = {}
+  for i, bound in ipairs(list) do
+    check_bucket(report, shape.at(path, i), bound, list[i - 1])
+    -- Adding zero turns -0 into 0: one bound has one text.
+    buckets[i] = type(bound) == "number" and bound + 0
+  end
+  return buckets
+end
+
+local function check_description(report, path, text)
+  if #text > M.MAX_DESCRIPTION then
+    report:add(path, "%d bytes, at most %d are allowed", #text, M.MAX_DESCRIPTION)
+  else
+    check_text(report, path, text)
+  end
+end
+
+local function check_unit(report, path, unit)
+  if #unit > M.MAX_NAME then
+    report:add(path, "unit %s is longer than %d bytes", shape.quote(unit), M.MAX_NAME)
+  elseif not unit:find("^[a-zA-Z0-9_]+$") then
+    report:add(path, "bad unit %s: letters, digits and _ only", shape.quote(unit))
+  end
+end
+
+local function check_max_series(report, path, limit)
+  if not (limit >= 1 and limit <= M.MAX_SERIES and limit % 1 == 0) then
+    report:add(path, "expected a whole number from 1 to %d, got %.14g", M.MAX_SERIES, limit)
+  end
+end
+
+local function check_across(report, path, across, metric_type)
+  if metric_type and metric_type ~= "gauge" then
+    report:add(path, "only a gauge has across")
+  end
+  check_choice(report, path, "across", across, M.ACROSS)
+end
+
+-- Without a known type (nil), what depends on it is not checked: one mistake is one error.
+local function check_fields(report, path, read, metric_type)
+  local checks = {
+    { "description", check_description },
+    { "unit", check_unit },
+    { "max_series", check_max_series },
+    { "across", check_across },
+  }
+  for _, check in ipairs(checks) do
+    local name, run = check[1], check[2]
+    if read[name] then
+      run(report, shape.at(path, name), read[name], metric_type)
+    end
+  end
+end
+
+--- Reads a metric of which name, type and field types are as `METRIC_FIELDS` says.
+---@param report chalk.Report
+---@param path string
+---@param read table what `shape.object` left of it
+---@param namespace string[]
+---@param resolve function `by_reference` or `inline`
+---@return chalk.Definition? definition nil when it has no usable name or type
+---@return boolean sound whether nothing was wrong
+function M.metric(report, path, read, namespace, resolve)
+  local wrong = report.total
+  local named = read.name and M.check_name(report, shape.at(path, "name"), "metric name", read.name)
+  local typed = read.type and check_choice(report, shape.at(path, "type"), "type", read.type, M.TYPES)
+  local metric_type = typed and read.type or nil
+  check_fields(report, path, read, metric_type)
+  local buckets = read.buckets and read_buckets(report, shape.at(path, "buckets"), read.buckets, metric_type)
+  local tags = read_tags(report, shape.at(path, "tags"), read.tags or {}, resolve)
+  if not (named and metric_type) then
+    return nil, false
+  end
+  return M.complete {
+    namespace = namespace,
+    name = read.name,
+    type = read.type,
+    description = read.description or "",
+    unit = read.unit,
+    buckets = buckets or nil,
+    max_series = read.max_series,
+    across = read.across or "last",
+    tags = tags,
+  }, report.total == wrong
+end
+
+--- Adds to a definition what follows from its namespace and name.
+---@param def table
+---@return chalk.Definition
+function M.complete(def)
+  def.id_name = table.concat(def.namespace, ".") .. (#def.namespace > 0 and "." or "") .. def.name
+  def.flat = naming.flat(def.namespace, def.name)
+  return def
+end
+
+return M

@@ -1,0 +1,382 @@
+--- metrics.json -> checked definitions.
+--
+-- A *registry* holds what a client has been told of: tags and metrics, from any number of documents and from single
+-- definitions at run time. It only grows, and only by whole documents: one with an error adds nothing, and every
+-- error in it is reported at once.
+--
+--     shape       which fields an object has, of which type; paths and messages
+--     definition  one tag or metric, checked in itself
+--     stage       what must hold between definitions; a document until it is committed
+--     codec       a definition as bytes, for shared memory
+--
+-- Indexes in the paths of messages count from 1: `metrics[2]` is the second metric.
+
+local json = require("chalk.base.json")
+local shape = require("chalk.define.shape")
+local suggest = require("chalk.define.suggest")
+local definition = require("chalk.define.definition")
+local codec = require("chalk.define.codec")
+local stage = require("chalk.define.stage")
+
+local M = {}
+
+local MAX_FILE = 16 * 1024 * 1024
+-- Tables of a program may share subtables: without a limit, a few kilobytes of them are 2^32 namespaces.
+local MAX_ENTRIES = 20000
+
+local DOCUMENT_FIELDS = { { "tags", "object" }, { "metrics", "list" }, { "namespaces", "object" } }
+local BLOCK_FIELDS = { { "metrics", "list" }, { "namespaces", "object" } }
+
+local DEFINE_FIELDS = {
+  { "namespace", "any" },
+  { "tags", "list" },
+  { "description", "string" },
+  { "unit", "string" },
+  { "buckets", "list" },
+  { "max_series", "number" },
+  { "across", "string" },
+}
+
+local OP_FIELDS = {
+  { "namespace", "any" },
+  { "tags", "list" },
+  { "description", "string" },
+  { "buckets", "list" },
+  { "max_series", "number" },
+}
+
+---@class chalk.Registry
+local Registry = {}
+Registry.__index = Registry
+
+--- A registry that knows nothing yet.
+---@return chalk.Registry
+function M.new()
+  return setmetatable(stage.registry(), Registry)
+end
+
+M.suggest = suggest
+M.encode = codec.encode
+M.decode = codec.decode
+M.plain = codec.plain
+
+local function read_pieces(file)
+  local pieces, size = {}, 0
+  while size <= MAX_FILE do
+    local piece, message = file:read(65536)
+    if not piece then
+      return not message and table.concat(pieces) or nil, message
+    end
+    pieces[#pieces + 1] = piece
+    size = size + #piece
+  end
+  return nil, ("larger than %d MiB"):format(MAX_FILE / 1024 / 1024)
+end
+
+local function read_file(path)
+  local file, message = io.open(path, "rb")
+  if not file then
+    return nil, (message:gsub("^.*: ", ""))
+  end
+  local text
+  text, message = read_pieces(file)
+  file:close()
+  return text, message
+end
+
+-- The document of a source, and the report that goes with it; no report when it could not be read.
+local function open_source(source)
+  if type(source) ~= "string" then
+    return source, shape.report("definitions")
+  end
+  local text, unreadable = read_file(source)
+  if not text then
+    return nil, nil, ("%s: cannot be read: %s"):format(source, unreadable)
+  end
+  local document, message, line, column = json.decode(text)
+  if message then
+    return nil, nil, ("%s:%d:%d: %s"):format(source, line, column, message)
+  end
+  return document, shape.report(source)
+end
+
+---@class chalk.Walk the way through one document
+---@field stage chalk.Stage
+---@field report chalk.Report
+---@field resolve function finds the tag of a reference
+---@field above table<table, boolean> the blocks around the current one
+---@field left integer entries that may still come
+local Walk = {}
+Walk.__index = Walk
+
+local function start_walk(staged)
+  local function find(name)
+    return staged.tags[name]
+  end
+  local function names()
+    return staged:tag_names()
+  end
+  return setmetatable({
+    stage = staged,
+    report = staged.report,
+    resolve = definition.by_reference(find, names),
+    above = {},
+    left = MAX_ENTRIES,
+  }, Walk)
+end
+
+-- Whether one more entry may come.
+function Walk:spend(path)
+  if self.left == 0 then
+    self.report:add(path, "more than %d namespaces and metrics", MAX_ENTRIES)
+  end
+  self.left = self.left - 1
+  return self.left >= 0
+end
+
+function Walk:metric(path, item, namespace)
+  local read = shape.object(self.report, path, item, definition.METRIC_FIELDS)
+  if not read then
+    return
+  end
+  local def, sound = definition.metric(self.report, path, read, namespace, self.resolve)
+  if def then
+    self.stage:add_metric(path, def, sound)
+  end
+end
+
+function Walk:metrics(path, list, namespace)
+  for i, item in ipairs(list) do
+    local at = shape.at(path, i)
+    if not self:spend(at) then
+      return
+    end
+    self:metric(at, item, namespace)
+  end
+end
+
+local function deeper(namespace, name)
+  local longer = {}
+  for i, segment in ipairs(namespace) do
+    longer[i] = segment
+  end
+  longer[#longer + 1] = name
+  return longer
+end
+
+function Walk:namespaces(path, blocks, namespace)
+  for _, name in ipairs(shape.names(blocks)) do
+    local at = shape.at(path, name)
+    if not self:spend(at) then
+      return
+    end
+    -- What is below a wrong name is checked all the same.
+    local inner = deeper(namespace, name)
+    if definition.check_name(self.report, at, "namespace name", name) then
+      self.stage:add_namespace(at, inner)
+    end
+    local block = rawget(blocks, name)
+    if not rawequal(block, json.null) then
+      self:block(at, block, inner, BLOCK_FIELDS)
+    end
+  end
+end
+
+-- The metrics and namespaces of a block; the whole document is one too.
+function Walk:block(path, block, namespace, fields)
+  if #namespace > definition.MAX_DEPTH then
+    self.report:add(path, "namespaces nested more than %d deep", definition.MAX_DEPTH)
+    return
+  elseif self.above[block] then
+    self.report:add(path, "the table contains itself")
+    return
+  end
+  local read = shape.object(self.report, path, block, fields)
+  if not read then
+    return
+  end
+  self.above[block] = true
+  self:tags(shape.at(path, "tags"), read.tags or {})
+  self:metrics(shape.at(path, "metrics"), read.metrics or {}, namespace)
+  self:namespaces(shape.at(path, "namespaces"), read.namespaces or {}, namespace)
+  self.above[block] = nil
+end
+
+function Walk:tags(path, tags)
+  for _, name in ipairs(shape.names(tags)) do
+    self.stage:add_tag(shape.at(path, name), name, rawget(tags, name))
+  end
+end
+
+-- A table of constants in which reading what is not there is an error at the reader's line.
+local function constants(members, complain)
+  return setmetatable(members, {
+    __index = function(_, key)
+      error(complain(key), 2)
+    end,
+  })
+end
+
+local function enum_constants(tag)
+  local values = {}
+  for _, value in ipairs(tag.values) do
+    values[value] = value
+  end
+  return constants(values, function(key)
+    local allowed = '"' .. table.concat(tag.values, '", "') .. '"'
+    return ("tag %s has no value %s, allowed: %s"):format(shape.quote(tag.name), shape.quote(tostring(key)), allowed)
+  end)
+end
+
+local function tag_constants(staged)
+  local enums = {}
+  for name, tag in next, staged.tags do
+    if tag.kind == "enum" then
+      enums[name] = enum_constants(tag)
+    end
+  end
+  local names = shape.names(enums)
+  return constants(enums, function(key)
+    local hint = suggest(key, names)
+    return ("no enum tag %s in these definitions%s"):format(shape.quote(tostring(key)), hint and ", " .. hint or "")
+  end)
+end
+
+local function add(registry, source, own)
+  local document, report, failure = open_source(source)
+  if not report then
+    return nil, { failure }
+  end
+  local staged = stage.open(registry, report, own)
+  start_walk(staged):block("", document, {}, DOCUMENT_FIELDS)
+  if report.total > 0 then
+    return nil, report.errors
+  end
+  staged:commit()
+  return staged.definitions, tag_constants(staged)
+end
+
+--- Adds the definitions of a document.
+---@param source string|table a path, or the structure of metrics.json as a table
+---@return chalk.Definition[]? definitions those of the document, new or known; nil when there are errors
+---@return table tags the constants of its enum tags, {status = {success = "success"}}; or the list of all errors
+function Registry:add(source)
+  return add(self, source, false)
+end
+
+--- Adds chalk's own metrics: as add(), in the namespace that is kept for them, and with tags of their own.
+---@param source string|table
+---@return chalk.Definition[]? definitions
+---@return table tags_or_errors
+function Registry:own(source)
+  return add(self, source, true)
+end
+
+local function split(text)
+  local segments = {}
+  for segment in (text == "" and "" or text .. "."):gmatch("([^.]*)%.") do
+    segments[#segments + 1] = segment
+  end
+  return segments
+end
+
+local function read_namespace(report, value)
+  local path = "namespace"
+  local segments = type(value) == "string" and split(value) or value or {}
+  if not shape.check(report, path, segments, "list") then
+    return {}
+  elseif #segments > definition.MAX_DEPTH then
+    report:add(path, "nested more than %d deep", definition.MAX_DEPTH)
+    return {}
+  end
+  local namespace = {}
+  for i = 1, #segments do
+    local segment = rawget(segments, i)
+    if shape.check(report, shape.at(path, i), segment, "string") then
+      definition.check_name(report, path, "namespace name", segment)
+      namespace[#namespace + 1] = segment
+    end
+  end
+  return namespace
+end
+
+local function declare_namespaces(staged, namespace)
+  local outer = {}
+  for _, segment in ipairs(namespace) do
+    outer = deeper(outer, segment)
+    staged:add_namespace("namespace", outer)
+  end
+end
+
+-- Definitions at run time: each of `metrics` is the spec's fields with a name, a type and what else differs.
+local function define(registry, source, spec, fields, metrics)
+  local report = shape.report(source)
+  local read = shape.object(report, "", spec == nil and {} or spec, fields)
+  if not read then
+    return nil, report.errors
+  end
+  local staged = stage.open(registry, report, false)
+  local namespace = read_namespace(report, read.namespace)
+  declare_namespaces(staged, namespace)
+  local resolve = definition.inline(function(name)
+    return staged.tags[name]
+  end)
+  for _, metric in ipairs(metrics) do
+    setmetatable(metric, { __index = read })
+    local def, sound = definition.metric(report, "", metric, namespace, resolve)
+    if def then
+      staged:add_metric("", def, sound)
+    end
+  end
+  if report.total > 0 then
+    return nil, report.errors
+  end
+  staged:commit()
+  return staged.definitions
+end
+
+local function bad_name(what, name)
+  return nil, { ("%s: expected a name, got %s"):format(what, shape.describe(name)) }
+end
+
+--- Defines one metric at run time.
+--
+-- An item of `spec.tags` is the name of a tag that the registry knows, a new name (then a tag of any strings), or
+-- {tag=, values=, optional=, export_name=}, whose values hold for this metric only.
+---@param kind "count"|"gauge"|"histogram"
+---@param name string
+---@param spec? table namespace ("http.auth" or a list), tags, description, unit, buckets, max_series, across
+---@return chalk.Definition? definition the known one when it is the same; nil when there are errors
+---@return string[]? errors
+function Registry:define(kind, name, spec)
+  if type(name) ~= "string" then
+    return bad_name(kind, name)
+  end
+  local source = ("%s %s"):format(kind, shape.quote(name))
+  local definitions, errors = define(self, source, spec, DEFINE_FIELDS, { { name = name, type = kind } })
+  if not definitions then
+    return nil, errors
+  end
+  return definitions[1]
+end
+
+--- Defines the pair of an operation: a count of the name, and a histogram `<name>_duration_seconds`.
+---@param name string
+---@param spec? table namespace, tags, description, buckets, max_series; all but buckets for both
+---@return chalk.Definition? count nil when there are errors
+---@return chalk.Definition|string[] histogram or the errors
+function Registry:op(name, spec)
+  if type(name) ~= "string" then
+    return bad_name("op", name)
+  end
+  local definitions, errors = define(self, "op " .. shape.quote(name), spec, OP_FIELDS, {
+    { name = name, type = "count", buckets = false },
+    { name = name .. "_duration_seconds", type = "histogram", unit = "seconds" },
+  })
+  if not definitions then
+    return nil, errors
+  end
+  return definitions[1], definitions[2]
+end
+
+return M

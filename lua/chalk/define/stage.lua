@@ -1,0 +1,182 @@
+--- What one document adds to a registry, until it is known that all of it is right.
+--
+-- Each table of the stage falls back on the registry's table of that name, so a lookup sees both; writes stay in the
+-- stage, and commit() copies them over. A document with an error is dropped with its stage, and nothing is half loaded.
+--
+-- Here is all that must hold *between* definitions: one meaning of a name, one metric behind each exported name.
+
+local shape = require("chalk.define.shape")
+local codec = require("chalk.define.codec")
+local definition = require("chalk.define.definition")
+local naming = require("chalk.define.naming")
+
+local M = {}
+
+---@class chalk.Stage
+---@field report chalk.Report
+---@field own boolean whether these are chalk's own metrics
+---@field tags table<string, table|false> false: defined, but wrongly
+---@field metrics table<string, chalk.Definition> by id_name
+---@field namespaces table<string, boolean> by path, e.g. "http.auth"
+---@field held table<string, chalk.Definition> by every name that Prometheus would see
+---@field flats table<string, chalk.Definition> by flat name
+---@field definitions chalk.Definition[] in the order of the document
+local Stage = {}
+Stage.__index = Stage
+
+local OVERLAID = { "metrics", "namespaces", "held", "flats" }
+
+--- The tables of an empty registry.
+---@return table
+function M.registry()
+  local registry = { tags = {}, own_tags = {} }
+  for _, name in ipairs(OVERLAID) do
+    registry[name] = {}
+  end
+  return registry
+end
+
+local function overlay(below)
+  return setmetatable({}, { __index = below })
+end
+
+--- Opens a stage on a registry.
+---@param registry table
+---@param report chalk.Report
+---@param own boolean
+---@return chalk.Stage
+function M.open(registry, report, own)
+  local stage = { registry = registry, report = report, own = own, definitions = {}, paths = {} }
+  -- An application may well have a tag named like one of chalk's own.
+  stage.tags_below = own and registry.own_tags or registry.tags
+  stage.tags = overlay(stage.tags_below)
+  for _, name in ipairs(OVERLAID) do
+    stage[name] = overlay(registry[name])
+  end
+  return setmetatable(stage, Stage)
+end
+
+local function copy_over(from, to)
+  for key, value in next, from do
+    to[key] = value
+  end
+end
+
+--- Makes everything of the stage part of the registry.
+function Stage:commit()
+  copy_over(self.tags, self.tags_below)
+  for _, name in ipairs(OVERLAID) do
+    copy_over(self[name], self.registry[name])
+  end
+end
+
+--- Adds a tag definition of the document.
+---@param path string
+---@param name string
+---@param value any as written
+function Stage:add_tag(path, name, value)
+  local tag = definition.tag(self.report, path, name, value)
+  local known = self.tags[name]
+  local difference = tag and known and codec.tag_difference(known, tag)
+  if difference then
+    self.report:add(path, "tag %s is already defined differently: %s", shape.quote(name), difference)
+  end
+  self.tags[name] = tag or false
+end
+
+--- The names of the tags that a metric may refer to.
+---@return string[]
+function Stage:tag_names()
+  local names = shape.names(self.tags_below)
+  for name in next, self.tags do
+    names[#names + 1] = name
+  end
+  return names
+end
+
+--- Adds a namespace.
+---@param path string
+---@param namespace string[]
+function Stage:add_namespace(path, namespace)
+  local id = table.concat(namespace, ".")
+  if self.metrics[id] then
+    self.report:add(path, "namespace %s and the metric of that name clash", shape.quote(id))
+  end
+  local flat = #namespace == 1 and self.flats[id]
+  if flat and flat.id_name ~= id then
+    local other = shape.quote(flat.id_name)
+    self.report:add(path, "namespace %s and the flat name of metric %s clash", shape.quote(id), other)
+  end
+  self.namespaces[id] = true
+end
+
+function Stage:check_own(path, def)
+  local family = naming.family(def.namespace, def.name, def.type, def.unit)
+  local root = def.namespace[1] or def.name
+  if root == "chalk" or family:sub(1, 6) == "chalk_" then
+    self.report:add(path, 'metric %s: names starting with "chalk" are kept for chalk itself', shape.quote(def.id_name))
+  end
+end
+
+function Stage:check_tree(path, def)
+  local id, flat, other = shape.quote(def.id_name), shape.quote(def.flat), self.flats[def.flat]
+  if self.namespaces[def.id_name] then
+    self.report:add(path, "metric %s and the namespace of that name clash", id)
+  elseif self.namespaces[def.flat] then
+    self.report:add(path, "metric %s has the flat name %s, like a namespace", id, flat)
+  end
+  if other then
+    self.report:add(path, "metric %s has the flat name %s, like metric %s", id, flat, shape.quote(other.id_name))
+  end
+end
+
+function Stage:hold(path, def)
+  local held = naming.held(naming.family(def.namespace, def.name, def.type, def.unit), def.type)
+  for _, name in ipairs(held) do
+    local other = self.held[name]
+    if other then
+      local ids = { shape.quote(def.id_name), shape.quote(name), shape.quote(other.id_name) }
+      self.report:add(path, "metric %s would be exported to Prometheus as %s, like metric %s", unpack(ids))
+      return
+    end
+  end
+  for _, name in ipairs(held) do
+    self.held[name] = def
+  end
+end
+
+-- A metric of an earlier document: the same definition again is welcome.
+function Stage:again(path, known, def, sound)
+  local difference = sound and codec.difference(known, def)
+  if difference then
+    self.report:add(path, "metric %s is already defined differently: %s", shape.quote(def.id_name), difference)
+  end
+  self.definitions[#self.definitions + 1] = known
+end
+
+--- Adds a metric.
+---@param path string
+---@param def chalk.Definition
+---@param sound boolean whether nothing was wrong with it in itself
+function Stage:add_metric(path, def, sound)
+  local id = def.id_name
+  if self.paths[id] then
+    self.report:add(path, "metric %s is defined twice, first at %s", shape.quote(id), self.paths[id])
+    return
+  end
+  self.paths[id] = path == "" and "the top" or path
+  def.own = self.own or nil
+  local known = self.metrics[id]
+  if known and (known.own or false) == self.own then
+    return self:again(path, known, def, sound)
+  end
+  if not self.own then
+    self:check_own(path, def)
+  end
+  self:check_tree(path, def)
+  self:hold(path, def)
+  self.metrics[id], self.flats[def.flat] = def, def
+  self.definitions[#self.definitions + 1] = def
+end
+
+return M

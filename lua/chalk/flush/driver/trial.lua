@@ -1,0 +1,22 @@
+-- What runs in the VM in which `init` tries the modules of custom exporters, see chalk.flush.driver.thread.
+
+local core = require "chalk.core"
+local exporters = require "chalk.flush.exporters"
+local serial = require "chalk.base.serial"
+
+local C = core.C
+
+local M = {}
+
+--- Returns what is wrong with the first module that is no exporter's.
+---@param text string a list of names and modules
+---@return string?
+function M.run(text)
+  for _, one in ipairs(serial.read(text)) do
+    local module, message = exporters.module(one.module)
+    if not module then return ("exporter %s: %s"):format(one.name, tostring(message)) end
+  end
+  C.chalk_thread_ready(C.chalk_thread_self(), nil)
+end
+
+return M

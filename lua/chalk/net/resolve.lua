@@ -1,0 +1,126 @@
+-- From a host's name to the addresses to send to, without holding up the loop.
+--
+-- What was found is kept for a while. A lookup goes on by itself when the export that wanted it has given up waiting,
+-- and the next export finds its result. While a name does not resolve, what it was before is used, and the next lookup
+-- comes after a pause that doubles.
+
+local system = require "chalk.net.system"
+
+local M = {}
+
+local KEPT = 60 -- seconds
+local PATIENCE = 2
+local FIRST_PAUSE, LAST_PAUSE = 0.5, 30
+
+---@class chalk.statsd.Resolver
+---@field list chalk.statsd.Sockaddr[]? what was found last
+local Resolver = {}
+Resolver.__index = Resolver
+
+local function look_up(host, done)
+  local ok, message = pcall(require("luv").getaddrinfo, host, nil, { socktype = "dgram" }, done)
+  if not ok then done(tostring(message)) end
+end
+
+--- A resolver of one name; a numeric address is known at once and for good.
+---@param host string
+---@param port integer
+---@param options { clock: fun(): number, lookup: fun(host: string, done: fun(err: string?, found: table?))? }
+---@return chalk.statsd.Resolver
+function M.new(host, port, options)
+  local list = system.addresses(host, port, true)
+  return setmetatable({
+    host = host,
+    port = port,
+    clock = options.clock,
+    lookup = options.lookup or look_up,
+    list = list,
+    due = list and math.huge or -math.huge,
+    pause = 0,
+    waiting = {},
+  }, Resolver)
+end
+
+function Resolver:found(list)
+  self.list, self.message, self.pause = list, nil, 0
+  self.due = self.clock() + KEPT
+end
+
+function Resolver:failed(message)
+  self.message = ("%s does not resolve: %s"):format(self.host, message)
+  self.pause = math.min(math.max(FIRST_PAUSE, self.pause * 2), LAST_PAUSE)
+  self.due = self.clock() + self.pause
+end
+
+local function sockaddrs(found, port)
+  local list, seen = {}, {}
+  for _, one in ipairs(found) do
+    local address = (system.addresses(one.addr, port, true) or {})[1]
+    if address and not seen[address.text] then
+      seen[address.text] = true
+      list[#list + 1] = address
+    end
+  end
+  return list
+end
+
+function Resolver:finish(err, found)
+  self.is_looking = false
+  local list = sockaddrs(found or {}, self.port)
+  if err or #list == 0 then
+    self:failed(tostring(err or "no address"))
+  else
+    self:found(list)
+  end
+  local waiting = self.waiting
+  self.waiting = {}
+  for ready in pairs(waiting) do
+    ready()
+  end
+end
+
+local function start(self)
+  if self.is_looking then return end
+  self.is_looking = true
+  self.lookup(self.host, function(err, found) self:finish(err, found) end)
+end
+
+local function block(self)
+  local list, message = system.addresses(self.host, self.port)
+  if list and #list > 0 then return self:found(list) end
+  self:failed(message or "no address")
+end
+
+local function wait(self, pause)
+  local mine
+  local answered = pause:callback(PATIENCE, function(ready)
+    mine = ready
+    self.waiting[ready] = true
+  end)
+  self.waiting[mine] = nil
+  if not answered then self.message = ("%s did not resolve within %g s"):format(self.host, PATIENCE) end
+end
+
+local function renew(self, pause)
+  if not pause:yields() then return block(self) end
+  local is_slow = self.is_looking
+  start(self)
+  -- One that has been waited for once is not waited for again while there is something to use.
+  if self.is_looking and not (is_slow and self.list) then wait(self, pause) end
+end
+
+--- The addresses. Waits for a lookup when one is due.
+---@param pause chalk.statsd.Pause
+---@return chalk.statsd.Sockaddr[]?, string? message
+function Resolver:addresses(pause)
+  if self.clock() >= self.due then renew(self, pause) end
+  if self.list then return self.list end
+  return nil, self.message
+end
+
+--- Nobody listens at what was found: the next lookup need not wait until it is old.
+function Resolver:doubt()
+  if self.due ~= math.huge and not self.message then self.due = -math.huge end
+end
+
+return M

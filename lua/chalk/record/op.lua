@@ -1,0 +1,109 @@
+-- An operation: a count and a histogram of its durations, recorded as one.
+
+local core = require "chalk.core"
+local series = require "chalk.record.series"
+
+local C = core.C
+
+local M = {}
+
+-- A name that an operation does not have is its histogram's to refuse, whose verbs are the same.
+local unknown = {}
+function unknown.__index(_, name)
+  if type(name) ~= "string" or name:find "^_" then return nil end
+  return function(self, ...) return self.histogram[name](self.histogram, ...) end
+end
+
+---@class chalk.OpSeries
+local Series = setmetatable({}, unknown)
+Series.__index = Series
+
+--- One operation that took so many seconds.
+---@param seconds number
+function Series:record(seconds)
+  if type(seconds) == "number" and seconds - seconds == 0 then self.count:inc() end
+  return self.histogram:record(seconds)
+end
+
+local function finish(self, started, ok, ...)
+  self:record(C.chalk_now() - started)
+  if not ok then error((...), 0) end
+  return ...
+end
+
+--- Calls f and records it; returns or raises what f does.
+---@param f function
+function Series:time(f, ...)
+  if type(f) ~= "function" and not series.is_callable(f) then return self.histogram:time(f) end
+  return finish(self, C.chalk_now(), pcall(f, ...))
+end
+
+--- Starts a clock: the function returned records the operation when called.
+---@return fun()
+function Series:start()
+  local started = C.chalk_now()
+  return function() return self:record(C.chalk_now() - started) end
+end
+
+---@class chalk.Op
+---@overload fun(tags: table): chalk.OpSeries
+local Op = {}
+
+local function pair(count, histogram) return setmetatable({ count = count, histogram = histogram }, Series) end
+
+-- The series where nothing is to be recorded.
+local null = series.null "histogram"
+
+-- `ok` and `count` come from a pcall of the count's accessor: what that raises has no place yet, and gets the caller's.
+-- What it refused without raising is not asked of the histogram again.
+local function found(self, ok, count)
+  if not ok then error(count, 3) end
+  return count == self.refused and null or nil
+end
+
+--- The series with these tag values, in declared order.
+---@return chalk.OpSeries
+function Op:with(...)
+  local ok, count = pcall(self.count.with, self.count, ...)
+  return found(self, ok, count) or pair(count, self.histogram:with(...))
+end
+
+local function call(self, tags)
+  local ok, count = pcall(self.count, tags)
+  return found(self, ok, count) or pair(count, self.histogram(tags))
+end
+
+-- Without tags an operation is its series; with tags its histogram says that they are missing.
+for _, verb in ipairs { "record", "time", "start" } do
+  Op[verb] = function(self, ...)
+    if self.tagged then return self.histogram[verb](self.histogram, ...) end
+    return Series[verb](self, ...)
+  end
+end
+
+setmetatable(Op, unknown)
+
+local meta = { __index = Op, __call = call }
+
+-- A disabled client's operation: no tags are looked at, no clock is read.
+local function nowhere() return null end
+
+local disabled = {
+  __index = { record = null.record, time = null.time, start = null.start, with = nowhere },
+  __call = nowhere,
+}
+
+--- Makes every verb of an operation an empty function, for good.
+---@param op chalk.Op
+function M.disable(op) setmetatable(op, disabled) end
+
+---@param count chalk.Metric
+---@param histogram chalk.Metric
+---@param refused table what the count's accessor returns where it refused without raising
+---@param tagged boolean
+---@return chalk.Op
+function M.new(count, histogram, refused, tagged)
+  return setmetatable({ count = count, histogram = histogram, refused = refused, tagged = tagged }, meta)
+end
+
+return M
