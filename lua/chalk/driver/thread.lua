@@ -115,7 +115,7 @@ function M.start(client, config)
   config.clock = nil
   local message = launch(self)
   if message then
-    finish(self, LAST_FLUSH, true)
+    client.live.stuck = not finish(self, LAST_FLUSH, true)
     error(message, 0)
   end
   return self
