@@ -64,6 +64,7 @@ function Driver:flush(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   if flusher:is_exporting() then return nil, flushers.INSIDE end
+  exits.look(self)
   flusher.client:on_stale()
   local blocking = self.exiting and not wait.can_turn(self.uv, true)
   if wait.till(self.uv, timeout, begin(flusher, blocking), self.exiting) then return true end
@@ -88,6 +89,7 @@ function Driver:close(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   if timeout and flusher:is_exporting() then return nil, flushers.INSIDE end
+  exits.look(self)
   exits.remove(self)
   flusher.client:on_stale()
   local ok, message = true, nil
