@@ -225,13 +225,6 @@ static listener *find(const char *client, const char *address) {
   return l;
 }
 
-/* Shut down: another process of the same server found that its configuration has no such address. */
-static bool is_shut(int fd) {
-  int listening = 0;
-  socklen_t size = sizeof listening;
-  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && !listening;
-}
-
 void listeners_mark(void) {
   process_lock();
   for (listener *l = listeners; l; l = l->next) {
@@ -251,7 +244,8 @@ static listener *find_or_add(const char *client, const char *address) {
 }
 
 static int reopen(listener *l, char *message) {
-  if (l->fd >= 0 && is_shut(l->fd)) {
+  /* Shut down: another process of the same server found that its configuration has no such address. */
+  if (l->fd >= 0 && !inherit_is_listening(l->fd)) {
     close(l->fd);
     l->fd = -1;
   }
