@@ -35,6 +35,12 @@ local PRIVATE = [[
 
 local FIRST, LAST = "jobs{} total=5 delta=5\n--\n", "jobs{} total=5 delta=5\n--\nshutdown\n"
 
+-- An object of the application's, younger than what chalk has.
+local FINALIZER = [[
+  object = newproxy(true)
+  getmetatable(object).__gc = function() %s end
+]]
+
 -- As luv 1.51, which turns no loop inside of one of its callbacks.
 local NEWER_LUV = [[
   local run, inside = uv.run, false
@@ -125,6 +131,17 @@ describe("the driver", function()
         it_flushes("after the application's loop has run", "uv.new_timer():start(20, 0, function() end) uv.run()", 0)
         it_flushes("at os.exit inside the application's loop",
           "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()", 4)
+
+        for what, call in pairs({ shutdown = "assert(chalk.shutdown())", ["os.exit"] = "os.exit(0)" }) do
+          it_flushes("at " .. what .. " in a finalizer, when the VM is closed", FINALIZER:format(call), 0)
+        end
+
+        it("after a flush in a finalizer, when the VM is closed", function()
+          for _, options in ipairs({ "", "yields = 30" }) do
+            local code, seen, output = run(driver, FINALIZER:format("assert(chalk.flush())"), options)
+            assert.same({ 0, FIRST .. "jobs{} total=5 delta=0\n--\nshutdown\n" }, { code, seen }, output)
+          end
+        end)
 
         it("when the exporter has to wait", function()
           local code, seen, output = run(driver, "", "yields = 30")
@@ -325,6 +342,27 @@ describe("the driver", function()
       assert.equal(FIRST, output)
       local _, _, _, seconds = run("loop", "uv.run()")
       assert.is_true(seconds < 5)
+    end)
+
+    it("does not keep the loop alive with what listens", function()
+      local code, output = children.run([[
+        local chalk, uv = require "chalk", require "luv"
+        local path = "unix://" .. arg[1]
+        chalk.init { driver = "loop", exporters = {
+          chalk.exporter.prometheus { listen = path }, chalk.exporter.stream { listen = path .. ".stream" },
+        } }
+        local client, answer = uv.new_pipe(false), ""
+        client:connect(arg[1], function()
+          client:write "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+          client:read_start(function(_, data)
+            answer = answer .. (data or "")
+            if not data then client:close() end
+          end)
+        end)
+        uv.run()
+        print(answer:match "^HTTP/1.1 200")
+      ]], { limit = 5 }, files.name())
+      assert.same({ 0, "HTTP/1.1 200\n" }, { code, output })
     end)
 
     it("is waited for by a coroutine of a callback, while the loop goes on", function()

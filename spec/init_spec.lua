@@ -102,6 +102,35 @@ describe("an init that fails", function()
         assert.matches("\njobs_total 3\n", request.get(port).body, 1, true)
       end)
 
+      it("for what a module needs when it is loaded may be repeated", function()
+        local once = custom("broken_raises_at_load_once", { path = files.name() })
+        local options = { driver = driver, exporters = { once } }
+        assert_refused("not mounted yet", options)
+        if driver == "thread" then return end -- it loads modules in a VM of its own, each time
+        assert.is_true(client:try_init(options))
+      end)
+
+      it("for a module that raises an object says whose", function()
+        assert_refused("exporter broken_raises_object: a table that cannot be shown", {
+          driver = driver, exporters = { custom("broken_raises_object") },
+        })
+      end)
+
+      it("when it begins to serve turns nothing over a segment that is closed", function()
+        if driver == "manual" then return end
+        local port = free_port()
+        assert_refused("no handler", { driver = driver, exporters = {
+          prometheus("127.0.0.1:" .. port),
+          custom("broken_raises_in_handler", { listen = "127.0.0.1:" .. free_port() }),
+        } })
+        local timer = uv.new_timer()
+        timer:start(250, 0, function() timer:close() end)
+        uv.run()
+        assert.is_nil((request.get(port)))
+        assert.is_true(client:try_init({ driver = driver, exporters = { prometheus("127.0.0.1:" .. port) } }))
+        assert.equal(200, request.get(port).status)
+      end)
+
       it("tells the exporters that it had made", function()
         local path = files.name()
         local first = custom("support.file_exporter", { path = path })
@@ -164,6 +193,29 @@ describe("an init that fails", function()
       print(chalk.new({ segment_path = arg[2] }):count("jobs"):value())
     ]], {}, files.name(), files.name())
     assert.same({ 0, "nil\texporter broken: no disk\ntrue\n3\n" }, { code, output })
+  end)
+
+  it("because an exporter takes too long leaves that one its segment", function()
+    local code, output = children.run([[
+      local core, wait = require "chalk.core", require "support.wait"
+      local C = core.C
+      core.C = setmetatable({ -- shorter times
+        chalk_thread_wait_ready = function(t, _, message) return C.chalk_thread_wait_ready(t, 0.5, message) end,
+        chalk_thread_wait = function(t) return C.chalk_thread_wait(t, 0.1) end,
+      }, { __index = C })
+      require "chalk.driver.thread"
+      core.C = C
+      local chalk = require "chalk"
+      local client = chalk.new()
+      local slow = chalk.exporter.custom("broken_waits_in_new", { path = arg[1] })
+      print(client:try_init { exporters = { slow } })
+      print(client:try_init())
+      client:count("jobs"):inc()
+      io.open(arg[1], "w"):close()
+      wait.sleep(0.5)
+      print(client:count("jobs"):value())
+    ]], {}, files.name())
+    assert.same({ 0, "nil\tthe flush thread did not start in time\ntrue\n1\n" }, { code, output })
   end)
 
   it("for want of a module says so where another process flushes, too", function()

@@ -1,10 +1,12 @@
 --- A client of a worker's own, beside the one of all workers: it flushes in the worker's VM, a last time when nginx
---- closes that.
+--- closes that. And one that the master makes.
 
 package.path = "spec/?.lua;" .. package.path
 
 local files = require("support.files")
 local nginx = require("support.nginx")
+local request = require("support.request")
+local uv = require("luv")
 local wait = require("support.wait")
 
 -- The exporter runs in coroutines, and makes one of its own.
@@ -31,6 +33,36 @@ local LOCATIONS = [[
   location = /job { content_by_lua_block { jobs:inc() ngx.say(tostring(own:flush())) } }
   location = /only { content_by_lua_block { jobs:inc() } }
 ]]
+
+describe("a client of its own that the master makes", function()
+  if nginx.missing() then return pending(nginx.missing()) end
+
+  after_each(nginx.stop_all)
+
+  it("listens on through reloads, and closes nothing of nginx's", function()
+    local port = nginx.free_port()
+    local options = {
+      workers = 1,
+      after = ([[
+        own = require("chalk").new { exporters = {
+          require("chalk").exporter.prometheus { listen = "127.0.0.1:%d" },
+          require("chalk").exporter.prometheus { listen = "unix://$prefix/own.sock" },
+        } }
+        jobs = own:count("jobs")
+      ]]):format(port),
+      locations = "location = /job { content_by_lua_block { jobs:inc() } }",
+    }
+    local server = nginx.start(options)
+    for _ = 1, 4 do
+      assert.equal(200, server:get("/job").status)
+      assert.equal(200, request.get(port).status)
+      server:reload(options)
+    end
+    assert.equal(200, request.get(port).status)
+    assert.equal("", server:complaints())
+    assert.is_truthy(uv.fs_lstat(server.prefix .. "/own.sock"))
+  end)
+end)
 
 describe("a client of a worker's own", function()
   if nginx.missing() then return pending(nginx.missing()) end

@@ -93,7 +93,7 @@ describe("nginx", function()
           local response, problem = request.get(other, { deadline = 1 })
           return response == nil and problem == "ECONNREFUSED"
         end, 5, "the port to be free")
-        assert.is_false(exists(path))
+        wait.till(function() return not exists(path) end, 5, "the socket's file to go") -- which is next
         assert.is_false(exists(server.prefix .. "/third.sock"))
         assert.equal(1, exposition.sum(server:scrape(port), "http_requests_total"))
         assert.equal(1, exposition.sum(server:scrape(), "http_requests_total"))

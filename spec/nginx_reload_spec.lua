@@ -103,6 +103,24 @@ describe("a reload of nginx", function()
     { "name": "comes", "type": "histogram", "unit": "seconds" },
     { "name": "changes", "type": "gauge" } ] } } }]]
 
+  it("takes up again what an earlier one had done without, unix sockets too", function()
+    local port = nginx.free_port()
+    local on = { options = exporters(listen(port)) }
+    local server = nginx.start(on)
+    for _ = 1, 2 do
+      server:reload({ options = "enabled = false," })
+      wait.till(function() return not request.get(port) end)
+      server:reload(on)
+      wait.till(function() return request.get(port) end)
+      wait.till(function() -- from when the last worker of the one before has left
+        ask(server, 1)
+        local response = server:get("/metrics")
+        return response.status == 200 and response.body:find("http_requests_total{", 1, true)
+      end, 5, "an answer at the unix socket: " .. server:complaints())
+    end
+    assert.equal("", server:complaints())
+  end)
+
   it("changes definitions, and no scrape is wrong in between", function()
     local server = nginx.start({ locations = LONG, definitions = BEFORE, options = exporters(), record = [[
       log_by_lua_block { metrics.http.requests:with("x"):inc() metrics.http.leaves:inc() metrics.http.changes:inc(3) }

@@ -281,6 +281,17 @@ describe("chalk.flush in nginx", function()
   end)
 end)
 
+it("chalk.flush in an nginx where chalk is disabled returns at once", function()
+  if nginx.missing() then return pending(nginx.missing()) end
+  local server = nginx.start({ workers = 1, options = "enabled = false,", locations = [[
+    location /flush { content_by_lua_block { ngx.say(tostring(require("chalk").flush())) } }
+  ]] })
+  assert.equal("true\n", server:get("/flush").body)
+  assert.equal("", server:complaints())
+  nginx.stop_all()
+  files.clean()
+end)
+
 -- A server that does not start, or has not to; what it said.
 local function refused(options)
   local server = nginx.new(options)

@@ -67,6 +67,36 @@ local LEAVING = [[
   os.exit(fork.wait(child))
 ]]
 
+-- arg: the exporter's file, the driver.
+local STOPPED = [[
+  local chalk, fork, wait = require "chalk", require "support.fork", require "support.wait"
+  local jobs = chalk.count "jobs"
+  chalk.init {
+    driver = arg[2],
+    flush_interval = 0.05,
+    exporters = { chalk.exporter.custom("support.file_exporter", { path = arg[1] }) },
+  }
+  jobs:inc()
+  assert(chalk.shutdown())
+  os.exit(fork.wait(fork.child(function()
+    jobs:inc()
+    wait.sleep(0.5)
+    jobs:inc()
+    assert(chalk.flush())
+    os.exit(0)
+  end)))
+]]
+
+for _, driver in ipairs({ "thread", "loop", "manual" }) do
+  it("a child that is forked after the shutdown of the driver " .. driver .. " exports nothing", function()
+    local path = files.name()
+    local code, output = children.run(STOPPED, {}, path, driver)
+    assert.same({ 0, "" }, { code, output })
+    assert.equal("jobs{} total=1 delta=1\n--\nshutdown\n", files.read(path))
+    files.clean()
+  end)
+end
+
 it("what a child counts while its parent flushes last is flushed by the child", function()
   local path, sum = files.name(), 0
   local code, output = children.run(LEAVING, {}, path)

@@ -476,6 +476,18 @@ describe("recording", function()
       end)
     end
 
+    for _, case in ipairs({ "from the start", "later" }) do
+      it(case .. " has empty functions for what an operation has of its histogram, and for what it has not", function()
+        local c = case == "later" and chalk.new() or chalk.new({ enabled = false })
+        for _, one in ipairs({ c:op("plain"), c:op("tagged", { tags = { "t" } }) }) do
+          if case == "later" and c.enabled then c:init({ enabled = false }) end
+          assert.equal(0, one:value():count())
+          assert.same({ false, 0 }, { one:remove({ t = "x" }), one:clear() })
+          assert.same({}, { one:inc(), one:set(1), one:incr() })
+        end
+      end)
+    end
+
     it("later gives the same operation, which looks at no tags", function()
       local late = chalk.new()
       local lookup = late:op("lookup", { tags = { "cache" } })

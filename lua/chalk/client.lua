@@ -67,16 +67,16 @@ end
 local function keep_open(client)
   local segment, writer, state, shared = client.segment, client.writer, client.live, client.name ~= nil
   function state.close()
-    local ended = true
+    local ended = not state.stuck
     if state.driver then
       pcall(state.driver.close, state.driver)
-      ended = not state.driver.stuck
+      ended = ended and not state.driver.stuck
     elseif state.prepared then
       exporters.settle(state.listener, state.prepared, false)
     end
     C.chalk_writer_close(writer)
     state.close = nil
-    if state.abandoned then
+    if state.abandoned and ended then
       C.chalk_segment_abandon(segment)
     elseif state.owns_segment and ended then
       state.closed = not shared -- the process keeps those that VMs share

@@ -73,6 +73,7 @@ function M.info() return global:info() end
 ---@param options table?
 ---@return chalk.Client
 function M.new(options)
+  if options ~= nil and type(options) ~= "table" then error("chalk: options are a table", 2) end
   local one = client.new(nil, options)
   if options then
     local ok, message = one:try_init(options)

@@ -98,6 +98,7 @@ local function flush_unstarted(timeout)
   if ngx.get_phase() == "init" then return true end
   local missing = agreement.missing(client)
   if missing then return nil, missing end
+  if not client.config then return true end -- it is disabled
   client:attach()
   return client:flush(timeout)
 end

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,14 @@ static bool is_signed(int fd) {
   return getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &size) == 0 && limit.tv_sec == signature.tv_sec;
 }
 
+bool inherit_is_listening(int fd) {
+  struct pollfd p = {.fd = fd, .events = POLLIN};
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening) return false;
+  return poll(&p, 1, 0) < 0 || !(p.revents & POLLHUP); /* a unix socket that was shut down */
+}
+
 typedef struct place {
   const struct sockaddr *address;
   socklen_t size;
@@ -57,10 +66,9 @@ typedef struct place {
 static bool is_listener(int fd, const void *what) {
   const place *p = what;
   struct sockaddr_storage own;
-  socklen_t n = sizeof own, size = sizeof(int);
-  int listening = 0;
+  socklen_t n = sizeof own;
   memset(&own, 0, sizeof own);
-  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening || !is_signed(fd)) return false;
+  if (!inherit_is_listening(fd) || !is_signed(fd)) return false;
   if (getsockname(fd, (struct sockaddr *)&own, &n) != 0 || own.ss_family != p->address->sa_family) return false;
   if (own.ss_family != AF_UNIX) return n == p->size && memcmp(&own, p->address, n) == 0;
   return strcmp(((struct sockaddr_un *)&own)->sun_path, ((const struct sockaddr_un *)p->address)->sun_path) == 0;

@@ -14,6 +14,9 @@ void inherit_mark(int fd);
 /* Says on a socket itself that it was opened here: the server listens, too. */
 void inherit_sign(int fd);
 
+/* Whether connections come in at it, which end for all processes where one has shut it down. */
+bool inherit_is_listening(int fd);
+
 /*
  * The memory file of this name, or the listening socket of this address and so signed, that came with the process; -1:
  * none did.

@@ -144,10 +144,27 @@ static void at_exit(void) {
   process_unlock();
 }
 
+/* Whether a listener here, or a server that one was given to, will close it. */
+static bool is_used(int fd) {
+  for (const listener *l = listeners; l; l = l->next) {
+    if (l->fd == fd) return true;
+  }
+  for (int i = 0; i < COPIES; i++) {
+    if (copies[i].socket && copies[i].fd == fd && is_socket(fd, copies[i].socket)) return true;
+  }
+  return false;
+}
+
+/* One that came with this program, or a copy of one that another client has: each closes its own. -1: there is none. */
+static int take_over(const struct sockaddr *address, socklen_t size) {
+  int fd = inherit_listener(address, size);
+  return fd >= 0 && is_used(fd) ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : fd;
+}
+
 static int listen_unix(const char *address, const char *path, char *message) {
   struct sockaddr_un a;
   if (!fill(&a, path)) return fail(-1, address, "the path is too long", message);
-  int inherited = inherit_listener((struct sockaddr *)&a, sizeof a);
+  int inherited = take_over((struct sockaddr *)&a, sizeof a);
   if (inherited >= 0) return inherited;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fail(fd, address, strerror(errno), message);
@@ -183,7 +200,7 @@ static int listen_inet(const char *address, char *message) {
   struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
   int e = getaddrinfo(host, port, &hints, &found);
   if (e != 0) return fail(-1, address, gai_strerror(e), message);
-  int inherited = inherit_listener(found->ai_addr, found->ai_addrlen);
+  int inherited = take_over(found->ai_addr, found->ai_addrlen);
   if (inherited >= 0) {
     freeaddrinfo(found);
     return inherited;
@@ -208,13 +225,6 @@ static listener *find(const char *client, const char *address) {
   return l;
 }
 
-/* Shut down: another process of the same server found that its configuration has no such address. */
-static bool is_shut(int fd) {
-  int listening = 0;
-  socklen_t size = sizeof listening;
-  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && !listening;
-}
-
 void listeners_mark(void) {
   process_lock();
   for (listener *l = listeners; l; l = l->next) {
@@ -234,7 +244,8 @@ static listener *find_or_add(const char *client, const char *address) {
 }
 
 static int reopen(listener *l, char *message) {
-  if (l->fd >= 0 && is_shut(l->fd)) {
+  /* Shut down: another process of the same server found that its configuration has no such address. */
+  if (l->fd >= 0 && !inherit_is_listening(l->fd)) {
     close(l->fd);
     l->fd = -1;
   }

@@ -201,7 +201,10 @@ end
 ---@return table?, string?
 function M.module(name)
   local ok, module = pcall(require, name)
-  if not ok then return nil, module end
+  if not ok then
+    package.loaded[name] = nil -- the mark of a module that is being loaded: the next try would meet it
+    return nil, module
+  end
   if type(module) ~= "table" or type(module.new) ~= "function" then
     return nil, ("module %s has no function new"):format(name)
   end

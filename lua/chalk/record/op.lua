@@ -89,7 +89,7 @@ local meta = { __index = Op, __call = call }
 local function nowhere() return null end
 
 local disabled = {
-  __index = { record = null.record, time = null.time, start = null.start, with = nowhere },
+  __index = setmetatable({ record = null.record, time = null.time, start = null.start, with = nowhere }, unknown),
   __call = nowhere,
 }
 

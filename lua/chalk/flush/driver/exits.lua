@@ -3,9 +3,12 @@
 --
 -- lua_close runs the finalizers of cdata, then those of userdata from the youngest on. So when the driver's comes,
 -- cursors and snapshots are gone, and so is every luv handle that is younger: the finalizer is made anew after each
--- flush, and when an exporter begins to serve, to be younger than what the exporters made.
+-- flush, and when an exporter begins to serve, to be younger than what the exporters made. Finalizers of the
+-- application may be younger still, and flush.
 
 local core = require "chalk.core"
+
+local ffi = core.ffi
 
 local M = {}
 
@@ -14,6 +17,9 @@ M.LAST_FLUSH = 5
 
 local drivers = {}
 local wrapped = false
+local ending = false -- the VM is being closed, and cdata is finalized
+
+local sign = ffi.gc(ffi.new "char[1]", function() ending = true end)
 
 local function close(driver)
   driver.exiting = true
@@ -40,14 +46,20 @@ local function without_requests()
   end
 end
 
---- Makes the driver's finalizer the youngest.
+--- Before a driver flushes: whether what it had is gone, the VM being closed, is looked at here.
+function M.look(driver)
+  if not ending or driver.forsaken then return end
+  driver.forsaken = true
+  without_requests()
+  driver.flusher:forsake()
+end
+
+--- Makes the driver's finalizer the youngest. When the VM is being closed it is in its place already.
 function M.renew(driver)
-  if not drivers[driver] then return end
+  if not drivers[driver] or ending then return end
   local guard
   guard = core.finalizer(function()
     if driver.guard ~= guard or not driver.flusher then return end
-    without_requests()
-    driver.flusher:forsake()
     close(driver)
   end)
   driver.guard = guard
@@ -55,6 +67,7 @@ end
 
 function M.add(driver)
   wrap()
+  driver.sign = sign
   drivers[driver] = true
   driver.flusher.on_change = function() M.renew(driver) end
   M.renew(driver)

@@ -18,6 +18,16 @@ local TURN = 100
 local Driver = {}
 Driver.__index = Driver
 
+-- What fails in the first turn is init's to say, which closes what the flusher turns over.
+local function turn_first(flusher, uv)
+  local ok, message = pcall(flusher.turn, flusher)
+  if ok then return end
+  flusher:close()
+  flusher:close_servers()
+  wait.settle(uv)
+  error(message, 0)
+end
+
 ---@param client chalk.Client
 ---@param config table
 function M.start(client, config)
@@ -26,13 +36,13 @@ function M.start(client, config)
   config.uv = uv
   wait.begin()
   local self = setmetatable({ uv = uv, config = config, flusher = flushers.new(client, config) }, Driver)
+  turn_first(self.flusher, uv)
   self.timer = uv.new_timer()
   self.timer:start(TURN, TURN, function()
     local ok, problem = xpcall(self.flusher.turn, debug.traceback, self.flusher)
     if not ok then log.write("error", problem) end
   end)
   self.timer:unref()
-  self.flusher:turn()
   exits.add(self)
   return self
 end
@@ -54,6 +64,7 @@ function Driver:flush(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   if flusher:is_exporting() then return nil, flushers.INSIDE end
+  exits.look(self)
   flusher.client:on_stale()
   local blocking = self.exiting and not wait.can_turn(self.uv, true)
   if wait.till(self.uv, timeout, begin(flusher, blocking), self.exiting) then return true end
@@ -78,6 +89,7 @@ function Driver:close(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   if timeout and flusher:is_exporting() then return nil, flushers.INSIDE end
+  exits.look(self)
   exits.remove(self)
   flusher.client:on_stale()
   local ok, message = true, nil

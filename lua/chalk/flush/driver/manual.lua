@@ -66,6 +66,7 @@ function Driver:flush(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   if flusher:is_exporting() then return nil, flushers.INSIDE end
+  exits.look(self)
   flusher.client:on_stale()
   local holds, done = hold_or_ask(flusher, timeout)
   if done or (holds and flush_now(self, timeout)) then return true end
@@ -82,6 +83,7 @@ function Driver:close(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   if timeout and flusher:is_exporting() then return nil, flushers.INSIDE end
+  exits.look(self)
   exits.remove(self)
   local ok, message = self:flush(timeout or exits.LAST_FLUSH)
   self.flusher = nil

@@ -116,7 +116,7 @@ function M.start(client, config)
   config.clock = nil
   local message = launch(self)
   if message then
-    finish(self, LAST_FLUSH, true)
+    client.live.stuck = not finish(self, LAST_FLUSH, true)
     error(message, 0)
   end
   return self
@@ -152,10 +152,10 @@ function Driver:flush(timeout)
   return nil, "the flush did not end in time"
 end
 
---- A child has no thread: it starts one, to be there when the parent is gone.
+--- A child has no thread: it starts one, to be there when the parent is gone; not after a shutdown.
 function Driver:forked()
   self.thread = nil
-  if self.attached then return end
+  if self.attached or self.closed then return end
   local ok, message = pcall(launch, self)
   if message then
     local what = ok and "the flush thread of a forked process tries again: " or "no flush thread in a forked process: "

@@ -2,6 +2,7 @@
 
 local core = require "chalk.core"
 local exporters = require "chalk.flush.exporters"
+local log = require "chalk.base.log"
 local serial = require "chalk.base.serial"
 
 local C = core.C
@@ -14,7 +15,7 @@ local M = {}
 function M.run(text)
   for _, one in ipairs(serial.read(text)) do
     local module, message = exporters.module(one.module)
-    if not module then return ("exporter %s: %s"):format(one.name, tostring(message)) end
+    if not module then return ("exporter %s: %s"):format(one.name, log.text(message)) end
   end
   C.chalk_thread_ready(C.chalk_thread_self(), nil)
 end
