@@ -203,7 +203,7 @@ describe("an init that fails", function()
         chalk_thread_wait_ready = function(t, _, message) return C.chalk_thread_wait_ready(t, 0.5, message) end,
         chalk_thread_wait = function(t) return C.chalk_thread_wait(t, 0.1) end,
       }, { __index = C })
-      require "chalk.driver.thread"
+      require "chalk.flush.driver.thread"
       core.C = C
       local chalk = require "chalk"
       local client = chalk.new()
