@@ -267,13 +267,10 @@ void chalk_take_back(chalk_writer *w, uint32_t number) {
  * The writer's block for a series, made on first touch: a histogram's by its plan, or a gauge's. 0 when the segment is
  * full.
  */
-static uint64_t block_of(chalk_writer *w, uint32_t id, const histogram_plan *plan) {
+static uint64_t block_of(const chalk_writer *w, uint32_t row, uint32_t id, const histogram_plan *plan) {
   chalk_segment *g = w->segment;
-  if (!plan && (w->guest || !w->slot)) {
-    uint64_t link = gauge_link_of(g, id, w->whose, !w->slot);
-    if (link || !w->slot) return link;
-  }
-  shared_u64 *cell = segment_cell(g, w->slot, id);
+  if (!plan && row == 0) return gauge_link_of(g, id, w->whose);
+  shared_u64 *cell = segment_cell(g, row, id);
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
   bool last = id < METRICS;
@@ -317,14 +314,15 @@ static int bind_cell(chalk_series *s, uint32_t id) {
   chalk_segment *g = w->segment;
   series *e = &g->series[id];
   const metric *m = &g->metrics[s->metric];
-  if (segment_chunk_make(g, g->slots[w->slot].chunks, segment_row(g, w->slot), 8, id, id < METRICS) != CHALK_OK)
-    return CHALK_EMEMORY;
-  shared_u64 *cell = segment_cell(g, w->slot, id);
   uint32_t kind = atomic_load((shared_u32 *)&m->kind);
   bool own_block = kind == CHALK_HISTOGRAM || (kind == CHALK_GAUGE && m->across != CHALK_LAST);
+  uint32_t row = own_block && kind == CHALK_GAUGE && w->guest ? 0 : w->slot; /* once a guest, it has links for ever */
+  if (segment_chunk_make(g, g->slots[row].chunks, segment_row(g, row), 8, id, id < METRICS) != CHALK_OK)
+    return CHALK_EMEMORY;
+  shared_u64 *cell = segment_cell(g, row, id);
   histogram_plan *plan = kind == CHALK_HISTOGRAM ? plan_of(w, s->metric) : NULL;
   if (kind == CHALK_HISTOGRAM && !plan) return CHALK_EMEMORY;
-  uint64_t block = own_block ? block_of(w, id, plan) : 0, unbound = 0;
+  uint64_t block = own_block ? block_of(w, row, id, plan) : 0, unbound = 0;
   if (own_block && !segment_block(g, block, 2 * sizeof(shared_u64))) return CHALK_EMEMORY;
   if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(BOUND));
   s->cell = (double *)(kind == CHALK_COUNT ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
