@@ -394,6 +394,47 @@ static void test_a_file_changes_while_it_is_taken_up(void **state) {
   assert_int_equal(status, 0);
 }
 
+/* How many slots there are is said by a word that somebody stores into while their owners are forgotten. */
+static void test_a_files_slots_grow_while_it_is_taken_up(void **state) {
+  (void)state;
+  enum { ROUNDS = 1000, LONGEST = 400 /* us */ };
+  char message[CHALK_MESSAGE] = "";
+  unlink(path);
+  chalk_segment *made = open_path(message);
+  assert_non_null(made);
+  size_t size = made->size;
+  chalk_segment_close(made);
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  header *h = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  assert_true((void *)h != MAP_FAILED);
+  now->word = 0;
+  pid_t vandal = fork_child();
+  for (; vandal == 0; atomic_store(&h->guest_top, WRITERS)) {
+    while (!now->word) continue;
+    for (double end = chalk_now() + (double)(random_bits() % LONGEST) * 1e-6; chalk_now() < end;) continue;
+    atomic_store(&h->guest_top, UINT32_MAX);
+    while (now->word) continue;
+  }
+  pid_t pid = fork_child();
+  if (pid == 0) {
+    become_master();
+    for (int i = 0; i < ROUNDS; i++) {
+      alarm(DEADLINE);
+      now->word = 1;
+      chalk_segment *taken = open_path(message);
+      now->word = 0;
+      if (taken) chalk_segment_close(taken);
+      pause_ms(1);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  kill_child(vandal);
+  munmap(h, size), close(fd);
+  assert_int_equal(status, 0);
+}
+
 static int make(void **state) {
   if (directory_make(state) != 0) return -1;
   now = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -421,6 +462,7 @@ int main(void) {
       cmocka_unit_test(test_any_word_may_be_overwritten),
       cmocka_unit_test(test_others_store_meanwhile),
       cmocka_unit_test(test_a_file_changes_while_it_is_taken_up),
+      cmocka_unit_test(test_a_files_slots_grow_while_it_is_taken_up),
   };
   return cmocka_run_group_tests(tests, make, end);
 }
