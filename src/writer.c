@@ -69,7 +69,7 @@ void writer_take_slot(chalk_writer *w) {
     if (is_new) w->vacancies = atomic_load(&g->head->vacancies);
     if (is_new && !number) w->guest = slot_take_guest(g, w->uses);
     segment_lock_give(&g->head->registry);
-  } else {
+  } else if (is_new) {
     atomic_store(&g->head->strangers, 1);
   }
   if (!is_new && !number) return;

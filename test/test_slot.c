@@ -451,6 +451,33 @@ static void test_strangers_share_all(void **state) {
   close_house(&h);
 }
 
+/* The master of a server that looks for a row in vain, because somebody keeps the lock, still is known by its guest slot. */
+static void test_a_guest_that_is_kept_waiting_is_no_stranger(void **state) {
+  (void)state;
+  house h = full_house();
+  header *head = h.g->head;
+  pid_t pid = fork_child();
+  if (pid == 0) {
+    chalk_inherit(1);
+    segment_lock_patience = 0.05;
+    chalk_writer *w = chalk_writer_open(h.g, NULL);
+    CHILD_CHECK(w && w->guest != 0);
+    chalk_series *s = bind(w, define(w, "requests", CHALK_COUNT, 1, 0), "x");
+    shared_u32 *word = (shared_u32 *)(void *)&head->registry;
+    atomic_store(word, (uint32_t)getppid());
+    atomic_fetch_add(&head->vacancies, 1);
+    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && w->slot == 0 && w->guest != 0);
+    atomic_store(word, 0);
+    chalk_writer_close(w);
+    _exit(0);
+  }
+  join_child(pid);
+  assert_int_equal(atomic_load(&head->strangers), 0);
+  chalk_generation(h.g, 1);
+  assert_int_equal(metrics_after_sweeps(h.g), 0);
+  close_house(&h);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_two_hundred_processes_have_gauges_of_their_own),
@@ -466,6 +493,7 @@ int main(void) {
       cmocka_unit_test(test_a_metric_leaves_once_no_sharer_has_it),
       cmocka_unit_test(test_a_metric_leaves_after_its_sharers_death),
       cmocka_unit_test(test_strangers_share_all),
+      cmocka_unit_test(test_a_guest_that_is_kept_waiting_is_no_stranger),
   };
   alarm(2 * DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);
