@@ -461,9 +461,10 @@ static inline void gauge_store(shared_u64 *cell, double v) {
   gauge_mark(cell);
 }
 
+/* To GAUGE_FRESH too, and then it is that no more, whatever is added. */
 static void add_atomic(shared_u64 *cell, double n) {
   uint64_t old = atomic_load(cell);
-  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n))) {
+  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n + 0.0))) {
   }
 }
 
