@@ -430,10 +430,23 @@ static void test_a_file_changes_while_it_is_taken_up(void **state) {
   assert_int_equal(status, 0);
 }
 
+/* Some time after the word is set it says that there are more slots than there can be, until the word is zero again. */
+static pid_t start_grower(header *h) {
+  enum { LONGEST = 400 /* us */ };
+  pid_t pid = fork_child();
+  if (pid != 0) return pid;
+  for (;; atomic_store(&h->guest_top, WRITERS)) {
+    while (!now->word) continue;
+    for (double end = chalk_now() + (double)(random_bits() % LONGEST) * 1e-6; chalk_now() < end;) continue;
+    atomic_store(&h->guest_top, UINT32_MAX);
+    while (now->word) continue;
+  }
+}
+
 /* How many slots there are is said by a word that somebody stores into while their owners are forgotten. */
 static void test_a_files_slots_grow_while_it_is_taken_up(void **state) {
   (void)state;
-  enum { ROUNDS = 1000, LONGEST = 400 /* us */ };
+  enum { ROUNDS = 1000 };
   char message[CHALK_MESSAGE] = "";
   unlink(path);
   chalk_segment *made = open_path(message);
@@ -444,13 +457,7 @@ static void test_a_files_slots_grow_while_it_is_taken_up(void **state) {
   header *h = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
   assert_true((void *)h != MAP_FAILED);
   now->word = 0;
-  pid_t vandal = fork_child();
-  for (; vandal == 0; atomic_store(&h->guest_top, WRITERS)) {
-    while (!now->word) continue;
-    for (double end = chalk_now() + (double)(random_bits() % LONGEST) * 1e-6; chalk_now() < end;) continue;
-    atomic_store(&h->guest_top, UINT32_MAX);
-    while (now->word) continue;
-  }
+  pid_t vandal = start_grower(h);
   pid_t pid = fork_child();
   if (pid == 0) {
     become_master();
