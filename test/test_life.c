@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "directory.h"
@@ -225,11 +226,33 @@ static void test_without_rights_the_family_counts(void **state) {
   chalk_segment_close(g);
 }
 
+/* A program that closes all descriptors has others under their numbers: one that cannot be opened holds up nobody. */
+static void test_what_has_the_number_of_the_file_is_not_opened(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer_close(open_writer(g)); /* its row needs no memory any more */
+  pid_t pid = fork_child();
+  if (pid == 0) {
+    unlink(path);
+    CHILD_CHECK(mkfifo(path, 0600) == 0);
+    int fifo = open(path, O_RDONLY | O_NONBLOCK);
+    CHILD_CHECK(fifo >= 0 && unlink(path) == 0 && dup2(fifo, g->fd) == g->fd);
+    signal(SIGALRM, SIG_DFL), alarm(10);
+    chalk_writer *w = chalk_writer_open(g, NULL);
+    CHILD_CHECK(w && w->slot == 1 && g->life == 0);
+    chalk_writer_close(w);
+    _exit(0);
+  }
+  join_child(pid);
+  chalk_segment_close(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_a_death_in_another_namespace_is_proven),
       cmocka_unit_test(test_a_foreign_proc_proves_nothing),
       cmocka_unit_test(test_without_rights_the_family_counts),
+      cmocka_unit_test(test_what_has_the_number_of_the_file_is_not_opened),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, directory_make, directory_remove);

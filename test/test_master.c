@@ -142,7 +142,7 @@ typedef struct part {
   uint32_t step; /* of so many words one is overwritten */
 } part;
 
-enum { PARTS = 9 };
+enum { PARTS = 11 };
 static part parts[PARTS];
 
 static void note_part(int i, const char *name, void *at, size_t size, uint32_t step) {
@@ -162,6 +162,12 @@ static void note_parts(void) {
   note_part(6, "series", &g->series[METRICS], n * sizeof(series), 1);
   note_part(7, "cells", segment_cell(g, 1, METRICS), n * 8, 1);
   note_part(8, "heap", segment_at(g, g->heap), 64 * 1024, 13);
+  note_part(9, "guests' slots", &g->slots[WRITERS], 3 * sizeof(slot), 3);
+  note_part(10, "cells that are shared", segment_cell(g, 0, METRICS), n * 8, 1);
+}
+
+static void forget_parts(void) {
+  for (int i = 0; i < PARTS; i++) free(parts[i].then);
 }
 
 static void restore(void) {
@@ -221,9 +227,8 @@ static void expect_survival(pid_t pid) {
   fail_msg("%s, word %u, value %u: the master died, status %x", parts[now->part].name, now->word, now->value, status);
 }
 
-static void test_any_word_may_be_overwritten(void **state) {
-  (void)state;
-  for (uint32_t i = 0; i < PARTS; i++) {
+static void overwrite_parts(uint32_t first) {
+  for (uint32_t i = first; i < PARTS; i++) {
     now->part = i;
     pid_t pid = fork_child();
     if (pid == 0) {
@@ -234,6 +239,11 @@ static void test_any_word_may_be_overwritten(void **state) {
     expect_survival(pid);
     restore();
   }
+}
+
+static void test_any_word_may_be_overwritten(void **state) {
+  (void)state;
+  overwrite_parts(0);
 }
 
 static sigjmp_buf again;
@@ -254,8 +264,7 @@ static pid_t start_vandal(void) {
   }
 }
 
-static void test_others_store_meanwhile(void **state) {
-  (void)state;
+static void store_meanwhile(void) {
   enum { ROUNDS = SANITIZED ? 100 : 2000 };
   pid_t vandal = start_vandal(), pid = fork_child();
   if (pid == 0) {
@@ -271,6 +280,33 @@ static void test_others_store_meanwhile(void **state) {
   kill_child(vandal);
   restore();
   assert_int_equal(status, 0);
+}
+
+static void test_others_store_meanwhile(void **state) {
+  (void)state;
+  store_meanwhile();
+}
+
+/* The master has no row of cells, and its gauges are in lists with those of workers that have none either. */
+static void test_a_master_that_shares(void **state) {
+  (void)state;
+  chalk_writer *w[3];
+  for (uint32_t i = 3; i < WRITERS; i++) { /* nobody's, who could be asked about */
+    memset(&g->slots[i].owner, 0, sizeof g->slots[i].owner);
+    atomic_store(&g->slots[i].taken, 1);
+  }
+  atomic_store(&g->head->slot_top, WRITERS);
+  for (int k = 0; k < 3; k++) {
+    w[k] = open_writer(g);
+    assert_true(w[k]->slot == 0 && w[k]->guest != 0);
+    metrics m = define_all(w[k], 5);
+    for (int i = 0; i < TAGS; i += 3) use(w[k], &m, i);
+  }
+  for (int k = 1; k < 3; k++) chalk_writer_close(w[k]); /* they leave vacant links */
+  forget_parts();
+  note_parts();
+  overwrite_parts(8);
+  store_meanwhile();
 }
 
 /* Not as a file: a file cannot be sealed. */
@@ -386,11 +422,59 @@ static void test_a_file_changes_while_it_is_taken_up(void **state) {
   assert_int_equal(waitpid(pid, &status, 0), pid);
   kill_child(vandal);
   munmap(base, size), close(fd);
-  for (int i = 0; i < PARTS; i++) free(parts[i].then);
+  forget_parts();
   for (int k = 0; k < 4; k++) free(old[k]);
   memcpy(old, before_old, sizeof old);
   memcpy(parts, before, sizeof parts);
   g = memory;
+  assert_int_equal(status, 0);
+}
+
+/* Some time after the word is set it says that there are more slots than there can be, until the word is zero again. */
+static pid_t start_grower(header *h) {
+  enum { LONGEST = 400 /* us */ };
+  pid_t pid = fork_child();
+  if (pid != 0) return pid;
+  for (;; atomic_store(&h->guest_top, WRITERS)) {
+    while (!now->word) continue;
+    for (double end = chalk_now() + (double)(random_bits() % LONGEST) * 1e-6; chalk_now() < end;) continue;
+    atomic_store(&h->guest_top, UINT32_MAX);
+    while (now->word) continue;
+  }
+}
+
+/* How many slots there are is said by a word that somebody stores into while their owners are forgotten. */
+static void test_a_files_slots_grow_while_it_is_taken_up(void **state) {
+  (void)state;
+  enum { ROUNDS = 1000 };
+  char message[CHALK_MESSAGE] = "";
+  unlink(path);
+  chalk_segment *made = open_path(message);
+  assert_non_null(made);
+  size_t size = made->size;
+  chalk_segment_close(made);
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  header *h = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  assert_true((void *)h != MAP_FAILED);
+  now->word = 0;
+  pid_t vandal = start_grower(h);
+  pid_t pid = fork_child();
+  if (pid == 0) {
+    become_master();
+    for (int i = 0; i < ROUNDS; i++) {
+      alarm(DEADLINE);
+      now->word = 1;
+      chalk_segment *taken = open_path(message);
+      now->word = 0;
+      if (taken) chalk_segment_close(taken);
+      pause_ms(1);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  kill_child(vandal);
+  munmap(h, size), close(fd);
   assert_int_equal(status, 0);
 }
 
@@ -407,7 +491,7 @@ static int make(void **state) {
 }
 
 static int end(void **state) {
-  for (int i = 0; i < PARTS; i++) free(parts[i].then);
+  forget_parts();
   for (int k = 0; k < 4; k++) free(old[k]);
   return directory_remove(state);
 }
@@ -420,7 +504,9 @@ int main(void) {
       cmocka_unit_test(test_a_master_refuses_a_header_that_makes_no_sense),
       cmocka_unit_test(test_any_word_may_be_overwritten),
       cmocka_unit_test(test_others_store_meanwhile),
+      cmocka_unit_test(test_a_master_that_shares),
       cmocka_unit_test(test_a_file_changes_while_it_is_taken_up),
+      cmocka_unit_test(test_a_files_slots_grow_while_it_is_taken_up),
   };
   return cmocka_run_group_tests(tests, make, end);
 }

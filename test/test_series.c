@@ -440,6 +440,9 @@ static void test_a_gauge_is_set_to_no_negative_zero(void **state) {
   gauges t = two_gauges(CHALK_LAST);
   assert_int_equal(chalk_set(t.s[0], -0.0), CHALK_OK);
   assert_true(shown(&t) == 0 && !signbit(shown(&t)));
+  assert_int_equal(drop(t.w[1], t.metric, "x"), 1);
+  assert_int_equal(chalk_add(t.s[0], -0.0), CHALK_REBOUND); /* as dec(0) does, to a gauge that nobody has set */
+  assert_true(shown(&t) == 0 && !signbit(shown(&t)));
   close_gauges(&t);
 }
 

@@ -304,6 +304,36 @@ static void test_links_wait_for_who_got_a_row(void **state) {
   close_house(&h);
 }
 
+/* Dropped as idle and set late by who got a row meanwhile: its value is in one place, wherever it has the successor. */
+static void test_a_late_gauge_of_who_got_a_row(void **state) {
+  (void)state;
+  enum { IDLE = 5 };
+  for (int has_set = 0; has_set < 2; has_set++) {
+    house h = full_house();
+    chalk_writer *w = open_writer(h.g);
+    int load = define_across(w, "load", CHALK_SUM);
+    chalk_series *s = bind(w, load, "x");
+    chalk_set(s, 1);
+    leave_row(&h, 3);
+    chalk_set(s, 2);
+    assert_true(is_bound(s) && chalk_writer_slot(w) == 3);
+    sweep(h.g, 100, IDLE);
+    assert_int_equal(sweep(h.g, 200, IDLE), 1);
+    s->cell[0] = 7, s->cell[1] = GAUGE_TOUCHED; /* stopped between its comparison and its store */
+    assert_true(chalk_rebind(s) == CHALK_OK);
+    if (has_set) assert_int_equal(chalk_set(s, 4), CHALK_OK);
+    sweep(h.g, 200, IDLE);
+    assert_int_equal(info_of(h.g).quarantined, 0);
+    expect_gauge(h.g, load, has_set ? 4 : 7);
+    assert_true(chalk_set(s, 8) >= CHALK_OK);
+    expect_gauge(h.g, load, 8);
+    chalk_writer_close(w);
+    expect_gauge(h.g, load, NAN);
+    free(s);
+    close_house(&h);
+  }
+}
+
 /* Processes that share get rows and lose them, while a reader looks: each one's value is there once, all the time. */
 
 enum { MOVERS = 12, MOVES = SANITIZED ? 100 : 300 };
@@ -421,6 +451,33 @@ static void test_strangers_share_all(void **state) {
   close_house(&h);
 }
 
+/* The master of a server that looks for a row in vain, because somebody keeps the lock, still is known by its guest slot. */
+static void test_a_guest_that_is_kept_waiting_is_no_stranger(void **state) {
+  (void)state;
+  house h = full_house();
+  header *head = h.g->head;
+  pid_t pid = fork_child();
+  if (pid == 0) {
+    chalk_inherit(1);
+    segment_lock_patience = 0.05;
+    chalk_writer *w = chalk_writer_open(h.g, NULL);
+    CHILD_CHECK(w && w->guest != 0);
+    chalk_series *s = bind(w, define(w, "requests", CHALK_COUNT, 1, 0), "x");
+    shared_u32 *word = (shared_u32 *)(void *)&head->registry;
+    atomic_store(word, (uint32_t)getppid());
+    atomic_fetch_add(&head->vacancies, 1);
+    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && w->slot == 0 && w->guest != 0);
+    atomic_store(word, 0);
+    chalk_writer_close(w);
+    _exit(0);
+  }
+  join_child(pid);
+  assert_int_equal(atomic_load(&head->strangers), 0);
+  chalk_generation(h.g, 1);
+  assert_int_equal(metrics_after_sweeps(h.g), 0);
+  close_house(&h);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_two_hundred_processes_have_gauges_of_their_own),
@@ -431,10 +488,12 @@ int main(void) {
       cmocka_unit_test(test_a_dead_ones_row_is_found_by_who_shares),
       cmocka_unit_test(test_a_child_of_who_shared_has_its_own),
       cmocka_unit_test(test_links_wait_for_who_got_a_row),
+      cmocka_unit_test(test_a_late_gauge_of_who_got_a_row),
       cmocka_unit_test(test_a_move_shows_in_no_value),
       cmocka_unit_test(test_a_metric_leaves_once_no_sharer_has_it),
       cmocka_unit_test(test_a_metric_leaves_after_its_sharers_death),
       cmocka_unit_test(test_strangers_share_all),
+      cmocka_unit_test(test_a_guest_that_is_kept_waiting_is_no_stranger),
   };
   alarm(2 * DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -411,7 +411,7 @@ static void clear_unused(chalk_segment *g) {
 
 static void forget_owners(chalk_segment *g, bool rebooted) {
   header *h = g->head;
-  for (uint32_t i = 1; i < h->guest_top; i++) atomic_store(&g->slots[i].taken, 0);
+  for (uint32_t i = 1, top = segment_guests(g); i < top; i++) atomic_store(&g->slots[i].taken, 0);
   atomic_store(&h->strangers, 0);
   atomic_store(&h->flusher.pid, 0);
   tap_recover(g, rebooted);

@@ -68,7 +68,7 @@ void writer_take_slot(chalk_writer *w) {
     if (is_new) w->vacancies = atomic_load(&g->head->vacancies);
     if (is_new && !number) w->guest = slot_take_guest(g, w->uses);
     segment_lock_give(&g->head->registry);
-  } else {
+  } else if (is_new) {
     atomic_store(&g->head->strangers, 1);
   }
   if (!is_new && !number) return;
@@ -266,13 +266,10 @@ void chalk_take_back(chalk_writer *w, uint32_t number) {
  * The writer's block for a series, made on first touch: a histogram's by its plan, or a gauge's. 0 when the segment is
  * full.
  */
-static uint64_t block_of(chalk_writer *w, uint32_t id, const histogram_plan *plan) {
+static uint64_t block_of(const chalk_writer *w, uint32_t row, uint32_t id, const histogram_plan *plan) {
   chalk_segment *g = w->segment;
-  if (!plan && (w->guest || !w->slot)) {
-    uint64_t link = gauge_link_of(g, id, w->whose, !w->slot);
-    if (link || !w->slot) return link;
-  }
-  shared_u64 *cell = segment_cell(g, w->slot, id);
+  if (!plan && row == 0) return gauge_link_of(g, id, w->whose);
+  shared_u64 *cell = segment_cell(g, row, id);
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
   bool last = id < METRICS;
@@ -316,14 +313,15 @@ static int bind_cell(chalk_series *s, uint32_t id) {
   chalk_segment *g = w->segment;
   series *e = &g->series[id];
   const metric *m = &g->metrics[s->metric];
-  if (segment_chunk_make(g, g->slots[w->slot].chunks, segment_row(g, w->slot), 8, id, id < METRICS) != CHALK_OK)
-    return CHALK_EMEMORY;
-  shared_u64 *cell = segment_cell(g, w->slot, id);
   uint32_t kind = atomic_load((shared_u32 *)&m->kind);
   bool own_block = kind == CHALK_HISTOGRAM || (kind == CHALK_GAUGE && m->across != CHALK_LAST);
+  uint32_t row = own_block && kind == CHALK_GAUGE && w->guest ? 0 : w->slot; /* once a guest, it has links for ever */
+  if (segment_chunk_make(g, g->slots[row].chunks, segment_row(g, row), 8, id, id < METRICS) != CHALK_OK)
+    return CHALK_EMEMORY;
+  shared_u64 *cell = segment_cell(g, row, id);
   histogram_plan *plan = kind == CHALK_HISTOGRAM ? plan_of(w, s->metric) : NULL;
   if (kind == CHALK_HISTOGRAM && !plan) return CHALK_EMEMORY;
-  uint64_t block = own_block ? block_of(w, id, plan) : 0, unbound = 0;
+  uint64_t block = own_block ? block_of(w, row, id, plan) : 0, unbound = 0;
   if (own_block && !segment_block(g, block, 2 * sizeof(shared_u64))) return CHALK_EMEMORY;
   if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(BOUND));
   s->cell = (double *)(kind == CHALK_COUNT ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
@@ -462,9 +460,10 @@ static inline void gauge_store(shared_u64 *cell, double v) {
   gauge_mark(cell);
 }
 
+/* To GAUGE_FRESH too, and then it is that no more, whatever is added. */
 static void add_atomic(shared_u64 *cell, double n) {
   uint64_t old = atomic_load(cell);
-  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n))) {
+  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n + 0.0))) {
   }
 }
 

@@ -53,7 +53,7 @@ uint64_t gauge_block_new(chalk_segment *g, bool last) {
   return block;
 }
 
-uint64_t gauge_link_of(chalk_segment *g, uint32_t id, uint64_t whose, bool make) {
+uint64_t gauge_link_of(chalk_segment *g, uint32_t id, uint64_t whose) {
   if (!segment_chunk_real(g, g->slots[0].chunks, id)) return 0;
   shared_u64 *cell = segment_cell(g, 0, id);
   gauge_link *vacant = NULL, *l = gauge_first(g, atomic_load(cell));
@@ -61,7 +61,6 @@ uint64_t gauge_link_of(chalk_segment *g, uint32_t id, uint64_t whose, bool make)
     if (atomic_load(&l->whose) == whose) return segment_offset(g, l);
     if (!vacant && gauge_is_vacant(g, l)) vacant = l;
   }
-  if (!make) return 0;
   if (!vacant) return link_new(g, cell, whose, id < METRICS);
   link_take(vacant, whose);
   return segment_offset(g, vacant);

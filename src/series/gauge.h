@@ -6,8 +6,9 @@
  *
  * VMs that share slot 0 have a link each in the list of a series. `whose` says which guest slot it belongs to, and in
  * which turn of that slot, so a link is vacant once that VM has ended: nobody has to look for what it left. A VM that
- * gets a slot with a row keeps its guest slot and its links, and stores into them as into blocks of its own row: so
- * no value ever moves, and a reader finds each in one place.
+ * gets a slot with a row keeps its guest slot, and has links from then on too, into which it stores as into blocks of its
+ * own row: so no value ever moves, and a reader finds each in one place. That also holds for a late value, which goes
+ * from a VM's link in a dropped series to the same VM's in the successor.
  *
  * A list is changed under the lock of the series' stripe, and taken apart only when the series is reclaimed. Readers
  * follow it without a lock, and ask afterwards whether the series still is the one they meant.
@@ -33,8 +34,8 @@ static inline uint64_t gauge_owner(const chalk_segment *g, uint32_t guest) {
   return (uint64_t)guest << 32 | atomic_load((shared_u32 *)&g->slots[guest].turn);
 }
 
-/* The link of a VM in a series' list; made if there is none and `make` says so. Under the stripe's lock. 0: none. */
-uint64_t gauge_link_of(chalk_segment *g, uint32_t id, uint64_t whose, bool make);
+/* The link of a VM in a series' list; made if there is none. Under the stripe's lock. 0: there is no memory. */
+uint64_t gauge_link_of(chalk_segment *g, uint32_t id, uint64_t whose);
 
 /* A block for the row of a slot, that nobody has set; 0 without memory. */
 uint64_t gauge_block_new(chalk_segment *g, bool last);

@@ -104,7 +104,7 @@ static void pass_links(chalk_segment *g, uint32_t from, uint32_t to) {
   if (segment_chunk_make(g, g->slots[0].chunks, segment_row(g, 0), 8, to, to < METRICS) != CHALK_OK) return;
   for (gauge_link *l = gauge_first(g, atomic_load(segment_cell(g, 0, from))); l; l = gauge_next(g, l)) {
     if (!is_touched(l) || gauge_is_vacant(g, l)) continue;
-    uint64_t own = gauge_link_of(g, to, atomic_load(&l->whose), true);
+    uint64_t own = gauge_link_of(g, to, atomic_load(&l->whose));
     if (own) pass_gauge(&l->value, segment_at(g, own));
   }
 }

@@ -47,7 +47,8 @@ uint64_t life_take(chalk_segment *g) {
   char path[32];
   uint64_t life = new_number(g);
   snprintf(path, sizeof path, "/proc/self/fd/%d", g->fd);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  /* Looked at first: to open another file may take for ever, or do something. */
+  int fd = is_its_file(g, g->fd) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
   g->life_page = keep(g, fd, life);
   if (fd >= 0) close(fd);
   return g->life = g->life_page ? life : g->family;

@@ -111,7 +111,7 @@ enum { SERIES_FREE, SERIES_RESERVED, SERIES_LIVE, SERIES_DROPPED };
 enum { GAUGE_UNSET = 0, GAUGE_TOUCHED = 1, GAUGE_SET = 2 }; /* a gauge's mark, as a double */
 
 /*
- * A gauge's value before anybody has stored one. chalk_set turns -0.0 into 0.0, and adding to -0.0 gives what adding to
+ * A gauge's value before anybody has stored one. Records turn -0.0 into 0.0, and adding to -0.0 gives what adding to
  * 0.0 does. So a compare-and-swap that finds -0.0 has found a gauge that nobody has begun to set.
  */
 #define GAUGE_FRESH (-0.0)

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "series/series.h"
 #include "series/slot.h"
 
 enum { FIRST = 3, VACANT = 4 }; /* slots: the survivor has the first, the bystander the second */
@@ -88,6 +89,67 @@ void sharing_orphan(bed *b) {
   waitpid(pid, NULL, 0);
   header *h = b->segment->head;
   atomic_fetch_sub(&h->looked, 5000);
+}
+
+static chalk_writer *guest; /* the survivor's second VM */
+
+static chalk_series *bind_as_guest(bed *b) {
+  const char *tag = "late";
+  size_t size = 4;
+  return chalk_series_new(guest, (uint32_t)b->load, &tag, &size);
+}
+
+static void open_guest(bed *b) {
+  chalk_writer *own = b->writer;
+  b->writer = guest = chalk_writer_open(b->segment, NULL);
+  EXPECT(guest && chalk_writer_slot(guest) == 0);
+  EXPECT(bed_define(b, "load", CHALK_GAUGE, CHALK_SUM, "load") == b->load);
+  b->writer = own;
+}
+
+/* It shares, gets a row, and stores into its link what it had compared for before the gauge was dropped as idle. */
+static void leave_late_link(bed *b) {
+  sharing_crowd(b);
+  open_guest(b);
+  chalk_series *s = bind_as_guest(b);
+  EXPECT(chalk_set(s, 3) >= CHALK_OK);
+  give(b, VACANT);
+  EXPECT(chalk_set(s, 4) >= CHALK_OK && chalk_writer_slot(guest) == VACANT);
+  series_gauge_take(b->segment, s->series);
+  EXPECT(series_drop_idle(b->segment, &s->series, 1) == 1);
+  s->cell[0] = 8, s->cell[1] = GAUGE_TOUCHED;
+  free(s);
+}
+
+static void notice_drop(bed *b) {
+  chalk_writer_tick(guest);
+  bed_tick(b);
+}
+
+void sharing_leave_late(bed *b) {
+  leave_late_link(b);
+  notice_drop(b);
+}
+
+void sharing_leave_late_to_successor(bed *b) {
+  leave_late_link(b);
+  free(bed_bind(b, b->load, "late"));
+  notice_drop(b);
+}
+
+void sharing_leave_late_to_vacancy(bed *b) {
+  leave_late_link(b);
+  come_and_go(b, "late", false);
+  notice_drop(b);
+}
+
+void sharing_late_is_there(bed *b) {
+  chalk_series *all = bed_bind(b, b->load, "late"), *s = bind_as_guest(b);
+  EXPECT(chalk_value(all) == 8);
+  EXPECT(chalk_set(s, 9) >= CHALK_OK && chalk_value(all) == 9);
+  chalk_writer_close(guest);
+  EXPECT(chalk_value(all) == 0);
+  free(all), free(s);
 }
 
 void sharing_is_gone(bed *b) {

@@ -8,6 +8,11 @@
 void sharing_crowd(bed *b);
 void sharing_crowd_and_leave(bed *b);
 void sharing_crowd_and_drop(bed *b);
+/* Besides, one that shared has a row, and has set a gauge late: it has no successor, or one where nobody has a link, or
+   one with the link of somebody who has gone. */
+void sharing_leave_late(bed *b);
+void sharing_leave_late_to_successor(bed *b);
+void sharing_leave_late_to_vacancy(bed *b);
 /* The victim, before it is armed. */
 void sharing_vacate(bed *b);
 void sharing_get_row(bed *b);
@@ -18,5 +23,7 @@ void sharing_close(bed *b);
 /* The survivor: there is room again, and what the victim had in a gauge has gone. */
 void sharing_disperse(bed *b);
 void sharing_is_gone(bed *b);
+/* The survivor: what was set late counts once, and ends with its VM. */
+void sharing_late_is_there(bed *b);
 
 #endif
