@@ -14,6 +14,7 @@
 #include "directory.h"
 #include "value/histogram.h"
 #include "record/tap.h"
+#include "record/writer.h"
 
 enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, TAGS = 12, SHOWN = 64 };
 

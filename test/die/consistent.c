@@ -11,6 +11,7 @@
 #include "series/key.h"
 #include "series/series.h"
 #include "record/tap.h"
+#include "record/writer.h"
 
 typedef struct block {
   uint64_t at, size;

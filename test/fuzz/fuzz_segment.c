@@ -15,6 +15,7 @@
 #include "kit.h"
 #include "open/recover.h"
 #include "record/tap.h"
+#include "record/writer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void __sanitizer_set_death_callback(void (*callback)(void));

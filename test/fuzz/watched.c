@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "record/tap.h"
+#include "record/writer.h"
 
 static chalk_event expected[EVENTS];
 
