@@ -196,7 +196,7 @@ describe("a limit that is reached under load", function()
 
   after_each(nginx.stop_all)
 
-  for what, limit in pairs({ series = "max_series = 500", memory = "memory_limit = 8 * 2^20" }) do
+  for what, limit in pairs({ series = "max_series = 500", memory = "memory_limit = 4 * 2^20" }) do
     it("harms no request: the rest is counted together, and said once (" .. what .. ")", function()
       local server = nginx.start({
         definitions = BY_URI,
