@@ -344,27 +344,6 @@ describe("the driver", function()
       assert.is_true(seconds < 5)
     end)
 
-    it("does not keep the loop alive with what listens", function()
-      local code, output = children.run([[
-        local chalk, uv = require "chalk", require "luv"
-        local path = "unix://" .. arg[1]
-        chalk.init { driver = "loop", exporters = {
-          chalk.exporter.prometheus { listen = path }, chalk.exporter.stream { listen = path .. ".stream" },
-        } }
-        local client, answer = uv.new_pipe(false), ""
-        client:connect(arg[1], function()
-          client:write "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-          client:read_start(function(_, data)
-            answer = answer .. (data or "")
-            if not data then client:close() end
-          end)
-        end)
-        uv.run()
-        print(answer:match "^HTTP/1.1 200")
-      ]], { limit = 5 }, files.name())
-      assert.same({ 0, "HTTP/1.1 200\n" }, { code, output })
-    end)
-
     it("is waited for by a coroutine of a callback, while the loop goes on", function()
       local body = [[
         local turns = 0

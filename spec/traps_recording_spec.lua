@@ -164,7 +164,7 @@ describe("a trap for records:", function()
   it("somebody who binds or drops another series in the middle of a lookup", function()
     client = chalk.new()
     local count, others = client:count("c", TAGGED), client:count("others", TAGGED)
-    local series, nested, times = require("chalk.series"), false, 0
+    local series, nested, times = require("chalk.record.series"), false, 0
     local copy = series.copy
     finally(function() series.copy = copy end)
     function series.copy(...)

@@ -138,13 +138,11 @@ local function open_server(self, job)
     local context = { client = self.client, events = self.events, uv = self.uv, name = job.name, log = log.write }
     return job.exporter:serve(fd, context)
   end
-  local server, message = require("chalk.net.http").serve {
+  return require("chalk.net.http").serve {
     fd = fd,
     log = log.write,
     handler = job.exporter:handler(self.take_view),
   }
-  if server then server:unref() end -- the application's loop ends when the application's work does
-  return server, message
 end
 
 local function serve(self, job)
