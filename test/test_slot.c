@@ -20,7 +20,7 @@ typedef struct house {
 
 static house full_house(void) {
   house h = {.g = open_segment(NULL)};
-  for (int i = 1; i < WRITERS; i++) {
+  for (uint32_t i = 1; i < WRITERS; i++) {
     h.rows[i] = open_writer(h.g);
     assert_int_equal(chalk_writer_slot(h.rows[i]), i);
   }
@@ -33,7 +33,7 @@ static void leave_row(house *h, int i) {
 }
 
 static void close_house(house *h) {
-  for (int i = 1; i < WRITERS; i++) {
+  for (uint32_t i = 1; i < WRITERS; i++) {
     if (h->rows[i]) leave_row(h, i);
   }
   chalk_segment_close(h->g);
