@@ -445,7 +445,7 @@ static void test_definitions_taken_back_make_room(void **state) {
     last = define(w, name, CHALK_HISTOGRAM, 1, 3);
   }
   assert_int_equal(info_of(g).metrics, METRICS);
-  for (int i = 0; i < METRICS; i++) chalk_take_back(w, (uint32_t)i);
+  for (uint32_t i = 0; i < METRICS; i++) chalk_take_back(w, i);
   assert_int_equal(info_of(g).metrics, 2); /* what another has, and what has a series */
   assert_true(define(other, "next", CHALK_GAUGE, 1, 0) >= 0);
   free(s);
