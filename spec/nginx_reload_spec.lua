@@ -107,9 +107,12 @@ describe("a reload of nginx", function()
     local port = nginx.free_port()
     local on = { options = exporters(listen(port)) }
     local server = nginx.start(on)
+    local workers = #server:workers()
     for _ = 1, 2 do
       server:reload({ options = "enabled = false," })
       wait.till(function() return not request.get(port) end)
+      -- Whoever still listens at the unix socket has left.
+      wait.till(function() return #server:workers() == workers end)
       server:reload(on)
       wait.till(function() return request.get(port) end)
       wait.till(function() -- from when the last worker of the one before has left
