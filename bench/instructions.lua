@@ -6,6 +6,8 @@
 --
 -- Another compiler, or another release of it, makes other code: then more is allowed.
 
+package.path = (debug.getinfo(1, "S").source:match "^@(.*/)" or "./") .. "?.lua;" .. package.path
+
 local cjson = require "cjson"
 local commands = require "commands"
 
