@@ -101,11 +101,11 @@ describe("settings", function()
     local alone = { service_name = "shop", autometrics_version = "1.0.0" }
     git(folder, "init -q -b main .")
     for _, what in ipairs({ "mkfifo", "mkdir", "ln -s /dev/zero", "ln -s /dev/tty", "ln -s /dev/full" }) do
-      assert(os.execute(("cd %s && rm -rf .git/HEAD && %s .git/HEAD"):format(folder, what)) == 0)
+      assert(commands.run(("cd %s && rm -rf .git/HEAD && %s .git/HEAD"):format(folder, what)))
       local found = build(nil, environment, here() .. " timeout 20")
       assert.same({ what, "shop" }, { what, found.service_name, found.commit or found.branch })
     end
-    assert(os.execute(("cd %s && rm -rf .git && mkfifo .git"):format(folder)) == 0)
+    assert(commands.run(("cd %s && rm -rf .git && mkfifo .git"):format(folder)))
     assert.same(alone, (build(nil, environment, here() .. " timeout 20")))
   end)
 
