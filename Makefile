@@ -48,8 +48,11 @@ bench-nginx: all ## what scrapes and recording cost inside nginx, with and witho
 soak: all ## kills, forks, drops, scrapes and pushes at once for SOAK_SECONDS (600); report in docs/soak.md
 	@SOAK_REPORT=docs/soak.md $(lua) bench/soak.lua
 
-lint: setup ## luacheck, clang-format, warnings of gcc and clang as errors
+lint: setup ## luacheck, StyLua, clang-format, the floors, warnings of gcc and clang as errors
 	@tools/lint
+
+format: ## write every C and Lua file in the layout of clang-format and StyLua
+	@tools/lint --format
 
 asan: setup ## every test with the address and undefined behaviour sanitizers
 	@$(call configure,build-asan,-DCHALK_SANITIZE=address,undefined)

@@ -79,8 +79,8 @@ local function memory(values, limit)
   return (client:info().memory - before) / SERIES
 end
 
-print("| values | buckets | off at p50 | p90 | p99 | p99.9 | `:error()` | memory |")
-print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+print "| values | buckets | off at p50 | p90 | p99 | p99.9 | `:error()` | memory |"
+print "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 for _, distribution in ipairs(DISTRIBUTIONS) do
   local values = values_of(distribution[2])
   local few = thinned(values)
@@ -99,13 +99,15 @@ for _, distribution in ipairs(DISTRIBUTIONS) do
       cells[i] = ("%.3f %%"):format(off * 100)
     end
     local bytes = ("%.1f KiB"):format(memory(few, limit) / 1024)
-    print(("| %s | %d | %s | %.3f %% | %s |"):format(
-      distribution[1],
-      limit,
-      table.concat(cells, " | "),
-      sketch:error() * 100,
-      bytes
-    ))
+    print(
+      ("| %s | %d | %s | %.3f %% | %s |"):format(
+        distribution[1],
+        limit,
+        table.concat(cells, " | "),
+        sketch:error() * 100,
+        bytes
+      )
+    )
     collectgarbage()
   end
 end

@@ -84,8 +84,8 @@ local function baselines(client, n)
   return (client:info().memory - before) / n
 end
 
-print("| bytes a series | first writer | each further writer | a cursor | the VM's own |")
-print("| --- | ---: | ---: | ---: | ---: |")
+print "| bytes a series | first writer | each further writer | a cursor | the VM's own |"
+print "| --- | ---: | ---: | ---: | ---: |"
 for i, case in ipairs(CASES) do
   local name, n = "memory " .. i, case[5] or SERIES
   local first, metric = client_of(name, case, n)

@@ -44,7 +44,11 @@ end
 
 local function start(name, workers, counts, histograms)
   return server.start(here .. "nginx/" .. name .. ".conf", {
-    root = root, library = library, workers = workers, counts = counts, histograms = histograms,
+    root = root,
+    library = library,
+    workers = workers,
+    counts = counts,
+    histograms = histograms,
   })
 end
 
@@ -71,9 +75,7 @@ end
 
 -- Latency under scrapes
 
-local function scraper(port, path, times)
-  return ("%s/scrape %d %s %d 1"):format(tools, port, path, times)
-end
+local function scraper(port, path, times) return ("%s/scrape %d %s %d 1"):format(tools, port, path, times) end
 
 --- One round of the load, beside a scrape a second at port and path. p50, p99, p99.9, maximum in ms, and failures.
 local function load(nginx, port, path)
@@ -122,10 +124,17 @@ local function latency(nginx)
         passes = passes and met
       end
       if at == #cases then met = nil end
-      row(("%s of requests, %s"):format(name, case[1]), value, "ms",
-        more and ("at most %.1f above, is %+.2f"):format(more, above), met)
+      row(
+        ("%s of requests, %s"):format(name, case[1]),
+        value,
+        "ms",
+        more and ("at most %.1f above, is %+.2f"):format(more, above),
+        met
+      )
     end
-    if at == #cases then rows[#rows].target, rows[#rows].met = "must fail the check", not passes end
+    if at == #cases then
+      rows[#rows].target, rows[#rows].met = "must fail the check", not passes
+    end
   end
 end
 
@@ -145,8 +154,13 @@ local function scrape_time(name, port, most)
   local list = times_of(server.run(("%s/scrape %d /metrics %d 0.3"):format(tools, port, math.max(ROUNDS, 5) * 2)))
   say("scrapes, %s: %s ms", name, table.concat(list, " "))
   local value = median(list)
-  row(("request to last byte, %s lines, %s"):format(lines, name), value, "ms", ("at most %d"):format(most),
-    value <= most)
+  row(
+    ("request to last byte, %s lines, %s"):format(lines, name),
+    value,
+    "ms",
+    ("at most %d"):format(most),
+    value <= most
+  )
 end
 
 -- wrk
@@ -177,7 +191,9 @@ local function throughput()
     end
     say("wrk: %s", table.concat(rates, " "))
     for i, case in ipairs(cases) do
-      if round > 0 then case.rates[round], case.ratios[round] = rates[i], rates[i] / rates[1] * 100 end
+      if round > 0 then
+        case.rates[round], case.ratios[round] = rates[i], rates[i] / rates[1] * 100
+      end
     end
   end
   plain:stop()

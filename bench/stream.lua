@@ -43,9 +43,11 @@ function M.start(buffer)
   for _ = 1, 20 do
     port = port + 1
     client, metrics = record.client()
-    ok = client:try_init { exporters = {
-      chalk.exporter.stream { listen = "127.0.0.1:" .. port, buffer_size = buffer or BUFFER },
-    } }
+    ok = client:try_init {
+      exporters = {
+        chalk.exporter.stream { listen = "127.0.0.1:" .. port, buffer_size = buffer or BUFFER },
+      },
+    }
     if ok then return client, metrics end
   end
   error "no free port"

@@ -56,7 +56,12 @@ end
 local function wrk_load(port, load, seconds, wrk)
   local url = ("http://127.0.0.1:%d%s"):format(port, load.path)
   local process = child.spawn(wrk, {
-    "-t1", "-c" .. load.connections, "-d" .. seconds .. "s", "-s", here .. "demo/wrk.lua", url,
+    "-t1",
+    "-c" .. load.connections,
+    "-d" .. seconds .. "s",
+    "-s",
+    here .. "demo/wrk.lua",
+    url,
   })
   return {
     finished = function() return process:ended() end,
@@ -190,7 +195,8 @@ local function in_scrape(scrape, endpoint)
   for labels, n in scrape:gmatch "\nhttp_request_count_total{([^\n]*)} (%d+)" do
     if labels:find(('endpoint="%s"'):format(endpoint), 1, true) then count = count + tonumber(n) end
   end
-  return count, tonumber(scrape:match(('\nhttp_request_latency_seconds_count{endpoint="%s"} (%%d+)'):format(endpoint)))
+  return count,
+    tonumber(scrape:match(('\nhttp_request_latency_seconds_count{endpoint="%s"} (%%d+)'):format(endpoint)))
 end
 
 -- wrk stops in the middle of requests: the service answers those all the same, one a connection at most.

@@ -12,7 +12,21 @@ local Exporter = {}
 Exporter.__index = Exporter
 
 local ORDER = {
-  "time", "name", "type", "unit", "tags", "value", "delta", "total", "count", "sum", "min", "max", "p50", "p90", "p99",
+  "time",
+  "name",
+  "type",
+  "unit",
+  "tags",
+  "value",
+  "delta",
+  "total",
+  "count",
+  "sum",
+  "min",
+  "max",
+  "p50",
+  "p90",
+  "p99",
 }
 local QUANTILES = { p50 = 0.5, p90 = 0.9, p99 = 0.99 }
 
@@ -87,7 +101,9 @@ function Exporter:export(batch)
     if not m.own then lines[#lines + 1] = line_of(m, time) end -- chalk's metrics of itself are left out
   end
   local ok, message = self.file:write(table.concat(lines))
-  if ok then ok, message = self.file:flush() end
+  if ok then
+    ok, message = self.file:flush()
+  end
   if not ok then return nil, message end
   return true
 end

@@ -21,10 +21,10 @@ local function new_cache(size) return setmetatable({ size = size, values = {}, o
 function Cache:get(key, load)
   local value = self.values[key]
   if value ~= nil then
-    lookups { result = "hit" }:record(0)
+    lookups({ result = "hit" }):record(0)
     return value
   end
-  return lookups { result = "miss" }:time(function() return self:put(key, load(key)) end)
+  return lookups({ result = "miss" }):time(function() return self:put(key, load(key)) end)
 end
 
 function Cache:put(key, value)

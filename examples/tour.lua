@@ -44,6 +44,7 @@ local metrics, tags = chalk.load {
 chalk.init { exporters = { chalk.exporter.prometheus { namespace = "myapp", listen = address } } }
 
 -- 3. Records.
+-- stylua: ignore
 metrics.http.request_count { endpoint = "/api", status = "success" }:inc()
 metrics.http.request_count:with("/api", tags.status.failure):inc(5)
 metrics.uptime:set(42)
@@ -61,6 +62,7 @@ local function show_mistake(f)
   print((message:gsub("^%S*/", "")))
 end
 
+-- stylua: ignore
 show_mistake(function() metrics.http.request_count { endpoint = "/api", status = "sucess" }:inc() end)
 show_mistake(function() return tags.status.sucess end)
 show_mistake(function() metrics.http.request_count:with("/api", "success"):inc(-1) end)
@@ -68,12 +70,8 @@ show_mistake(function() metrics.http.request_count:with("/api", "success"):inc(-
 -- 5. Reading back.
 local sketch = latency:value()
 print(("request_count: %d"):format(metrics.http.request_count:with("/api", "failure"):value()))
-print(("request_latency: %d values, p50 %.3f s, p99 %.3f s, each within %.2f %%"):format(
-  sketch:count(),
-  sketch:quantile(0.5),
-  sketch:quantile(0.99),
-  sketch:error() * 100
-))
+local shown = "request_latency: %d values, p50 %.3f s, p99 %.3f s, each within %.2f %%"
+print(shown:format(sketch:count(), sketch:quantile(0.5), sketch:quantile(0.99), sketch:error() * 100))
 
 -- 6. A scrape, over HTTP; chalk.text() has the same.
 local port = tonumber(address:match ":(%d+)$")

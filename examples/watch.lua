@@ -18,7 +18,7 @@ local uv = require "luv"
 
 -- Names and labels come from elsewhere: what would move a terminal's cursor is shown as an escape.
 local function safe(text)
-  text = text:gsub("[%c\\\"]", { ["\\"] = "\\\\", ["\""] = "\\\"", ["\n"] = "\\n" })
+  text = text:gsub('[%c\\"]', { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" })
   text = text:gsub("%c", function(c) return ("\\x%02x"):format(c:byte()) end)
   return (text:gsub("\194([\128-\159])", function(c) return ("\\u{%02x}"):format(c:byte()) end))
 end
@@ -44,7 +44,11 @@ local function clock(metric)
 end
 
 local SIGNS = {
-  increment_counter = "+ ", set_counter = "= ", increment_gauge = "+ ", decrement_gauge = "- ", set_gauge = "= ",
+  increment_counter = "+ ",
+  set_counter = "= ",
+  increment_gauge = "+ ",
+  decrement_gauge = "- ",
+  set_gauge = "= ",
   record_histogram = "",
 }
 
@@ -56,7 +60,8 @@ end
 
 local function metadata_line(metadata)
   local unit = metadata.unit and ", " .. safe(metadata.unit) or ""
-  local description = metadata.description and metadata.description ~= "" and ": " .. safe(metadata.description) or ""
+  local description = metadata.description and metadata.description ~= "" and ": " .. safe(metadata.description)
+    or ""
   return ("# %s %s%s%s\n"):format(safe(metadata.name), metadata.type, unit, description)
 end
 
@@ -108,7 +113,11 @@ local function connected(refused)
   if refused then return finish(1, ("cannot connect to %s: %s"):format(address, refused)) end
   socket:read_start(function(problem, bytes)
     if problem then return finish(1, ("the connection to %s broke: %s"):format(address, problem)) end
-    if bytes then show(bytes) else ended() end
+    if bytes then
+      show(bytes)
+    else
+      ended()
+    end
   end)
 end
 

@@ -1,8 +1,8 @@
 --- Instrumented functions among others: who called them, and where an error came from.
 
-local instrumented = require("support.instrumented")
-local process = require("support.children")
-local vms = require("support.vms")
+local instrumented = require "support.instrumented"
+local process = require "support.children"
+local vms = require "support.vms"
 
 local by, results = instrumented.by, instrumented.results
 
@@ -15,7 +15,7 @@ describe("the traceback of an error", function()
 
   before_each(function()
     auto = instrumented.new()
-    local function deepest() error("boom") end
+    local function deepest() error "boom" end
     innermost = auto.wrap(function() deepest() end, { name = "innermost", module = "m" })
     middle = auto.wrap(function() innermost() end, { name = "middle", module = "m" })
     outer = auto.wrap(function() middle() end, { name = "outer", module = "m" })
@@ -53,7 +53,7 @@ describe("the traceback of an error", function()
     end
   ]]
 
-  for what, before in pairs({ ["has no object"] = "", ["is an object"] = MAIN_IS_A_THREAD }) do
+  for what, before in pairs { ["has no object"] = "", ["is an object"] = MAIN_IS_A_THREAD } do
     it("is in the message that a host gets, where the main thread " .. what, function()
       local vm = vms.open()
       local ok, message = pcall(vm.run, vm, before .. [[
@@ -70,21 +70,28 @@ describe("the traceback of an error", function()
   end
 
   it("comes from a handler that may return anything, or fail, as ever", function()
-    local function without() error("boom") end
-    for _, handler in ipairs({
+    local function without() error "boom" end
+    for _, handler in ipairs {
       function() return nil end,
       function() return 1, 2 end,
-      function() error("again") end,
+      function() error "again" end,
       function(e)
         pcall(error) -- with one caught, LuaJIT calls the handler again for its own error
         if #e > 40 then return "enough" end
         error(e .. "!", 0)
       end,
       tostring,
-    }) do
-      assert.same(all(xpcall(without, handler)), all(xpcall(auto.wrap(without, {
-        name = "f" .. tostring(handler), module = "m",
-      }), handler)))
+    } do
+      assert.same(
+        all(xpcall(without, handler)),
+        all(xpcall(
+          auto.wrap(without, {
+            name = "f" .. tostring(handler),
+            module = "m",
+          }),
+          handler
+        ))
+      )
     end
     local e = {}
     assert.equal(e, select(2, pcall(auto.wrap(error, { name = "error", module = "m" }), e)))
@@ -99,7 +106,7 @@ describe("the traceback of an error", function()
       local _, third = coroutine.resume(coroutine.create(function()
         return select(2, xpcall(fails, function(inner) return inner .. " " .. tostring(pcall(fails)) end))
       end))
-      return table.concat({ e:match("boom"), first, second, third }, ", ")
+      return table.concat({ e:match "boom", first, second, third }, ", ")
     end)
     assert.same({ false, "boom, INNER, inner, inner false" }, { ok, result })
   end)
@@ -109,7 +116,7 @@ describe("the traceback of an error", function()
       pcall(outer)
       local _, text = xpcall(middle, function(e) return "<" .. e .. ">" end)
       pcall(outer)
-      error("last " .. text:match("<.*(boom>)"), 0)
+      error("last " .. text:match "<.*(boom>)", 0)
     end, { name = "careful", module = "m" })
     for _ = 1, 3 do
       local seen = {}
@@ -124,11 +131,15 @@ describe("the traceback of an error", function()
   end)
 
   it("is on standard error when nothing catches it, in a program and in a callback of luv", function()
-    for _, ending in ipairs({ "f()", "package.preload.app = f require('app')", [[
+    for _, ending in ipairs {
+      "f()",
+      "package.preload.app = f require('app')",
+      [[
       local uv = require("luv")
       local timer = uv.new_timer()
       timer:start(1, 0, function() timer:close() f() end)
-      uv.run()]] }) do
+      uv.run()]],
+    } do
       local code, output = process.run([[
         local auto = require("chalk.autometrics")
         local function deepest() error("boom") end
@@ -153,7 +164,9 @@ end)
 describe("the caller of an instrumented function", function()
   local auto, client
 
-  before_each(function() auto, client = instrumented.new() end)
+  before_each(function()
+    auto, client = instrumented.new()
+  end)
 
   local function wrap(name, f) return auto.wrap(f, { name = name, module = name:upper() }) end
 
@@ -177,7 +190,7 @@ describe("the caller of an instrumented function", function()
   end)
 
   it("is right after errors that were caught on the way, and in recursion", function()
-    local fails = wrap("fails", function() error("x") end)
+    local fails = wrap("fails", function() error "x" end)
     local c = wrap("c", function() end)
     local a = wrap("a", function()
       pcall(fails)
@@ -190,7 +203,12 @@ describe("the caller of an instrumented function", function()
     down = wrap("down", function(n) return n > 0 and 1 + down(n - 1) or 0 end)
     assert.equal(3, down(3))
     assert.same({
-      ["a  "] = 1, ["fails a A"] = 1, ["c a A"] = 1, ["fails  "] = 1, ["c  "] = 1, ["down  "] = 1,
+      ["a  "] = 1,
+      ["fails a A"] = 1,
+      ["c a A"] = 1,
+      ["fails  "] = 1,
+      ["c  "] = 1,
+      ["down  "] = 1,
       ["down down DOWN"] = 3,
     }, callers())
   end)
@@ -207,7 +225,7 @@ describe("the caller of an instrumented function", function()
       pcall(function()
         coroutine.yield()
         c()
-        error("x")
+        error "x"
       end)
       coroutine.yield()
       c()
@@ -227,7 +245,7 @@ describe("the caller of an instrumented function", function()
   end)
 
   it("is right in timers of luv, which yield inside", function()
-    local uv = require("luv")
+    local uv = require "luv"
     local function sleep(milliseconds)
       local co, timer = coroutine.running(), uv.new_timer()
       timer:start(milliseconds, 0, function()
@@ -282,19 +300,25 @@ describe("the caller of an instrumented function", function()
       expected[id] = (expected[id] or 0) + 1
       return fs[name](depth, name)
     end
-    local function start() waiting[#waiting + 1] = coroutine.create(function() call(nil, 3) end) end
+    local function start()
+      waiting[#waiting + 1] = coroutine.create(function() call(nil, 3) end)
+    end
     local moves = {
-      function() if coroutine.running() then coroutine.yield() end end,
+      function()
+        if coroutine.running() then coroutine.yield() end
+      end,
       function() start() end,
       function(me, depth) pcall(call, me, depth) end,
-      function(_, depth) pcall(coroutine.wrap(function() call(nil, depth) end)) end,
+      function(_, depth)
+        pcall(coroutine.wrap(function() call(nil, depth) end))
+      end,
       function(me, depth) call(me, depth) end,
     }
     local function body(depth, me)
       for _ = 1, depth > 0 and math.random(0, 2) or 0 do
         moves[math.random(#moves)](me, depth - 1)
       end
-      if math.random(20) == 1 then error("boom") end
+      if math.random(20) == 1 then error "boom" end
     end
     for i = 1, 5 do
       fs["f" .. i] = auto.wrap(function(...) return body(...) end, { name = "f" .. i, module = "m" })
@@ -319,7 +343,7 @@ describe("the caller of an instrumented function", function()
   end)
 
   it("is found without coroutine.running, by the word that the VM keeps", function()
-    local threads = require("chalk.autometrics.running")
+    local threads = require "chalk.autometrics.running"
     assert.is_true(threads.is_fast)
     assert.equal(threads.MAIN, threads.running() == coroutine.running() and threads.MAIN or threads.running())
     for _ = 1, 1000 do

@@ -1,9 +1,9 @@
 --- Instrumented functions in a real nginx: requests that take turns in one worker keep their callers apart, and a
 --- request that ends in the middle of a function leaves nothing behind.
 
-local nginx = require("support.nginx")
-local request = require("support.request")
-local wait = require("support.wait")
+local nginx = require "support.nginx"
+local request = require "support.request"
+local wait = require "support.wait"
 
 local AUTO = [[
   auto = require("chalk.autometrics")
@@ -53,10 +53,10 @@ end
 local function calls(server)
   local by_caller, by_result = {}, {}
   for key, value in pairs((server:scrape())) do
-    local name = key:match('^function_calls_total{function="(%w+)"')
+    local name = key:match '^function_calls_total{function="(%w+)"'
     if name and value > 0 then
-      by_caller[name .. " " .. (key:match('caller_function="(%w+)"') or "")] = value
-      local id = name .. " " .. key:match('result="(%w+)"')
+      by_caller[name .. " " .. (key:match 'caller_function="(%w+)"' or "")] = value
+      local id = name .. " " .. key:match 'result="(%w+)"'
       by_result[id] = (by_result[id] or 0) + value
     end
   end
@@ -69,7 +69,7 @@ describe("instrumented functions in nginx", function()
   after_each(nginx.stop_all)
 
   it("have the right callers where requests yield inside them, light threads included", function()
-    local server = nginx.start(configuration("1.4.0"))
+    local server = nginx.start(configuration "1.4.0")
     local pending_ones = {}
     for i = 1, 60 do
       local path = ({ "/first", "/second", "/both" })[i % 3 + 1]
@@ -81,8 +81,14 @@ describe("instrumented functions in nginx", function()
     assert.equal(200, server:get("/long").status) -- longer than what ends unfinished calls takes to come by
     local by_caller, by_result = calls(server)
     assert.same({
-      ["first "] = 40, ["second "] = 40, ["both "] = 20,
-      ["leaf first"] = 80, ["leaf second"] = 80, ["leaf both"] = 20, ["leaf "] = 1, ["fails second"] = 40,
+      ["first "] = 40,
+      ["second "] = 40,
+      ["both "] = 20,
+      ["leaf first"] = 80,
+      ["leaf second"] = 80,
+      ["leaf both"] = 20,
+      ["leaf "] = 1,
+      ["fails second"] = 40,
     }, by_caller)
     assert.equal(40, by_result["fails error"])
     local samples = server:scrape()
@@ -93,7 +99,7 @@ describe("instrumented functions in nginx", function()
   end)
 
   it("are counted when a request ends inside, and are nobody's caller afterwards", function()
-    local server = nginx.start(configuration("1.4.0"))
+    local server = nginx.start(configuration "1.4.0")
     for _ = 1, 30 do
       assert.equal(403, server:get("/exit").status)
       assert.equal(200, server:get("/leaf").status)
@@ -111,7 +117,7 @@ describe("instrumented functions in nginx", function()
   end)
 
   it("that fail have a whole traceback in the error log", function()
-    local server = nginx.start(configuration("1.4.0"))
+    local server = nginx.start(configuration "1.4.0")
     assert.equal(500, server:get("/dies").status)
     local _, by_result = calls(server)
     assert.equal(1, by_result["dies error"])
@@ -119,11 +125,14 @@ describe("instrumented functions in nginx", function()
   end)
 
   it("go on over a reload, which brings its version, functions and latencies", function()
-    local server = nginx.start(configuration("1.4.0"))
+    local server = nginx.start(configuration "1.4.0")
     assert.equal(200, server:get("/leaf").status)
-    server:reload(configuration("1.5.0", [[
+    server:reload(configuration(
+      "1.5.0",
+      [[
       auto.wrap(function() end, { name = "slow", module = "m", objective = auto.objective("o"):latency(0.3, 99) })
-    ]]))
+    ]]
+    ))
     assert.equal(200, server:get("/leaf").status)
     local samples
     wait.till(function()
@@ -133,7 +142,7 @@ describe("instrumented functions in nginx", function()
     assert.equal(2, samples['function_calls_total{function="leaf",module="m",service_name="shop",result="ok"}'])
     local versions = {}
     for key, value in pairs(samples) do
-      local version = key:match('^build_info{version="([^"]*)"')
+      local version = key:match '^build_info{version="([^"]*)"'
       if version then versions[version] = value end
     end
     assert.same({ ["1.5.0"] = 1 }, versions)

@@ -1,13 +1,13 @@
 --- A real Prometheus scrapes the example shop, which is deployed anew in the middle: what the queries answer is what
 --- the customers did, and the version that is worse shows.
 
-local uv = require("luv")
-local cjson = require("cjson")
-local examples = require("support.examples")
-local programs = require("support.programs")
-local servers = require("support.prometheus")
-local shops = require("support.shop")
-local web = require("demo.web")
+local uv = require "luv"
+local cjson = require "cjson"
+local examples = require "support.examples"
+local programs = require "support.programs"
+local servers = require "support.prometheus"
+local shops = require "support.shop"
+local web = require "demo.web"
 
 local child = examples.child
 
@@ -73,14 +73,14 @@ describe("the queries of instrumented functions, in a real Prometheus", function
   end)
 
   teardown(function()
-    uv.os_unsetenv("PROMETHEUS_URL")
+    uv.os_unsetenv "PROMETHEUS_URL"
     if shop then shop:stop() end
     if prometheus then prometheus:stop() end
   end)
 
   local function needs(name, body)
     it(name, function()
-      if not programs.need("prometheus") then return end
+      if not programs.need "prometheus" then return end
       body()
     end)
   end
@@ -115,23 +115,25 @@ describe("the queries of instrumented functions, in a real Prometheus", function
   end)
 
   needs("have a series for every function before it is called, and every call", function()
-    for _, made in pairs({ before, after }) do
-      local found = prometheus:values("sum by (function, result) (function_calls_total)", made.seen, "function",
-        "result")
+    for _, made in pairs { before, after } do
+      local found =
+        prometheus:values("sum by (function, result) (function_calls_total)", made.seen, "function", "result")
       local orders = #made.sent
       assert.equal(orders, found["place ok"] + found["place error"])
       assert.equal(made.statuses[200], found["place ok"])
       assert.equal(made.statuses[500], found["place error"])
-      assert.same({ orders, 0, 2 * orders, 0 },
-        { found["find ok"], found["find error"], found["reserve ok"], found["reserve error"] })
+      assert.same(
+        { orders, 0, 2 * orders, 0 },
+        { found["find ok"], found["find error"], found["reserve ok"], found["reserve error"] }
+      )
       assert.equal(made.statuses[500], found["charge error"])
     end
   end)
 
   needs("give the rate of calls, and of the calls that a function makes", function()
-    for version, made in pairs({ ["1.4.0"] = before, ["1.5.0"] = after }) do
-      local rate = one(prometheus:values(functions.place.request_rate, made.till, "function", "version"),
-        "place " .. version)
+    for version, made in pairs { ["1.4.0"] = before, ["1.5.0"] = after } do
+      local rate =
+        one(prometheus:values(functions.place.request_rate, made.till, "function", "version"), "place " .. version)
       near(rate_of(made, made.till), rate, 0.15)
       local calls = prometheus:values(functions.place.calls, made.till, "function", "version")
       near(rate, calls["find " .. version], 0.05)
@@ -143,10 +145,10 @@ describe("the queries of instrumented functions, in a real Prometheus", function
 
   needs("give the part that fails, by version: the deploy that made it worse shows", function()
     local labels = { "function", "module", "service_name", "version" }
-    local good = one(prometheus:values(functions.charge.error_ratio, before.till, unpack(labels)),
-      "charge billing shop 1.4.0")
-    local bad = one(prometheus:values(functions.charge.error_ratio, after.till, unpack(labels)),
-      "charge billing shop 1.5.0")
+    local good =
+      one(prometheus:values(functions.charge.error_ratio, before.till, unpack(labels)), "charge billing shop 1.4.0")
+    local bad =
+      one(prometheus:values(functions.charge.error_ratio, after.till, unpack(labels)), "charge billing shop 1.5.0")
     assert.near(1 / 20, good, 0.03)
     assert.near(1 / 4, bad, 0.05)
     assert.same({ ["1.5.0"] = 0 }, prometheus:values(functions.find.error_ratio, after.till, "version"))
@@ -154,13 +156,13 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     local lines = {}
     for _, line in ipairs(range(functions.charge.error_ratio, before.till - 3, after.till, 1)) do
       lines[line.metric.version] = tonumber(line.values[#line.values][2])
-      assert.is_truthy(line.metric.commit == nil or line.metric.commit:find("^%x+$"))
+      assert.is_truthy(line.metric.commit == nil or line.metric.commit:find "^%x+$")
     end
     assert.is_true(lines["1.4.0"] < 0.1 and lines["1.5.0"] > 0.2, cjson.encode(lines))
   end)
 
   needs("give the part that fails of the calls that a function makes, by the function called", function()
-    for version, made in pairs({ ["1.4.0"] = before, ["1.5.0"] = after }) do
+    for version, made in pairs { ["1.4.0"] = before, ["1.5.0"] = after } do
       local of_place = prometheus:values(functions.place.calls_error_ratio, made.till, "function", "version")
       local own = one(prometheus:values(functions.charge.error_ratio, made.till, "version"), version)
       assert.near(own, of_place["charge " .. version], 0.01)
@@ -170,10 +172,10 @@ describe("the queries of instrumented functions, in a real Prometheus", function
   end)
 
   needs("give latencies from the buckets that they are in", function()
-    local buckets = 'sum by (le) (rate(function_calls_duration_seconds_bucket{function=%q}[%ds]))'
-    for version, made in pairs({ ["1.4.0"] = before, ["1.5.0"] = after }) do
-      for key, quantile in pairs({ latency_p95 = 0.95, latency_p99 = 0.99 }) do
-        for _, name in ipairs({ "place", "reserve" }) do
+    local buckets = "sum by (le) (rate(function_calls_duration_seconds_bucket{function=%q}[%ds]))"
+    for version, made in pairs { ["1.4.0"] = before, ["1.5.0"] = after } do
+      for key, quantile in pairs { latency_p95 = 0.95, latency_p99 = 0.99 } do
+        for _, name in ipairs { "place", "reserve" } do
           local found = one(prometheus:values(functions[name][key], made.till, "version"), version)
           local direct = ("histogram_quantile(%g, %s)"):format(quantile, buckets:format(name, INTERVAL))
           assert.near(prometheus:values(direct, made.till)[""], found, 1e-9)
@@ -194,7 +196,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     end
     -- As many as come a second, times how long each takes.
     local place = 'function_calls_duration_seconds_%s{function="place"}'
-    local seconds = prometheus:values(place:format("sum") .. " / on () " .. place:format("count"), before.till)[""]
+    local seconds = prometheus:values(place:format "sum" .. " / on () " .. place:format "count", before.till)[""]
     near(rate_of(before, before.till) * seconds, sum / n, 0.35)
     assert.same({ ["1.5.0"] = 0 }, prometheus:values(functions.place.concurrency, nil, "version"))
     assert.same({}, prometheus:values(functions.charge.concurrency, nil))
@@ -208,23 +210,25 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     -- Debian 13 has the page elsewhere: it leaves out the one of React, and says so where the link goes to.
     local moved = prometheus:get("/graph"):find("does not include the modern React web UI", 1, true)
     if moved then link = link:gsub("/graph%?", "/classic%0") end
-    local command = ("env -u LD_PRELOAD timeout 60 '%s' --headless --no-sandbox --disable-gpu "
-      .. "--user-data-dir='%s/browser' --virtual-time-budget=15000 --window-size=1200,900 %s '%s' 2>/dev/null")
+    local command = (
+      "env -u LD_PRELOAD timeout 60 '%s' --headless --no-sandbox --disable-gpu "
+      .. "--user-data-dir='%s/browser' --virtual-time-budget=15000 --window-size=1200,900 %s '%s' 2>/dev/null"
+    )
     link = link:gsub("range_input=1h", "range_input=1m")
     local function browse(what)
       local pipe = io.popen(command:format(browser, prometheus.folder, what, link))
-      local output = pipe:read("*a")
+      local output = pipe:read "*a"
       pipe:close()
       return output
     end
-    local page = browse("--dump-dom")
-    for _, version in ipairs({ "1.4.0", "1.5.0" }) do
-      local label = ('version=(.-)%s'):format(version:gsub("%.", "%%."))
+    local page = browse "--dump-dom"
+    for _, version in ipairs { "1.4.0", "1.5.0" } do
+      local label = ("version=(.-)%s"):format(version:gsub("%.", "%%."))
       assert.is_truthy(page:find(label), "no line of " .. version .. " in the page")
     end
-    assert.is_truthy(page:find("<svg") or page:find("<canvas"), "no graph in the page")
+    assert.is_truthy(page:find "<svg" or page:find "<canvas", "no graph in the page")
     assert.is_nil(page:find("Error executing query", 1, true))
-    local screenshot = os.getenv("SCREENSHOT") -- to look at
+    local screenshot = os.getenv "SCREENSHOT" -- to look at
     if screenshot then browse("--screenshot=" .. screenshot) end
   end)
 end)

@@ -1,9 +1,9 @@
 --- Somebody who instruments functions sees each call with its result, caller and duration, and loses nothing of what
 --- the functions do.
 
-local chalk = require("chalk")
-local instrumented = require("support.instrumented")
-local process = require("support.children")
+local chalk = require "chalk"
+local instrumented = require "support.instrumented"
+local process = require "support.children"
 
 local by, results = instrumented.by, instrumented.results
 
@@ -14,7 +14,9 @@ local function all(...) return counted(select("#", ...), ...) end
 describe("an instrumented function", function()
   local auto, client
 
-  before_each(function() auto, client = instrumented.new() end)
+  before_each(function()
+    auto, client = instrumented.new()
+  end)
 
   local function wrap(name, f, options)
     options = options or {}
@@ -52,7 +54,7 @@ describe("an instrumented function", function()
 
   it("has failed when it returned nil or false and an error, and else not", function()
     local f = wrap("f", function(...) return ... end)
-    for _, fine in ipairs({ {}, { true }, { 1, "note" }, { n = 1 }, { false }, { n = 2 }, { "", "x" }, { 0, "x" } }) do
+    for _, fine in ipairs { {}, { true }, { 1, "note" }, { n = 1 }, { false }, { n = 2 }, { "", "x" }, { 0, "x" } } do
       f(unpack(fine, 1, fine.n or #fine))
     end
     assert.same({ ["f ok"] = 8, ["f error"] = 0 }, results(client))
@@ -65,14 +67,14 @@ describe("an instrumented function", function()
   it("has failed when it raised, and what it raised goes on as it is", function()
     local thing = setmetatable({}, { __tostring = function() return "thing" end })
     local f = wrap("f", function(e) error(e, type(e) == "string" and 1 or 0) end)
-    for _, e in ipairs({ thing, 42, false }) do
+    for _, e in ipairs { thing, 42, false } do
       local ok, raised = pcall(f, e)
       assert.is_false(ok)
       assert.is_true(rawequal(e, raised))
     end
     assert.same(counted(2, false, nil), all(pcall(f, nil)))
     local _, message = pcall(f, "where")
-    assert.is_truthy(message:find("^spec/autometrics_spec%.lua:%d+: where$"), message)
+    assert.is_truthy(message:find "^spec/autometrics_spec%.lua:%d+: where$", message)
     assert.same({ ["f ok"] = 0, ["f error"] = 5 }, results(client))
     assert.same({ f = 5 }, by(client, "function_calls_duration_seconds_count", "function"))
   end)
@@ -96,7 +98,7 @@ describe("an instrumented function", function()
   end)
 
   it("goes by the usual rule where ok_if fails, and says so once", function()
-    local code, output = process.run([[
+    local code, output = process.run [[
       local auto = require("chalk.autometrics")
       local f = auto.wrap(function(...) return ... end,
         { name = "f", module = "m", ok_if = function(r) return r.x end })
@@ -105,7 +107,7 @@ describe("an instrumented function", function()
       f(1)
       for line in require("chalk").text():gmatch("[^\n]+") do
         if line:find("^function_calls_total") then print(line:match("result=\"(%a+)\".* (%d+)$")) end
-      end]])
+      end]]
     assert.equal(0, code, output)
     assert.equal(1, select(2, output:gsub("chalk: warning: ok_if of m%.f failed: [^\n]*attempt to index", "")))
     assert.is_truthy(output:find("ok\t1\nerror\t2\n", 1, true), output)
@@ -114,7 +116,7 @@ describe("an instrumented function", function()
   it("has calls under way where that is asked for, errors and other coroutines included", function()
     local f = wrap("f", function(raise)
       coroutine.yield()
-      if raise then error("x") end
+      if raise then error "x" end
     end, { concurrent = true })
     local one, two = coroutine.create(f), coroutine.create(f)
     coroutine.resume(one, false)
@@ -128,7 +130,7 @@ describe("an instrumented function", function()
   end)
 
   it("has durations in seconds, waiting included, in the specification's buckets", function()
-    local wait = require("support.wait")
+    local wait = require "support.wait"
     local f = wrap("f", function() coroutine.yield() end)
     local co = coroutine.create(f)
     coroutine.resume(co)
@@ -142,11 +144,11 @@ describe("an instrumented function", function()
       assert.equal((tonumber(le) or math.huge) >= sum and 1 or 0, value)
     end
     table.sort(les)
-    assert.same({ .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, math.huge }, les)
+    assert.same({ 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, math.huge }, les)
   end)
 
   it("makes no garbage, and is compiled into the code around it", function()
-    local code, output = process.run([[
+    local code, output = process.run [[
       local auto = require("chalk.autometrics")
       local f = auto.wrap(function(a, b, c) return c, b, a end, { name = "f", module = "m" })
       local g = auto.wrap(function(a)
@@ -163,7 +165,7 @@ describe("an instrumented function", function()
       collectgarbage("stop")
       local before = collectgarbage("count")
       loop(100000)
-      print((collectgarbage("count") - before) * 1024)]])
+      print((collectgarbage("count") - before) * 1024)]]
     assert.equal(0, code, output)
     assert.is_true(tonumber(output) < 100000, output .. " bytes of 100,000 calls")
   end)
@@ -189,7 +191,9 @@ end)
 describe("a module of instrumented functions", function()
   local auto, client
 
-  before_each(function() auto, client = instrumented.new() end)
+  before_each(function()
+    auto, client = instrumented.new()
+  end)
 
   it("is the same table, with each function under its key, methods too", function()
     local User = { version = 1 }
@@ -200,13 +204,15 @@ describe("a module of instrumented functions", function()
     function User.untouched() end
     local tostring_before, untouched = User.__tostring, User.untouched
     assert.equal(User, auto.module("users", User, { skip = { "untouched" } }))
-    local user = User.new("Ann")
-    assert.equal("hello Ann", user:hello("hello"))
+    local user = User.new "Ann"
+    assert.equal("hello Ann", user:hello "hello")
     assert.equal("user", tostring(user))
     assert.equal(tostring_before, User.__tostring)
     assert.equal(untouched, User.untouched)
-    assert.same({ ["User.new ok"] = 1, ["User.new error"] = 0, ["User.hello ok"] = 1, ["User.hello error"] = 0 },
-      results(client))
+    assert.same(
+      { ["User.new ok"] = 1, ["User.new error"] = 0, ["User.hello ok"] = 1, ["User.hello error"] = 0 },
+      results(client)
+    )
     assert.same({ users = 2 }, by(client, "function_calls_total", "module"))
   end)
 
@@ -226,7 +232,12 @@ describe("a module of instrumented functions", function()
     local list = auto.functions()
     assert.same({ "a", "b", "f" }, { list[1].name, list[2].name, list[3].name })
     assert.same({
-      name = "f", module = "m", source = "spec/autometrics_spec.lua", line = line, f = f, concurrent = false,
+      name = "f",
+      module = "m",
+      source = "spec/autometrics_spec.lua",
+      line = line,
+      f = f,
+      concurrent = false,
       objective = { name = "checkout", success_rate = 99.9, latency = { threshold = 0.25, percentile = 99 } },
     }, list[3])
     auto.wrap(string.rep, { name = "rep", module = "string" })
@@ -235,12 +246,12 @@ describe("a module of instrumented functions", function()
   end)
 
   it("gets names and modules from the source where none are given", function()
-    local files = require("support.files")
+    local files = require "support.files"
     local folder = files.name()
     assert(require("support.commands").run("mkdir -p " .. folder .. "/shop"))
     finally(function() os.execute("rm -r " .. folder) end)
     local file = io.open(folder .. "/shop/stock.lua", "w")
-    file:write([[
+    file:write [[
       local M = { Shelf = {}, crate = {} }
       function M.take(n) return n end
       local function put(n) return n end
@@ -255,16 +266,22 @@ describe("a module of instrumented functions", function()
       function M.crate:total() return 4 end
       function M.crate.open() return 5 end
       M.put = put
-      return M]])
+      return M]]
     file:close()
     local before = package.path
     package.path = folder .. "/?.lua;" .. package.path
-    local stock = require("shop.stock")
-    for _, name in ipairs({ "take", "put", "count", "look up", "method" }) do
+    local stock = require "shop.stock"
+    for _, name in ipairs { "take", "put", "count", "look up", "method" } do
       auto.wrap(stock[name])
     end
-    for _, f in ipairs({ stock.Shelf.new, stock.Shelf.total, stock.Box.total, stock.Box.full, stock.crate.total,
-      stock.crate.open }) do
+    for _, f in ipairs {
+      stock.Shelf.new,
+      stock.Shelf.total,
+      stock.Box.total,
+      stock.Box.full,
+      stock.crate.total,
+      stock.crate.open,
+    } do
       auto.wrap(f)
     end
     auto.wrap(stock.Shelf.total, { type = "Rack" })
@@ -278,10 +295,21 @@ describe("a module of instrumented functions", function()
       found[i] = f.module .. ":" .. f.name
     end
     assert.same({
-      "shop.stock:take", "shop.stock:put", "shop.stock:count", "shop.stock:look up", "shop.stock:method",
-      "shop.stock:Shelf.new", "shop.stock:Shelf.total", "shop.stock:Box.total", "shop.stock:Box.full",
-      "shop.stock:crate.total", "shop.stock:open",
-      "shop.stock:Rack.total", "shop.stock:total", "shop.stock:sum", "shop.stock:Shelf.sum",
+      "shop.stock:take",
+      "shop.stock:put",
+      "shop.stock:count",
+      "shop.stock:look up",
+      "shop.stock:method",
+      "shop.stock:Shelf.new",
+      "shop.stock:Shelf.total",
+      "shop.stock:Box.total",
+      "shop.stock:Box.full",
+      "shop.stock:crate.total",
+      "shop.stock:open",
+      "shop.stock:Rack.total",
+      "shop.stock:total",
+      "shop.stock:sum",
+      "shop.stock:Shelf.sum",
     }, found)
   end)
 
@@ -299,10 +327,15 @@ describe("a module of instrumented functions", function()
     function Plain.sum() end
     auto.module("shop", Plain)
     auto.module("stock", Cart, { type = false })
-    assert.equal(2, order.total({ 1, 2 }))
+    assert.equal(2, order.total { 1, 2 })
     assert.same({
-      ["Cart.total shop  "] = 0, ["Cart.total shop order.total shop"] = 1, ["order.total shop  "] = 1,
-      ["Return.total shop  "] = 0, ["Gift.total shop  "] = 0, ["total shop  "] = 0, ["sum shop  "] = 0,
+      ["Cart.total shop  "] = 0,
+      ["Cart.total shop order.total shop"] = 1,
+      ["order.total shop  "] = 1,
+      ["Return.total shop  "] = 0,
+      ["Gift.total shop  "] = 0,
+      ["total shop  "] = 0,
+      ["sum shop  "] = 0,
     }, instrumented.by(client, "function_calls_total", "function", "module", "caller_function", "caller_module"))
   end)
 
@@ -317,7 +350,9 @@ end)
 describe("objectives", function()
   local auto, client
 
-  before_each(function() auto, client = instrumented.new() end)
+  before_each(function()
+    auto, client = instrumented.new()
+  end)
 
   it("label the calls with the success rate and the durations with the latency", function()
     local both = auto.objective("both"):success_rate(99.9):latency(1, 95)
@@ -325,14 +360,38 @@ describe("objectives", function()
     auto.wrap(function() end, { name = "rate", module = "m", objective = auto.objective("rate"):success_rate(90) })
     auto.wrap(function() end, { name = "time", module = "m", objective = auto.objective("time"):latency(0.05, 99) })
     auto.wrap(function() end, { name = "none", module = "m" })
-    assert.same({
-      ["both both 99.9 "] = 1, ["rate rate 90 "] = 0, ["time   "] = 0, ["none   "] = 0,
-    }, by(client, "function_calls_total", "function", "objective_name", "objective_percentile",
-      "objective_latency_threshold"))
-    assert.same({
-      ["both both 95 1.0"] = 1, ["rate   "] = 0, ["time time 99 0.05"] = 0, ["none   "] = 0,
-    }, by(client, "function_calls_duration_seconds_count", "function", "objective_name", "objective_percentile",
-      "objective_latency_threshold"))
+    assert.same(
+      {
+        ["both both 99.9 "] = 1,
+        ["rate rate 90 "] = 0,
+        ["time   "] = 0,
+        ["none   "] = 0,
+      },
+      by(
+        client,
+        "function_calls_total",
+        "function",
+        "objective_name",
+        "objective_percentile",
+        "objective_latency_threshold"
+      )
+    )
+    assert.same(
+      {
+        ["both both 95 1.0"] = 1,
+        ["rate   "] = 0,
+        ["time time 99 0.05"] = 0,
+        ["none   "] = 0,
+      },
+      by(
+        client,
+        "function_calls_duration_seconds_count",
+        "function",
+        "objective_name",
+        "objective_percentile",
+        "objective_latency_threshold"
+      )
+    )
   end)
 
   it("have a bucket that ends at their latency, whenever they come", function()
@@ -346,13 +405,16 @@ describe("objectives", function()
     auto.objective("known"):latency(0.25, 99)
     local buckets = by(client, "function_calls_duration_seconds_bucket", "function", "le")
     assert.same({ 1, 1, 1 }, { buckets["before 0.3"], buckets["after 0.3"], buckets["after 0.25"] })
-    assert.equal(32, (function()
-      local n = 0
-      for _ in pairs(buckets) do
-        n = n + 1
-      end
-      return n
-    end)())
+    assert.equal(
+      32,
+      (function()
+        local n = 0
+        for _ in pairs(buckets) do
+          n = n + 1
+        end
+        return n
+      end)()
+    )
     auto.objective("slower"):latency(20, 99) -- the bounds before leave with a flush
     assert(client:flush())
     before()
@@ -389,27 +451,30 @@ describe("a disabled client", function()
   end)
 
   it("is one of CHALK_DISABLED too", function()
-    local code, output = process.run([[
+    local code, output = process.run(
+      [[
       local auto = require("chalk.autometrics")
       local function f() end
-      print(auto.wrap(f, { name = "f", module = "m" }) == f)]], { env = { CHALK_DISABLED = "1" } })
+      print(auto.wrap(f, { name = "f", module = "m" }) == f)]],
+      { env = { CHALK_DISABLED = "1" } }
+    )
     assert.same({ 0, "true\n" }, { code, output })
   end)
 
   it("records nothing where it is disabled after wrapping", function()
-    local code, output = process.run([[
+    local code, output = process.run [[
       local chalk, auto = require("chalk"), require("chalk.autometrics")
       local f = auto.wrap(function(...) return ... end, { name = "f", module = "m" })
       chalk.init { enabled = false }
       print(select("#", f(1, nil)), f(1, nil))
-      print(#chalk.text())]])
+      print(#chalk.text())]]
     assert.same({ 0, "2\t1\tnil\n0\n" }, { code, output })
   end)
 end)
 
 describe("chalk.init", function()
   it("may come before wrapping or after, with a namespace that the names do not get", function()
-    for _, order in ipairs({ "init() wrap()", "wrap() init()" }) do
+    for _, order in ipairs { "init() wrap()", "wrap() init()" } do
       local code, output = process.run([[
         local chalk, auto = require("chalk"), require("chalk.autometrics")
         local f
@@ -433,13 +498,21 @@ describe("chalk.init", function()
 
   it("does not count these metrics as chalk's own, for exporters that leave those out", function()
     local found
-    local client = chalk.new { driver = "manual", exporters = { { name = "x", export = function(_, batch)
-      found = {}
-      for m in batch:each() do
-        found[m.name] = m.own or false
-      end
-      return true
-    end } } }
+    local client = chalk.new {
+      driver = "manual",
+      exporters = {
+        {
+          name = "x",
+          export = function(_, batch)
+            found = {}
+            for m in batch:each() do
+              found[m.name] = m.own or false
+            end
+            return true
+          end,
+        },
+      },
+    }
     local auto = require("chalk.autometrics").new(client)
     auto.wrap(function() end, { name = "f", module = "m" })()
     assert(client:flush())
@@ -450,7 +523,7 @@ end)
 
 describe("children of a fork", function()
   it("add up, callers included", function()
-    local code, output = process.run([[
+    local code, output = process.run [[
       local ffi = require("ffi")
       ffi.cdef "int fork(void); int waitpid(int, int *, int); void _exit(int);"
       local chalk, auto = require("chalk"), require("chalk.autometrics")
@@ -469,7 +542,7 @@ describe("children of a fork", function()
       for _, pid in ipairs(pids) do ffi.C.waitpid(pid, nil, 0) end
       for line in chalk.text():gmatch("[^\n]+") do
         if line:find("^function_calls_[tc]") and not line:find(" 0$") then print(line:match("(%d+)$")) end
-      end]])
+      end]]
     assert.same({ 0, "301\n301\n" }, { code, output })
   end)
 end)

@@ -1,8 +1,8 @@
 --- Who runs `chalk annotate` gets links above wrapped functions, and nothing else in the sources changes.
 
-local uv = require("luv")
-local annotate = require("chalk.cli.annotate")
-local chalk_command = require("support.chalk_command")
+local uv = require "luv"
+local annotate = require "chalk.cli.annotate"
+local chalk_command = require "support.chalk_command"
 
 local LINKS = { request_rate = "http://p/rate", error_ratio = "http://p/errors?e=f(x)" }
 
@@ -23,7 +23,7 @@ end
 
 local function line_of(text, content)
   local n = 0
-  for line in text:gmatch("([^\r\n]*)\r?\n") do
+  for line in text:gmatch "([^\r\n]*)\r?\n" do
     n = n + 1
     if line == content then return n end
   end
@@ -49,8 +49,8 @@ describe("a block of links", function()
 
   it("goes on with the comment that is there, before its tags", function()
     expect("--- Finds.\n@@local function find() end\n", f(2), block())
-    expect("--- Finds.\n-- Much more.\n@@function find() end\n", f(3), block("--"))
-    expect("-- plain\n@@function find() end\n", f(2), block("--"))
+    expect("--- Finds.\n-- Much more.\n@@function find() end\n", f(3), block "--")
+    expect("-- plain\n@@function find() end\n", f(2), block "--")
     expect("--- Finds.\n@@---@param a string\n---@return nil\nfunction find(a) end\n", f(4), block())
     expect("--- Finds.\n@@-- @param a\nfunction find(a) end\n", f(3), block())
     expect("@@---@param a string\nfunction find(a) end\n", f(2), block())
@@ -61,7 +61,7 @@ describe("a block of links", function()
   it("is one for each function of a line", function()
     local both = { f(1, "find"), f(1, "create") }
     local text = annotate.annotate("return { find = function() end, create = function() end }\n", both)
-    assert.equal(block(nil, nil, nil, "create") .. block(), text:match("^(.*\n)return"))
+    assert.equal(block(nil, nil, nil, "create") .. block(), text:match "^(.*\n)return")
   end)
 
   it("never lands inside a string or a comment that a line begins in", function()
@@ -75,26 +75,32 @@ describe("a block of links", function()
   it("is found only where it is a comment", function()
     local text = "local s = [[\n" .. block() .. "]]\nlocal t = '--- <!-- chalk:links a -->'\n"
     assert.equal(text, annotate.annotate(text, {}))
-    expect("local s = [[\n-- [[\n]]\n-- it's\n@@local find = function() end\n", f(5), block("--"))
+    expect("local s = [[\n-- [[\n]]\n-- it's\n@@local find = function() end\n", f(5), block "--")
     expect("local s = '-- [['\n@@local find = function() end\n", f(2), block())
     expect("local s = a[b[1]] - c -- [[\n@@local find = function() end\n", f(2), block())
   end)
 
   it("keeps the line endings that are there, also where they are mixed or missing", function()
     expect("local a\r\n@@function find() end\r\n", f(2), block(nil, nil, "\r\n"))
-    assert.equal("a()\n" .. block(nil, nil, "\r\n") .. "function find() end\r\n",
-      annotate.annotate("a()\nfunction find() end\r\n", { f(2) }))
+    assert.equal(
+      "a()\n" .. block(nil, nil, "\r\n") .. "function find() end\r\n",
+      annotate.annotate("a()\nfunction find() end\r\n", { f(2) })
+    )
     assert.equal(block() .. "function find() end", annotate.annotate("function find() end", { f(1) }))
-    assert.equal("a()\r" .. block(nil, nil, "\r") .. "function find() end\r",
-      annotate.annotate("a()\rfunction find() end\r", { f(2) }))
+    assert.equal(
+      "a()\r" .. block(nil, nil, "\r") .. "function find() end\r",
+      annotate.annotate("a()\rfunction find() end\r", { f(2) })
+    )
   end)
 
   it("counts lines as LuaJIT does", function()
     local source = "#!/usr/bin/luajit '\r\n\n\r\r\r\nlocal s = 'a\\\r\nb'\nlocal f = function() end\nreturn f"
     local line = debug.getinfo(assert(loadstring((source:gsub("^#[^\r\n]*", ""))))(), "S").linedefined
     local text = annotate.annotate(source, { f(line) })
-    assert.equal("#!/usr/bin/luajit '\r\n\n\r\r\r\nlocal s = 'a\\\r\nb'\n" .. block()
-      .. "local f = function() end\nreturn f", text)
+    assert.equal(
+      "#!/usr/bin/luajit '\r\n\n\r\r\r\nlocal s = 'a\\\r\nb'\n" .. block() .. "local f = function() end\nreturn f",
+      text
+    )
   end)
 
   it("cannot be broken out of by a name or an address", function()
@@ -110,8 +116,11 @@ describe("a block of links", function()
     local moved = f(6)
     moved.links = { request_rate = "http://q/rate" }
     local new = annotate.annotate(old, { moved })
-    assert.equal("--- Finds.\n--- <!-- chalk:links users.find -->\n--- - [Request rate](http://q/rate)\n"
-      .. "--- <!-- /chalk:links -->\nlocal function find() end\n", new)
+    assert.equal(
+      "--- Finds.\n--- <!-- chalk:links users.find -->\n--- - [Request rate](http://q/rate)\n"
+        .. "--- <!-- /chalk:links -->\nlocal function find() end\n",
+      new
+    )
     assert.equal("--- Finds.\nlocal function find() end\n", annotate.annotate(new, {}))
   end)
 
@@ -162,9 +171,12 @@ describe("chalk annotate", function()
   it("finds the module in the directory, and says which files it changed", function()
     local code, output, errors = annotated()
     assert.same({ 0, "lua/users.lua\n", "" }, { code, output, errors })
-    local text = folder:read("lua/users.lua")
-    assert.matches("%-%-%- Creates a user.\n%-%-%- <!%-%- chalk:links users.create %-%->\n%-%-%- %- %[Request rate%]"
-      .. "%(http://prom.example:9090/graph[^\n]*%)\n", text)
+    local text = folder:read "lua/users.lua"
+    assert.matches(
+      "%-%-%- Creates a user.\n%-%-%- <!%-%- chalk:links users.create %-%->\n%-%-%- %- %[Request rate%]"
+        .. "%(http://prom.example:9090/graph[^\n]*%)\n",
+      text
+    )
     assert.matches("<!%-%- /chalk:links %-%->\n%-%-%-@param name string\nfunction M.create", text)
     assert.matches("<!%-%- /chalk:links %-%->\nfunction M.find", text)
     assert(loadstring(text))
@@ -173,23 +185,23 @@ describe("chalk annotate", function()
   it("links to calls under way only where these are counted", function()
     annotated()
     assert.is_nil(folder:read("lua/users.lua"):find("Concurrent calls", 1, true))
-    folder:write("lua/users.lua", (USERS:gsub('"users", M', '%0, { concurrent = true }')))
+    folder:write("lua/users.lua", (USERS:gsub('"users", M', "%0, { concurrent = true }")))
     annotated()
     assert.equal(2, select(2, folder:read("lua/users.lua"):gsub("%[Concurrent calls%]", "")))
   end)
 
   it("done twice changes nothing, not even the time of the file", function()
     annotated()
-    local text, stat = folder:read("lua/users.lua"), uv.fs_stat(folder.path .. "/lua/users.lua")
+    local text, stat = folder:read "lua/users.lua", uv.fs_stat(folder.path .. "/lua/users.lua")
     assert.same({ 0, "", "" }, { annotated() })
-    assert.equal(text, folder:read("lua/users.lua"))
+    assert.equal(text, folder:read "lua/users.lua")
     assert.same(stat.ino, uv.fs_stat(folder.path .. "/lua/users.lua").ino)
   end)
 
   it("--check writes nothing and fails until the links are there", function()
     local code, output, errors = folder:chalk("annotate", "--check", "-r", "users", "lua")
     assert.same({ 1, "", "chalk: lua/users.lua: links are out of date\n" }, { code, output, errors })
-    assert.equal(USERS, folder:read("lua/users.lua"))
+    assert.equal(USERS, folder:read "lua/users.lua")
     annotated()
     assert.same({ 0, "", "" }, { folder:chalk("annotate", "--check", "-r", "users", "lua") })
     assert.equal(1, (folder:chalk("annotate", "--remove", "--check", "lua")))
@@ -199,42 +211,45 @@ describe("chalk annotate", function()
     local crlf = USERS:gsub("\n", "\r\n")
     folder:write("lua/users.lua", crlf)
     annotated()
-    local text = folder:read("lua/users.lua")
-    assert.is_nil(text:gsub("\r\n", ""):find("[\r\n]"))
+    local text = folder:read "lua/users.lua"
+    assert.is_nil(text:gsub("\r\n", ""):find "[\r\n]")
     assert.is_not.equal(crlf, text)
     folder:write("lua/broken.lua", "this is no Lua")
     assert.same({ 0, "lua/users.lua\n", "" }, { folder:chalk("annotate", "--remove", "lua") })
-    assert.equal(crlf, folder:read("lua/users.lua"))
+    assert.equal(crlf, folder:read "lua/users.lua")
   end)
 
   it("keeps the mode of a file and the links to it", function()
-    folder:shell("chmod 751 lua/users.lua && ln -s lua/users.lua link.lua")
+    folder:shell "chmod 751 lua/users.lua && ln -s lua/users.lua link.lua"
     assert.equal(0, (folder:chalk("annotate", "-r", "users", "-I", "lua", "link.lua")))
-    assert.equal("751 regular file\n", select(2, folder:shell("stat -c '%a %F' lua/users.lua")))
-    assert.equal("symbolic link\n", select(2, folder:shell("stat -c '%F' link.lua")))
+    assert.equal("751 regular file\n", select(2, folder:shell "stat -c '%a %F' lua/users.lua"))
+    assert.equal("symbolic link\n", select(2, folder:shell "stat -c '%F' link.lua"))
     assert.same({ "lua/users.lua", "settings.lua" }, folder:files())
   end)
 
   it("leaves files outside of the paths alone, and takes out what a loaded file no longer wraps", function()
-    folder:write("lua/other.lua", USERS:gsub("users", "other") .. "-- " .. "\n")
-    folder:write("lua/both.lua", 'require "users"\nrequire "other"\n--- <!-- chalk:links gone.x -->\n'
-      .. "--- <!-- /chalk:links -->\nreturn true\n")
-    local before = folder:read("lua/other.lua")
+    folder:write("lua/other.lua", USERS:gsub("users", "other") .. "-- \n")
+    folder:write(
+      "lua/both.lua",
+      'require "users"\nrequire "other"\n--- <!-- chalk:links gone.x -->\n'
+        .. "--- <!-- /chalk:links -->\nreturn true\n"
+    )
+    local before = folder:read "lua/other.lua"
     assert.equal(0, (folder:chalk("annotate", "-r", "both", "-I", "lua", "lua/users.lua", "lua/both.lua")))
-    assert.equal(before, folder:read("lua/other.lua"))
-    assert.equal('require "users"\nrequire "other"\nreturn true\n', folder:read("lua/both.lua"))
+    assert.equal(before, folder:read "lua/other.lua")
+    assert.equal('require "users"\nrequire "other"\nreturn true\n', folder:read "lua/both.lua")
   end)
 
   it("changes no file when one cannot be written", function()
     folder:write("lua/a.lua", USERS:gsub("users", "a"))
     folder:write("lua/z.lua", 'require "a"\n' .. USERS)
-    local before = { folder:read("lua/a.lua"), folder:read("lua/z.lua") }
-    folder:shell("chmod 444 lua/z.lua")
+    local before = { folder:read "lua/a.lua", folder:read "lua/z.lua" }
+    folder:shell "chmod 444 lua/z.lua"
     -- Root without the power to write anything; it still reads everything, wherever this checkout is.
     local bound = uv.getuid() == 0 and "setpriv --bounding-set=-dac_override " or ""
     local code, output, errors = folder:shell(bound .. chalk_command.command("annotate", "-r", "z", "lua"))
     assert.same({ 1, "", "chalk: cannot write lua/z.lua: permission denied\n" }, { code, output, errors })
-    assert.same(before, { folder:read("lua/a.lua"), folder:read("lua/z.lua") })
+    assert.same(before, { folder:read "lua/a.lua", folder:read "lua/z.lua" })
     assert.same({ "lua/a.lua", "lua/users.lua", "lua/z.lua", "settings.lua" }, folder:files())
   end)
 
@@ -242,11 +257,11 @@ describe("chalk annotate", function()
     -- A file size limit stands for a full disk. The block of one file still fits, that of the second does not.
     folder:write("lua/a.lua", "-- <!-- chalk:links x -->\n-- <!-- /chalk:links -->\nreturn 1\n")
     folder:write("lua/b.lua", "-- <!-- chalk:links x -->\n-- <!-- /chalk:links -->\n" .. ("-- much\n"):rep(1000))
-    local before = { folder:read("lua/a.lua"), folder:read("lua/b.lua") }
+    local before = { folder:read "lua/a.lua", folder:read "lua/b.lua" }
     local command = chalk_command.command("annotate", "--remove", "lua")
     local _, output = folder:shell("( ulimit -f 4; trap '' XFSZ; " .. command .. "; echo $? ) 2>&1 | cat")
     assert.equal("chalk: cannot write lua/b.lua: file too large\n1\n", output)
-    assert.same(before, { folder:read("lua/a.lua"), folder:read("lua/b.lua") })
+    assert.same(before, { folder:read "lua/a.lua", folder:read "lua/b.lua" })
     assert.same({ "lua/a.lua", "lua/b.lua", "lua/users.lua", "settings.lua" }, folder:files())
   end)
 
@@ -257,14 +272,22 @@ describe("chalk annotate", function()
     folder:write("lua/exits.lua", "os.exit(0)\n")
     code, _, errors = folder:chalk("annotate", "-r", "exits", "lua")
     assert.equal(1, code)
-    assert.matches("cannot load module exits: lua/exits.lua:1: it calls os.exit while it is loaded", errors, 1, true)
+    assert.matches(
+      "cannot load module exits: lua/exits.lua:1: it calls os.exit while it is loaded",
+      errors,
+      1,
+      true
+    )
     code, _, errors = folder:chalk("annotate", "-r", "lua/users.lua", "lua")
     assert.equal(1, code)
     assert.matches('modules are named without ".lua": --require users', errors, 1, true)
     code, _, errors = folder:chalk("annotate", "-r", "nowhere")
     assert.equal(1, code)
-    assert.equal("chalk: cannot load module nowhere: it was not found; -I DIR names a directory to look in\n", errors)
-    assert.equal(USERS, folder:read("lua/users.lua"))
+    assert.equal(
+      "chalk: cannot load module nowhere: it was not found; -I DIR names a directory to look in\n",
+      errors
+    )
+    assert.equal(USERS, folder:read "lua/users.lua")
   end)
 
   it("says when there is nothing to annotate", function()

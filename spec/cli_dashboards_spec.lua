@@ -2,27 +2,33 @@
 --- the example service and evaluates the shop's rules, answers every expression of every panel, with the numbers of the
 --- load. In the middle of it the shop is deployed anew, with a version in which a quarter of the orders fails.
 
-local cjson = require("cjson")
-local chalk_command = require("support.chalk_command")
-local examples = require("support.examples")
-local programs = require("support.programs")
-local prometheus = require("support.prometheus")
-local shops = require("support.shop")
-local uv = require("luv")
-local web = require("demo.web")
+local cjson = require "cjson"
+local chalk_command = require "support.chalk_command"
+local examples = require "support.examples"
+local programs = require "support.programs"
+local prometheus = require "support.prometheus"
+local shops = require "support.shop"
+local uv = require "luv"
+local web = require "demo.web"
 
 local PAUSE = 40 -- milliseconds between two orders, and two requests of the service
 
 -- What Grafana puts in for its variables.
 local VARIABLES = {
-  __rate_interval = "10s", top = "10", service = "shop", objective = "checkout|browse", job = ".*", instance = ".*",
-  module = "orders", ["function"] = "place",
+  __rate_interval = "10s",
+  top = "10",
+  service = "shop",
+  objective = "checkout|browse",
+  job = ".*",
+  instance = ".*",
+  module = "orders",
+  ["function"] = "place",
 }
 
 local function filled(expression)
-  return (expression:gsub("%$([%a_]+)", function(name)
-    return assert(VARIABLES[name], "no such variable: " .. name)
-  end))
+  return (
+    expression:gsub("%$([%a_]+)", function(name) return assert(VARIABLES[name], "no such variable: " .. name) end)
+  )
 end
 
 local function panels_of(dashboard)
@@ -49,7 +55,7 @@ describe("a dashboard", function()
     assert.equal(0, (folder:chalk("dashboards", "-o", "out")))
     assert.equal(0, (folder:chalk("dashboards", "-o", "out/", metrics)))
     for _, name in ipairs(folder:files()) do
-      dashboards[name:match("^out/(.*)%.json$")] = cjson.decode(folder:read(name))
+      dashboards[name:match "^out/(.*)%.json$"] = cjson.decode(folder:read(name))
     end
     local code, rules = folder:chalk("rules", "-r", "shop.orders", "-I", chalk_command.checkout .. "/examples")
     assert.equal(0, code)
@@ -58,7 +64,9 @@ describe("a dashboard", function()
 
   local function request_all_the_time(port)
     local timer = uv.new_timer()
-    timer:start(0, PAUSE, function() examples.client.get(port, "/fast", function() end) end)
+    timer:start(0, PAUSE, function()
+      examples.client.get(port, "/fast", function() end)
+    end)
     return timer
   end
 
@@ -86,7 +94,7 @@ describe("a dashboard", function()
   teardown(function()
     if requests then requests:close() end
     if stop_orders then stop_orders() end
-    for _, one in ipairs({ server or false, shop or false, service or false }) do
+    for _, one in ipairs { server or false, shop or false, service or false } do
       if one then one:stop() end
     end
     folder:remove()
@@ -94,7 +102,7 @@ describe("a dashboard", function()
 
   local function needs(name, body)
     it(name, function()
-      if not programs.need("prometheus") then return end
+      if not programs.need "prometheus" then return end
       body()
     end)
   end
@@ -104,7 +112,7 @@ describe("a dashboard", function()
     return samples[1].value, samples
   end
 
-  for name, panels in pairs({ overview = 7, ["function-explorer"] = 9, objectives = 7, metrics = 5 }) do
+  for name, panels in pairs { overview = 7, ["function-explorer"] = 9, objectives = 7, metrics = 5 } do
     needs("called " .. name .. " has an answer for every panel, and one meaning for every series", function()
       assert.equal(panels, #panels_of(dashboards[name]))
       for _, panel in ipairs(panels_of(dashboards[name])) do
@@ -123,7 +131,7 @@ describe("a dashboard", function()
     needs("called " .. name .. " offers values for every variable", function()
       for _, variable in ipairs(dashboards[name].templating.list) do
         if variable.type == "query" then
-          local selector, label = variable.query.query:match("^label_values%((.*), ([%a_]+)%)$")
+          local selector, label = variable.query.query:match "^label_values%((.*), ([%a_]+)%)$"
           local values = assert(server:api("label/" .. label .. "/values", { ["match[]"] = filled(selector) }))
           assert.is_true(#values > 0, variable.query.query)
         end
@@ -153,10 +161,14 @@ describe("a dashboard", function()
     local missed = "Share of calls that miss the objective, over 5 minutes"
     settled("objectives", missed, 0, "latency")
     VARIABLES.module, VARIABLES["function"] = "billing", "charge"
-    finally(function() VARIABLES.module, VARIABLES["function"] = "orders", "place" end)
+    finally(function()
+      VARIABLES.module, VARIABLES["function"] = "orders", "place"
+    end)
     local failing = settled("function-explorer", "Calls that fail", 0.25)
-    assert.same({ "1.5.0", "charge", "billing" },
-      { failing.metric.version, failing.metric["function"], failing.metric.module })
+    assert.same(
+      { "1.5.0", "charge", "billing" },
+      { failing.metric.version, failing.metric["function"], failing.metric.module }
+    )
     settled("function-explorer", "Calls per second", 1000 / PAUSE)
     local slow = number("function-explorer", "Duration, 99th percentile")
     assert.is_true(slow > 0.1 and slow <= 0.25)
@@ -179,9 +191,13 @@ describe("a dashboard", function()
       found[#found + 1] = panel.type .. " " .. panel.title
     end
     assert.same({
-      "row metrics", "timeseries uptime",
-      "row http", "timeseries request_count, per second", "heatmap request_latency",
-      "timeseries request_latency, quantiles", "timeseries requests_in_flight",
+      "row metrics",
+      "timeseries uptime",
+      "row http",
+      "timeseries request_count, per second",
+      "heatmap request_latency",
+      "timeseries request_latency, quantiles",
+      "timeseries requests_in_flight",
     }, found)
     local heatmap = panel_of(dashboards.metrics, "request_latency")
     assert.equal("heatmap", heatmap.targets[1].format)
@@ -219,28 +235,33 @@ describe("chalk dashboards", function()
 
   it("writes the same files again, into folders that it makes", function()
     local code, output, errors = folder:chalk("dashboards", "-o", "a/b")
-    assert.same({ 0, "a/b/function-explorer.json\na/b/objectives.json\na/b/overview.json\n", "" },
-      { code, output, errors })
-    local before = folder:read("a/b/overview.json")
+    assert.same(
+      { 0, "a/b/function-explorer.json\na/b/objectives.json\na/b/overview.json\n", "" },
+      { code, output, errors }
+    )
+    local before = folder:read "a/b/overview.json"
     assert.equal(0, (folder:chalk("dashboards", "--output=a/b/")))
-    assert.equal(before, folder:read("a/b/overview.json"))
+    assert.equal(before, folder:read "a/b/overview.json")
     assert.equal(3, #folder:files())
   end)
 
   it("uses the names that the exporter's namespace gives", function()
     folder:write("metrics.json", '{ "metrics": [{ "name": "up", "type": "gauge" }] }')
     assert.equal(0, (folder:chalk("dashboards", "-o", "my", "--namespace", "my", "metrics.json")))
-    local dashboard = cjson.decode(folder:read("my/metrics.json"))
+    local dashboard = cjson.decode(folder:read "my/metrics.json")
     assert.equal('my_up{job=~"$job",instance=~"$instance"}', dashboard.panels[2].targets[1].expr)
     assert.same({ "my metrics", "chalk-my-metrics" }, { dashboard.title, dashboard.uid })
   end)
 
   it("asks for labels that a scrape has renamed, by their new names", function()
-    folder:write("m.json", [[{ "tags": { "job": { "value_type": "string" } },
-      "metrics": [{ "name": "runs", "type": "count", "tags": [{ "tag": "job" }] }] }]])
+    folder:write(
+      "m.json",
+      [[{ "tags": { "job": { "value_type": "string" } },
+      "metrics": [{ "name": "runs", "type": "count", "tags": [{ "tag": "job" }] }] }]]
+    )
     assert.equal(0, (folder:chalk("dashboards", "-o", ".", "--title", "Cron jobs!", "m.json")))
-    assert.matches("sum by (exported_job) (rate(runs_total{", folder:read("m.json"), 1, true)
-    assert.matches('"uid": "chalk-cron-jobs"', folder:read("m.json"), 1, true)
+    assert.matches("sum by (exported_job) (rate(runs_total{", folder:read "m.json", 1, true)
+    assert.matches('"uid": "chalk-cron-jobs"', folder:read "m.json", 1, true)
   end)
 
   it("writes nothing when a file is wrong, or there is nothing to show", function()
@@ -257,9 +278,9 @@ describe("chalk dashboards", function()
     assert.equal(2, (folder:chalk("dashboards", "-o", "out", "--title", "t", "good.json", "bad.json")))
     assert.equal(2, (folder:chalk("dashboards", "-o", "out", "--namespace", "a-b", "good.json")))
     assert.equal(2, (folder:chalk("dashboards", "-o", "out", "--namespace", "a")))
-    assert.equal(2, (folder:chalk("dashboards")))
+    assert.equal(2, (folder:chalk "dashboards"))
     assert.equal(1, (folder:chalk("dashboards", "-o", "good.json")))
-    assert.is_nil(folder:read("out/good.json"))
+    assert.is_nil(folder:read "out/good.json")
     assert.equal(4, #folder:files())
   end)
 end)

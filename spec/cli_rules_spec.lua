@@ -1,10 +1,10 @@
 --- The rules that `chalk rules` writes are rules to promtool, and alert as the workbook says, on what chalk exports.
 
-local chalk = require("chalk")
-local chalk_command = require("support.chalk_command")
+local chalk = require "chalk"
+local chalk_command = require "support.chalk_command"
 local child = require("support.examples").child
-local programs = require("support.programs")
-local rules = require("chalk.cli.rules")
+local programs = require "support.programs"
+local rules = require "chalk.cli.rules"
 
 local CHECKOUT = {
   { name = "checkout", success_rate = 99.9, latency = { threshold = 0.25, percentile = 99 } },
@@ -29,7 +29,7 @@ tests:
 %s
 ]]
 
-local promtool = child.find("promtool")
+local promtool = child.find "promtool"
 
 describe("rules", function()
   local folder
@@ -39,7 +39,7 @@ describe("rules", function()
 
   local function needs(name, body)
     it(name, function()
-      if not programs.need("promtool") then return end
+      if not programs.need "promtool" then return end
       body()
     end)
   end
@@ -53,13 +53,13 @@ describe("rules", function()
   local function check(objectives, options)
     local text = rules.generate(objectives, options)
     folder:write("rules.yml", text)
-    return text, run("check rules rules.yml")
+    return text, run "check rules rules.yml"
   end
 
   needs("of any percentile and latency are rules, without duplicates", function()
     local objectives = {}
-    for _, percentile in ipairs({ 0.5, 50, 90, 97.5, 99.95, 99.99999, 100 }) do
-      for _, threshold in ipairs({ 1e-7, 0.001, 0.3, 1, 2.5, 600, 1e7 }) do
+    for _, percentile in ipairs { 0.5, 50, 90, 97.5, 99.95, 99.99999, 100 } do
+      for _, threshold in ipairs { 1e-7, 0.001, 0.3, 1, 2.5, 600, 1e7 } do
         objectives[#objectives + 1] = {
           name = "o",
           success_rate = percentile,
@@ -69,34 +69,39 @@ describe("rules", function()
     end
     local text, output = check(objectives)
     assert.matches("SUCCESS: " .. select(2, text:gsub("\n  %- ", "")) .. " rules found", output)
-    assert.falsy(output:find("duplicate"))
+    assert.falsy(output:find "duplicate")
   end)
 
   needs("are rules whatever an objective is called", function()
-    for _, name in ipairs({
-      "it's \"so\": {{ $x }} # %s\\", "a\nb\r\tc\1\127", "d\194\133e\226\128\168f\239\191\191\239\187\191",
-      "zahlung é 支付", "- x", "", ("n"):rep(500),
-    }) do
-      check({ { name = name, success_rate = 99, latency = { threshold = 1, percentile = 95 } } })
+    for _, name in ipairs {
+      'it\'s "so": {{ $x }} # %s\\',
+      "a\nb\r\tc\1\127",
+      "d\194\133e\226\128\168f\239\191\191\239\187\191",
+      "zahlung é 支付",
+      "- x",
+      "",
+      ("n"):rep(500),
+    } do
+      check { { name = name, success_rate = 99, latency = { threshold = 1, percentile = 95 } } }
     end
   end)
 
   needs("of no objective are an empty file", function()
-    local _, output = check({})
+    local _, output = check {}
     assert.matches("SUCCESS: 0 rules found", output)
   end)
 
   it("are the same text whatever the order of the objectives, and each once", function()
     local a, b = CHECKOUT[1], { name = "browse", success_rate = 90 }
-    assert.equal(rules.generate({ a, b }), rules.generate({ b, a, b }))
+    assert.equal(rules.generate { a, b }, rules.generate { b, a, b })
   end)
 
   it("record eight windows and the budget, and name the percentile and the threshold", function()
     local text = rules.generate(CHECKOUT)
-    for _, window in ipairs({ "5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d" }) do
+    for _, window in ipairs { "5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d" } do
       assert.equal(2, select(2, text:gsub("record: slo:sli_error:ratio_rate" .. window .. "\n", "")))
     end
-    for _, name in ipairs({ "objective", "error_budget", "period_error_budget_remaining" }) do
+    for _, name in ipairs { "objective", "error_budget", "period_error_budget_remaining" } do
       assert.equal(2, select(2, text:gsub("record: slo:" .. name .. ":ratio\n", "")))
     end
     assert.matches('objective_latency_threshold: "0.25"', text, 1, true)
@@ -104,18 +109,18 @@ describe("rules", function()
   end)
 
   it("warn of objectives whose page alert cannot fire, and of no budget", function()
-    local _, warnings = rules.generate({ { name = "a", success_rate = 80 }, { name = "b", success_rate = 100 } })
+    local _, warnings = rules.generate { { name = "a", success_rate = 80 }, { name = "b", success_rate = 100 } }
     assert.equal(2, #warnings)
     assert.matches('objective "a", success-rate 80 %: the page alert cannot fire', warnings[1], 1, true)
     assert.matches("no error budget", warnings[2])
-    assert.same({}, select(2, rules.generate({ { name = "a", success_rate = 90 } })))
+    assert.same({}, select(2, rules.generate { { name = "a", success_rate = 90 } }))
   end)
 
   -- `series`: lines of input; `at`: the alerts that fire, as "severity name", by the time.
   local function test(series, at)
     local alerts = {}
     for _, when in ipairs(at) do
-      for _, alert in ipairs({ "HighErrorRateSLO", "HighLatencySLO" }) do
+      for _, alert in ipairs { "HighErrorRateSLO", "HighLatencySLO" } do
         alerts[#alerts + 1] = ("      - eval_time: %s\n        alertname: %s"):format(when[1], alert)
         alerts[#alerts + 1] = "        exp_alerts:"
         for _, severity in ipairs(when[alert] or {}) do
@@ -127,12 +132,14 @@ describe("rules", function()
       end
     end
     folder:write("test.yml", TEST:format(table.concat(series, "\n"), table.concat(alerts, "\n")))
-    return run("test rules test.yml")
+    return run "test rules test.yml"
   end
 
   local function calls(result, values)
-    return ('      - series: function_calls_total{function="charge",module="billing",service_name="shop",result=%q,'
-      .. 'objective_name="checkout",objective_percentile="99.9"}\n        values: %q'):format(result, values)
+    return (
+      '      - series: function_calls_total{function="charge",module="billing",service_name="shop",result=%q,'
+      .. 'objective_name="checkout",objective_percentile="99.9"}\n        values: %q'
+    ):format(result, values)
   end
 
   local function duration(suffix, label, values, threshold)
@@ -142,9 +149,10 @@ describe("rules", function()
     return ("      - series: '%s'\n        values: %q"):format(series, values)
   end
 
-  local ERRORS = "service_name: shop, objective_name: checkout, objective_percentile: \"99.9\", category: success-rate"
-  local SLOW = "service_name: shop, objective_name: checkout, objective_percentile: \"99\", category: latency, "
-    .. "objective_latency_threshold: \"0.25\""
+  local ERRORS =
+    'service_name: shop, objective_name: checkout, objective_percentile: "99.9", category: success-rate'
+  local SLOW = 'service_name: shop, objective_name: checkout, objective_percentile: "99", category: latency, '
+    .. 'objective_latency_threshold: "0.25"'
   local QUIET = { "ok", "0+1000x6000" }
 
   local CALLS = " of the calls under objective checkout of shop "
@@ -166,7 +174,7 @@ describe("rules", function()
 
   needs("page, and only that, when minutes of failures take 2 % of the budget", function()
     check(CHECKOUT)
-    local firing = { "4325m", HighErrorRateSLO = { "page" }, labels = ERRORS, description = failed("1.667%") }
+    local firing = { "4325m", HighErrorRateSLO = { "page" }, labels = ERRORS, description = failed "1.667%" }
     -- Three days of peace, then one minute in which all calls fail.
     test({
       calls("ok", "0+1000x4320 4320000 4321000+1000x1000"),
@@ -176,7 +184,7 @@ describe("rules", function()
 
   needs("page, and only that, when calls are slow for minutes", function()
     check(CHECKOUT)
-    local firing = { "4335m", HighLatencySLO = { "page" }, labels = SLOW, description = slow("16%") }
+    local firing = { "4335m", HighLatencySLO = { "page" }, labels = SLOW, description = slow "16%" }
     test({
       duration("count", "", "0+1000x6000"),
       duration("bucket", ',le="0.25"', "0+1000x4323 4323200+200x12 4326400+1000x1000"),
@@ -188,10 +196,13 @@ describe("rules", function()
     check(CHECKOUT)
     -- 0.4 %: four times too fast; 2 % slow: twice too fast.
     local now = {
-      "4320m", HighErrorRateSLO = { "ticket" }, labels = ERRORS, description = failed("0.3984%"),
+      "4320m",
+      HighErrorRateSLO = { "ticket" },
+      labels = ERRORS,
+      description = failed "0.3984%",
     }
     test({ calls(unpack(QUIET)), calls("error", "0+4x6000") }, { now })
-    local then_slow = { "4320m", HighLatencySLO = { "ticket" }, labels = SLOW, description = slow("2%") }
+    local then_slow = { "4320m", HighLatencySLO = { "ticket" }, labels = SLOW, description = slow "2%" }
     test({ duration("count", "", "0+1000x6000"), duration("bucket", ',le="0.25"', "0+980x6000") }, { then_slow })
   end)
 
@@ -204,8 +215,11 @@ describe("rules", function()
 
   needs("count the budget from the calls of 30 days, be there failures or not", function()
     check(CHECKOUT)
-    local labels = '{service_name="shop",objective_name="checkout",objective_percentile="99.9",category="success-rate"}'
-    folder:write("test.yml", ([[
+    local labels =
+      '{service_name="shop",objective_name="checkout",objective_percentile="99.9",category="success-rate"}'
+    folder:write(
+      "test.yml",
+      ([[
 rule_files: [ rules.yml ]
 evaluation_interval: 5m
 tests:
@@ -219,23 +233,28 @@ tests:
       - expr: round(slo:period_error_budget_remaining:ratio, 0.01)
         eval_time: 800m
         exp_samples: [ { labels: '%s', value: 0.5 } ]
-]]):format(calls("ok", "0+1000x1000") .. "\n" .. calls("error", "_x400 0+0.998x1000"), labels, labels))
-    run("test rules test.yml")
+]]):format(calls("ok", "0+1000x1000") .. "\n" .. calls("error", "_x400 0+0.998x1000"), labels, labels)
+    )
+    run "test rules test.yml"
   end)
 
-  for _, threshold in ipairs({ 0.25, 1, 1e-7, 1e7 }) do
+  for _, threshold in ipairs { 0.25, 1, 1e-7, 1e7 } do
     needs(("find the bucket of %g s as chalk exports it"):format(threshold), function()
       local client = chalk.new()
       local series = client:histogram("function_calls_duration", { unit = "seconds", buckets = { threshold } })
       series:record(threshold)
-      local bound = client:text():match('function_calls_duration_seconds_bucket{le="([^"]+)"} 1\n')
-      check({ { name = "checkout", latency = { threshold = threshold, percentile = 99 } } })
-      for _, label in ipairs({ bound, (bound:gsub("%.0$", "")) }) do
-        local firing = { "100m", HighLatencySLO = { "page", "ticket" }, labels = SLOW:gsub("0%.25", bound),
-          description = slow("20%"):gsub("0%.25", ("%.14g"):format(threshold)) }
+      local bound = client:text():match 'function_calls_duration_seconds_bucket{le="([^"]+)"} 1\n'
+      check { { name = "checkout", latency = { threshold = threshold, percentile = 99 } } }
+      for _, label in ipairs { bound, (bound:gsub("%.0$", "")) } do
+        local firing = {
+          "100m",
+          HighLatencySLO = { "page", "ticket" },
+          labels = SLOW:gsub("0%.25", bound),
+          description = slow("20%"):gsub("0%.25", ("%.14g"):format(threshold)),
+        }
         test({
           duration("count", "", "0+10x200", label),
-          duration("bucket", (',le=%q'):format(bound), "0+8x200", label),
+          duration("bucket", (",le=%q"):format(bound), "0+8x200", label),
         }, { firing })
       end
     end)
@@ -257,11 +276,11 @@ describe("chalk rules", function()
     assert.same({ 0, "" }, { code, errors })
     assert.equal(rules.generate(CHECKOUT), output)
     assert.same({ 0, "", "" }, { folder:chalk("rules", "-rapp", "-o", "rules.yml") })
-    assert.equal(output, folder:read("rules.yml"))
-    folder:shell("mv rules.yml real.yml && ln -s real.yml rules.yml && echo old >real.yml")
+    assert.equal(output, folder:read "rules.yml")
+    folder:shell "mv rules.yml real.yml && ln -s real.yml rules.yml && echo old >real.yml"
     assert.equal(0, (folder:chalk("rules", "-r", "app", "-o", "rules.yml")))
     assert.same({ "app.lua", "real.yml" }, folder:files())
-    assert.equal(output, folder:read("real.yml"))
+    assert.equal(output, folder:read "real.yml")
     assert.same({ 0, output, "" }, { folder:chalk("rules", "-r", "app", "-o", "/dev/stdout") })
     local _, other = folder:chalk("rules", "-r", "app", "--service", "shop")
     assert.equal(rules.generate(CHECKOUT, { service = "shop" }), other)
@@ -269,15 +288,20 @@ describe("chalk rules", function()
   end)
 
   it("starts nothing that the application starts, and keeps what it prints apart", function()
-    folder:write("service.lua", 'local chalk = require "chalk"\nprint("hello", #arg, arg[0])\nio.write("world\\n")\n'
-      .. 'chalk.init { exporters = { chalk.exporter.prometheus { listen = "127.0.0.1:1x" } } }\nreturn require "app"\n')
+    local service = 'local chalk = require "chalk"\nprint("hello", #arg, arg[0])\nio.write("world\\n")\n'
+      .. 'chalk.init { exporters = { chalk.exporter.prometheus { listen = "127.0.0.1:1x" } } }\n'
+      .. 'return require "app"\n'
+    folder:write("service.lua", service)
     local code, output, errors = folder:chalk("rules", "-r", "service")
     assert.same({ 0, "hello\t0\tnil\nworld\n" }, { code, errors })
     assert.matches("^# Written by `chalk rules`[^\n]*\ngroups:\n", output)
   end)
 
   it("leaves out objectives that no function has", function()
-    folder:write("more.lua", 'require("chalk.autometrics").objective("idle"):success_rate(90)\nreturn require("app")\n')
+    folder:write(
+      "more.lua",
+      'require("chalk.autometrics").objective("idle"):success_rate(90)\nreturn require("app")\n'
+    )
     assert.equal(rules.generate(CHECKOUT), select(2, folder:chalk("rules", "-r", "more")))
   end)
 
@@ -285,24 +309,26 @@ describe("chalk rules", function()
     folder:write("app.lua", (SHOP:gsub("99%.9", "50")))
     local code, output, errors = folder:chalk("rules", "-r", "app")
     assert.equal(0, code)
-    assert.matches("^chalk: warning: objective \"checkout\", success%-rate 50 %%: the page alert cannot fire", errors)
+    assert.matches('^chalk: warning: objective "checkout", success%-rate 50 %%: the page alert cannot fire', errors)
     assert.matches("groups:", output)
   end)
 
   it("leaves the old file when something is wrong", function()
     folder:write("rules.yml", "old")
-    folder:write("none.lua", 'local auto = require "chalk.autometrics"\nauto.wrap(function() end, '
-      .. '{ name = "a", module = "b" })\n')
+    folder:write(
+      "none.lua",
+      'local auto = require "chalk.autometrics"\nauto.wrap(function() end, ' .. '{ name = "a", module = "b" })\n'
+    )
     local code, _, errors = folder:chalk("rules", "-r", "none", "-o", "rules.yml")
     assert.same({ 1, "chalk: no wrapped function of none has an objective\n" }, { code, errors })
     assert.equal(1, (folder:chalk("rules", "-r", "nowhere", "-o", "rules.yml")))
-    assert.equal("old", folder:read("rules.yml"))
+    assert.equal("old", folder:read "rules.yml")
     code, _, errors = folder:chalk("rules", "-r", "app", "-o", "nowhere/rules.yml")
     assert.same({ 1, "chalk: cannot write nowhere/rules.yml: no such file or directory\n" }, { code, errors })
   end)
 
   it("names what is wrong with its arguments", function()
-    assert.equal(2, (folder:chalk("rules")))
+    assert.equal(2, (folder:chalk "rules"))
     local code, _, errors = folder:chalk("rules", "app")
     assert.equal(2, code)
     assert.matches('what is "app"? modules are named by --require', errors, 1, true)

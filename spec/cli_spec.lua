@@ -1,7 +1,7 @@
 --- `chalk` on the command line: what people type to find their way, and what scripts rely on.
 
-local chalk_command = require("support.chalk_command")
-local files = require("support.files")
+local chalk_command = require "support.chalk_command"
+local files = require "support.files"
 
 local COMMANDS = { "check", "annotate", "rules", "dashboards" }
 
@@ -12,13 +12,13 @@ describe("chalk", function()
   after_each(function() folder:remove() end)
 
   it("shows its commands with help, --help and -h", function()
-    local code, output, errors = folder:chalk("help")
+    local code, output, errors = folder:chalk "help"
     assert.same({ 0, "" }, { code, errors })
     for _, name in ipairs(COMMANDS) do
       assert.matches("\n  " .. name .. " +%l", output)
     end
-    assert.same({ 0, output, "" }, { folder:chalk("--help") })
-    assert.same({ 0, output, "" }, { folder:chalk("-h") })
+    assert.same({ 0, output, "" }, { folder:chalk "--help" })
+    assert.same({ 0, output, "" }, { folder:chalk "-h" })
   end)
 
   it("shows what a command does, in both ways, with all of its options", function()
@@ -28,7 +28,7 @@ describe("chalk", function()
       assert.same({ 0, output, "" }, { folder:chalk(name, "--help") })
       assert.same({ 0, output, "" }, { folder:chalk(name, "-h") })
       assert.matches("^Usage: chalk " .. name .. " ", output)
-      for line in output:gmatch("[^\n]+") do
+      for line in output:gmatch "[^\n]+" do
         assert.is_true(#line <= 110, line)
       end
     end
@@ -36,9 +36,9 @@ describe("chalk", function()
 
   it("is the version that the library, the build and the manual name", function()
     local version = require("chalk")._VERSION
-    assert.same({ 0, version .. "\n", "" }, { folder:chalk("--version") })
-    assert.equal(version, "chalk " .. files.read("CMakeLists.txt"):match("project%(chalk VERSION ([%d.]+) "))
-    assert.matches('"' .. version .. '"', files.read("man/chalk.1"), 1, true)
+    assert.same({ 0, version .. "\n", "" }, { folder:chalk "--version" })
+    assert.equal(version, "chalk " .. files.read("CMakeLists.txt"):match "project%(chalk VERSION ([%d.]+) ")
+    assert.matches('"' .. version .. '"', files.read "man/chalk.1", 1, true)
   end)
 
   it("has a manual that knows every command and every option, and nothing more", function()
@@ -46,7 +46,7 @@ describe("chalk", function()
     for _, name in ipairs(COMMANDS) do
       local section = assert(manual:match("\n%.SS chalk " .. name .. "\n(.-)\n%.S[SH] "), name)
       local documented = {}
-      for option in section:gmatch("\n%.TP\n[^\n]-%-%-(%l+)") do
+      for option in section:gmatch "\n%.TP\n[^\n]-%-%-(%l+)" do
         documented[#documented + 1] = option
       end
       local known = {}
@@ -61,7 +61,7 @@ describe("chalk", function()
     assert.equal("", output)
   end)
 
-  for _, case in ipairs({
+  for _, case in ipairs {
     { {}, "a command is needed" },
     { { "chek" }, 'unknown command "chek", did you mean "check"?' },
     { { "xyzzy" }, 'unknown command "xyzzy"' },
@@ -74,7 +74,7 @@ describe("chalk", function()
     { { "rules", "--require" }, "rules: option --require needs a MODULE" },
     { { "annotate" }, "annotate: --require MODULE is needed" },
     { { "dashboards" }, "dashboards: -o DIR is needed" },
-  }) do
+  } do
     it("calls it wrong usage: " .. table.concat(case[1], " "), function()
       local code, output, errors = folder:chalk(unpack(case[1]))
       assert.same({ 2, "", "chalk: " .. case[2] .. '\nTry "chalk help".\n' }, { code, output, errors })
@@ -82,14 +82,14 @@ describe("chalk", function()
   end
 
   it("fails when its output cannot be written", function()
-    local code, _, errors = folder:shell(chalk_command.command("help") .. " >/dev/full")
+    local code, _, errors = folder:shell(chalk_command.command "help" .. " >/dev/full")
     assert.same({ 1, "chalk: cannot write to standard output: No space left on device\n" }, { code, errors })
   end)
 
   it("runs through a link, from anywhere, and takes its own modules before others", function()
     folder:write("chalk/version.lua", 'return "of another chalk"\n')
     folder:shell("ln -s " .. chalk_command.binary .. " here")
-    local luajit = os.getenv("LUAJIT") or "luajit"
+    local luajit = os.getenv "LUAJIT" or "luajit"
     local clean = "env -u LUA_PATH -u LUA_CPATH "
     local version = require("chalk")._VERSION .. "\n"
     assert.same({ 0, version, "" }, { folder:shell(clean .. "LUA_PATH='./?.lua' " .. luajit .. " here --version") })
@@ -117,12 +117,15 @@ describe("chalk check", function()
   it("shows every error of every file with its place, and what is right all the same", function()
     local code, output, errors = folder:chalk("check", "bad.json", "a.json", "nowhere.json")
     assert.same({ 1, "a.json: 1 metric\n" }, { code, output })
-    assert.equal(table.concat({
-      'chalk: bad.json: metrics[1].type: unknown type "guage", did you mean "gauge"?',
-      'chalk: bad.json: metrics[2]: missing "name"',
-      'chalk: bad.json: metrics[2]: unknown field "nam", did you mean "name"?',
-      "chalk: nowhere.json: cannot be read: No such file or directory\n",
-    }, "\n"), errors)
+    assert.equal(
+      table.concat({
+        'chalk: bad.json: metrics[1].type: unknown type "guage", did you mean "gauge"?',
+        'chalk: bad.json: metrics[2]: missing "name"',
+        'chalk: bad.json: metrics[2]: unknown field "nam", did you mean "name"?',
+        "chalk: nowhere.json: cannot be read: No such file or directory\n",
+      }, "\n"),
+      errors
+    )
   end)
 
   it("--together finds names that meet", function()

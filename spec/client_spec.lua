@@ -2,12 +2,12 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local broken = require("support.broken_exporters")
-local children = require("support.children")
-local collect = require("support.collect")
-local documents = require("support.documents")
-local files = require("support.files")
+local chalk = require "chalk"
+local broken = require "support.broken_exporters"
+local children = require "support.children"
+local collect = require "support.collect"
+local documents = require "support.documents"
+local files = require "support.files"
 
 describe("a client", function()
   local client
@@ -30,17 +30,20 @@ describe("a client", function()
       client:init()
       local ok, message = pcall(function() client:init() end)
       assert.is_false(ok)
-      assert.matches("^spec/client_spec.lua:%d+: chalk: init was called twice", (message:gsub("^.*/spec/", "spec/")))
+      assert.matches(
+        "^spec/client_spec.lua:%d+: chalk: init was called twice",
+        (message:gsub("^.*/spec/", "spec/"))
+      )
       assert.same({ nil, "init was called twice" }, { client:try_init() })
     end)
 
     it("again after it was refused", function()
-      assert.matches("driver", refusal({ driver = "magic" }))
-      assert.is_true(client:try_init({ driver = "manual" }))
+      assert.matches("driver", refusal { driver = "magic" })
+      assert.is_true(client:try_init { driver = "manual" })
     end)
 
     it("by chalk.new, which raises at the caller's line", function()
-      local ok, message = pcall(function() local _ = chalk.new({ flush_intervall = 3 }) end)
+      local ok, message = pcall(function() local _ = chalk.new { flush_intervall = 3 } end)
       assert.is_false(ok)
       assert.matches("client_spec.lua:%d+: chalk: unknown option", message)
       assert.matches('did you mean "flush_interval"', message, 1, true)
@@ -54,7 +57,7 @@ describe("a client", function()
       local kept = metrics.http.request_count:with("/a", "success")
       kept:inc(3)
       metrics.http.auth.login_latency:with("success"):record(0.3)
-      client:init({ driver = "manual", exporters = { collect.exporter() } })
+      client:init { driver = "manual", exporters = { collect.exporter() } }
       kept:inc()
       assert.equal(4, kept:value())
       local seen = collect.samples(client:text())
@@ -63,13 +66,17 @@ describe("a client", function()
     end)
 
     it("silently, where nothing is to be said", function()
-      local code, output = children.run([[
+      local code, output = children.run(
+        [[
         local chalk = require "chalk"
         local m = chalk.load "spec/fixtures/metrics.json"
         m.http.auth.login_latency:with("success"):record(1)
         chalk.init { exporters = { chalk.exporter.custom("support.file_exporter", { path = arg[1] }) } }
         chalk.flush()
-      ]], {}, files.name())
+      ]],
+        {},
+        files.name()
+      )
       assert.same({ 0, "" }, { code, output })
     end)
   end)
@@ -86,8 +93,11 @@ describe("a client", function()
     end
 
     it_refuses("what is no option", { flush_intervall = 3 }, "flush_intervall", 'did you mean "flush_interval"')
-    it_refuses("worker_threads, with what is there instead", { worker_threads = 1 },
-      'unknown option worker_threads: there is one flush thread, with driver = "thread"')
+    it_refuses(
+      "worker_threads, with what is there instead",
+      { worker_threads = 1 },
+      'unknown option worker_threads: there is one flush thread, with driver = "thread"'
+    )
     it_refuses("all at once", { driver = 1, strict = "yes" }, "driver must be", "strict must be")
     it_refuses("a flush_interval of nothing", { flush_interval = 0 }, "flush_interval")
     it_refuses("buckets that do not increase", { buckets = { 1, 1 } }, "buckets")
@@ -100,59 +110,79 @@ describe("a client", function()
     it_refuses("too little memory", { memory_limit = 1000 }, "memory_limit", "4194304")
     it_refuses("a segment_path that cannot be", { segment_path = "/nowhere/at/all" }, "/nowhere/at/all")
     it_refuses("exporters that are none", { exporters = { 3 } }, "exporters[1]")
-    it_refuses("an exporter that is in no list", function()
-      return { exporters = chalk.exporter.prometheus({}) }
-    end, "exporters must be a list of exporters")
-    it_refuses("exporters by name", function()
-      return { exporters = { prometheus = chalk.exporter.prometheus({}) } }
-    end, "exporters must be a list of exporters")
-    it_refuses("a list of exporters with a hole", function()
-      return { exporters = { chalk.exporter.prometheus({}), nil, chalk.exporter.prometheus({ name = "b" }) } }
-    end, "exporters must be a list of exporters")
-    it_refuses("tables as exporters with the thread", { exporters = { collect.exporter() } }, "exporters[1]", "module")
+    it_refuses(
+      "an exporter that is in no list",
+      function() return { exporters = chalk.exporter.prometheus {} } end,
+      "exporters must be a list of exporters"
+    )
+    it_refuses(
+      "exporters by name",
+      function() return { exporters = { prometheus = chalk.exporter.prometheus {} } } end,
+      "exporters must be a list of exporters"
+    )
+    it_refuses(
+      "a list of exporters with a hole",
+      function()
+        return { exporters = { chalk.exporter.prometheus {}, nil, chalk.exporter.prometheus { name = "b" } } }
+      end,
+      "exporters must be a list of exporters"
+    )
+    it_refuses(
+      "tables as exporters with the thread",
+      { exporters = { collect.exporter() } },
+      "exporters[1]",
+      "module"
+    )
     it_refuses("two exporters of one name", function()
       local one = chalk.exporter.custom("support.file_exporter", { path = "x" })
       return { exporters = { one, chalk.exporter.custom("support.file_exporter", { path = "y" }) } }
     end, "exporters[1]", "exporters[2]", "name")
     it_refuses("functions for the flush thread's VM", function()
-      return { exporters = { chalk.exporter.custom("support.file_exporter", { deep = { f = print } }) } }
+      local exporter = chalk.exporter.custom("support.file_exporter", { deep = { f = print } })
+      return { exporters = { exporter } }
     end, "deep.f", "function", "thread")
-    it_refuses("a bad address", function()
-      return { exporters = { chalk.exporter.prometheus({ listen = "nowhere" }) } }
-    end, "exporters[1]", "nowhere")
-    it_refuses("options of an exporter that it does not know", function()
-      return { exporters = { chalk.exporter.prometheus({ lisen = "x" }) } }
-    end, "exporters[1]", "lisen")
+    it_refuses(
+      "a bad address",
+      function() return { exporters = { chalk.exporter.prometheus { listen = "nowhere" } } } end,
+      "exporters[1]",
+      "nowhere"
+    )
+    it_refuses(
+      "options of an exporter that it does not know",
+      function() return { exporters = { chalk.exporter.prometheus { lisen = "x" } } } end,
+      "exporters[1]",
+      "lisen"
+    )
 
     it("names of exporters that do not exist, at the caller's line", function()
       local ok, message = pcall(function() local _ = chalk.exporter.promtheus end)
       assert.is_false(ok)
       assert.matches("client_spec.lua:%d+: .*promtheus", message)
-      assert.has_error(function() chalk.exporter.custom({}) end)
+      assert.has_error(function() chalk.exporter.custom {} end)
     end)
 
     it("a port that is taken, saying whose exporter wanted it", function()
       local other = chalk.new()
       local listen = "unix://" .. files.name()
-      other:init({ exporters = { chalk.exporter.prometheus({ listen = listen }) } })
-      local message = refusal({
+      other:init { exporters = { chalk.exporter.prometheus { listen = listen } } }
+      local message = refusal {
         exporters = {
           chalk.exporter.custom("support.file_exporter", { path = files.name() }),
-          chalk.exporter.prometheus({ listen = listen }),
+          chalk.exporter.prometheus { listen = listen },
         },
-      })
+      }
       assert.matches("exporters[2]", message, 1, true)
       assert.matches(listen, message, 1, true)
       other:shutdown()
-      assert.is_true(client:try_init({ exporters = { chalk.exporter.prometheus({ listen = listen }) } }))
+      assert.is_true(client:try_init { exporters = { chalk.exporter.prometheus { listen = listen } } })
     end)
 
-    for _, driver in ipairs({ "thread", "loop", "manual" }) do
+    for _, driver in ipairs { "thread", "loop", "manual" } do
       it("modules that are no exporters, with the driver " .. driver, function()
         finally(broken.install())
         local function message_of(module)
           package.loaded[module] = nil
-          return refusal({ driver = driver, exporters = { chalk.exporter.custom(module) } })
+          return refusal { driver = driver, exporters = { chalk.exporter.custom(module) } }
         end
         local says = {
           ["broken_absent"] = "broken_absent",
@@ -184,8 +214,8 @@ describe("a client", function()
     it("of the buckets that init names, for handles from before it too", function()
       local latency = client:histogram("latency", { tags = { { tag = "a" } } })
       local own = client:histogram("own", { buckets = { 7 } })
-      local kept = latency:with("x")
-      client:init({ driver = "manual", buckets = { 1, 2.5 } })
+      local kept = latency:with "x"
+      client:init { driver = "manual", buckets = { 1, 2.5 } }
       kept:record(2)
       latency:with("x"):record(0.5)
       own:record(1)
@@ -204,20 +234,22 @@ describe("a client", function()
     end)
 
     it("of an exporter's buckets", function()
-      client:init({ driver = "manual", exporters = { chalk.exporter.prometheus({ buckets = { 3, 4 } }) } })
+      client:init { driver = "manual", exporters = { chalk.exporter.prometheus { buckets = { 3, 4 } } } }
       client:histogram("latency"):record(3.5)
       assert.equal("3.0 4.0 +Inf", bounds_of(client:text(), "latency"))
     end)
 
     it("of chalk's own flushes as ever, whatever buckets the application has", function()
-      client:init({
+      client:init {
         driver = "manual",
         buckets = { 1, 2 },
-        exporters = { chalk.exporter.prometheus({ buckets = { 3, 4 } }), collect.exporter() },
-      })
+        exporters = { chalk.exporter.prometheus { buckets = { 3, 4 } }, collect.exporter() },
+      }
       assert(client:flush())
-      assert.equal("0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf",
-        bounds_of(client:text(), "chalk_flush_seconds"))
+      assert.equal(
+        "0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf",
+        bounds_of(client:text(), "chalk_flush_seconds")
+      )
     end)
   end)
 
@@ -226,18 +258,18 @@ describe("a client", function()
 
     it("text in both formats, and no other", function()
       assert.matches("# TYPE jobs_total counter\njobs_total 2\n", client:text(), 1, true)
-      assert.equal(client:text("prometheus"), client:text())
-      assert.matches("# TYPE jobs counter\n", client:text("openmetrics"), 1, true)
-      assert.matches("# EOF\n$", client:text("openmetrics"))
-      local _, message = pcall(function() local _ = client:text("json") end)
+      assert.equal(client:text "prometheus", client:text())
+      assert.matches("# TYPE jobs counter\n", client:text "openmetrics", 1, true)
+      assert.matches("# EOF\n$", client:text "openmetrics")
+      local _, message = pcall(function() local _ = client:text "json" end)
       assert.matches("client_spec.lua:%d+: chalk: text takes", message)
     end)
 
     it("gauges that were never set where that is asked for, as 0, and else not", function()
-      client:gauge("waiting")
-      client:gauge("depth", { across = "sum", tags = { "queue" } }):with("mail")
+      client:gauge "waiting"
+      client:gauge("depth", { across = "sum", tags = { "queue" } }):with "mail"
       client:gauge("level"):set(3)
-      for _, format in ipairs({ "prometheus", "openmetrics" }) do
+      for _, format in ipairs { "prometheus", "openmetrics" } do
         local seen = collect.samples(client:text(format))
         assert.is_nil(seen.waiting)
         assert.is_nil(seen['depth{queue="mail"}'])
@@ -246,8 +278,12 @@ describe("a client", function()
         assert.is_nil(all['depth{queue="__overflow__"}'])
       end
       assert.is_nil(collect.samples(client:text()).waiting)
-      assert.matches("\nwaiting:0|g\n", client:text("statsd", { unset = true, exporter = { container_id = false } }), 1,
-        true)
+      assert.matches(
+        "\nwaiting:0|g\n",
+        client:text("statsd", { unset = true, exporter = { container_id = false } }),
+        1,
+        true
+      )
     end)
 
     it("the lines of a StatsD exporter, without sending or noting any", function()
@@ -255,16 +291,26 @@ describe("a client", function()
       client:gauge("level"):set(3)
       local function lines(options)
         local found = {}
-        for line in client:text("statsd", options):gmatch("[^\n]+") do
-          if not line:find("^chalk%.") then found[#found + 1] = line end
+        for line in client:text("statsd", options):gmatch "[^\n]+" do
+          if not line:find "^chalk%." then found[#found + 1] = line end
         end
         table.sort(found)
         return found
       end
-      local dogstatsd = { exporter = { container_id = false, namespace = "app", global_tags = { env = "prod" },
-        histograms = "percentiles", quantiles = { 0.5 }, aggregates = { "count" } } }
+      local dogstatsd = {
+        exporter = {
+          container_id = false,
+          namespace = "app",
+          global_tags = { env = "prod" },
+          histograms = "percentiles",
+          quantiles = { 0.5 },
+          aggregates = { "count" },
+        },
+      }
       local expected = {
-        "app.jobs:2|c|#env:prod", "app.lat.count:1|g|#env:prod,a:x", "app.lat.p50:1|g|#env:prod,a:x",
+        "app.jobs:2|c|#env:prod",
+        "app.lat.count:1|g|#env:prod,a:x",
+        "app.lat.p50:1|g|#env:prod,a:x",
         "app.level:3|g|#env:prod",
       }
       for i = 1, 2 do
@@ -272,56 +318,58 @@ describe("a client", function()
         found[3] = found[3]:gsub(":[%d.]+|", ":1|") -- as exact as a sketch is
         assert.same(expected, found, i)
       end
-      assert.same({ "jobs:2|c", "lat.x.le_1:1|c", "lat.x.le_Inf:1|c", "level:3|g" },
-        lines({ exporter = { dialect = "statsd", histograms = "buckets", buckets = { 1 } } }))
+      assert.same(
+        { "jobs:2|c", "lat.x.le_1:1|c", "lat.x.le_Inf:1|c", "level:3|g" },
+        lines { exporter = { dialect = "statsd", histograms = "buckets", buckets = { 1 } } }
+      )
     end)
 
     it("the lines of the first StatsD exporter that init was given", function()
       local receiver = require("support.receivers").udp()
       local address = "127.0.0.1:" .. receiver.port
-      client:init({
+      client:init {
         driver = "manual",
         global_tags = { env = "prod" },
-        exporters = { chalk.exporter.statsd({ address = address, namespace = "app", container_id = false }) },
-      })
-      assert.matches("app.jobs:2|c|#env:prod\n", client:text("statsd"), 1, true)
+        exporters = { chalk.exporter.statsd { address = address, namespace = "app", container_id = false } },
+      }
+      assert.matches("app.jobs:2|c|#env:prod\n", client:text "statsd", 1, true)
       assert.same({}, receiver:all())
       assert(client:flush())
       assert.matches("app.jobs:2|c|#env:prod\n", table.concat(receiver:all()), 1, true)
-      assert.matches("app.jobs:2|c|#env:prod\n", client:text("statsd"), 1, true)
+      assert.matches("app.jobs:2|c|#env:prod\n", client:text "statsd", 1, true)
       client:shutdown()
       receiver:close()
     end)
 
     it("nothing of options that are none, at the caller's line", function()
-      for words, options in pairs({
+      for words, options in pairs {
         ["text: options are a table"] = "unset",
         ['text: unknown option unsed, did you mean "unset"?'] = { unsed = true },
         ["text: unset must be true or false"] = { unset = 1 },
         ["text: exporter: .*bad namespace"] = { exporter = { namespace = "a b" } },
-      }) do
+      } do
         local _, message = pcall(function() local _ = client:text("prometheus", options) end)
         assert.matches("client_spec.lua:%d+: chalk: " .. words, message)
       end
     end)
 
     it("global_tags whose names have - . and /, as labels can have them", function()
-      client:init({ driver = "manual", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } })
+      client:init { driver = "manual", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } }
       assert.matches('jobs_total{dd_team="b",kube_cluster_name="a"} 2\n', client:text(), 1, true)
     end)
 
     it("what init says, whatever was rendered before it", function()
       assert.matches("\njobs_total 2\n", client:text(), 1, true)
-      client:init({ driver = "manual", exporters = { chalk.exporter.prometheus({ namespace = "app" }) } })
+      client:init { driver = "manual", exporters = { chalk.exporter.prometheus { namespace = "app" } } }
       assert.matches("\napp_jobs_total 2\n", client:text(), 1, true)
     end)
 
     it("global_tags and the exporter's namespace", function()
-      client:init({
+      client:init {
         driver = "manual",
         global_tags = { env = "prod", zone = "global" },
-        exporters = { chalk.exporter.prometheus({ namespace = "app" }) },
-      })
+        exporters = { chalk.exporter.prometheus { namespace = "app" } },
+      }
       client:count("zoned", { tags = { { tag = "zone" } } }):with("own"):inc()
       local seen = collect.samples(client:text())
       assert.equal(2, seen['app_jobs_total{env="prod",zone="global"}'])
@@ -344,7 +392,7 @@ describe("a client", function()
     local kept = {}
     for i = 1, 20 do
       local short = chalk.new()
-      kept[i] = short:count("c", { tags = { { tag = "t" } } }):with("x")
+      kept[i] = short:count("c", { tags = { { tag = "t" } } }):with "x"
       kept[i]:inc()
     end
     collectgarbage()
@@ -364,7 +412,7 @@ describe("a client", function()
     end
 
     it("folds what is more into one overflow series, and counts it", function()
-      client = chalk.new({ max_series = 10, driver = "manual" })
+      client = chalk.new { max_series = 10, driver = "manual" }
       local users = client:count("users", { tags = { { tag = "id" }, { tag = "kind", optional = true } } })
       for i = 1, 100 do
         users:with(i):inc()
@@ -372,7 +420,7 @@ describe("a client", function()
       local seen = collect.samples(client:text())
       local kept, total = 0, 0
       for id, value in pairs(seen) do
-        if id:find("^users_total") then
+        if id:find "^users_total" then
           kept, total = kept + 1, total + value
         end
       end
@@ -397,7 +445,7 @@ describe("a client", function()
     end)
 
     it("warns once a metric and flush", function()
-      said = stderr_of([[
+      said = stderr_of [[
         local chalk = require "chalk"
         local exporter = { export = function() return true end }
         local client = chalk.new { max_series = 2, driver = "manual", exporters = { exporter } }
@@ -410,8 +458,8 @@ describe("a client", function()
         a:with(99):inc()
         client:flush()
         client:shutdown()
-      ]])
-      local first, second = said:match("^(.-)then\n(.*)$")
+      ]]
+      local first, second = said:match "^(.-)then\n(.*)$"
       local _, times = first:gsub("overflow", "")
       assert.equal(2, times, said)
       assert.matches("chalk: warning: a: ", first, 1, true)
@@ -421,19 +469,19 @@ describe("a client", function()
     end)
 
     it("makes room as series leave", function()
-      client = chalk.new({ max_series = 2, driver = "manual" })
+      client = chalk.new { max_series = 2, driver = "manual" }
       local m = client:count("m", { tags = { { tag = "id" } } })
       m:with("a"):inc()
       m:with("b"):inc()
       m:with("c"):inc()
-      m:remove({ id = "a" })
+      m:remove { id = "a" }
       m:with("c"):inc()
       assert.equal(1, collect.samples(client:text())['m_total{id="c"}'])
     end)
   end)
 
   it("with its memory full goes on in the overflow series", function()
-    client = chalk.new({ memory_limit = 4 * 1024 * 1024, max_series = 3000, driver = "manual" })
+    client = chalk.new { memory_limit = 4 * 1024 * 1024, max_series = 3000, driver = "manual" }
     local m = client:histogram("m", { tags = { { tag = "id" } } })
     for i = 1, 3000 do
       local series = m:with(("x"):rep(400) .. i)
@@ -443,7 +491,7 @@ describe("a client", function()
     end
     local count = 0
     for id, value in pairs(collect.samples(client:text())) do
-      if id:find("^m_count") then count = count + value end
+      if id:find "^m_count" then count = count + value end
     end
     local seen = collect.samples(client:text())
     assert.is_true(seen.chalk_overflow_total > 0)
@@ -457,12 +505,12 @@ describe("a client", function()
     local function start(timeout, document)
       now = 1000
       exporter = collect.exporter()
-      client = chalk.new({
+      client = chalk.new {
         driver = "manual",
         clock = function() return now end,
         idle_timeout = timeout,
         exporters = { exporter },
-      })
+      }
       metrics = client:load(document or documents.service())
     end
 
@@ -475,7 +523,7 @@ describe("a client", function()
       start(60)
       local count = metrics.http.request_count:with("/idle", "success")
       local busy = metrics.http.request_count:with("/busy", "success")
-      local gauge = metrics.http.open:with("/idle")
+      local gauge = metrics.http.open:with "/idle"
       local latency = metrics.http.request_latency:with("/idle", "success")
       count:inc(5)
       busy:inc()
@@ -505,7 +553,7 @@ describe("a client", function()
 
     it("takes the same value set again for a record", function()
       start(60)
-      local gauge = metrics.http.open:with("/same")
+      local gauge = metrics.http.open:with "/same"
       for _ = 1, 20 do
         gauge:set(1)
         pass(10)
@@ -529,7 +577,7 @@ describe("a client", function()
     end)
 
     it("goes by type", function()
-      start({ gauge = 20 })
+      start { gauge = 20 }
       metrics.http.request_count:with("/a", "success"):inc()
       metrics.http.open:with("/a"):set(1)
       for _ = 1, 10 do

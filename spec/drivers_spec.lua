@@ -2,10 +2,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local children = require("support.children")
-local core = require("chalk.core")
-local files = require("support.files")
-local fork = require("support.fork")
+local children = require "support.children"
+local core = require "chalk.core"
+local files = require "support.files"
+local fork = require "support.fork"
 
 -- A program: arg[1] is the exporter's file, DRIVER the driver; what a test adds comes after init.
 local PROGRAM = [[
@@ -112,7 +112,7 @@ describe("the driver", function()
     return code, files.read(path), output, core.C.chalk_now() - started
   end
 
-  for _, driver in ipairs({ "thread", "loop", "manual" }) do
+  for _, driver in ipairs { "thread", "loop", "manual" } do
     describe(driver, function()
       describe("flushes a last time", function()
         local function it_flushes(what, body, exit_code)
@@ -126,19 +126,29 @@ describe("the driver", function()
         it_flushes("at os.exit", "os.exit(3)", 3)
         it_flushes("at os.exit that closes the VM", "os.exit(3, true)", 3)
         it_flushes("at an uncaught error", "error('uncaught')", 1)
-        it_flushes("at shutdown, which may be repeated",
-          "assert(chalk.shutdown()) assert(chalk.shutdown()) assert(chalk.flush())", 0)
-        it_flushes("after the application's loop has run", "uv.new_timer():start(20, 0, function() end) uv.run()", 0)
-        it_flushes("at os.exit inside the application's loop",
-          "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()", 4)
+        it_flushes(
+          "at shutdown, which may be repeated",
+          "assert(chalk.shutdown()) assert(chalk.shutdown()) assert(chalk.flush())",
+          0
+        )
+        it_flushes(
+          "after the application's loop has run",
+          "uv.new_timer():start(20, 0, function() end) uv.run()",
+          0
+        )
+        it_flushes(
+          "at os.exit inside the application's loop",
+          "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()",
+          4
+        )
 
-        for what, call in pairs({ shutdown = "assert(chalk.shutdown())", ["os.exit"] = "os.exit(0)" }) do
+        for what, call in pairs { shutdown = "assert(chalk.shutdown())", ["os.exit"] = "os.exit(0)" } do
           it_flushes("at " .. what .. " in a finalizer, when the VM is closed", FINALIZER:format(call), 0)
         end
 
         it("after a flush in a finalizer, when the VM is closed", function()
-          for _, options in ipairs({ "", "yields = 30" }) do
-            local code, seen, output = run(driver, FINALIZER:format("assert(chalk.flush())"), options)
+          for _, options in ipairs { "", "yields = 30" } do
+            local code, seen, output = run(driver, FINALIZER:format "assert(chalk.flush())", options)
             assert.same({ 0, FIRST .. "jobs{} total=5 delta=0\n--\nshutdown\n" }, { code, seen }, output)
           end
         end)
@@ -152,7 +162,7 @@ describe("the driver", function()
 
         it("of what was recorded while the exporter was away", function()
           local away = files.make()
-          local body = ('chalk.flush() jobs:inc() os.remove(%q)'):format(away)
+          local body = ("chalk.flush() jobs:inc() os.remove(%q)"):format(away)
           local code, seen, output = run(driver, body, ("fails_while = %q"):format(away))
           assert.same({ 0, "jobs{} total=6 delta=6\n--\nshutdown\n" }, { code, seen }, output)
         end)
@@ -170,7 +180,7 @@ describe("the driver", function()
           chalk.shutdown()
         ]]
         local rest = "jobs{} total=6 delta=1\n--\n" .. ("jobs{} total=6 delta=0\n--\n"):rep(2) .. "shutdown\n"
-        for _, options in ipairs({ "", "yields = 30" }) do
+        for _, options in ipairs { "", "yields = 30" } do
           local code, seen, output = run(driver, body, options)
           assert.same({ 0, FIRST }, { code, output })
           assert.equal(FIRST .. rest, seen)
@@ -179,8 +189,8 @@ describe("the driver", function()
 
       it("ends well after the application stopped its loop", function()
         local again = "uv.new_timer():start(0, 1, function() uv.stop() end) uv.stop()"
-        for _, body in ipairs({ "uv.stop()", again }) do
-          for _, options in ipairs({ "", "yields = 30" }) do
+        for _, body in ipairs { "uv.stop()", again } do
+          for _, options in ipairs { "", "yields = 30" } do
             local code, seen, output = run(driver, body, options)
             assert.same({ 0, LAST }, { code, seen }, output)
           end
@@ -204,7 +214,7 @@ describe("the driver", function()
     end)
   end
 
-  for _, driver in ipairs({ "loop", "manual" }) do
+  for _, driver in ipairs { "loop", "manual" } do
     describe(driver, function()
       it("ends inside of a loop that luv does not turn there, though an exporter yields", function()
         local body = NEWER_LUV .. "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()"
@@ -245,7 +255,8 @@ describe("the driver", function()
       end)
 
       it("lets no export wait for a flush", function()
-        local script = TABLES:format([[
+        local script = TABLES:format(
+          [[
           local ok, message = chalk.flush()
           tell(tostring(ok), message)
           ok, message = chalk.shutdown()
@@ -255,7 +266,9 @@ describe("the driver", function()
           coroutine.yield()
           tell(tostring(chalk.flush()))
           return true
-        ]], "tell(tostring(chalk.flush()))")
+        ]],
+          "tell(tostring(chalk.flush()))"
+        )
         local code, output = children.run(script, { limit = 20 }, driver)
         local refused = "nil an exporter's export cannot wait for a flush\n"
         assert.same({ 0, refused:rep(2) .. "other\nnil\ntrue" }, { code, output })
@@ -280,7 +293,7 @@ describe("the driver", function()
       assert.same({ 0, LAST }, { code, files.read(path) }, output)
     end)
 
-    for _, loop in ipairs({ "stop", "close" }) do
+    for _, loop in ipairs { "stop", "close" } do
       it("goes on after an exporter did this to the loop: " .. loop, function()
         local body = "for _ = 1, 3 do assert(chalk.flush()) jobs:inc() end"
         local code, seen, output = run("thread", body, ("loop = %q"):format(loop))
@@ -293,7 +306,7 @@ describe("the driver", function()
     end
 
     it("finds what it loads by relative paths in a child that changed its directory", function()
-      local here = os.getenv("PWD") .. "/"
+      local here = os.getenv "PWD" .. "/"
       local function relative(text) return (text:gsub(here:gsub("%p", "%%%0"), "./")) end
       local env = {
         LUA_PATH = relative(package.path),
@@ -302,7 +315,7 @@ describe("the driver", function()
       }
       local path = files.name()
       local child = children.spawn(program("thread", MOVED), { env = env }, path)
-      local output = child.pipe:read("*a") -- the child's too, which lives longer
+      local output = child.pipe:read "*a" -- the child's too, which lives longer
       child.pipe:close()
       local moved = "jobs{} total=6 delta=1\n--\n"
       assert.equal(FIRST .. moved, files.read(path):sub(1, #(FIRST .. moved)), output)
@@ -384,9 +397,10 @@ describe("the driver", function()
     local function hang(driver, how, body)
       local path = files.name()
       local options = ("hangs = %q"):format(how)
-      hanging[#hanging + 1] = { path = path, child = children.start(program(driver, head .. body, options), {}, path) }
+      hanging[#hanging + 1] =
+        { path = path, child = children.start(program(driver, head .. body, options), {}, path) }
     end
-    for _, driver in ipairs({ "thread", "loop", "manual" }) do
+    for _, driver in ipairs { "thread", "loop", "manual" } do
       hang(driver, "yield", "")
       hang(driver, "yield", "os.exit(0)")
       hang(driver, "yield", "assert(not chalk.shutdown(0.2))")
@@ -403,16 +417,23 @@ describe("the driver", function()
     assert.is_true(seconds < 9, "took " .. seconds)
   end)
 
-  for _, driver in ipairs({ "thread", "loop" }) do
+  for _, driver in ipairs { "thread", "loop" } do
     it(driver .. " flushes last when the application's loop handles SIGTERM", function()
       local path = files.name()
-      local child = children.start(program(driver, [[
+      local child = children.start(
+        program(
+          driver,
+          [[
         local signal = uv.new_signal()
         signal:start("sigterm", function() os.exit(7) end)
         io.write(uv.os_getpid(), "\n")
         io.flush()
         uv.run()
-      ]]), {}, path)
+      ]]
+        ),
+        {},
+        path
+      )
       fork.kill(child.pid, fork.TERM)
       local code, output = child.finish()
       assert.same({ 7, LAST }, { code, files.read(path) }, output)
@@ -420,13 +441,20 @@ describe("the driver", function()
 
     it(driver .. " flushes last when SIGTERM stops the loop", function()
       local path = files.name()
-      local child = children.start(program(driver, [[
+      local child = children.start(
+        program(
+          driver,
+          [[
         local signal = uv.new_signal()
         signal:start("sigterm", function() signal:close() end)
         io.write(uv.os_getpid(), "\n")
         io.flush()
         uv.run()
-      ]]), {}, path)
+      ]]
+        ),
+        {},
+        path
+      )
       fork.kill(child.pid, fork.TERM)
       local code, output = child.finish()
       assert.same({ 0, LAST }, { code, files.read(path) }, output)

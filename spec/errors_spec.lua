@@ -2,12 +2,12 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local bad_records = require("support.bad_records")
-local chalk = require("chalk")
-local children = require("support.children")
-local collect = require("support.collect")
-local documents = require("support.documents")
-local files = require("support.files")
+local bad_records = require "support.bad_records"
+local chalk = require "chalk"
+local children = require "support.children"
+local collect = require "support.collect"
+local documents = require "support.documents"
+local files = require "support.files"
 
 local WITHOUT_JIT = [[
   %s
@@ -39,7 +39,7 @@ describe("a record that cannot be", function()
   end)
 
   it("is refused alike without the JIT compiler", function()
-    local code, output = children.run(WITHOUT_JIT:format("jit.off()"))
+    local code, output = children.run(WITHOUT_JIT:format "jit.off()")
     assert.same({ 0, "true\n" }, { code, output })
   end)
 
@@ -58,7 +58,7 @@ describe("a record that cannot be", function()
   end)
 
   it("does not spoil an operation's count", function()
-    local op = client:op("pair")
+    local op = client:op "pair"
     pcall(op.record, op, "x")
     assert.equal(0, metrics.pair:value())
   end)
@@ -68,7 +68,7 @@ describe("a record that cannot be", function()
 
     before_each(function()
       said = {}
-      client = chalk.new({ on_error = function(message) said[#said + 1] = message end })
+      client = chalk.new { on_error = function(message) said[#said + 1] = message end }
       metrics = client:load(documents.service())
     end)
 
@@ -80,8 +80,11 @@ describe("a record that cannot be", function()
       assert.equal(1, series:value())
       assert.equal(2, #said)
       assert.matches("http.request_count: .*whole number", said[1])
-      assert.equal(2, (collect.samples(client:text())['chalk_errors_total{kind="value"}'] or 0)
-        + (collect.samples(client:text())['chalk_errors_total{kind="verb"}'] or 0))
+      assert.equal(
+        2,
+        (collect.samples(client:text())['chalk_errors_total{kind="value"}'] or 0)
+          + (collect.samples(client:text())['chalk_errors_total{kind="verb"}'] or 0)
+      )
     end)
 
     it("gives a series that does nothing where there is none", function()
@@ -89,14 +92,17 @@ describe("a record that cannot be", function()
       metrics.http.request_count:with("/", "sucess"):inc(7)
       metrics.http.request_count:inc()
       metrics.http.open(nil):set(1)
-      local latency = metrics.http.request_latency({ endpoint = {} })
+      local latency = metrics.http.request_latency { endpoint = {} }
       latency:record(1)
       latency:start()()
       assert.equal("x", latency:time(function() return "x" end))
       assert.equal(0, latency:value():count())
       assert.equal(5, #said)
-      assert.equal(5, collect.samples(client:text())['chalk_errors_total{kind="tag"}']
-        + collect.samples(client:text())['chalk_errors_total{kind="verb"}'])
+      assert.equal(
+        5,
+        collect.samples(client:text())['chalk_errors_total{kind="tag"}']
+          + collect.samples(client:text())['chalk_errors_total{kind="verb"}']
+      )
     end)
 
     it("never turns what the application calls into nothing", function()
@@ -104,7 +110,7 @@ describe("a record that cannot be", function()
       local stop = metrics.http.request_latency:start()
       stop()
       assert.equal("ran", returned)
-      local series = metrics.http.open:with("/")
+      local series = metrics.http.open:with "/"
       assert.equal("ran", series:time(function() return "ran" end))
       series:start()()
       local lookup = client:op("lookup", { tags = { { tag = "cache" } } })
@@ -146,13 +152,19 @@ describe("a record that cannot be", function()
     assert.is_nil(metrics.uptime[1])
   end)
 
-  for _, name in ipairs({ "load", "count", "gauge", "histogram", "op", "init", "flush", "shutdown", "text", "info" }) do
+  for _, name in ipairs { "load", "count", "gauge", "histogram", "op", "init", "flush", "shutdown", "text", "info" } do
     it("is not a client's " .. name .. " called with a dot: said at that line", function()
       local line = debug.getinfo(1, "l").currentline + 1
-      local ok, message = pcall(function() client[name]("x") end)
+      local ok, message = pcall(function() client[name] "x" end)
       assert.is_false(ok)
-      assert.equal(("spec/errors_spec.lua:%d: chalk: %s is a client's, called with a colon: client:%s(...)"):format(
-        line, name, name), (message:gsub("^.*/spec/", "spec/")))
+      assert.equal(
+        ("spec/errors_spec.lua:%d: chalk: %s is a client's, called with a colon: client:%s(...)"):format(
+          line,
+          name,
+          name
+        ),
+        (message:gsub("^.*/spec/", "spec/"))
+      )
     end)
   end
 
@@ -176,29 +188,27 @@ describe("a record that cannot be", function()
 
   it("may be given over by init, later", function()
     local message
-    client:init({ on_error = function(m) message = m end })
-    metrics.uptime:set("x")
+    client:init { on_error = function(m) message = m end }
+    metrics.uptime:set "x"
     assert.matches("uptime", message)
   end)
 
   describe("under strict", function()
     it("is an unknown tag beside known ones, on every call", function()
-      local strict = chalk.new({ strict = true })
+      local strict = chalk.new { strict = true }
       local count = strict:load(documents.service()).http.request_count
       for _ = 1, 100 do
         count({ endpoint = "/", status = "success" }):inc()
       end
-      local _, message = pcall(function()
-        local _ = count({ endpoint = "/", status = "success", zone = "x" })
-      end)
-      assert.matches("errors_spec.lua:%d+: http.request_count: unknown tag \"zone\"", message)
+      local _, message = pcall(function() local _ = count { endpoint = "/", status = "success", zone = "x" } end)
+      assert.matches('errors_spec.lua:%d+: http.request_count: unknown tag "zone"', message)
       assert.equal(100, count:with("/", "success"):value())
     end)
 
     it("is one from init on for what was loaded before", function()
       local count = metrics.http.request_count
       count({ endpoint = "/", status = "success" }):inc()
-      client:init({ strict = true })
+      client:init { strict = true }
       assert.has_error(function() count({ endpoint = "/", status = "success", zone = "x" }):inc() end)
     end)
   end)

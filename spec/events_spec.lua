@@ -2,10 +2,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local core = require("chalk.core")
-local events = require("chalk.flush.events")
-local files = require("support.files")
+local chalk = require "chalk"
+local core = require "chalk.core"
+local events = require "chalk.flush.events"
+local files = require "support.files"
 
 local C = core.C
 
@@ -13,8 +13,8 @@ describe("events", function()
   local client, count, reader
 
   before_each(function()
-    client = chalk.new({})
-    count = client:count("jobs")
+    client = chalk.new {}
+    count = client:count "jobs"
     assert.are.equal(1, C.chalk_hold(client.segment, 1))
     reader = events.new(client)
     reader:hold()
@@ -35,20 +35,23 @@ describe("events", function()
 
   local function is_on() return C.chalk_tap_kinds(client.segment) ~= 0 end
 
-  it("come to whoever subscribes after another has left, also once the first one's leavings are collected", function()
-    local first, second = subscription(), subscription()
-    reader:subscribe(first)
-    count:inc()
-    reader:pump()
-    reader:unsubscribe(first)
-    assert.is_false(is_on())
-    reader:subscribe(second)
-    collectgarbage()
-    collectgarbage()
-    count:inc()
-    reader:pump()
-    assert.are.same({ 1, 1 }, { first.n, second.n })
-  end)
+  it(
+    "come to whoever subscribes after another has left, also once the first one's leavings are collected",
+    function()
+      local first, second = subscription(), subscription()
+      reader:subscribe(first)
+      count:inc()
+      reader:pump()
+      reader:unsubscribe(first)
+      assert.is_false(is_on())
+      reader:subscribe(second)
+      collectgarbage()
+      collectgarbage()
+      count:inc()
+      reader:pump()
+      assert.are.same({ 1, 1 }, { first.n, second.n })
+    end
+  )
 
   it("come to all, even if one leaves at its first batch", function()
     local leaving, staying = nil, subscription()
@@ -67,7 +70,7 @@ describe("events", function()
 
   it("go to one whose neighbour fails", function()
     local whole = subscription()
-    reader:subscribe(subscription(function() error("broken") end))
+    reader:subscribe(subscription(function() error "broken" end))
     reader:subscribe(whole)
     count:inc()
     reader:pump()
@@ -93,14 +96,14 @@ end)
 
 describe("a client with the manual driver", function()
   it("leaves no tap on when it ends", function()
-    local client = chalk.new({
+    local client = chalk.new {
       driver = "manual",
       exporters = { chalk.exporter.custom("support.file_exporter", { path = files.name() }) },
-    })
-    local count = client:count("jobs")
+    }
+    local count = client:count "jobs"
     count:inc()
     local flusher = client.live.driver.flusher
-    flusher.events:subscribe({ kinds = { "count" }, events = 0, take = function() end })
+    flusher.events:subscribe { kinds = { "count" }, events = 0, take = function() end }
     assert.is_true(flusher:hold())
     flusher:release()
     assert.are_not.equal(0, C.chalk_tap_kinds(client.segment))

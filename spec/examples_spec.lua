@@ -1,9 +1,9 @@
 --- Somebody who copies an example starts from it: each has to run, and to show what it says.
 
-local examples = require("support.examples")
-local cjson = require("cjson")
-local files = require("support.files")
-local web = require("demo.web")
+local examples = require "support.examples"
+local cjson = require "cjson"
+local files = require "support.files"
+local web = require "demo.web"
 
 local function has(output, text)
   assert.is_truthy(output:find(text, 1, true), ("%q is not in:\n%s"):format(text, output))
@@ -20,7 +20,7 @@ describe("the examples", function()
     has(output, 'http.request_count: tag "status" is one of success, failure, not "sucess"')
     has(output, "a whole number from 0 to 2^53, not -1")
     has(output, "request_count: 5\n")
-    local p50, p99, error_bound = output:match("1001 values, p50 (%S+) s, p99 (%S+) s, each within (%S+) %%")
+    local p50, p99, error_bound = output:match "1001 values, p50 (%S+) s, p99 (%S+) s, each within (%S+) %%"
     local tolerance = tonumber(error_bound) / 100 + 0.002
     assert.near(0.5, tonumber(p50), 0.5 * tolerance)
     assert.near(0.99, tonumber(p99), 0.99 * tolerance)
@@ -35,7 +35,7 @@ describe("the examples", function()
     local code, output = examples.run("custom.lua", { path })
     assert.equal(0, code)
     local found = {}
-    for line in files.read(path):gmatch("[^\n]+") do
+    for line in files.read(path):gmatch "[^\n]+" do
       has(output, line)
       local entry = cjson.decode(line)
       local name = entry.name .. (entry.tags and "/" .. entry.tags.queue or "")
@@ -55,7 +55,7 @@ describe("the examples", function()
   end)
 
   it("run-time.lua shows the metrics that a library brought along", function()
-    local code, output = examples.run("run-time.lua")
+    local code, output = examples.run "run-time.lua"
     assert.equal(0, code)
     has(output, 'cache_lookup_total{result="miss"} 5\n')
     has(output, 'cache_lookup_total{result="hit"} 2\n')
@@ -64,7 +64,7 @@ describe("the examples", function()
     has(output, "cache_evictions_total 2\n")
   end)
 
-  for _, signal in ipairs({ "sigterm", "sigint" }) do
+  for _, signal in ipairs { "sigterm", "sigint" } do
     it("service.lua answers, counts unknown paths as one endpoint, and ends cleanly on " .. signal, function()
       local service = examples.child.service(examples.folder)
       finally(function() service:stop() end)
@@ -83,10 +83,14 @@ describe("the examples", function()
   it("shop.lua takes orders, tells its queries, and ends cleanly", function()
     local port, metrics_port = web.free_port(), web.free_port()
     local shop = examples.child.spawn(require("luv").exepath(), {
-      examples.folder .. "shop.lua", "1.4.0", tostring(port), tostring(metrics_port), "--stdin",
+      examples.folder .. "shop.lua",
+      "1.4.0",
+      tostring(port),
+      tostring(metrics_port),
+      "--stdin",
     })
     finally(function() shop:stop() end)
-    assert(examples.child.wait(function() return shop.output:find("listening on") end, 10))
+    assert(examples.child.wait(function() return shop.output:find "listening on" end, 10))
     assert.equal("customer 1 bought 101 and 102\n", examples.get(port, "/order/1").body)
     local declined = examples.get(port, "/order/20")
     assert.same({ 500, "the card was declined\n" }, { declined.status, declined.body })
@@ -94,7 +98,7 @@ describe("the examples", function()
     local scrape = examples.get(metrics_port, "/metrics").body
     has(scrape, 'function="charge",module="billing",service_name="shop",result="error",caller_function="place"')
     has(scrape, 'build_info{version="1.4.0"')
-    shop.handle:kill("sigterm")
+    shop.handle:kill "sigterm"
     assert.equal(0, shop:finish(10))
   end)
 end)

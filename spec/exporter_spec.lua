@@ -2,11 +2,11 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local collect = require("support.collect")
-local documents = require("support.documents")
-local files = require("support.files")
-local log = require("chalk.base.log")
+local chalk = require "chalk"
+local collect = require "support.collect"
+local documents = require "support.documents"
+local files = require "support.files"
+local log = require "chalk.base.log"
 
 local COUNT = "request_count{endpoint=/a,status=success}"
 local LATENCY = "request_latency{endpoint=/a,status=success}"
@@ -21,7 +21,7 @@ describe("a custom exporter", function()
   end)
 
   local function start(driver, ...)
-    client = chalk.new({ driver = driver, exporters = { ... }, flush_interval = 3600 })
+    client = chalk.new { driver = driver, exporters = { ... }, flush_interval = 3600 }
     metrics = client:load(documents.service())
   end
 
@@ -34,7 +34,7 @@ describe("a custom exporter", function()
     files.clean()
   end)
 
-  for _, driver in ipairs({ "manual", "loop" }) do
+  for _, driver in ipairs { "manual", "loop" } do
     describe("with the driver " .. driver, function()
       it("is a table with an export method, called with itself", function()
         local exporter = collect.exporter()
@@ -55,7 +55,7 @@ describe("a custom exporter", function()
   end
 
   it("is given no sketch where there is no memory for one", function()
-    local sketch, read = require("chalk.record.sketch"), {}
+    local sketch, read = require "chalk.record.sketch", {}
     local new = sketch.new
     finally(function() sketch.new = new end)
     start("manual", {
@@ -82,9 +82,19 @@ describe("a custom exporter", function()
             les[#les + 1] = { le, n }
           end
           seen[m.name] = {
-            namespace = m.namespace, name = m.name, type = m.type, description = m.description, unit = m.unit,
-            tags = m.tags, total = m.total, delta = m.delta, value = m.value, les = les,
-            sketch = m.sketch, delta_sketch = m.delta_sketch, own = m.own,
+            namespace = m.namespace,
+            name = m.name,
+            type = m.type,
+            description = m.description,
+            unit = m.unit,
+            tags = m.tags,
+            total = m.total,
+            delta = m.delta,
+            value = m.value,
+            les = les,
+            sketch = m.sketch,
+            delta_sketch = m.delta_sketch,
+            own = m.own,
           }
         end
         return true
@@ -94,7 +104,7 @@ describe("a custom exporter", function()
     metrics.uptime:set(1.5)
     metrics.http.retries({ path = "/p" }):inc()
     metrics.http.auth.login_latency:with("failure"):record(2)
-    for _, v in ipairs({ 0.05, 0.1, 5, 50 }) do
+    for _, v in ipairs { 0.05, 0.1, 5, 50 } do
       record(v)
     end
     client:flush()
@@ -117,7 +127,7 @@ describe("a custom exporter", function()
     assert.equal("seconds", latency.unit)
     assert.same({ { 0.1, 2 }, { 1, 2 }, { 10, 3 }, { math.huge, 4 } }, latency.les)
     assert.is_nil(latency.total or latency.delta or latency.value)
-    for _, sketch in ipairs({ latency.sketch, latency.delta_sketch }) do
+    for _, sketch in ipairs { latency.sketch, latency.delta_sketch } do
       assert.equal(4, sketch:count())
       assert.is_true(math.abs(sketch:sum() - 55.15) < 0.1)
       assert.is_true(math.abs(sketch:quantile(1) - 50) <= 50 * sketch:error())
@@ -140,8 +150,12 @@ describe("a custom exporter", function()
         first, second = {}, {}
         for m in batch:each() do
           if m.name == "request_latency" then
-            for le in m.les do first[#first + 1] = le end
-            for le in m.les do second[#second + 1] = le end
+            for le in m.les do
+              first[#first + 1] = le
+            end
+            for le in m.les do
+              second[#second + 1] = le
+            end
             kept = m.sketch
           end
         end
@@ -159,19 +173,21 @@ describe("a custom exporter", function()
 
   it("is given sketches as accurate as they are kept", function()
     local given
-    client = chalk.new({
+    client = chalk.new {
       driver = "manual",
       max_buckets = 4096,
-      exporters = { {
-        export = function(_, batch)
-          for m in batch:each() do
-            if m.name == "wide" then given = m.sketch:error() end
-          end
-          return true
-        end,
-      } },
-    })
-    local wide = client:histogram("wide")
+      exporters = {
+        {
+          export = function(_, batch)
+            for m in batch:each() do
+              if m.name == "wide" then given = m.sketch:error() end
+            end
+            return true
+          end,
+        },
+      },
+    }
+    local wide = client:histogram "wide"
     for i = 1, 2000 do
       wide:record(1.002 ^ i)
     end
@@ -204,18 +220,18 @@ describe("a custom exporter", function()
     before_each(function()
       failure = nil
       failing = collect.exporter("failing", function()
-        if failure == "raise" then error("away") end
-        if failure == "object" then error({}) end
+        if failure == "raise" then error "away" end
+        if failure == "object" then error {} end
         if failure == "nil" then return nil, "away" end
         if failure == "nothing" then return end
         if failure == "false" then return false end
         return true
       end)
-      good = collect.exporter("good")
+      good = collect.exporter "good"
       start("manual", failing, good)
     end)
 
-    for _, how in ipairs({ "raise", "object", "nil", "nothing", "false" }) do
+    for _, how in ipairs { "raise", "object", "nil", "nothing", "false" } do
       it("by " .. how .. " is given the same again, and disturbs no other", function()
         inc(3)
         client:flush()
@@ -315,12 +331,12 @@ describe("a custom exporter", function()
     client:flush()
     collectgarbage()
     assert.equal("request_count", metric.name)
-    for _, late in ipairs({
+    for _, late in ipairs {
       function() local _ = metric.total end,
       function() local _ = metric.tags end,
       function() kept:commit(metric) end,
       function() kept:each()() end,
-    }) do
+    } do
       local ok, message = pcall(late)
       assert.is_false(ok)
       assert.matches("exporter_spec.lua:%d+: a batch is over", message)
@@ -329,9 +345,9 @@ describe("a custom exporter", function()
 
   it("of a name that appears later starts at the totals of then", function()
     local path = files.name()
-    local first, second = collect.exporter("first"), collect.exporter("second")
+    local first, second = collect.exporter "first", collect.exporter "second"
     local function open(...)
-      local one = chalk.new({ driver = "manual", segment_path = path, exporters = { ... } })
+      local one = chalk.new { driver = "manual", segment_path = path, exporters = { ... } }
       one:load(documents.service())
       return one
     end
@@ -350,9 +366,9 @@ describe("a custom exporter", function()
 
   it("keeps its place by its name, when exporters change places", function()
     local path = files.name()
-    local first, second = collect.exporter("first"), collect.exporter("second")
+    local first, second = collect.exporter "first", collect.exporter "second"
     local function open(...)
-      local one = chalk.new({ driver = "manual", segment_path = path, exporters = { ... } })
+      local one = chalk.new { driver = "manual", segment_path = path, exporters = { ... } }
       metrics = one:load(documents.service())
       return one
     end
@@ -360,7 +376,7 @@ describe("a custom exporter", function()
     inc(10)
     client:flush()
     client:shutdown()
-    local third, fourth = collect.exporter("second"), collect.exporter("first")
+    local third, fourth = collect.exporter "second", collect.exporter "first"
     client = open(third, fourth)
     inc(1)
     client:flush()
@@ -375,7 +391,7 @@ describe("a custom exporter", function()
     client:flush()
     inc(4)
     record(1)
-    metrics.http.request_count:remove({ endpoint = "/a", status = "success" })
+    metrics.http.request_count:remove { endpoint = "/a", status = "success" }
     metrics.http.request_latency:clear()
     client:flush()
     assert.equal(4, exporter.last[COUNT].delta)
@@ -419,23 +435,23 @@ describe("a custom exporter", function()
 
   it("sees global_tags in its options, and its own options, in the flush thread", function()
     local path = files.name()
-    local options = { path = path, list = { 1, { deep = "\0\r\n\"" } } }
-    client = chalk.new({
+    local options = { path = path, list = { 1, { deep = '\0\r\n"' } } }
+    client = chalk.new {
       global_tags = { env = "prod" },
       exporters = { chalk.exporter.custom("support.echo_exporter", options) },
-    })
+    }
     client:flush()
-    assert.equal("env=prod list[2].deep=\0\r\n\"", files.read(path))
+    assert.equal('env=prod list[2].deep=\0\r\n"', files.read(path))
   end)
 
   it("may be one of several of a module, under names of their own", function()
     local a, b = files.name(), files.name()
-    client = chalk.new({
+    client = chalk.new {
       exporters = {
         chalk.exporter.custom("support.file_exporter", { path = a, name = "a" }),
         chalk.exporter.custom("support.file_exporter", { path = b, name = "b", fails_while = b, how = "raise" }),
       },
-    })
+    }
     client:count("jobs"):inc(2)
     local block = assert(io.open(b, "w"))
     block:close()

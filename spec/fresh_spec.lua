@@ -2,10 +2,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local commands = require("support.commands")
-local examples = require("support.examples")
-local files = require("support.files")
-local uv = require("luv")
+local commands = require "support.commands"
+local examples = require "support.examples"
+local files = require "support.files"
+local uv = require "luv"
 
 local child = examples.child
 
@@ -16,7 +16,7 @@ echo $$ >"$TMPDIR/../pid"
 exec sleep 600
 ]]
 
-local possible = uv.getuid() == 0 and commands.run("unshare -m true 2>/dev/null")
+local possible = uv.getuid() == 0 and commands.run "unshare -m true 2>/dev/null"
 
 describe("tools/fresh", function()
   local folder, process
@@ -44,9 +44,17 @@ describe("tools/fresh", function()
   -- Runs it with the stand-in, from a shell command, in mounts of its own.
   local function start(before)
     program(STAND_IN)
-    process = child.spawn(child.find("env"), { "-u", "LD_PRELOAD", "TMPDIR=" .. folder .. "/roots",
-      "PATH=" .. folder .. "/bin:" .. os.getenv("PATH"), "unshare", "-m", "sh", "-c",
-      before .. "exec tools/fresh 2>&1" })
+    process = child.spawn(child.find "env", {
+      "-u",
+      "LD_PRELOAD",
+      "TMPDIR=" .. folder .. "/roots",
+      "PATH=" .. folder .. "/bin:" .. os.getenv "PATH",
+      "unshare",
+      "-m",
+      "sh",
+      "-c",
+      before .. "exec tools/fresh 2>&1",
+    })
     assert(child.wait(function() return files.read(folder .. "/pid") ~= "" end, 30), process.output)
   end
 
@@ -60,14 +68,14 @@ describe("tools/fresh", function()
 
   local function it_roots(name, body)
     it(name, function()
-      if not possible then return pending("this takes root, and namespaces") end
+      if not possible then return pending "this takes root, and namespaces" end
       body()
     end)
   end
 
-  for signal, code in pairs({ sigint = 130, sigterm = 143 }) do
+  for signal, code in pairs { sigint = 130, sigterm = 143 } do
     it_roots("leaves no root, no mount and no process when it is ended by " .. signal, function()
-      start("")
+      start ""
       assert.equal(1, #roots())
       uv.kill(process.pid, signal)
       assert.equal(code, process:finish(30), process.output)
@@ -98,16 +106,25 @@ describe("tools/fresh", function()
     for _, name in ipairs(names) do
       assert(uv.fs_symlink(assert(child.find(name), name), folder .. "/bin/" .. name))
     end
-    process = child.spawn(child.find("env"), { "-u", "LD_PRELOAD", "CI=true", "PATH=" .. folder .. "/bin", "bash", "-c",
-      "exec tools/fresh 2>&1" })
+    process = child.spawn(
+      child.find "env",
+      { "-u", "LD_PRELOAD", "CI=true", "PATH=" .. folder .. "/bin", "bash", "-c", "exec tools/fresh 2>&1" }
+    )
     assert.equal(1, process:finish(30), process.output)
     assert.matches("^tools/fresh: no root can be made: [^\n]+\n0 passed, 1 failed\n$", process.output)
   end)
 
   it_roots("fails where mmdebstrap does, and leaves nothing", function()
-    program("#!/bin/sh\nexit 7\n")
-    process = child.spawn(child.find("env"), { "-u", "LD_PRELOAD", "TMPDIR=" .. folder .. "/roots",
-      "PATH=" .. folder .. "/bin:" .. os.getenv("PATH"), "bash", "-c", "exec tools/fresh 2>&1" })
+    program "#!/bin/sh\nexit 7\n"
+    process = child.spawn(child.find "env", {
+      "-u",
+      "LD_PRELOAD",
+      "TMPDIR=" .. folder .. "/roots",
+      "PATH=" .. folder .. "/bin:" .. os.getenv "PATH",
+      "bash",
+      "-c",
+      "exec tools/fresh 2>&1",
+    })
     assert.equal(1, process:finish(60), process.output)
     assert.matches("no root can be made: mmdebstrap failed\n0 passed, 1 failed\n$", process.output)
     assert.same({}, roots())

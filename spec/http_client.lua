@@ -1,23 +1,23 @@
 --- For the specs of the HTTP server: a server with its clients, all on this VM's loop.
 
-local ffi = require("ffi")
-local uv = require("luv")
-local http = require("chalk.net.http")
+local ffi = require "ffi"
+local uv = require "luv"
+local http = require "chalk.net.http"
 
 local M = {}
 
 if not pcall(ffi.typeof, "chalk_spec_rlimit") then
-  ffi.cdef([[
+  ffi.cdef [[
     typedef struct { unsigned long soft, hard; } chalk_spec_rlimit;
     int chalk_spec_getrlimit(int, chalk_spec_rlimit *) __asm__("getrlimit");
     int chalk_spec_setrlimit(int, const chalk_spec_rlimit *) __asm__("setrlimit");
-  ]])
+  ]]
 end
 local RLIMIT_NOFILE = 7
 
 ---Sets how many descriptors the process may have; returns how many it could.
 function M.limit_descriptors(count)
-  local limit = ffi.new("chalk_spec_rlimit")
+  local limit = ffi.new "chalk_spec_rlimit"
   assert(ffi.C.chalk_spec_getrlimit(RLIMIT_NOFILE, limit) == 0)
   local before = tonumber(limit.soft)
   limit.soft = count
@@ -25,9 +25,7 @@ function M.limit_descriptors(count)
   return before
 end
 
-function M.clock()
-  return uv.hrtime() / 1e9
-end
+function M.clock() return uv.hrtime() / 1e9 end
 
 ---Runs the loop until a condition holds; false when it does not in time.
 function M.wait(condition, seconds)
@@ -35,7 +33,7 @@ function M.wait(condition, seconds)
   local tick = uv.new_timer()
   tick:start(5, 5, function() end)
   while not condition() and M.clock() < deadline do
-    uv.run("once")
+    uv.run "once"
   end
   tick:close()
   return condition() and true or false
@@ -45,9 +43,7 @@ local Client = {}
 Client.__index = Client
 
 function Client:send(bytes)
-  if not self.closed then
-    self.handle:write(bytes)
-  end
+  if not self.closed then self.handle:write(bytes) end
   return self
 end
 
@@ -78,15 +74,11 @@ local function unchunk(text)
   local parts, position = {}, 1
   while true do
     local size, start = text:match("^(%x+)\r\n()", position)
-    if not size or #text < start + tonumber(size, 16) + 1 then
-      return nil
-    end
+    if not size or #text < start + tonumber(size, 16) + 1 then return nil end
     size = tonumber(size, 16)
     assert(text:sub(start + size, start + size + 1) == "\r\n", "a chunk ends without CRLF")
     position = start + size + 2
-    if size == 0 then
-      return table.concat(parts), position
-    end
+    if size == 0 then return table.concat(parts), position end
     parts[#parts + 1] = text:sub(start, start + size - 1)
   end
 end
@@ -94,12 +86,10 @@ end
 -- Cuts the first response from what was received; nil while it is incomplete.
 local function cut(client, bodiless)
   local text = client:received()
-  local head, start = text:match("^(.-\r\n)\r\n()")
-  if not head then
-    return nil
-  end
-  local response = { status = tonumber(head:match("^HTTP/1%.1 (%d+) ")), headers = {}, head = head }
-  for name, value in head:gmatch("([^:\r\n]+): ([^\r\n]*)\r\n") do
+  local head, start = text:match "^(.-\r\n)\r\n()"
+  if not head then return nil end
+  local response = { status = tonumber(head:match "^HTTP/1%.1 (%d+) "), headers = {}, head = head }
+  for name, value in head:gmatch "([^:\r\n]+): ([^\r\n]*)\r\n" do
     response.headers[name:lower()] = value
   end
   local length, after = tonumber(response.headers["content-length"]), nil
@@ -114,19 +104,20 @@ local function cut(client, bodiless)
   elseif client.ended then
     response.body, after = text:sub(start), #text + 1
   end
-  if not response.body then
-    return nil
-  end
+  if not response.body then return nil end
   client.pieces = { text:sub(after) }
   return response
 end
 
 function Client:response(bodiless)
   local response
-  assert(M.wait(function()
-    response = response or cut(self, bodiless)
-    return response
-  end), "no whole response, but: " .. self:received():sub(1, 200))
+  assert(
+    M.wait(function()
+      response = response or cut(self, bodiless)
+      return response
+    end),
+    "no whole response, but: " .. self:received():sub(1, 200)
+  )
   return response
 end
 
@@ -144,9 +135,7 @@ Fixture.__index = Fixture
 function M.fixture()
   local fixture = setmetatable({ clients = {}, logged = {} }, Fixture)
   fixture.handler = function(request)
-    if request.path ~= "/metrics" then
-      return http.text(404, "not here")
-    end
+    if request.path ~= "/metrics" then return http.text(404, "not here") end
     return { headers = { ["Content-Type"] = "text/x-test" }, body = request.method .. request.query }
   end
   return fixture
@@ -164,9 +153,7 @@ end
 -- A client that reads nothing until told to.
 function Fixture:connect(path)
   local client = setmetatable({ pieces = {}, handle = path and uv.new_pipe(false) or uv.new_tcp() }, Client)
-  local function connected(err)
-    client.connected = not err
-  end
+  local function connected(err) client.connected = not err end
   if path then
     client.handle:connect(path, connected)
   else
@@ -190,7 +177,7 @@ function Fixture:close()
     self.server:close()
     assert(self.server:connections() == 0)
   end
-  uv.run("nowait")
+  uv.run "nowait"
 end
 
 return M

@@ -1,32 +1,31 @@
-local uv = require("luv")
-local http = require("chalk.net.http")
-local support = require("http_client")
+local uv = require "luv"
+local http = require "chalk.net.http"
+local support = require "http_client"
 
 local wait, clock, limit_descriptors = support.wait, support.clock, support.limit_descriptors
 
 describe("http, with slow, greedy and vanishing peers,", function()
   local bed
 
-  before_each(function()
-    bed = support.fixture()
-  end)
+  before_each(function() bed = support.fixture() end)
 
-  after_each(function()
-    bed:close()
-  end)
+  after_each(function() bed:close() end)
 
   it("holds about one piece for a reader that is slow, and serves others meanwhile", function()
     local path = os.tmpname()
     os.remove(path)
-    bed:serve({ address = "unix://" .. path })
+    bed:serve { address = "unix://" .. path }
     local pulled, piece = 0, ("x"):rep(65536)
     bed.handler = function(request)
-      if request.path == "/quick" then
-        return http.text(200, "quick")
-      end
-      return { body = function() pulled = pulled + 1 return pulled <= 2000 and piece or nil end }
+      if request.path == "/quick" then return http.text(200, "quick") end
+      return {
+        body = function()
+          pulled = pulled + 1
+          return pulled <= 2000 and piece or nil
+        end,
+      }
     end
-    local slow = bed:connect(path):send("GET / HTTP/1.1\r\n\r\n")
+    local slow = bed:connect(path):send "GET / HTTP/1.1\r\n\r\n"
     assert.is_true(wait(function() return pulled > 1 end))
     local before
     for _ = 1, 50 do
@@ -43,13 +42,16 @@ describe("http, with slow, greedy and vanishing peers,", function()
     bed:serve()
     local pulled = 0
     bed.handler = function(request)
-      if request.path == "/quick" then
-        return http.text(200, tostring(pulled))
-      end
-      return { body = function() pulled = pulled + 1 return pulled <= 100000 and "x" or nil end }
+      if request.path == "/quick" then return http.text(200, tostring(pulled)) end
+      return {
+        body = function()
+          pulled = pulled + 1
+          return pulled <= 100000 and "x" or nil
+        end,
+      }
     end
     local long, quick = bed:open(), bed:open()
-    long:send("GET / HTTP/1.1\r\n\r\n")
+    long:send "GET / HTTP/1.1\r\n\r\n"
     assert.is_true(wait(function() return pulled > 0 end))
     assert.is_true(tonumber(quick:get("/quick").body) < 100000)
   end)
@@ -67,7 +69,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
       }
     end
     for n = 1, 20 do
-      local client = bed:open():send("GET / HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n")
+      local client = bed:open():send "GET / HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n"
       assert.is_true(wait(function() return #client:received() > 100000 end))
       if n % 2 == 0 then
         client.handle:close_reset()
@@ -77,11 +79,14 @@ describe("http, with slow, greedy and vanishing peers,", function()
       end
     end
     assert.is_true(wait(function() return bed.server:connections() == 0 and ends == 20 end))
-    assert.is_true(wait(function()
-      jit.flush() -- traces keep functions they were compiled for
-      collectgarbage()
-      return next(held) == nil
-    end), "a response is held that nobody reads")
+    assert.is_true(
+      wait(function()
+        jit.flush() -- traces keep functions they were compiled for
+        collectgarbage()
+        return next(held) == nil
+      end),
+      "a response is held that nobody reads"
+    )
     assert.equal(0, #bed.logged)
   end)
 
@@ -99,9 +104,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
       most = math.max(most, bed.server:connections())
       for n = 1, 1000, 2 do
         local client = bed.clients[n]
-        if client.connected and not client.ended then
-          client:send("x")
-        end
+        if client.connected and not client.ended then client:send "x" end
       end
     end)
     assert.equal("GET", good:response().body)
@@ -111,41 +114,47 @@ describe("http, with slow, greedy and vanishing peers,", function()
   end)
 
   it("closes the one that waited longest when it is full, and none that is being answered", function()
-    bed:serve({ limits = { connections = 3 } })
-    bed.handler = function() return { body = function() return ("x"):rep(65536) end } end
-    local answered = bed:connect():send("GET / HTTP/1.1\r\n\r\n")
+    bed:serve { limits = { connections = 3 } }
+    bed.handler = function()
+      return { body = function() return ("x"):rep(65536) end }
+    end
+    local answered = bed:connect():send "GET / HTTP/1.1\r\n\r\n"
     assert.is_true(wait(function() return bed.server:connections() == 1 end))
     local waiting = {}
     for n = 1, 4 do
-      waiting[n] = bed:open():send("GET /")
-      assert.is_true(wait(function()
-        return n <= 2 and bed.server:connections() == n + 1 or n > 2 and waiting[n - 2].ended
-      end))
+      waiting[n] = bed:open():send "GET /"
+      assert.is_true(
+        wait(function() return n <= 2 and bed.server:connections() == n + 1 or n > 2 and waiting[n - 2].ended end)
+      )
     end
     assert.is_true(waiting[1].ended and waiting[2].ended)
     assert.is_nil(waiting[3].ended or waiting[4].ended or answered.ended)
     waiting[3]:send(" HTTP/1.1\r\n\r\n").handle:read_stop()
     waiting[4]:send(" HTTP/1.1\r\n\r\n").handle:read_stop()
-    assert.is_true(wait(function()
-      local late = bed:open()
-      return wait(function() return late.ended end, 0.2)
-    end), "a new connection took the place of an answered one")
+    assert.is_true(
+      wait(function()
+        local late = bed:open()
+        return wait(function() return late.ended end, 0.2)
+      end),
+      "a new connection took the place of an answered one"
+    )
     assert.equal(3, bed.server:connections())
   end)
 
   it("closes connections that send no whole head, stay idle or read nothing for too long", function()
-    bed:serve({ limits = { header_timeout = 0.1, idle_timeout = 0.3, request_timeout = 0.2 } })
+    bed:serve { limits = { header_timeout = 0.1, idle_timeout = 0.3, request_timeout = 0.2 } }
     local started, taken = clock(), {}
     bed.handler = function(request)
       local endless = { body = function() return ("x"):rep(65536) end }
       return request.path == "/long" and endless or http.text(200, "x")
     end
-    local cases = { silent = bed:open(), partial = bed:open():send("GET /"), idle = bed:open(), stuck = bed:connect() }
-    cases.stuck:send("GET /long HTTP/1.1\r\n\r\n")
+    local cases =
+      { silent = bed:open(), partial = bed:open():send "GET /", idle = bed:open(), stuck = bed:connect() }
+    cases.stuck:send "GET /long HTTP/1.1\r\n\r\n"
     local drip = uv.new_timer()
-    drip:start(10, 10, function() cases.partial:send("x") end)
-    cases.idle:get("/")
-    for _, name in ipairs({ "silent", "partial", "idle" }) do
+    drip:start(10, 10, function() cases.partial:send "x" end)
+    cases.idle:get "/"
+    for _, name in ipairs { "silent", "partial", "idle" } do
       assert.is_true(wait(function() return cases[name].ended end), name)
       taken[name] = clock() - started
     end
@@ -156,14 +165,14 @@ describe("http, with slow, greedy and vanishing peers,", function()
 
   it("rests when descriptors run out, instead of spinning, and recovers", function()
     bed:serve()
-    local client = bed:connect():send("GET /metrics HTTP/1.1\r\n\r\n")
+    local client = bed:connect():send "GET /metrics HTTP/1.1\r\n\r\n"
     local before = limit_descriptors(3)
     local cpu, ended = os.clock(), clock() + 0.5
     pcall(wait, function() return clock() > ended end)
     limit_descriptors(before)
     assert.is_true(os.clock() - cpu < 0.25, "the loop spun")
     assert.equal(1, #bed.logged)
-    assert.truthy(bed.logged[1]:find("^warn .*EMFILE"))
+    assert.truthy(bed.logged[1]:find "^warn .*EMFILE")
     assert.equal("GET", client:listen():response().body)
   end)
 end)

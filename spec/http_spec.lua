@@ -1,8 +1,8 @@
-local ffi = require("ffi")
-local uv = require("luv")
-local http = require("chalk.net.http")
-local gzip = require("chalk.net.gzip")
-local support = require("http_client")
+local ffi = require "ffi"
+local uv = require "luv"
+local http = require "chalk.net.http"
+local gzip = require "chalk.net.gzip"
+local support = require "http_client"
 
 local wait, clock = support.wait, support.clock
 
@@ -14,7 +14,7 @@ local function gunzip(bytes)
   file:write(bytes)
   file:close()
   local pipe = assert(io.popen("gzip -dc < " .. name))
-  local text = pipe:read("*a")
+  local text = pipe:read "*a"
   pipe:close()
   os.remove(name)
   return text
@@ -39,13 +39,9 @@ end
 describe("http", function()
   local bed
 
-  before_each(function()
-    bed = support.fixture()
-  end)
+  before_each(function() bed = support.fixture() end)
 
-  after_each(function()
-    bed:close()
-  end)
+  after_each(function() bed:close() end)
 
   it("answers a scrape, and the next on the same connection", function()
     bed:serve()
@@ -55,7 +51,7 @@ describe("http", function()
       assert.equal(200, response.status)
       assert.equal("GET" .. n, response.body)
       assert.equal("text/x-test", response.headers["content-type"])
-      assert.truthy(response.headers.date:find("^%a%a%a, %d%d %a%a%a %d%d%d%d %d%d:%d%d:%d%d GMT$"))
+      assert.truthy(response.headers.date:find "^%a%a%a, %d%d %a%a%a %d%d%d%d %d%d:%d%d:%d%d GMT$")
     end
     assert.equal(1, bed.server:connections())
   end)
@@ -77,9 +73,9 @@ describe("http", function()
   it("takes a request that comes byte by byte", function()
     bed:serve()
     local client = bed:open()
-    for byte in ("\r\nGET /metrics HTTP/1.1\nHost: x\n\n"):gmatch(".") do
+    for byte in ("\r\nGET /metrics HTTP/1.1\nHost: x\n\n"):gmatch "." do
       client:send(byte)
-      uv.run("nowait")
+      uv.run "nowait"
     end
     assert.equal("GET", client:response().body)
   end)
@@ -87,10 +83,12 @@ describe("http", function()
   it("gives HEAD the headers of GET, and runs no body for it", function()
     bed:serve()
     local client, pulled = bed:open(), false
-    client:send("HEAD /metrics HTTP/1.1\r\n\r\n")
+    client:send "HEAD /metrics HTTP/1.1\r\n\r\n"
     assert.equal("4", client:response(true).headers["content-length"])
-    bed.handler = function() return { body = function() pulled = true end } end
-    client:send("HEAD /metrics HTTP/1.1\r\n\r\n")
+    bed.handler = function()
+      return { body = function() pulled = true end }
+    end
+    client:send "HEAD /metrics HTTP/1.1\r\n\r\n"
     assert.equal(200, client:response(true).status)
     assert.equal("", client:received())
     assert.is_false(pulled)
@@ -98,14 +96,14 @@ describe("http", function()
 
   it("closes when asked to, and for HTTP/1.0 that did not ask to stay", function()
     bed:serve()
-    for fields, version in pairs({ ["Connection: close\r\n"] = "1.1", [""] = "1.0" }) do
+    for fields, version in pairs { ["Connection: close\r\n"] = "1.1", [""] = "1.0" } do
       local client = bed:open()
       client:send("GET /metrics HTTP/" .. version .. "\r\n" .. fields .. "\r\n")
       assert.equal("close", client:response().headers.connection)
       assert.is_true(wait(function() return client.ended end))
       assert.is_nil(client.error)
     end
-    local client = bed:open():send("GET /metrics HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    local client = bed:open():send "GET /metrics HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     assert.equal("keep-alive", client:response().headers.connection)
     assert.equal(200, client:get("/metrics").status)
   end)
@@ -123,14 +121,14 @@ describe("http", function()
 
   it("refuses what it cannot serve with the right status, then closes without a reset", function()
     bed:serve()
-    for text, status in pairs({
+    for text, status in pairs {
       ["GARBAGE\r\n\r\n"] = 400,
       ["GET / HTTP/1.1\r\nA : b\r\n\r\n"] = 400,
       ["GET /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"] = 400,
       ["POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"] = 405,
       ["GET / HTTP/3.0\r\n\r\n"] = 505,
       ["GET / HTTP/1.1\r\nA: " .. ("x"):rep(100000)] = 431,
-    }) do
+    } do
       local client = bed:open():send(text)
       local response = client:response()
       assert.equal(status, response.status)
@@ -145,18 +143,20 @@ describe("http", function()
   it("answers 500 and logs when the handler fails, and serves on", function()
     bed:serve()
     local cases = {
-      function() error("broken pipework") end, function() return nil end, function() return { body = 7 } end,
+      function() error "broken pipework" end,
+      function() return nil end,
+      function() return { body = 7 } end,
       function() return { status = "x" } end,
     }
     for n, case in ipairs(cases) do
       bed.handler = case
-      local response = bed:open():get("/metrics")
+      local response = bed:open():get "/metrics"
       assert.equal(500, response.status)
       assert.equal("close", response.headers.connection)
       assert.is_nil(response.body:find("broken", 1, true))
       assert.equal(n, #bed.logged)
     end
-    assert.truthy(bed.logged[1]:find("^error .*broken pipework"))
+    assert.truthy(bed.logged[1]:find "^error .*broken pipework")
   end)
 
   it("never lets a header's value start another header", function()
@@ -172,7 +172,7 @@ describe("http", function()
       return { body = lines(50), done = function(complete) ends[#ends + 1] = complete end }
     end
     local client = bed:open()
-    local response = client:get("/metrics")
+    local response = client:get "/metrics"
     assert.equal("chunked", response.headers["transfer-encoding"])
     assert.equal(lines_text(50), response.body)
     assert.equal(200, client:get("/metrics").status)
@@ -187,7 +187,12 @@ describe("http", function()
     local pieces = { "", "a", "", "", "b", "" }
     bed.handler = function()
       local n = 0
-      return { body = function() n = n + 1 return pieces[n] end }
+      return {
+        body = function()
+          n = n + 1
+          return pieces[n]
+        end,
+      }
     end
     assert.equal("ab", bed:open():get("/metrics").body)
   end)
@@ -198,14 +203,18 @@ describe("http", function()
     bed.handler = function()
       local n = 0
       return {
-        body = function() n = n + 1 if n > 2 then error("no more") end return "x" end,
+        body = function()
+          n = n + 1
+          if n > 2 then error "no more" end
+          return "x"
+        end,
         done = function(whole) complete = whole end,
       }
     end
-    local client = bed:open():send("GET /metrics HTTP/1.1\r\n\r\n")
+    local client = bed:open():send "GET /metrics HTTP/1.1\r\n\r\n"
     assert.is_true(wait(function() return client.ended end))
     assert.is_nil(client:received():find("0\r\n\r\n", 1, true))
-    assert.truthy(bed.logged[1]:find("no more"))
+    assert.truthy(bed.logged[1]:find "no more")
     assert.is_false(complete)
   end)
 
@@ -213,7 +222,7 @@ describe("http", function()
     bed:serve()
     assert.is_true(gzip.available(), "zlib is missing on this machine")
     local text = lines_text(60)
-    for _, body in ipairs({ function() return text end, function() return lines(60) end, function() return "" end }) do
+    for _, body in ipairs { function() return text end, function() return lines(60) end, function() return "" end } do
       bed.handler = function() return { headers = { Vary = "Accept" }, body = body(), gzip = true } end
       local client = bed:open()
       local plain = client:get("/metrics").body
@@ -225,7 +234,7 @@ describe("http", function()
       assert.is_nil(client:get("/metrics", "Accept-Encoding: gzip;q=0\r\n").headers["content-encoding"])
       response = bed:open():send("GET /metrics HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n"):response()
       assert.equal(plain, gunzip(response.body))
-      client:send("HEAD /metrics HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n")
+      client:send "HEAD /metrics HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n"
       assert.equal("gzip", client:response(true).headers["content-encoding"])
     end
   end)
@@ -233,7 +242,7 @@ describe("http", function()
   it("serves a unix socket, and removes the path it made", function()
     local path = os.tmpname()
     os.remove(path)
-    bed:serve({ address = "unix://" .. path })
+    bed:serve { address = "unix://" .. path }
     assert.is_nil(bed.server.port)
     assert.equal("GET", bed:open(path):get("/metrics").body)
     bed.server:close()
@@ -243,14 +252,14 @@ describe("http", function()
   it("serves a descriptor opened elsewhere, TCP or unix", function()
     local path = os.tmpname()
     os.remove(path)
-    for _, kind in ipairs({ "tcp", "unix" }) do
+    for _, kind in ipairs { "tcp", "unix" } do
       local listener = kind == "tcp" and uv.new_tcp() or uv.new_pipe(false)
       if kind == "tcp" then
         listener:bind("127.0.0.1", 0)
       else
         listener:bind(path)
       end
-      bed:serve({ fd = ffi.C.chalk_spec_dup(listener:fileno()) })
+      bed:serve { fd = ffi.C.chalk_spec_dup(listener:fileno()) }
       assert.equal("GET", bed:open(kind == "unix" and path or nil):get("/metrics").body)
       assert.equal(kind == "tcp" and listener:getsockname().port or nil, bed.server.port)
       bed.server:close()
@@ -273,7 +282,7 @@ describe("http", function()
     assert.truthy(failure({ address = "127.0.0.1:70000" }):find("70000", 1, true))
     assert.truthy(failure({ address = "unix:///nowhere/at/all" }):find("/nowhere/at/all", 1, true))
     assert.truthy(failure({ fd = 0 }):find("fd 0", 1, true))
-    assert.has_error(function() http.serve({ address = "127.0.0.1:0" }) end, "http.serve needs a handler")
+    assert.has_error(function() http.serve { address = "127.0.0.1:0" } end, "http.serve needs a handler")
   end)
 
   it("lets the loop end after unref, with connections open", function()
@@ -283,7 +292,7 @@ describe("http", function()
     bed.server:unref()
     client.handle:unref()
     local stop = clock() + 10
-    while uv.run("nowait") and clock() < stop do
+    while uv.run "nowait" and clock() < stop do
       uv.sleep(1)
     end
     assert.is_false(uv.loop_alive())
@@ -292,8 +301,11 @@ describe("http", function()
 
   it("may be closed by its own handler, and with the VM's loop", function()
     bed:serve()
-    bed.handler = function() bed.server:close() return http.text(200, "x") end
-    local client = bed:open():send("GET / HTTP/1.1\r\n\r\n")
+    bed.handler = function()
+      bed.server:close()
+      return http.text(200, "x")
+    end
+    local client = bed:open():send "GET / HTTP/1.1\r\n\r\n"
     assert.is_true(wait(function() return client.ended end))
     local script = [[
       local uv, http = require("luv"), require("chalk.net.http")
@@ -310,9 +322,9 @@ describe("http", function()
     local file = assert(io.open(name, "w"))
     file:write(script)
     file:close()
-    for _, how in ipairs({ "walk", "end" }) do
+    for _, how in ipairs { "walk", "end" } do
       local pipe = io.popen(("LUA_PATH='%s' ${LUAJIT:-luajit} %s %s 2>&1; echo $?"):format(package.path, name, how))
-      assert.equal("0\n", pipe:read("*a"))
+      assert.equal("0\n", pipe:read "*a")
       pipe:close()
     end
     os.remove(name)

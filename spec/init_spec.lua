@@ -2,13 +2,13 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local broken = require("support.broken_exporters")
-local children = require("support.children")
-local core = require("chalk.core")
-local files = require("support.files")
-local request = require("support.request")
-local uv = require("luv")
+local chalk = require "chalk"
+local broken = require "support.broken_exporters"
+local children = require "support.children"
+local core = require "chalk.core"
+local files = require "support.files"
+local request = require "support.request"
+local uv = require "luv"
 
 local DRIVERS = { "thread", "loop", "manual" }
 
@@ -17,7 +17,7 @@ local function free_port()
   socket:bind("127.0.0.1", 0)
   local port = socket:getsockname().port
   socket:close()
-  uv.run("nowait")
+  uv.run "nowait"
   return port
 end
 
@@ -29,7 +29,7 @@ local function fill_segment(path)
   local n = 0
   repeat
     n = n + 1
-    local d, name = ffi.new("chalk_definition"), "metric" .. n
+    local d, name = ffi.new "chalk_definition", "metric" .. n
     d.name, d.name_size, d.shape, d.blob, d.kind = name, #name, "", "", C.CHALK_COUNT
   until C.chalk_define(writer, d, core.message) < 0
   return {
@@ -47,7 +47,7 @@ describe("an init that fails", function()
     client = chalk.new()
     uninstall = broken.install()
     for name in pairs(package.loaded) do
-      if name:find("^broken_") then package.loaded[name] = nil end
+      if name:find "^broken_" then package.loaded[name] = nil end
     end
   end)
 
@@ -63,13 +63,13 @@ describe("an init that fails", function()
     assert.matches(words, message, 1, true)
   end
 
-  local function prometheus(listen) return chalk.exporter.prometheus({ listen = listen }) end
+  local function prometheus(listen) return chalk.exporter.prometheus { listen = listen } end
 
   local function custom(module, options) return chalk.exporter.custom(module, options) end
 
   local LATE = "the disk is not there"
 
-  local function raises() return custom("broken_raises_in_new") end
+  local function raises() return custom "broken_raises_in_new" end
 
   for _, driver in ipairs(DRIVERS) do
     describe("with the driver " .. driver, function()
@@ -86,9 +86,12 @@ describe("an init that fails", function()
         end
         assert_refused(words, { driver = driver, exporters = list })
         assert_free()
-        assert.is_true(client:try_init({ driver = driver, exporters = { custom("support.file_exporter", {
-          path = files.name(),
-        }) } }))
+        assert.is_true(client:try_init {
+          driver = driver,
+          exporters = { custom("support.file_exporter", {
+            path = files.name(),
+          }) },
+        })
         assert_free()
       end)
 
@@ -98,7 +101,7 @@ describe("an init that fails", function()
         local good = prometheus("127.0.0.1:" .. port)
         assert_refused(LATE, { driver = driver, exporters = { good, raises() } })
         client:count("jobs"):inc(3)
-        assert.is_true(client:try_init({ driver = driver, exporters = { good } }))
+        assert.is_true(client:try_init { driver = driver, exporters = { good } })
         assert.matches("\njobs_total 3\n", request.get(port).body, 1, true)
       end)
 
@@ -110,24 +113,31 @@ describe("an init that fails", function()
         assert.is_true(client:try_init(options))
       end)
 
-      it("for a module that raises an object says whose", function()
-        assert_refused("exporter broken_raises_object: a table that cannot be shown", {
-          driver = driver, exporters = { custom("broken_raises_object") },
-        })
-      end)
+      it(
+        "for a module that raises an object says whose",
+        function()
+          assert_refused("exporter broken_raises_object: a table that cannot be shown", {
+            driver = driver,
+            exporters = { custom "broken_raises_object" },
+          })
+        end
+      )
 
       it("when it begins to serve turns nothing over a segment that is closed", function()
         if driver == "manual" then return end
         local port = free_port()
-        assert_refused("no handler", { driver = driver, exporters = {
-          prometheus("127.0.0.1:" .. port),
-          custom("broken_raises_in_handler", { listen = "127.0.0.1:" .. free_port() }),
-        } })
+        assert_refused("no handler", {
+          driver = driver,
+          exporters = {
+            prometheus("127.0.0.1:" .. port),
+            custom("broken_raises_in_handler", { listen = "127.0.0.1:" .. free_port() }),
+          },
+        })
         local timer = uv.new_timer()
         timer:start(250, 0, function() timer:close() end)
         uv.run()
         assert.is_nil((request.get(port)))
-        assert.is_true(client:try_init({ driver = driver, exporters = { prometheus("127.0.0.1:" .. port) } }))
+        assert.is_true(client:try_init { driver = driver, exporters = { prometheus("127.0.0.1:" .. port) } })
         assert.equal(200, request.get(port).status)
       end)
 
@@ -141,10 +151,14 @@ describe("an init that fails", function()
       it("keeps no options", function()
         local kept = {}
         local function on_error(message) kept[#kept + 1] = message end
-        local latency = client:histogram("latency")
+        local latency = client:histogram "latency"
         local before = client:info()
         assert_refused(LATE, {
-          driver = driver, strict = true, on_error = on_error, max_series = 7, buckets = { 1 },
+          driver = driver,
+          strict = true,
+          on_error = on_error,
+          max_series = 7,
+          buckets = { 1 },
           exporters = { raises() },
         })
         assert.equal(before.max_series, client:info().max_series)
@@ -153,12 +167,12 @@ describe("an init that fails", function()
         assert.matches('latency_bucket{le="0.25"} 1', client:text(), 1, true)
         assert.has_error(function() client:count("jobs"):inc(-1) end)
         assert.same({}, kept)
-        client:init({ driver = driver })
+        client:init { driver = driver }
       end)
 
       it("leaves the event tap off", function()
         client:histogram("latency"):record(1)
-        local raw = chalk.exporter.statsd({ address = "127.0.0.1:" .. free_port(), histograms = "raw" })
+        local raw = chalk.exporter.statsd { address = "127.0.0.1:" .. free_port(), histograms = "raw" }
         assert_refused(LATE, { driver = driver, exporters = { raw, raises() } })
         assert.equal(0, core.C.chalk_tap_kinds(client.segment))
       end)
@@ -170,18 +184,19 @@ describe("an init that fails", function()
         client:shutdown()
         client = chalk.new()
         assert_refused(LATE, { driver = driver, segment_path = refused, exporters = { raises() } })
-        assert.is_true(client:try_init({ driver = driver, segment_path = taken }))
+        assert.is_true(client:try_init { driver = driver, segment_path = taken })
         client:count("jobs"):inc(3)
-        local other = chalk.new({ segment_path = taken })
+        local other = chalk.new { segment_path = taken }
         assert.equal(3, other:count("jobs"):value())
-        other = chalk.new({ segment_path = refused })
+        other = chalk.new { segment_path = refused }
         assert.equal(0, other:count("jobs"):value())
       end)
     end)
   end
 
   it("of the client that all VMs share gives a segment_path back", function()
-    local code, output = children.run([[
+    local code, output = children.run(
+      [[
       local chalk = require "chalk"
       package.preload.broken = function() return { new = function() error("no disk", 0) end } end
       local function try(path, exporters)
@@ -191,12 +206,17 @@ describe("an init that fails", function()
       print(try(arg[2]))
       chalk.count("jobs"):inc(3)
       print(chalk.new({ segment_path = arg[2] }):count("jobs"):value())
-    ]], {}, files.name(), files.name())
+    ]],
+      {},
+      files.name(),
+      files.name()
+    )
     assert.same({ 0, "nil\texporter broken: no disk\ntrue\n3\n" }, { code, output })
   end)
 
   it("because an exporter takes too long leaves that one its segment", function()
-    local code, output = children.run([[
+    local code, output = children.run(
+      [[
       local core, wait = require "chalk.core", require "support.wait"
       local C = core.C
       core.C = setmetatable({ -- shorter times
@@ -214,21 +234,27 @@ describe("an init that fails", function()
       io.open(arg[1], "w"):close()
       wait.sleep(0.5)
       print(client:count("jobs"):value())
-    ]], {}, files.name())
+    ]],
+      {},
+      files.name()
+    )
     assert.same({ 0, "nil\tthe flush thread did not start in time\ntrue\n1\n" }, { code, output })
   end)
 
   it("for want of a module says so where another process flushes, too", function()
     local path = files.name()
-    local holder = chalk.new({ segment_path = path, exporters = { custom("support.file_exporter", {
-      path = files.name(),
-    }) } })
+    local holder = chalk.new {
+      segment_path = path,
+      exporters = { custom("support.file_exporter", {
+        path = files.name(),
+      }) },
+    }
     assert.is_true(holder:flush())
-    for module, words in pairs({
+    for module, words in pairs {
       broken_absent = "module 'broken_absent' not found",
       broken_not_a_table = "no function new",
       broken_raises_at_load = "no such library",
-    }) do
+    } do
       assert_refused(words, { segment_path = path, exporters = { custom(module) } })
     end
     assert.is_nil(package.loaded.broken_not_a_table) -- it was tried in a VM of its own

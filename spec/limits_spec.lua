@@ -2,9 +2,9 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local collect = require("support.collect")
-local files = require("support.files")
+local chalk = require "chalk"
+local collect = require "support.collect"
+local files = require "support.files"
 
 local HOSTILE = {
   quote = 'a"b',
@@ -40,9 +40,9 @@ describe("the limits", function()
   -- promtool's verdict on an exposition; its advice on names (of exit code 3) is not asked for.
   local function promtool(text)
     local pipe = assert(io.popen("promtool check metrics < " .. files.make(text) .. ' 2>&1; echo "exit:$?"'))
-    local output = pipe:read("*a")
+    local output = pipe:read "*a"
     pipe:close()
-    local code = tonumber(output:match("exit:(%d+)"))
+    local code = tonumber(output:match "exit:(%d+)")
     return code == 0 or code == 3, output
   end
 
@@ -80,21 +80,46 @@ describe("the limits", function()
       local text = client:text()
       local seen, total = collect.samples(text), 0
       for id, value in pairs(seen) do
-        if id:find("^values_total{") then total = total + value end
-        assert.is_nil(id:find("^forged"))
+        if id:find "^values_total{" then total = total + value end
+        assert.is_nil(id:find "^forged")
       end
       assert.equal(n, total)
       local ok, output = promtool(text)
       assert.is_true(ok, output)
       assert.is_true(#text < 64 * 1024, "values are cut")
-      assert.matches("# EOF\n$", client:text("openmetrics"))
+      assert.matches("# EOF\n$", client:text "openmetrics")
     end)
 
     it("never let two values of different series give one line", function()
       local values = {
-        "", "\255", "\254", "a\255", "a\254", "a\255\255", 2 ^ 53, 2 ^ 53 + 2, 2 ^ 53 + 4, 1e15, 1e15 + 1, 1e18,
-        "1e+15", "1000000000000000", -2 ^ 53 - 2, true, "true", 0, -0, "0", "-0", ("x"):rep(600) .. "a",
-        ("x"):rep(600) .. "b", ("x"):rep(65536), ("x"):rep(65535) .. "y", "\239\191\189", 2 ^ 63, 1e300,
+        "",
+        "\255",
+        "\254",
+        "a\255",
+        "a\254",
+        "a\255\255",
+        2 ^ 53,
+        2 ^ 53 + 2,
+        2 ^ 53 + 4,
+        1e15,
+        1e15 + 1,
+        1e18,
+        "1e+15",
+        "1000000000000000",
+        -2 ^ 53 - 2,
+        true,
+        "true",
+        0,
+        -0,
+        "0",
+        "-0",
+        ("x"):rep(600) .. "a",
+        ("x"):rep(600) .. "b",
+        ("x"):rep(65536),
+        ("x"):rep(65535) .. "y",
+        "\239\191\189",
+        2 ^ 63,
+        1e300,
       }
       for round = 1, 3 do
         for _, value in ipairs(values) do
@@ -106,7 +131,7 @@ describe("the limits", function()
       end
       local total = 0
       for id, value in pairs(collect.samples(client:text())) do
-        if id:find("^values_total{") then total = total + value end
+        if id:find "^values_total{" then total = total + value end
       end
       assert.equal(3 * 2 * #values + 6 * (#values - 1) + 3, total)
     end)
@@ -126,22 +151,24 @@ describe("the limits", function()
 
     it("reach a custom exporter repaired and cut, too", function()
       local longest, count = 0, 0
-      client:init({
+      client:init {
         driver = "manual",
-        exporters = { {
-          export = function(_, batch)
-            longest, count = 0, 0
-            for m in batch:each() do
-              if m.name == "values" then
-                count = count + m.total
-                longest = math.max(longest, #m.tags[1][2])
-                assert(not m.tags[1][2]:find("\255", 1, true))
+        exporters = {
+          {
+            export = function(_, batch)
+              longest, count = 0, 0
+              for m in batch:each() do
+                if m.name == "values" then
+                  count = count + m.total
+                  longest = math.max(longest, #m.tags[1][2])
+                  assert(not m.tags[1][2]:find("\255", 1, true))
+                end
               end
-            end
-            return true
-          end,
-        } },
-      })
+              return true
+            end,
+          },
+        },
+      }
       for _, value in pairs(HOSTILE) do
         metric:with(value):inc()
       end
@@ -158,7 +185,7 @@ describe("the limits", function()
     local function kilobytes()
       collectgarbage()
       collectgarbage()
-      return collectgarbage("count")
+      return collectgarbage "count"
     end
 
     -- What 20,000 lookups of ever new values leave behind, in KiB.
@@ -174,7 +201,7 @@ describe("the limits", function()
     end
 
     it("do not grow with values that were folded", function()
-      client = chalk.new({ max_series = 50, driver = "manual" })
+      client = chalk.new { max_series = 50, driver = "manual" }
       metric = client:count("values", { tags = { { tag = "v" } } })
       local kept = growth(function(i) return "value " .. i end)
       assert.is_true(kept < 300, kept .. " KiB")
@@ -209,7 +236,7 @@ describe("the limits", function()
     end)
 
     it("do not grow as text is rendered and flushed", function()
-      client = chalk.new({ driver = "manual", exporters = { { export = function() return true end } } })
+      client = chalk.new { driver = "manual", exporters = { { export = function() return true end } } }
       local latency = client:histogram("latency", { tags = { { tag = "v" } } })
       for i = 1, 200 do
         latency:with(i):record(i)
@@ -229,16 +256,18 @@ describe("the limits", function()
   end)
 
   it("are far from 100,000 series", function()
-    local exporter = { export = function(self, batch)
-      self.total, self.delta, self.seen = 0, 0, 0
-      for m in batch:each() do
-        if m.name == "values" and #m.tags == 2 then
-          self.total, self.delta, self.seen = self.total + m.total, self.delta + m.delta, self.seen + 1
+    local exporter = {
+      export = function(self, batch)
+        self.total, self.delta, self.seen = 0, 0, 0
+        for m in batch:each() do
+          if m.name == "values" and #m.tags == 2 then
+            self.total, self.delta, self.seen = self.total + m.total, self.delta + m.delta, self.seen + 1
+          end
         end
-      end
-      return true
-    end }
-    client = chalk.new({ max_series = 100000, driver = "manual", exporters = { exporter } })
+        return true
+      end,
+    }
+    client = chalk.new { max_series = 100000, driver = "manual", exporters = { exporter } }
     metric = client:count("values", { tags = { { tag = "a" }, { tag = "b" } } })
     local kept = metric:with(5, 7)
     for i = 0, 99999 do
@@ -253,8 +282,8 @@ describe("the limits", function()
     client:flush()
     assert.same({ 100005, 1 }, { exporter.total, exporter.delta })
     local lines = 0
-    for line in client:text():gmatch("[^\n]+") do
-      if line:find("^values_total{") then lines = lines + 1 end
+    for line in client:text():gmatch "[^\n]+" do
+      if line:find "^values_total{" then lines = lines + 1 end
     end
     assert.equal(100001, lines)
     metric:clear()

@@ -1,4 +1,4 @@
-local naming = require("chalk.define.naming")
+local naming = require "chalk.define.naming"
 
 describe("the name of a metric in Prometheus", function()
   it("is its namespace and name joined, below the exporter's own namespace", function()
@@ -48,10 +48,10 @@ end)
 
 describe("a label name", function()
   it("is made of the characters Prometheus takes", function()
-    assert.equal("http_status", naming.label("http.status"))
-    assert.equal("_2nd", naming.label("2nd"))
-    assert.equal("a_b", naming.label("a:b"))
-    assert.equal("_", naming.label(""))
+    assert.equal("http_status", naming.label "http.status")
+    assert.equal("_2nd", naming.label "2nd")
+    assert.equal("a_b", naming.label "a:b")
+    assert.equal("_", naming.label "")
   end)
 end)
 
@@ -62,7 +62,5 @@ describe("the flat name of a metric", function()
     assert.equal("Http2Requests", naming.flat({ "http2" }, "_requests_"))
   end)
 
-  it("is never empty", function()
-    assert.equal("__", naming.flat({}, "__"))
-  end)
+  it("is never empty", function() assert.equal("__", naming.flat({}, "__")) end)
 end)

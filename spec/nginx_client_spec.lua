@@ -3,11 +3,11 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local files = require("support.files")
-local nginx = require("support.nginx")
-local request = require("support.request")
-local uv = require("luv")
-local wait = require("support.wait")
+local files = require "support.files"
+local nginx = require "support.nginx"
+local request = require "support.request"
+local uv = require "luv"
+local wait = require "support.wait"
 
 -- The exporter runs in coroutines, and makes one of its own.
 local INIT_WORKER = [[
@@ -70,12 +70,12 @@ describe("a client of a worker's own", function()
   after_each(nginx.stop_all)
 
   it("flushes when it is asked to, and when the worker ends", function()
-    local server = nginx.start({ workers = 1, init_worker = INIT_WORKER, locations = LOCATIONS })
+    local server = nginx.start { workers = 1, init_worker = INIT_WORKER, locations = LOCATIONS }
     for _ = 1, 2 do
       assert.equal("true\n", server:get("/job").body)
     end
     assert.equal(200, server:get("/only").status)
-    server:signal("quit")
+    server:signal "quit"
     wait.till(function() return not nginx.is_alive(server.master) end)
     assert.equal("jobs 1\njobs 2\njobs 3\n", files.read(server.prefix .. "/sent"))
     assert.is_nil(server:errors():find("exited on signal", 1, true), server:errors())

@@ -2,9 +2,9 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local files = require("support.files")
-local nginx = require("support.nginx")
-local wait = require("support.wait")
+local files = require "support.files"
+local nginx = require "support.nginx"
+local wait = require "support.wait"
 
 local PATHS = [[
   lua_package_path "$path";
@@ -18,7 +18,7 @@ local PATHS = [[
 
 local function block_of(page, language, number)
   local found = 0
-  for name, block in files.read(page):gmatch("\n```(%a*)\n(.-\n)```") do
+  for name, block in files.read(page):gmatch "\n```(%a*)\n(.-\n)```" do
     if name == language then found = found + 1 end
     if found == number then return block end
   end
@@ -37,7 +37,10 @@ end
 
 local function whole(fragment)
   return "$main\n$modules\nworker_processes 2;\nerror_log $prefix/error.log info;\npid $prefix/nginx.pid;\n"
-    .. "events {}\nhttp {\naccess_log off;\n" .. PATHS .. fragment .. "}\n"
+    .. "events {}\nhttp {\naccess_log off;\n"
+    .. PATHS
+    .. fragment
+    .. "}\n"
 end
 
 -- What the error log has against a server, but for the harness's own request.
@@ -52,7 +55,7 @@ describe("the documentation of nginx", function()
 
   it("has a configuration that runs as it stands, but for its places", function()
     local app, listener = nginx.start(), nginx.free_port()
-    local server = nginx.start({
+    local server = nginx.start {
       definitions = block_of("docs/nginx.md", "json", 1),
       conf = replaced(block_of("docs/nginx.md", "nginx", 1), {
         { "user www-data;", "$main" },
@@ -66,15 +69,16 @@ describe("the documentation of nginx", function()
         { "127.0.0.1:8080", "127.0.0.1:" .. app.port },
         { "listen 80;", "listen 127.0.0.1:$port;" },
       }),
-    })
+    }
     assert.equal("welcome\n", server:get("/").body)
     assert.equal("hello\n", server:get("/api/").body)
-    for _, port in ipairs({ server.port, listener }) do
+    for _, port in ipairs { server.port, listener } do
       wait.till(function()
         local samples = server:scrape(port)
         return samples['shop_logins_total{kind="guest"}'] == 1
           and samples['http_requests_total{host="shop.example",method="GET",status="2xx",route="api"}'] == 1
-          and samples[('http_upstream_requests_total{upstream="127.0.0.1:%d",status="2xx"}'):format(app.port)] == 1
+          and samples[('http_upstream_requests_total{upstream="127.0.0.1:%d",status="2xx"}'):format(app.port)]
+            == 1
       end)
     end
     assert.equal("", complaints(server))
@@ -82,31 +86,31 @@ describe("the documentation of nginx", function()
 
   it("has names of standard metrics that are all there are", function()
     local app = nginx.start()
-    local server = nginx.start({
+    local server = nginx.start {
       definitions = "{}",
       after = "http = require('resty.chalk').http()",
       http = "lua_shared_dict d 64k; proxy_cache_path $prefix/cache keys_zone=c:1m; log_by_lua_block { http:log() }",
       locations = ("location /proxied { proxy_cache c; proxy_pass http://127.0.0.1:%d/; }"):format(app.port),
       record = "",
-    })
-    server:get("/proxied")
-    local page, types = files.read("docs/nginx.md"), nil
+    }
+    server:get "/proxied"
+    local page, types = files.read "docs/nginx.md", nil
     wait.till(function()
       types = select(2, server:scrape())
       return types.http_cache_requests_total and types.nginx_connections
     end)
     for name in pairs(types) do
-      assert.truthy(name:find("^chalk_") or page:find("`" .. name .. "`", 1, true), name)
+      assert.truthy(name:find "^chalk_" or page:find("`" .. name .. "`", 1, true), name)
     end
-    for row in page:match("\n## Standard HTTP metrics(.-)\n## "):gmatch("\n| (`[^|]+) |") do
-      for name in row:gmatch("`([hn][%w]+_%w+[%w_]*)`") do
+    for row in page:match("\n## Standard HTTP metrics(.-)\n## "):gmatch "\n| (`[^|]+) |" do
+      for name in row:gmatch "`([hn][%w]+_%w+[%w_]*)`" do
         assert.truthy(types[name], name)
       end
     end
   end)
 
   it("has a way out where anonymous memory is forbidden", function()
-    local server = nginx.start({
+    local server = nginx.start {
       conf = whole(replaced(block_of("docs/nginx.md", "nginx", 3), {
         { '"/etc/nginx/metrics.json",', '"$prefix/metrics.json",' .. SOCKET },
         { '"/run/nginx-metrics"', '"$prefix/metrics"' },
@@ -116,18 +120,18 @@ describe("the documentation of nginx", function()
           listen 127.0.0.1:$port;
           location /metrics { content_by_lua_block { require("resty.chalk").serve() } }
         }]]),
-    })
+    }
     assert.truthy(server:scrape().chalk_series)
     assert.equal("", complaints(server))
   end)
 
   it("moves an application over from nginx-lua-prometheus", function()
-    local server = nginx.start({
+    local server = nginx.start {
       conf = whole(replaced(block_of("docs/nginx-lua-prometheus.md", "nginx", 1), {
         { "definitions = {},", "definitions = {}," .. SOCKET },
         { "listen 9145;", "listen 127.0.0.1:$port; server_name shop.example;" },
       })),
-    })
+    }
     local samples
     wait.till(function()
       samples = server:scrape()

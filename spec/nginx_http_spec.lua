@@ -3,10 +3,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local exposition = require("support.exposition")
-local nginx = require("support.nginx")
-local request = require("support.request")
-local wait = require("support.wait")
+local exposition = require "support.exposition"
+local nginx = require "support.nginx"
+local request = require "support.request"
+local wait = require "support.wait"
 
 local LOG = "log_by_lua_block { http:log() }"
 
@@ -40,9 +40,7 @@ local LOCATIONS = [[
 -- An nginx whose http() got these options, as Lua source.
 local function start(options, more)
   local back, dead = nginx.free_port(), nginx.free_port()
-  local function with_ports(text)
-    return (text:gsub("%$back", back):gsub("%$dead", dead))
-  end
+  local function with_ports(text) return (text:gsub("%$back", back):gsub("%$dead", dead)) end
   local given = {
     after = ("http = require('resty.chalk').http { %s }"):format(options or ""),
     http = with_ports(HTTP),
@@ -84,27 +82,27 @@ describe("the standard metrics of nginx", function()
   it("count requests by host, method and status", function()
     local server = start()
     for _ = 1, 3 do
-      server:get("/")
+      server:get "/"
     end
     server:get("/", { method = "POST" })
-    server:get("/dead")
+    server:get "/dead"
     raw(server, "GET / HTTP/1.0\r\n\r\n")
     raw(server, "PURGE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     raw(server, "no request\r\n\r\n")
     raw(server, "GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert_becomes(server, requests('method="GET",status="4xx"'), 1)
+    assert_becomes(server, requests 'method="GET",status="4xx"', 1)
     local samples = server:scrape()
-    assert.equal(1, samples[requests('method="OTHER",status="4xx"')])
-    assert.equal(1, samples[requests('method="POST",status="2xx"')])
-    assert.equal(1, samples[requests('method="GET",status="5xx"')])
-    assert.equal(1, samples[requests('method="OTHER",status="2xx"')])
+    assert.equal(1, samples[requests 'method="OTHER",status="4xx"'])
+    assert.equal(1, samples[requests 'method="POST",status="2xx"'])
+    assert.equal(1, samples[requests 'method="GET",status="5xx"'])
+    assert.equal(1, samples[requests 'method="OTHER",status="2xx"'])
     local before = exposition.sum(samples, "http_requests_total")
     assert.equal(before, samples['http_request_duration_seconds_count{host="shop.example"}'])
     for _ = 1, 20 do
-      server:get("/")
+      server:get "/"
     end
-    assert_becomes(server, requests('method="GET",status="2xx"'),
-      samples[requests('method="GET",status="2xx"')] + 21) -- and the scrape
+    -- The 20 requests, and the scrape.
+    assert_becomes(server, requests 'method="GET",status="2xx"', samples[requests 'method="GET",status="2xx"'] + 21)
   end)
 
   it("count the bytes that the access log has", function()
@@ -113,14 +111,14 @@ describe("the standard metrics of nginx", function()
       locations = "",
       record = LOG .. " access_log $prefix/bytes.log bytes;",
     })
-    server:get("/")
+    server:get "/"
     server:get("/", { headers = "X: " .. ("x"):rep(2000) .. "\r\n" })
     local name = 'http_received_bytes_total{host="shop.example"}'
     wait.till(function() return (server:scrape()[name] or 0) > 0 end)
     local received, sent = 0, 0
     local file = assert(io.open(server.prefix .. "/bytes.log"))
     for line in file:lines() do
-      local a, b = line:match("(%d+) (%d+)")
+      local a, b = line:match "(%d+) (%d+)"
       received, sent = received + a, sent + b
     end
     file:close()
@@ -147,8 +145,8 @@ describe("the standard metrics of nginx", function()
   end)
 
   it("tell the hosts apart that are named, and fold the others", function()
-    local server = start('hosts = { "a.example", "B.example" }, methods = { "PURGE" }, status = "code"')
-    for _, host in ipairs({ "a.example", "A.EXAMPLE:80", "b.example", "evil.example", 'x\\"y' }) do
+    local server = start 'hosts = { "a.example", "B.example" }, methods = { "PURGE" }, status = "code"'
+    for _, host in ipairs { "a.example", "A.EXAMPLE:80", "b.example", "evil.example", 'x\\"y' } do
       raw(server, ("PURGE / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"):format(host))
     end
     local function count(host, status)
@@ -161,7 +159,7 @@ describe("the standard metrics of nginx", function()
 
   it("know the upstreams, each attempt of a request", function()
     local server = start()
-    for _, path in ipairs({ "/api/1", "/api/2", "/dead", "/half", "/moved" }) do
+    for _, path in ipairs { "/api/1", "/api/2", "/dead", "/half", "/moved" } do
       server:get(path)
     end
     local function attempts(upstream, status)
@@ -169,7 +167,7 @@ describe("the standard metrics of nginx", function()
     end
     local samples = assert_becomes(server, attempts(server.back, "2xx"), 4)
     assert.equal(3, samples[attempts(server.dead, "5xx")])
-    for _, name in ipairs({ "connect", "header", "response" }) do
+    for _, name in ipairs { "connect", "header", "response" } do
       local key = ('http_upstream_%s_duration_seconds_count{upstream="%s"}'):format(name, server.back)
       assert.equal(4, samples[key], key)
     end
@@ -184,46 +182,49 @@ describe("the standard metrics of nginx", function()
     local function of(status)
       return series("http_cache_requests_total", ('host="shop.example",cache_status="%s"'):format(status))
     end
-    assert.equal(1, assert_becomes(server, of("HIT"), 3)[of("MISS")])
+    assert.equal(1, assert_becomes(server, of "HIT", 3)[of "MISS"])
   end)
 
   it("count requests whose client left", function()
-    local server = start('status = "code"')
+    local server = start 'status = "code"'
     local pending = request.send(server.port, { path = "/slow" })
     request.turn(0.2)
-    pending.close("enough")
-    assert_becomes(server, requests('method="GET",status="499"'), 1)
+    pending.close "enough"
+    assert_becomes(server, requests 'method="GET",status="499"', 1)
   end)
 
   it("have a route, from a variable", function()
-    local server = start('route = "$route"')
-    server:get("/api/1")
-    server:get("/")
-    assert_becomes(server, requests('method="GET",status="2xx",route="api"'), 1)
+    local server = start 'route = "$route"'
+    server:get "/api/1"
+    server:get "/"
+    assert_becomes(server, requests 'method="GET",status="2xx",route="api"', 1)
     assert.equal(1, server:scrape()['http_request_duration_seconds_count{host="shop.example",route="api"}'])
   end)
 
   it("have a route, from a function, and count on when it fails", function()
-    local server = start([[route = function()
+    local server = start [[route = function()
       if ngx.var.uri == "/api/bad" then error "oh" end
       return ngx.var.uri:match "^/(%a+)"
-    end]])
-    server:get("/api/1")
-    server:get("/api/bad")
-    assert_becomes(server, requests('method="GET",status="2xx",route="api"'), 1)
+    end]]
+    server:get "/api/1"
+    server:get "/api/bad"
+    assert_becomes(server, requests 'method="GET",status="2xx",route="api"', 1)
     assert_becomes(server, 'http_request_duration_seconds_count{host="shop.example",route="api"}', 1)
-    assert.truthy(server:errors():find("the route function failed: .-: oh"))
-    assert.equal(1, server:scrape()['http_upstream_requests_total{upstream="' .. server.back .. '",status="2xx"}'] - 1)
+    assert.truthy(server:errors():find "the route function failed: .-: oh")
+    assert.equal(
+      1,
+      server:scrape()['http_upstream_requests_total{upstream="' .. server.back .. '",status="2xx"}'] - 1
+    )
   end)
 
   it("do without what is not wanted", function()
-    local server = start('bytes = false, upstream = false, cache = false, namespace = "web.front", buckets = { 1 }')
-    server:get("/api/1")
-    server:get("/cached")
+    local server = start 'bytes = false, upstream = false, cache = false, namespace = "web.front", buckets = { 1 }'
+    server:get "/api/1"
+    server:get "/cached"
     wait.till(function() return exposition.sum(server:scrape(), "web_front_requests_total") >= 3 end)
     local samples, types = server:scrape()
     for name in pairs(types) do
-      assert.is_nil(name:find("upstream") or name:find("sent") or name:find("received") or name:find("cache"), name)
+      assert.is_nil(name:find "upstream" or name:find "sent" or name:find "received" or name:find "cache", name)
     end
     assert.truthy(samples['web_front_request_duration_seconds_bucket{host="shop.example",le="1.0"}'])
   end)
@@ -238,7 +239,8 @@ describe("the standard metrics of nginx", function()
     wait.till(function()
       samples = server:scrape()
       return (samples['nginx_connections{state="waiting"}'] or 0) >= 5
-        and samples['nginx_lua_memory_bytes{worker="0"}'] and samples['nginx_lua_memory_bytes{worker="1"}']
+        and samples['nginx_lua_memory_bytes{worker="0"}']
+        and samples['nginx_lua_memory_bytes{worker="1"}']
     end)
     assert.is_true(samples['nginx_connections{state="active"}'] >= 5)
     assert.is_true(samples['nginx_lua_memory_bytes{worker="1"}'] > 1e5)
@@ -253,9 +255,10 @@ describe("the standard metrics of nginx", function()
   it("forget a shared dictionary that a reload removed", function()
     local after = "http = require('resty.chalk').http()"
     local function free(samples, name) return samples[('nginx_shared_dict_free_bytes{dict="%s"}'):format(name)] end
-    local server = nginx.start({ after = after, definitions = "{}", record = LOG, http = "lua_shared_dict old 64k;" })
+    local server =
+      nginx.start { after = after, definitions = "{}", record = LOG, http = "lua_shared_dict old 64k;" }
     wait.till(function() return free(server:scrape(), "old") end)
-    server:reload({ after = after, definitions = "{}", record = LOG, http = "lua_shared_dict new 64k;" })
+    server:reload { after = after, definitions = "{}", record = LOG, http = "lua_shared_dict new 64k;" }
     wait.till(function()
       local samples = server:scrape()
       return free(samples, "new") and not free(samples, "old")
@@ -268,7 +271,7 @@ describe("the standard metrics of nginx", function()
     assert.equal("", server:complaints())
   end)
 
-  for options, message in pairs({
+  for options, message in pairs {
     ["hots = {}"] = 'http: unknown option hots, did you mean "hosts"?',
     ["hosts = { 1 }"] = "http: hosts must be a list of host names",
     ['route = "uri"'] = 'http: route must be a variable such as "$route", or a function',
@@ -276,12 +279,12 @@ describe("the standard metrics of nginx", function()
     ["buckets = { 2, 1 }"] = "http: buckets must be a list of 1 to 64 finite numbers",
     ["max_series = 0"] = "max_series: expected a whole number",
     ['namespace = "1"'] = "namespace",
-  }) do
+  } do
     it("do not start with " .. options, function()
-      local server = nginx.new({
+      local server = nginx.new {
         after = ("http = require('resty.chalk').http { %s }"):format(options),
         definitions = "{}",
-      })
+      }
       local ok, output = server:launch()
       assert.is_nil(ok)
       assert.truthy((output .. server:errors()):find(message, 1, true), output .. server:errors())

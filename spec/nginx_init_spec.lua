@@ -2,16 +2,16 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local exposition = require("support.exposition")
-local files = require("support.files")
-local nginx = require("support.nginx")
-local request = require("support.request")
-local uv = require("luv")
-local wait = require("support.wait")
+local exposition = require "support.exposition"
+local files = require "support.files"
+local nginx = require "support.nginx"
+local request = require "support.request"
+local uv = require "luv"
+local wait = require "support.wait"
 
 local function listens(...)
   local list = {}
-  for i, address in ipairs({ ... }) do
+  for i, address in ipairs { ... } do
     list[i] = ("require('chalk').exporter.prometheus { listen = %q }"):format(address)
   end
   return ("flush_interval = 0.2, exporters = { %s },"):format(table.concat(list, ", "))
@@ -29,24 +29,24 @@ local function exists(path) return uv.fs_lstat(path) ~= nil end
 local function refuse(server, options, words)
   server:configure(options)
   local before = #server:errors()
-  server:signal("hup")
+  server:signal "hup"
   wait.till(function() return server:errors():find(words, before + 1, true) end, 10, words)
 end
 
 local function quit(server)
   local master = server.master
-  server:signal("quit")
+  server:signal "quit"
   wait.till(function() return not nginx.is_alive(master) end)
 end
 
 local function upgrade(server)
   local old = server.master
-  server:signal("usr2")
+  server:signal "usr2"
   wait.till(function()
-    local master = server:pid_in("nginx.pid")
-    return master and master ~= old and server:pid_in("nginx.pid.oldbin") == old and #server:workers(master) == 2
+    local master = server:pid_in "nginx.pid"
+    return master and master ~= old and server:pid_in "nginx.pid.oldbin" == old and #server:workers(master) == 2
   end, 10, "the new master: " .. server:complaints())
-  server.master = server:pid_in("nginx.pid")
+  server.master = server:pid_in "nginx.pid"
   return old
 end
 
@@ -59,14 +59,14 @@ describe("nginx", function()
   end)
 
   it("does not start without an exporter's module, and says so", function()
-    local server = nginx.new({ options = with_absent(listens(tcp(nginx.free_port()))) })
+    local server = nginx.new { options = with_absent(listens(tcp(nginx.free_port()))) }
     local ok, output = server:launch()
     assert.is_nil(ok)
     assert.matches("exporter absent_exporter: module 'absent_exporter' not found", output, 1, true)
     assert.is_false(exists(server.prefix .. "/chalk.sock"))
   end)
 
-  for what, broken in pairs({
+  for what, broken in pairs {
     ["chalk refuses"] = {
       options = function(options) return with_absent(options) end,
       words = "exporter absent_exporter: module 'absent_exporter' not found",
@@ -76,17 +76,18 @@ describe("nginx", function()
       http = "server { listen 192.0.2.1:1; }",
       words = "bind() to 192.0.2.1:1 failed",
     },
-  }) do
+  } do
     it("goes on as it was after a reload that " .. what .. ", and nobody waits at a port", function()
       local port, other = nginx.free_port(), nginx.free_port()
-      local server = nginx.start({ options = listens(tcp(port)) })
-      assert(server:get("/"))
+      local server = nginx.start { options = listens(tcp(port)) }
+      assert(server:get "/")
       local path = server.prefix .. "/other.sock"
       local options = listens(tcp(port), tcp(other), "unix://" .. path)
       for _ = 1, 2 do
         refuse(server, {
           options = broken.options and broken.options(options) or options,
-          after = broken.after, http = broken.http,
+          after = broken.after,
+          http = broken.http,
           socket = server.prefix .. "/third.sock",
         }, broken.words)
         wait.till(function()
@@ -98,7 +99,7 @@ describe("nginx", function()
         assert.equal(1, exposition.sum(server:scrape(port), "http_requests_total"))
         assert.equal(1, exposition.sum(server:scrape(), "http_requests_total"))
       end
-      server:reload({ options = options })
+      server:reload { options = options }
       wait.till(function()
         local response = request.get(other, { deadline = 1 })
         return response and response.status == 200
@@ -117,19 +118,20 @@ describe("nginx", function()
 
   it("has room for metrics after reloads whose metrics had none, or were refused for something else", function()
     local tagged, none = '{ "tag": "t" }', "no room for the definition of many_"
-    local server = nginx.start({ options = listens(), record = "" })
+    local server = nginx.start { options = listens(), record = "" }
     refuse(server, { definitions = definitions("many", 5000, tagged), record = "" }, none)
     refuse(server, { definitions = definitions("many", 5000), record = "" }, none)
-    local absent = { definitions = definitions("refused", 3000, tagged), options = with_absent(listens()), record = "" }
+    local absent =
+      { definitions = definitions("refused", 3000, tagged), options = with_absent(listens()), record = "" }
     refuse(server, absent, "exporter absent_exporter")
     local late = { definitions = definitions("late", 3000, tagged), after = "error 'bad luck'", record = "" }
     refuse(server, late, "bad luck")
     -- With series, they leave with the next flushes.
     refuse(server, { definitions = definitions("bound", 3000), after = "error 'no luck'", record = "" }, "no luck")
     wait.till(function() return server:info().metrics < 100 end, 10, "the metrics to leave")
-    server:reload({ definitions = definitions("good", 3000), record = "log_by_lua_block { metrics.good_3000:inc() }" })
+    server:reload { definitions = definitions("good", 3000), record = "log_by_lua_block { metrics.good_3000:inc() }" }
     wait.till(function()
-      assert(server:get("/")) -- which an old worker may answer yet
+      assert(server:get "/") -- which an old worker may answer yet
       return (server:scrape().good_3000_total or 0) > 0
     end)
   end)
@@ -137,12 +139,12 @@ describe("nginx", function()
   describe("removes its sockets' files", function()
     it("at its end, and not before", function()
       local first, second = files.name(), files.name()
-      local server = nginx.start({ options = listens("unix://" .. first) })
+      local server = nginx.start { options = listens("unix://" .. first) }
       assert.is_true(exists(first))
       assert.is_true(exists(server.prefix .. "/chalk.sock"))
-      server:reload({ options = listens("unix://" .. first, "unix://" .. second) })
+      server:reload { options = listens("unix://" .. first, "unix://" .. second) }
       assert.is_true(exists(first))
-      server:reload({ options = listens("unix://" .. second) })
+      server:reload { options = listens("unix://" .. second) }
       assert(server:scrape())
       quit(server)
       assert.is_false(exists(first))
@@ -151,7 +153,7 @@ describe("nginx", function()
     end)
 
     it("when the last master of a binary upgrade ends", function()
-      local server = nginx.start({ options = listens() })
+      local server = nginx.start { options = listens() }
       local path = server.prefix .. "/chalk.sock"
       local old = upgrade(server)
       assert.is_true(exists(path))
@@ -164,7 +166,7 @@ describe("nginx", function()
     end)
 
     it("and leaves them to the old master where an upgrade is taken back", function()
-      local server = nginx.start({ options = listens() })
+      local server = nginx.start { options = listens() }
       local path = server.prefix .. "/chalk.sock"
       local old = upgrade(server)
       quit(server)

@@ -2,11 +2,11 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local exposition = require("support.exposition")
-local nginx = require("support.nginx")
-local request = require("support.request")
-local uv = require("luv")
-local wait = require("support.wait")
+local exposition = require "support.exposition"
+local nginx = require "support.nginx"
+local request = require "support.request"
+local uv = require "luv"
+local wait = require "support.wait"
 
 local SECONDS = nginx.long or 3
 local TAKEOVER = 1.5 -- seconds: a killed flusher's role is taken within one, and this machine is busy
@@ -29,7 +29,7 @@ local function every(seconds, f)
   return function() timer:close() end
 end
 
-local function is_counter(key) return key:find("_total") or key:find("_count") or key:find("_bucket{") end
+local function is_counter(key) return key:find "_total" or key:find "_count" or key:find "_bucket{" end
 
 -- No counter of `before` is smaller, or missing, in `after`.
 local function assert_grown(before, after)
@@ -57,22 +57,22 @@ describe("nginx under load", function()
 
   after_each(nginx.stop_all)
 
-  for _, workers in ipairs({ 2, 4 }) do
+  for _, workers in ipairs { 2, 4 } do
     it(("counts every request over %d workers"):format(workers), function()
-      local server = nginx.start({ workers = workers })
-      local scrapes = scrape_on(server, server:wrk({ seconds = SECONDS }))
+      local server = nginx.start { workers = workers }
+      local scrapes = scrape_on(server, server:wrk { seconds = SECONDS })
       tell("%d workers, %d s: %d requests counted, %d scrapes", workers, SECONDS, assert_exact(server), scrapes)
       assert.equal("", server:complaints())
     end)
   end
 
   it("counts every request over reloads, and no scrape shows less than the one before", function()
-    local server = nginx.start({ workers = 2 })
-    local run, reloads = server:wrk({ seconds = SECONDS }), 0
+    local server = nginx.start { workers = 2 }
+    local run, reloads = server:wrk { seconds = SECONDS }, 0
     local stop = every(SECONDS / 21, function()
       if run.is_over() then return end
       reloads = reloads + 1
-      server:signal("hup")
+      server:signal "hup"
     end)
     local scrapes = scrape_on(server, run)
     stop()
@@ -111,8 +111,8 @@ describe("nginx with dying workers", function()
   after_each(nginx.stop_all)
 
   it("loses no more than what was in flight, and scrapes go on", function()
-    local server = nginx.start({ workers = 4 })
-    local run = server:wrk({ seconds = SECONDS })
+    local server = nginx.start { workers = 4 }
+    local run = server:wrk { seconds = SECONDS }
     local kills, stop = kill_on(server)
     local scrapes, failed, longest, before = 0, 0, 0, {}
     while not run.is_over() do
@@ -133,8 +133,16 @@ describe("nginx with dying workers", function()
     end
     stop()
     local lines, counted, timed = server:settled()
-    tell("%d kills: %d requests, %d counted, %d timed; %d of %d scrapes failed, longest wait after a kill %.0f ms",
-      #kills, lines, counted, timed, failed, scrapes, longest * 1000)
+    tell(
+      "%d kills: %d requests, %d counted, %d timed; %d of %d scrapes failed, longest wait after a kill %.0f ms",
+      #kills,
+      lines,
+      counted,
+      timed,
+      failed,
+      scrapes,
+      longest * 1000
+    )
     assert.is_true(#kills > 5)
     -- A worker does one request's log phase at a time: one may be in the log and not counted, or the other way round.
     assert.is_true(math.abs(counted - lines) <= #kills, counted .. " of " .. lines)
@@ -144,17 +152,17 @@ describe("nginx with dying workers", function()
     assert.is_true(server:info().writers < 12, server:info().writers .. " slots are taken")
   end)
 
-  for _, which in ipairs({ "holder", "other" }) do
+  for _, which in ipairs { "holder", "other" } do
     it("goes on while " .. (which == "holder" and "the flushing worker" or "a worker") .. " is stopped", function()
       local path = os.tmpname()
-      local server = nginx.start({
+      local server = nginx.start {
         workers = 2,
         options = ([[ flush_interval = 0.5, exporters = {
           require("chalk").exporter.custom("support.file_exporter", { path = %q }) } ]]):format(path),
-      })
+      }
       local stopped = server[which](server)
       server:signal("stop", stopped)
-      local run = server:wrk({ seconds = SECONDS })
+      local run = server:wrk { seconds = SECONDS }
       local seen, started, longest = 0, nginx.now(), 0
       while not run.is_over() do
         local asked = nginx.now()
@@ -175,8 +183,14 @@ describe("nginx with dying workers", function()
       wait.till(function() return batches() > before + 1 end, 5, "flushes")
       server:signal("cont", stopped)
       local lines = assert_exact(server)
-      tell("%s stopped for %d s: %d requests counted, %d scrapes, longest %.0f ms", which, SECONDS, lines, seen,
-        longest * 1000)
+      tell(
+        "%s stopped for %d s: %d requests counted, %d scrapes, longest %.0f ms",
+        which,
+        SECONDS,
+        lines,
+        seen,
+        longest * 1000
+      )
       os.remove(path)
       assert.is_true(seen > 3, seen .. " scrapes")
       assert.is_true(nginx.is_alive(stopped))
@@ -196,15 +210,15 @@ describe("a limit that is reached under load", function()
 
   after_each(nginx.stop_all)
 
-  for what, limit in pairs({ series = "max_series = 500", memory = "memory_limit = 4 * 2^20" }) do
+  for what, limit in pairs { series = "max_series = 500", memory = "memory_limit = 4 * 2^20" } do
     it("harms no request: the rest is counted together, and said once (" .. what .. ")", function()
-      local server = nginx.start({
+      local server = nginx.start {
         definitions = BY_URI,
         options = limit .. ", flush_interval = 3600,",
         locations = "location /flush { content_by_lua_block { ngx.say(require('chalk').flush()) } }",
         record = [[ log_by_lua_block {
           metrics.http.requests:with(ngx.var.uri):inc() metrics.http.time:with(ngx.var.uri):record(0.1) } ]],
-      })
+      }
       server:holder()
       local report = server:wrk({ seconds = SECONDS, script = FRESH }).finish()
       assert.is_nil(report:find("Non-2xx", 1, true), report)
@@ -213,7 +227,7 @@ describe("a limit that is reached under load", function()
       assert.is_true(lines > 1000)
       local folded = 0
       for key, value in pairs((server:scrape())) do
-        if key:find("^http_requests_total") and not key:find('uri="/') then folded = folded + value end
+        if key:find "^http_requests_total" and not key:find 'uri="/' then folded = folded + value end
       end
       assert.is_true(folded > 0)
       tell("%s: %d requests counted, %d of them in the overflow series", limit, lines, folded)
@@ -221,7 +235,7 @@ describe("a limit that is reached under load", function()
       local complaints = server:complaints()
       assert.equal(1, select(2, complaints:gsub("http.requests: a limit", "")), complaints)
       assert.equal(1, select(2, complaints:gsub("http.time: a limit", "")), complaints)
-      for line in complaints:gmatch("[^\n]+") do
+      for line in complaints:gmatch "[^\n]+" do
         assert.is_truthy(line:find("a limit sent", 1, true), line)
       end
     end)

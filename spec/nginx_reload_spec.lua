@@ -2,12 +2,12 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local committing = require("support.committing_exporter")
-local exposition = require("support.exposition")
-local files = require("support.files")
-local nginx = require("support.nginx")
-local request = require("support.request")
-local wait = require("support.wait")
+local committing = require "support.committing_exporter"
+local exposition = require "support.exposition"
+local files = require "support.files"
+local nginx = require "support.nginx"
+local request = require "support.request"
+local wait = require "support.wait"
 
 local INTERVAL = 0.4
 local SOON = 1 + INTERVAL -- seconds
@@ -32,7 +32,7 @@ local function batches(path) return select(2, files.read(path):gsub("%-%-\n", ""
 
 local function sent(path)
   local sum = 0
-  for delta in files.read(path):gmatch("http%.requests{[^\n]* delta=(%d+)\n") do
+  for delta in files.read(path):gmatch "http%.requests{[^\n]* delta=(%d+)\n" do
     sum = sum + tonumber(delta)
   end
   return sum
@@ -40,7 +40,7 @@ end
 
 local function ask(server, n)
   for _ = 1, n do
-    assert(server:get("/"))
+    assert(server:get "/")
   end
 end
 
@@ -63,14 +63,14 @@ describe("a reload of nginx", function()
 
   it("lets new exporters and addresses work at once, though an old worker has a request to end", function()
     local old_file, new_file, old_port, new_port = files.name(), files.name(), nginx.free_port(), nginx.free_port()
-    local server = nginx.start({ locations = LONG, options = exporters(to_file(old_file), listen(old_port)) })
+    local server = nginx.start { locations = LONG, options = exporters(to_file(old_file), listen(old_port)) }
     ask(server, 5)
     wait.till(function() return sent(old_file) == 5 end)
     assert.equal(5, exposition.sum(server:scrape(old_port), "http_requests_total"))
     local long = hold(server)
     local old = server:workers()
 
-    server:reload({ locations = LONG, options = exporters(to_file(new_file), listen(new_port)) })
+    server:reload { locations = LONG, options = exporters(to_file(new_file), listen(new_port)) }
     local reloaded = nginx.now()
     wait.till(function() return batches(new_file) > 0 end)
     assert.is_true(nginx.now() - reloaded < SOON + BUSY)
@@ -109,7 +109,7 @@ describe("a reload of nginx", function()
     local server = nginx.start(on)
     local workers = #server:workers()
     for _ = 1, 2 do
-      server:reload({ options = "enabled = false," })
+      server:reload { options = "enabled = false," }
       wait.till(function() return not request.get(port) end)
       -- Whoever still listens at the unix socket has left.
       wait.till(function() return #server:workers() == workers end)
@@ -117,7 +117,7 @@ describe("a reload of nginx", function()
       wait.till(function() return request.get(port) end)
       wait.till(function() -- from when the last worker of the one before has left
         ask(server, 1)
-        local response = server:get("/metrics")
+        local response = server:get "/metrics"
         return response.status == 200 and response.body:find("http_requests_total{", 1, true)
       end, 5, "an answer at the unix socket: " .. server:complaints())
     end
@@ -125,21 +125,31 @@ describe("a reload of nginx", function()
   end)
 
   it("changes definitions, and no scrape is wrong in between", function()
-    local server = nginx.start({ locations = LONG, definitions = BEFORE, options = exporters(), record = [[
+    local server = nginx.start {
+      locations = LONG,
+      definitions = BEFORE,
+      options = exporters(),
+      record = [[
       log_by_lua_block { metrics.http.requests:with("x"):inc() metrics.http.leaves:inc() metrics.http.changes:inc(3) }
-    ]] })
+    ]],
+    }
     ask(server, 4)
     local samples, types = server:scrape()
     assert.equal(4, samples['http_requests_total{a="x"}'])
     assert.equal(12, samples["http_changes_total"])
     assert.equal("counter", types["http_changes_total"])
     local long = hold(server)
-    local run = server:wrk({ seconds = 2, connections = 2 })
-    server:reload({ locations = LONG, definitions = AFTER, options = exporters(), record = [[
+    local run = server:wrk { seconds = 2, connections = 2 }
+    server:reload {
+      locations = LONG,
+      definitions = AFTER,
+      options = exporters(),
+      record = [[
       log_by_lua_block {
         metrics.http.requests:with("x", "y"):inc() metrics.http.comes:record(1) metrics.http.changes:set(42)
       }
-    ]] })
+    ]],
+    }
     while not run.is_over() do
       server:scrape() -- which raises when a family is there twice
     end
@@ -159,35 +169,36 @@ describe("a reload of nginx", function()
     assert.equal("", server:complaints())
   end)
 
-  for what, broken in pairs({
+  for what, broken in pairs {
     ["a definitions file that is wrong"] = { definitions = '{ "namespaces": 5 }' },
     ["an option that is wrong"] = { options = "flush_interval = 'often'," },
     ["an error of the application's"] = { after = "error('no good')" },
-    ["an address that is taken"] = { options = "exporters = { require('chalk').exporter.prometheus { "
-      .. "listen = '127.0.0.1:$port' } }," },
-  }) do
+    ["an address that is taken"] = {
+      options = "exporters = { require('chalk').exporter.prometheus { listen = '127.0.0.1:$port' } },",
+    },
+  } do
     it("leaves the old configuration running after " .. what, function()
       local server = nginx.start()
       ask(server, 3)
       local workers = server:workers()
       server:configure(broken)
-      server:signal("hup")
+      server:signal "hup"
       wait.till(function() return server:complaints() ~= "" end, 10, "the reload to fail")
       ask(server, 2)
       assert.equal(5, (server:counted()))
       assert.same(workers, server:workers())
-      server:reload({}) -- and a good one goes on from there
+      server:reload {} -- and a good one goes on from there
       ask(server, 1)
       assert.equal(6, (server:counted()))
     end)
   end
 
   it("changes the number of workers under load", function()
-    local server = nginx.start({ workers = 1 })
-    local run = server:wrk({ seconds = 3 })
-    for _, workers in ipairs({ 4, 2, 3, 1 }) do
+    local server = nginx.start { workers = 1 }
+    local run = server:wrk { seconds = 3 }
+    for _, workers in ipairs { 4, 2, 3, 1 } do
       request.turn(0.4)
-      server:reload({ workers = workers })
+      server:reload { workers = workers }
     end
     run.finish()
     local lines, counted, timed = server:settled()
@@ -208,7 +219,7 @@ describe("the worker that flushes", function()
 
   it("is followed by another when it is killed: all is sent once", function()
     local path = files.name()
-    local server = nginx.start({ options = exporters(to_file(path)) })
+    local server = nginx.start { options = exporters(to_file(path)) }
     for round = 1, 5 do
       ask(server, 10)
       wait.till(function() return sent(path) == round * 10 end)
@@ -220,12 +231,12 @@ describe("the worker that flushes", function()
     assert.equal(50, sent(path))
   end)
 
-  for what, most in pairs({ stuck_after = 0, stuck_at = 1 }) do
+  for what, most in pairs { stuck_after = 0, stuck_at = 1 } do
     it(("repeats at most one batch when it is killed while it sends (%s)"):format(what), function()
       local path = files.name()
-      local server = nginx.start({
+      local server = nginx.start {
         options = exporters(exporter("committing_exporter", ("path = %q, %s = 1"):format(path, what))),
-      })
+      }
       ask(server, 10)
       wait.till(function() return committing.sum(path) > 0 end)
       ask(server, 5)
@@ -241,12 +252,12 @@ describe("the worker that flushes", function()
 
   it("sends what is left when nginx quits", function()
     local path = files.name()
-    local server = nginx.start({
+    local server = nginx.start {
       options = ("flush_interval = 3600, exporters = { %s },"):format(to_file(path)),
-    })
+    }
     ask(server, 10)
     local master = server.master
-    server:signal("quit")
+    server:signal "quit"
     wait.till(function() return not nginx.is_alive(master) end)
     assert.equal(10, sent(path))
     assert.is_truthy(files.read(path):find("shutdown\n", 1, true))
@@ -263,22 +274,22 @@ describe("a binary upgrade of nginx", function()
 
   local function upgrade(server)
     local old = server.master
-    server:signal("usr2")
+    server:signal "usr2"
     wait.till(function()
-      local master = server:pid_in("nginx.pid")
-      return master and master ~= old and server:pid_in("nginx.pid.oldbin") == old and #server:workers(master) == 2
+      local master = server:pid_in "nginx.pid"
+      return master and master ~= old and server:pid_in "nginx.pid.oldbin" == old and #server:workers(master) == 2
     end, 10, "the new master: " .. server:complaints())
-    server.master = server:pid_in("nginx.pid")
+    server.master = server:pid_in "nginx.pid"
     return old
   end
 
   it("goes on with the totals, under load", function()
     local port, path = nginx.free_port(), files.name()
-    local server = nginx.start({
+    local server = nginx.start {
       options = exporters(to_file(path), listen(port)),
-    })
+    }
     ask(server, 3)
-    local run, smallest = server:wrk({ seconds = 4 }), 3
+    local run, smallest = server:wrk { seconds = 4 }, 3
     local function scrape()
       local counted = server:counted()
       assert.is_true(counted >= smallest, ("%d after %d"):format(counted, smallest))
@@ -305,7 +316,7 @@ describe("a binary upgrade of nginx", function()
   end)
 
   it("goes on with the totals when something recorded before resty.chalk's init", function()
-    local server = nginx.start({ before = "require('chalk').count('started'):inc()" })
+    local server = nginx.start { before = "require('chalk').count('started'):inc()" }
     ask(server, 3)
     local old = upgrade(server)
     server:signal("quit", old)
@@ -326,7 +337,7 @@ describe("a binary upgrade of nginx", function()
     server.master = old
     ask(server, 1)
     assert.equal(6, (server:counted()))
-    server:reload({ workers = 2 })
+    server:reload { workers = 2 }
     ask(server, 1)
     assert.equal(7, (server:counted()))
   end)

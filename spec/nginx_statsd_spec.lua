@@ -2,10 +2,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local beds = require("support.statsd_bed")
-local nginx = require("support.nginx")
-local uv = require("luv")
-local wait = require("support.wait")
+local beds = require "support.statsd_bed"
+local nginx = require "support.nginx"
+local uv = require "luv"
+local wait = require "support.wait"
 
 describe("nginx with the mode raw of the statsd exporter", function()
   if nginx.missing() then return pending(nginx.missing()) end
@@ -37,8 +37,8 @@ describe("nginx with the mode raw of the statsd exporter", function()
     local reader = uv.new_timer()
     reader:start(1, 1, function() scene.bed:read() end)
     finally(function() reader:close() end)
-    for _, workers in ipairs({ 3, 1, 2, 2 }) do
-      local run = server:wrk({ seconds = 1, connections = 4 })
+    for _, workers in ipairs { 3, 1, 2, 2 } do
+      local run = server:wrk { seconds = 1, connections = 4 }
       server:reload(configuration(workers))
       run.finish()
     end
@@ -47,22 +47,22 @@ describe("nginx with the mode raw of the statsd exporter", function()
     local agent = scene.bed.agent
     pcall(wait.till, function()
       scene.bed:read()
-      return agent:count("http.time") >= lines
+      return agent:count "http.time" >= lines
     end, 5)
     assert.equal("", server:complaints())
-    server:signal("quit") -- and its last flush
+    server:signal "quit" -- and its last flush
     wait.till(function()
       scene.bed:read()
       return not nginx.is_alive(server.master)
     end)
     scene.bed:read()
-    assert.same({ lines, lines }, { agent:count("http.time"), agent.counts["http.requests{status:200}"] })
+    assert.same({ lines, lines }, { agent:count "http.time", agent.counts["http.requests{status:200}"] })
     for value, weight in pairs(agent.weights["http.time"]) do
       assert.equal(1, weight, value)
     end
     local dropped = 0
     for id, n in pairs(agent.counts) do
-      if id:find("^chalk%.stream_dropped") then dropped = dropped + n end
+      if id:find "^chalk%.stream_dropped" then dropped = dropped + n end
     end
     assert.equal(0, dropped)
   end)

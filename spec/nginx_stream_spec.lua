@@ -3,17 +3,15 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local exposition = require("support.exposition")
-local files = require("support.files")
-local nginx = require("support.nginx")
-local request = require("support.request")
-local wait = require("support.wait")
+local exposition = require "support.exposition"
+local files = require "support.files"
+local nginx = require "support.nginx"
+local request = require "support.request"
+local wait = require "support.wait"
 
 local DEFINED = 'definitions = { namespaces = { l4 = { metrics = { { name = "sessions", type = "count" } } } } },'
 
-local function stream(phase, source)
-  return ("require('support.stream_module').run(%q, %q)"):format(phase, source)
-end
+local function stream(phase, source) return ("require('support.stream_module').run(%q, %q)"):format(phase, source) end
 
 local function listening(port)
   return ("exporters = { require('chalk').exporter.prometheus { listen = '127.0.0.1:%d' } },"):format(port)
@@ -28,9 +26,11 @@ local function both(first, in_http, in_stream)
     init_worker = "require('resty.chalk').init_worker() "
       .. stream("init_worker", "require('resty.chalk').init_worker()"),
     locations = "location /session { content_by_lua_block { "
-      .. stream("content", "metrics.l4.sessions:inc()") .. " ngx.say('x') } }"
+      .. stream("content", "metrics.l4.sessions:inc()")
+      .. " ngx.say('x') } }"
       .. "location /flush { content_by_lua_block { ngx.say("
-      .. stream("content", "return tostring(require('chalk').flush())") .. ") } }",
+      .. stream("content", "return tostring(require('chalk').flush())")
+      .. ") } }",
   }
 end
 
@@ -60,8 +60,8 @@ describe("two modules of nginx that both call init", function()
     files.clean()
   end)
 
-  for _, first in ipairs({ "stream", "http" }) do
-    for _, giver in ipairs({ "stream", "http", "each" }) do
+  for _, first in ipairs { "stream", "http" } do
+    for _, giver in ipairs { "stream", "http", "each" } do
       it(("have the exporters that %s names, %s first, also when who flushes dies"):format(giver, first), function()
         local port = nginx.free_port()
         local given = listening(port)
@@ -77,28 +77,35 @@ describe("two modules of nginx that both call init", function()
       end)
     end
 
-    it(("are one over a reload, %s coming first: a mistake in one of them is gone with it"):format(first), function()
-      local port, other = nginx.free_port(), nginx.free_port()
-      local server = nginx.start(both(first, listening(port), ""))
-      record(server, 2)
-      server:configure(both(first, listening(port), listening(other)))
-      server:signal("hup")
-      wait.till(function() return server:complaints():find("other exporters", 1, true) end)
-      record(server, 1)
-      server:reload(both(first, "", listening(other)))
-      record(server, 1)
-      wait.till(function() return request.get(other) end)
-      assert.same({ 4, 4 }, sums(server:scrape(other)))
-      assert.equal("ECONNREFUSED", (select(2, request.get(port))))
-    end)
+    it(
+      ("are one over a reload, %s coming first: a mistake in one of them is gone with it"):format(first),
+      function()
+        local port, other = nginx.free_port(), nginx.free_port()
+        local server = nginx.start(both(first, listening(port), ""))
+        record(server, 2)
+        server:configure(both(first, listening(port), listening(other)))
+        server:signal "hup"
+        wait.till(function() return server:complaints():find("other exporters", 1, true) end)
+        record(server, 1)
+        server:reload(both(first, "", listening(other)))
+        record(server, 1)
+        wait.till(function() return request.get(other) end)
+        assert.same({ 4, 4 }, sums(server:scrape(other)))
+        assert.equal("ECONNREFUSED", (select(2, request.get(port))))
+      end
+    )
 
     it(("can each ask for a flush, %s coming first"):format(first), function()
       local path = files.name()
-      local server = nginx.start(both(first, ([[ flush_interval = 3600, exporters = {
-        require('chalk').exporter.custom('support.file_exporter', { path = %q }) }, ]]):format(path), ""))
+      local server = nginx.start(both(
+        first,
+        ([[ flush_interval = 3600, exporters = {
+        require('chalk').exporter.custom('support.file_exporter', { path = %q }) }, ]]):format(path),
+        ""
+      ))
       record(server, 1)
       assert.equal("true\n", server:get("/flush").body)
-      assert.is_truthy(files.read(path):find("l4.sessions{[^\n]* delta=1\n"))
+      assert.is_truthy(files.read(path):find "l4.sessions{[^\n]* delta=1\n")
     end)
 
     it(("are refused when they differ, %s coming first"):format(first), function()
@@ -119,7 +126,7 @@ describe("two modules of nginx that both call init", function()
     assert(server:launch())
     local started, response = nginx.now(), nil
     wait.till(function()
-      response = server:get("/metrics")
+      response = server:get "/metrics"
       return response
     end)
     assert.is_true(nginx.now() - started < 10)

@@ -3,9 +3,9 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local exposition = require("support.exposition")
-local nginx = require("support.nginx")
-local wait = require("support.wait")
+local exposition = require "support.exposition"
+local nginx = require "support.nginx"
+local wait = require "support.wait"
 
 -- What somebody can do who has taken over a worker: all through the descriptor that it has anyway.
 
@@ -66,9 +66,7 @@ local LOCATIONS = [[
 
 local function is_root() return io.popen("id -u"):read "*l" == "0" end
 
-local function start()
-  return nginx.start({ user = "www-data", workers = 1, locations = LOCATIONS })
-end
+local function start() return nginx.start { user = "www-data", workers = 1, locations = LOCATIONS } end
 
 local function count(text, what) return select(2, text:gsub(what, "")) end
 

@@ -2,13 +2,13 @@
 
 -- Of the test run's environment only what finds programs is kept: no paths of the checkout, no preloaded runtime.
 local CLEAN = "env -u LD_PRELOAD -u CHALK_LIBRARY -u LUA_PATH -u LUA_CPATH -u BUILD -u MAKEFLAGS -u MAKELEVEL "
-local LUAJIT = os.getenv("LUAJIT") or "luajit"
+local LUAJIT = os.getenv "LUAJIT" or "luajit"
 
 local function run(command)
-  local pipe = assert(io.popen("(" .. command .. ") 2>&1; echo \"exit:$?\""))
-  local output = pipe:read("*a")
+  local pipe = assert(io.popen("(" .. command .. ') 2>&1; echo "exit:$?"'))
+  local output = pipe:read "*a"
   pipe:close()
-  local text, code = output:match("^(.-)exit:(%d+)%s*$")
+  local text, code = output:match "^(.-)exit:(%d+)%s*$"
   assert(code == "0", command .. "\n" .. output)
   return text
 end
@@ -23,7 +23,7 @@ describe("an installation", function()
   local tree, checkout
 
   before_each(function()
-    tree = run("mktemp -d"):match("%S+")
+    tree = run("mktemp -d"):match "%S+"
     checkout = tree .. "/checkout"
     local sources = "CMakeLists.txt Makefile chalk-scm-1.rockspec bin man src lua tools "
     run("mkdir " .. checkout .. " && cp -R " .. sources .. checkout)
@@ -55,12 +55,12 @@ describe("an installation", function()
     assert.equal(prefix .. "/share/lua/5.1/chalk/init.lua", load_from(prefix))
     assert.is_true(exists(prefix .. "/lib/lua/5.1/libchalk.so"))
     local show = "cd / && %s luarocks show --lua-version=5.1 --tree %s --rock-dir chalk"
-    assert.is_true(exists(run(show:format(CLEAN, prefix)):match("%S+") .. "/man/chalk.1")) -- where docs/cli.md says
+    assert.is_true(exists(run(show:format(CLEAN, prefix)):match "%S+" .. "/man/chalk.1")) -- where docs/cli.md says
     run_command(prefix)
   end)
 
   -- The library's name for the linker, which says by a number which programs can use it.
-  local function soname(library) return run("objdump -p " .. library):match("SONAME%s+(%S+)") end
+  local function soname(library) return run("objdump -p " .. library):match "SONAME%s+(%S+)" end
 
   for where, libraries in pairs { ["into lib"] = "lib", ["into a multiarch directory"] = "lib/x86_64-linux-gnu" } do
     it("by make install " .. where .. " can be required, and a C host compiles against it", function()
@@ -72,11 +72,11 @@ describe("an installation", function()
       run_command(prefix)
       assert.is_true(exists(prefix .. "/share/man/man1/chalk.1"))
       local found = soname(prefix .. "/" .. libraries .. "/libchalk.so")
-      assert.truthy(found:find("^libchalk%.so%.%d+$"), found)
+      assert.truthy(found:find "^libchalk%.so%.%d+$", found)
       assert.is_true(exists(prefix .. "/" .. libraries .. "/" .. found))
 
       local host = assert(io.open(tree .. "/host.c", "w"))
-      host:write("#include <chalk.h>\nint main(void) { return chalk_abi() < 0; }\n")
+      host:write "#include <chalk.h>\nint main(void) { return chalk_abi() < 0; }\n"
       host:close()
       local compile = "cc host.c $(pkg-config --cflags --libs chalk) -o host"
       local command = "cd %s && export PKG_CONFIG_PATH=%s/%s/pkgconfig && %s %s && LD_LIBRARY_PATH=%s/%s ./host"

@@ -2,8 +2,8 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local children = require("support.children")
-local files = require("support.files")
+local children = require "support.children"
+local files = require "support.files"
 
 local PROGRAM = [[
   local chalk, fork = require "chalk", require "support.fork"
@@ -33,7 +33,7 @@ local PROGRAM = [[
 describe("a child that calls init", function()
   after_each(files.clean)
 
-  for _, driver in ipairs({ "thread", "loop", "manual" }) do
+  for _, driver in ipairs { "thread", "loop", "manual" } do
     it("with the driver " .. driver .. " has one flusher, which ends with shutdown", function()
       local path = files.name()
       local code, output = children.run(PROGRAM:format(driver), {}, path)
@@ -87,7 +87,7 @@ local STOPPED = [[
   end)))
 ]]
 
-for _, driver in ipairs({ "thread", "loop", "manual" }) do
+for _, driver in ipairs { "thread", "loop", "manual" } do
   it("a child that is forked after the shutdown of the driver " .. driver .. " exports nothing", function()
     local path = files.name()
     local code, output = children.run(STOPPED, {}, path, driver)
@@ -101,7 +101,7 @@ it("what a child counts while its parent flushes last is flushed by the child", 
   local path, sum = files.name(), 0
   local code, output = children.run(LEAVING, {}, path)
   assert.same({ 0, "" }, { code, output })
-  for delta in files.read(path):gmatch("delta=(%d+)") do
+  for delta in files.read(path):gmatch "delta=(%d+)" do
     sum = sum + tonumber(delta)
   end
   assert.equal(3, sum, files.read(path))

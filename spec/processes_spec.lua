@@ -2,12 +2,12 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local children = require("support.children")
-local collect = require("support.collect")
-local files = require("support.files")
-local fork = require("support.fork")
-local wait = require("support.wait")
+local chalk = require "chalk"
+local children = require "support.children"
+local collect = require "support.collect"
+local files = require "support.files"
+local fork = require "support.fork"
+local wait = require "support.wait"
 
 local TAGGED = { tags = { { tag = "t" } } }
 
@@ -142,7 +142,7 @@ describe("recording at once", function()
 
   it("by forked processes is exact", function()
     local n, pids = 200000, {}
-    local kept, before = count:with("all"), gauge:with("all")
+    local kept, before = count:with "all", gauge:with "all"
     kept:inc(5)
     before:inc(1)
     for k = 1, 4 do
@@ -173,18 +173,20 @@ describe("recording at once", function()
   end)
 
   it("goes on exactly across a fork in the middle of a loop", function()
-    local kept, timed, n = count:with("x"), latency:with("x"), 100000
+    local kept, timed, n = count:with "x", latency:with "x", 100000
     local pid
     for i = 1, n do
       kept:inc()
       timed:record(i)
-      if i == n / 2 then pid = fork.child(function()
-        for k = 1, n / 2 do
-          kept:inc()
-          timed:record(k)
-          count({ t = "x" }):inc()
-        end
-      end) end
+      if i == n / 2 then
+        pid = fork.child(function()
+          for k = 1, n / 2 do
+            kept:inc()
+            timed:record(k)
+            count({ t = "x" }):inc()
+          end
+        end)
+      end
     end
     assert.equal(0, fork.wait(pid))
     assert.equal(2 * n, kept:value())
@@ -195,7 +197,7 @@ describe("recording at once", function()
     count:with("x"):inc()
     local writers = client:info().writers
     for _ = 1, 20 do
-      local pid = fork.child(function() assert(count:with("x")) end)
+      local pid = fork.child(function() assert(count:with "x") end)
       assert.equal(0, fork.wait(pid))
     end
     count:with("x"):inc()
@@ -213,7 +215,7 @@ describe("recording at once", function()
   end)
 
   it("is read back by a child while others record", function()
-    local kept = count:with("x")
+    local kept = count:with "x"
     local pid = fork.child(function()
       kept:inc()
       wait.till(function() return kept:value() > 1000 end)
@@ -303,7 +305,7 @@ describe("recording at once", function()
           count:with(k .. "/" .. i % 500):inc()
           note()
           i = i + 1
-          if i % 50 == 0 then count:remove({ t = k .. "/" .. (i - 50) % 500 }) end
+          if i % 50 == 0 then count:remove { t = k .. "/" .. (i - 50) % 500 } end
         end
       end)
       assert_survivor(bystander, stop)
@@ -320,7 +322,7 @@ describe("recording at once", function()
     local path = files.name()
     local one = children.spawn(SHARED_PATH, {}, path, "a")
     local other = children.spawn(SHARED_PATH, {}, path, "b")
-    client = chalk.new({ segment_path = path })
+    client = chalk.new { segment_path = path }
     local jobs = client:count("jobs", TAGGED)
     for _ = 1, 100000 do
       jobs:with("both"):inc()
@@ -334,7 +336,7 @@ describe("recording at once", function()
     assert.equal(1, seen['jobs_total{t="a1000"}'])
   end)
 
-  for _, mode in ipairs({ "on", "off" }) do
+  for _, mode in ipairs { "on", "off" } do
     it("by finalizers into the very series being recorded is exact with the JIT compiler " .. mode, function()
       local code, output = children.run(FINALIZER:format("jit." .. mode .. "()"))
       assert.same({ 0, "true\ttrue\ttrue\ttrue\ttrue\n" }, { code, output })
@@ -348,10 +350,10 @@ describe("recording at once", function()
       local flags = fork.shared(2)
       local pid = fork.child(function()
         wait.till(function() return flags[0] >= 1 end)
-        assert(metric:remove({ t = "x" }))
+        assert(metric:remove { t = "x" })
         flags[1] = 1
       end)
-      local series, after = metric:with("x"), 0
+      local series, after = metric:with "x", 0
       for _ = 1, 300 do
         record(series, 1)
       end
@@ -390,13 +392,13 @@ describe("recording at once", function()
     socket:bind("127.0.0.1", 0)
     local address = "127.0.0.1:" .. socket:getsockname().port
     socket:close()
-    require("luv").run("nowait")
+    require("luv").run "nowait"
     local results = files.name()
     local code, output = children.run(ORPHAN, {}, path, address, results)
     assert.same({ 0, "" }, { code, output })
     assert.equal("15\njobs_total 15", files.read(results))
     local sent = 0
-    for delta in files.read(path):gmatch("delta=(%d+)") do
+    for delta in files.read(path):gmatch "delta=(%d+)" do
       sent = sent + tonumber(delta)
     end
     assert.equal(15, sent)

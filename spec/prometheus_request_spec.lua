@@ -1,25 +1,21 @@
 package.path = "spec/?.lua;" .. package.path
 
-local bed_of = require("segment_bed")
-local prometheus = require("chalk.exporter.prometheus")
+local bed_of = require "segment_bed"
+local prometheus = require "chalk.exporter.prometheus"
 
 describe("a scrape", function()
   local bed
 
   before_each(function()
-    bed = bed_of.open({ metrics = { { name = "uptime", type = "gauge" } } })
+    bed = bed_of.open { metrics = { { name = "uptime", type = "gauge" } } }
     bed:set(1, "uptime")
   end)
 
-  after_each(function()
-    bed:close()
-  end)
+  after_each(function() bed:close() end)
 
   local function respond(path, accept)
-    local handler = prometheus.new({ path = "/stats" }):handler(function()
-      return bed:view()
-    end)
-    return handler({ method = "GET", path = path, query = "", headers = { accept = accept } })
+    local handler = prometheus.new({ path = "/stats" }):handler(function() return bed:view() end)
+    return handler { method = "GET", path = path, query = "", headers = { accept = accept } }
   end
 
   it("serves its path in the format that was asked for, and nothing else", function()
@@ -34,10 +30,8 @@ describe("a scrape", function()
   end)
 
   it("answers 503 while there is nothing to read", function()
-    local handler = prometheus.new():handler(function()
-      return nil, "out of memory"
-    end)
-    local response = handler({ method = "GET", path = "/metrics", headers = {} })
+    local handler = prometheus.new():handler(function() return nil, "out of memory" end)
+    local response = handler { method = "GET", path = "/metrics", headers = {} }
     assert.equal(503, response.status)
     assert.equal("out of memory\n", response.body)
   end)
@@ -62,7 +56,10 @@ describe("a scrape", function()
       { "text/plain;version=0.0.4;q=0.3," .. om .. " ; version=1.0.0 ; q=0.5 , */*;q=0.1", "openmetrics" },
       {
         "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,"
-          .. om .. ";version=1.0.0;escaping=allow-utf-8;q=0.5," .. om .. ";version=0.0.1;q=0.4,"
+          .. om
+          .. ";version=1.0.0;escaping=allow-utf-8;q=0.5,"
+          .. om
+          .. ";version=0.0.1;q=0.4,"
           .. "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
         "openmetrics",
       },

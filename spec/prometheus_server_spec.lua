@@ -1,14 +1,14 @@
 --- A real Prometheus scrapes the example service, and answers with what its clients did.
 
-local uv = require("luv")
-local cjson = require("cjson")
-local chalk = require("chalk")
-local collect = require("support.collect")
-local examples = require("support.examples")
-local files = require("support.files")
-local programs = require("support.programs")
-local servers = require("support.prometheus")
-local web = require("demo.web")
+local uv = require "luv"
+local cjson = require "cjson"
+local chalk = require "chalk"
+local collect = require "support.collect"
+local examples = require "support.examples"
+local files = require "support.files"
+local programs = require "support.programs"
+local servers = require "support.prometheus"
+local web = require "demo.web"
 
 local child, get = examples.child, examples.get
 
@@ -24,15 +24,13 @@ local function bucket_of(value, bounds, relative_error)
   local low, high, lower, upper = value * (1 - relative_error), value * (1 + relative_error), 0, math.huge
   for _, bound in ipairs(bounds) do
     if bound < low then lower = bound end
-    if bound >= high then
-      upper = math.min(upper, bound)
-    end
+    if bound >= high then upper = math.min(upper, bound) end
   end
   return lower, upper
 end
 
 local function latency_bounds()
-  return cjson.decode(files.read("examples/metrics.json")).namespaces.http.metrics[2].buckets
+  return cjson.decode(files.read "examples/metrics.json").namespaces.http.metrics[2].buckets
 end
 
 describe("a real Prometheus", function()
@@ -42,7 +40,7 @@ describe("a real Prometheus", function()
   setup(function()
     if not servers.find() then return end
     service = child.service(examples.folder)
-    prometheus = servers.start({ service = service.metrics_port })
+    prometheus = servers.start { service = service.metrics_port }
     assert.same({ [""] = 1 }, prometheus:settle({ [""] = 1 }, "up"))
     for name, requests in pairs(REQUESTS) do
       local load = examples.request(service.port, name, requests)
@@ -59,7 +57,7 @@ describe("a real Prometheus", function()
 
   local function needs(name, body)
     it(name, function()
-      if not programs.need("prometheus") then return end
+      if not programs.need "prometheus" then return end
       body()
     end)
   end
@@ -77,7 +75,7 @@ describe("a real Prometheus", function()
     assert.same({ [""] = 0 }, prometheus:values(resets))
   end)
 
-  for name, q in pairs({ p50 = 0.5, p90 = 0.9 }) do
+  for name, q in pairs { p50 = 0.5, p90 = 0.9 } do
     needs(("has a %s in the bucket of the sketch's"):format(name), function()
       local settled = prometheus:settle(counts, "http_request_count_total", "endpoint", "status")
       assert.same(counts, settled)
@@ -87,15 +85,17 @@ describe("a real Prometheus", function()
       for endpoint, recorded in pairs(quantiles) do
         local lower, upper = bucket_of(recorded[name], latency_bounds(), recorded.error)
         local value = found[endpoint]
-        assert.is_true(value >= lower and value <= upper,
-          ("%s: %g is not within %g and %g"):format(endpoint, value, lower, upper))
+        assert.is_true(
+          value >= lower and value <= upper,
+          ("%s: %g is not within %g and %g"):format(endpoint, value, lower, upper)
+        )
       end
     end)
   end
 
   -- Only OpenMetrics has units, and a counter's family without _total.
   needs("is served OpenMetrics, with descriptions and units, compressed", function()
-    local metadata = prometheus:api("metadata")
+    local metadata = prometheus:api "metadata"
     assert.same({ { type = "counter", help = "Requests answered", unit = "" } }, metadata.http_request_count)
     assert.equal("histogram", metadata.http_request_latency_seconds[1].type)
     assert.equal("seconds", metadata.http_request_latency_seconds[1].unit)
@@ -105,11 +105,11 @@ describe("a real Prometheus", function()
   end)
 
   needs("comes with a promtool that finds nothing to complain about", function()
-    local promtool = assert(programs.need("promtool"))
+    local promtool = assert(programs.need "promtool")
     local path = files.make(get(service.metrics_port, "/metrics").body)
     finally(files.clean)
     local pipe = io.popen(("env -u LD_PRELOAD %s check metrics <%s 2>&1; echo exit:$?"):format(promtool, path))
-    assert.equal("exit:0\n", pipe:read("*a"))
+    assert.equal("exit:0\n", pipe:read "*a")
     pipe:close()
   end)
 end)
@@ -123,7 +123,7 @@ describe("counters", function()
   local function check(scrape)
     local now = collect.samples(scrape)
     for name, before in pairs(samples) do
-      if COUNTERS[name:match("^[%w_]+"):match("_%a+$")] then
+      if COUNTERS[name:match("^[%w_]+"):match "_%a+$"] then
         assert(now[name], name .. " is gone")
         assert(now[name] >= before, ("%s went from %g to %g"):format(name, before, now[name]))
       end
@@ -149,7 +149,7 @@ describe("counters", function()
   -- What the custom exporter wrote: the sum of differences, and the last total, by endpoint and status.
   local function written()
     local deltas, totals, values, batches = {}, {}, 0, {}
-    for line in files.read(path):gmatch("[^\n]+") do
+    for line in files.read(path):gmatch "[^\n]+" do
       local entry = cjson.decode(line)
       if entry.name == "http.request_count" then
         local name = entry.tags.endpoint .. " " .. entry.tags.status
@@ -182,25 +182,25 @@ describe("counters", function()
         chalk.exporter.custom("jsonlines", { path = path }),
       },
     }
-    local metrics = client:load("examples/metrics.json")
+    local metrics = client:load "examples/metrics.json"
     local turn, made, n = scraper(port), {}, 0
     local since = uv.hrtime()
     repeat
       for i = 1, 500 do
         n = n + 1
         local endpoint, status = "/" .. n % 7, n % 5 == 0 and 500 or 200
-        metrics.http.request_count { endpoint = endpoint, status = status }:inc(i % 3)
-        metrics.http.request_latency { endpoint = endpoint }:record(i / 1000)
+        metrics.http.request_count({ endpoint = endpoint, status = status }):inc(i % 3)
+        metrics.http.request_latency({ endpoint = endpoint }):record(i / 1000)
         made[endpoint .. " " .. status] = (made[endpoint .. " " .. status] or 0) + i % 3
       end
-      uv.run("nowait")
+      uv.run "nowait"
       turn()
     until scrapes >= 50 and uv.hrtime() - since > 1e9 or uv.hrtime() - since > DEADLINE * 1e9
 
     assert.is_true(scrapes >= 50)
     check(get(port, "/metrics").body)
     for name, total in pairs(made) do
-      local endpoint, status = name:match("(%S+) (%S+)")
+      local endpoint, status = name:match "(%S+) (%S+)"
       assert.equal(total, samples[('http_request_count_total{endpoint="%s",status="%s"}'):format(endpoint, status)])
     end
     assert(client:shutdown())

@@ -1,12 +1,10 @@
 package.path = "spec/?.lua;" .. package.path
 
-local json = require("cjson")
-local bed_of = require("segment_bed")
-local prometheus = require("chalk.exporter.prometheus")
+local json = require "cjson"
+local bed_of = require "segment_bed"
+local prometheus = require "chalk.exporter.prometheus"
 
-local function text_of(lines)
-  return table.concat(lines, "\n") .. "\n"
-end
+local function text_of(lines) return table.concat(lines, "\n") .. "\n" end
 
 -- What a program says about a text on its standard input, and whether it was content.
 local function ask(program, text)
@@ -14,11 +12,11 @@ local function ask(program, text)
   local file = assert(io.open(name, "wb"))
   file:write(text)
   file:close()
-  local pipe = assert(io.popen(("%s < %s 2>&1; echo \"$?\""):format(program, name)))
-  local said = pipe:read("*a")
+  local pipe = assert(io.popen(('%s < %s 2>&1; echo "$?"'):format(program, name)))
+  local said = pipe:read "*a"
   pipe:close()
   os.remove(name)
-  local output, status = said:match("^(.-)(%d+)\n$")
+  local output, status = said:match "^(.-)(%d+)\n$"
   return status == "0", output
 end
 
@@ -77,9 +75,7 @@ describe("the prometheus exporter", function()
     return bed
   end
 
-  local function text(options, format)
-    return prometheus.new(options):text(bed:view(), format)
-  end
+  local function text(options, format) return prometheus.new(options):text(bed:view(), format) end
 
   local function metric(definition)
     return { tags = { a = { value_type = "string" }, b = { value_type = "string" } }, metrics = { definition } }
@@ -113,36 +109,42 @@ describe("the prometheus exporter", function()
 
   it("writes text 0.0.4 as Prometheus reads it", function()
     fill()
-    assert.equal(text_of({
-      "# HELP uptime_seconds Since the start.",
-      "# TYPE uptime_seconds gauge",
-      "uptime_seconds 12.5",
-      "# HELP http_request_count_total Requests answered.",
-      "# TYPE http_request_count_total counter",
-      'http_request_count_total{endpoint="/a",status="ok"} 3',
-      'http_request_count_total{endpoint="/b"} 9007199254740992',
-      "# HELP http_latency Seconds to answer.",
-      "# TYPE http_latency histogram",
-      LATENCY,
-    }), text())
+    assert.equal(
+      text_of {
+        "# HELP uptime_seconds Since the start.",
+        "# TYPE uptime_seconds gauge",
+        "uptime_seconds 12.5",
+        "# HELP http_request_count_total Requests answered.",
+        "# TYPE http_request_count_total counter",
+        'http_request_count_total{endpoint="/a",status="ok"} 3',
+        'http_request_count_total{endpoint="/b"} 9007199254740992',
+        "# HELP http_latency Seconds to answer.",
+        "# TYPE http_latency histogram",
+        LATENCY,
+      },
+      text()
+    )
   end)
 
   it("writes OpenMetrics with the same samples", function()
     fill()
-    assert.equal(text_of({
-      "# TYPE uptime_seconds gauge",
-      "# UNIT uptime_seconds seconds",
-      "# HELP uptime_seconds Since the start.",
-      "uptime_seconds 12.5",
-      "# TYPE http_request_count counter",
-      "# HELP http_request_count Requests answered.",
-      'http_request_count_total{endpoint="/a",status="ok"} 3',
-      'http_request_count_total{endpoint="/b"} 9007199254740992',
-      "# TYPE http_latency histogram",
-      "# HELP http_latency Seconds to answer.",
-      LATENCY,
-      "# EOF",
-    }), text(nil, "openmetrics"))
+    assert.equal(
+      text_of {
+        "# TYPE uptime_seconds gauge",
+        "# UNIT uptime_seconds seconds",
+        "# HELP uptime_seconds Since the start.",
+        "uptime_seconds 12.5",
+        "# TYPE http_request_count counter",
+        "# HELP http_request_count Requests answered.",
+        'http_request_count_total{endpoint="/a",status="ok"} 3',
+        'http_request_count_total{endpoint="/b"} 9007199254740992',
+        "# TYPE http_latency histogram",
+        "# HELP http_latency Seconds to answer.",
+        LATENCY,
+        "# EOF",
+      },
+      text(nil, "openmetrics")
+    )
   end)
 
   it("leaves metrics without series out, and is valid when empty", function()
@@ -152,7 +154,7 @@ describe("the prometheus exporter", function()
   end)
 
   it("writes every value so that it reads back", function()
-    open(metric({ name = "g", type = "gauge", tags = { { tag = "a" } } }))
+    open(metric { name = "g", type = "gauge", tags = { { tag = "a" } } })
     local values = { nan = 0 / 0, inf = math.huge, minus = -math.huge, tenth = 0.1, tiny = 5e-324, big = 1.7e308 }
     for name, value in pairs(values) do
       bed:set(value, "g", name)
@@ -162,12 +164,12 @@ describe("the prometheus exporter", function()
     assert.truthy(found:find('g{a="inf"} +Inf\n', 1, true))
     assert.truthy(found:find('g{a="minus"} -Inf\n', 1, true))
     assert.truthy(found:find('g{a="tenth"} 0.1\n', 1, true))
-    for module, format in pairs({ parser = "prometheus", ["openmetrics.parser"] = "openmetrics" }) do
+    for module, format in pairs { parser = "prometheus", ["openmetrics.parser"] = "openmetrics" } do
       local back = parse_back(module, text(nil, format))
       assert.equal("nan", back["g{a=nan}"])
       assert.equal("inf", back["g{a=inf}"])
       assert.equal("-inf", back["g{a=minus}"])
-      for _, name in ipairs({ "tenth", "tiny", "big" }) do
+      for _, name in ipairs { "tenth", "tiny", "big" } do
         assert.equal(values[name], tonumber(back["g{a=" .. name .. "}"]))
       end
     end
@@ -175,7 +177,7 @@ describe("the prometheus exporter", function()
 
   it("is read back to the same samples by both parsers, whatever the tag values and descriptions hold", function()
     local nasty = 'q" b\\ n\n{},= \\n é'
-    open(metric({ name = "c", type = "count", tags = { { tag = "a" }, { tag = "b" } }, description = nasty }))
+    open(metric { name = "c", type = "count", tags = { { tag = "a" }, { tag = "b" } }, description = nasty })
     bed:inc(7, "c", nasty, 'x"} 1\nforged{y="')
     local options = { global_tags = { env = nasty } }
     local expected = { ["c_total{a=" .. nasty .. ',b=x"} 1\nforged{y=",env=' .. nasty .. "}"] = "7.0" }
@@ -184,14 +186,14 @@ describe("the prometheus exporter", function()
   end)
 
   it("escapes a description as each format wants it", function()
-    open(metric({ name = "g", type = "gauge", description = 'a "b" \\ c\nd' }))
+    open(metric { name = "g", type = "gauge", description = 'a "b" \\ c\nd' })
     bed:set(1, "g")
     assert.truthy(text():find('# HELP g a "b" \\\\ c\\nd\n', 1, true))
     assert.truthy(text(nil, "openmetrics"):find('# HELP g a \\"b\\" \\\\ c\\nd\n', 1, true))
   end)
 
   it("has no HELP line of a metric without a description", function()
-    open(metric({ name = "g", type = "gauge" }))
+    open(metric { name = "g", type = "gauge" })
     bed:set(1, "g")
     assert.equal("# TYPE g gauge\ng 1\n", text())
     assert.equal("# TYPE g gauge\ng 1\n# EOF\n", text(nil, "openmetrics"))
@@ -199,7 +201,7 @@ describe("the prometheus exporter", function()
 
   it("passes promtool and both parsers with every type", function()
     fill()
-    local ok, said = ask("promtool check metrics", text({ namespace = "app", global_tags = { env = "prod" } }))
+    local ok, said = ask("promtool check metrics", text { namespace = "app", global_tags = { env = "prod" } })
     assert.is_true(ok, said)
     local classic = parse_back("parser", text())
     assert.equal("9007199254740992.0", classic["http_request_count_total{endpoint=/b}"])
@@ -209,83 +211,95 @@ describe("the prometheus exporter", function()
 
   it("puts global tags on every line, in order, and lets a metric's own tag win", function()
     fill()
-    local found = text({ global_tags = { status = "global", env = "prod", ["a.b"] = true, n = 3, none = "" } })
+    local found = text { global_tags = { status = "global", env = "prod", ["a.b"] = true, n = 3, none = "" } }
     assert.truthy(found:find('\nuptime_seconds{a_b="true",env="prod",n="3",status="global"} 12.5\n', 1, true))
     assert.truthy(found:find('{a_b="true",env="prod",n="3",endpoint="/a",status="ok"} 3\n', 1, true))
     assert.truthy(found:find('{a_b="true",env="prod",n="3",endpoint="/b"} 9007199254740992\n', 1, true))
-    assert.truthy(found:find('_bucket{a_b="true",env="prod",n="3",status="global",endpoint="/a",le="0.5"} 1', 1, true))
+    assert.truthy(
+      found:find('_bucket{a_b="true",env="prod",n="3",status="global",endpoint="/a",le="0.5"} 1', 1, true)
+    )
   end)
 
   it("puts the namespace before every name but those of chalk's own metrics", function()
-    open(metric({ name = "g", type = "gauge" }))
+    open(metric { name = "g", type = "gauge" })
     bed:load({ namespaces = { chalk = { metrics = { { name = "series", type = "gauge" } } } } }, true)
     bed:set(1, "g")
     bed:set(2, "chalk.series")
-    local found = text({ namespace = "app" })
+    local found = text { namespace = "app" }
     assert.truthy(found:find("\napp_g 1\n", 1, true))
     assert.truthy(found:find("\nchalk_series 2\n", 1, true))
   end)
 
   it("shows of the default bounds only those of the option, and all of a metric's own", function()
-    open({
+    open {
       metrics = {
         { name = "default", type = "histogram" },
         { name = "own", type = "histogram", buckets = { 2, 3 } },
       },
-    })
+    }
     bed:record(0.5, "default")
     bed:record(2.5, "own")
-    local found = text({ buckets = { 1, 10, 99 } })
-    assert.truthy(found:find(text_of({
-      'default_bucket{le="1.0"} 1',
-      'default_bucket{le="10.0"} 1',
-      'default_bucket{le="+Inf"} 1',
-      "default_sum 0.5",
-      "default_count 1",
-    }), 1, true))
+    local found = text { buckets = { 1, 10, 99 } }
+    assert.truthy(found:find(
+      text_of {
+        'default_bucket{le="1.0"} 1',
+        'default_bucket{le="10.0"} 1',
+        'default_bucket{le="+Inf"} 1',
+        "default_sum 0.5",
+        "default_count 1",
+      },
+      1,
+      true
+    ))
     assert.is_nil(found:find('default_bucket{le="0.1"}', 1, true))
     assert.truthy(found:find('own_bucket{le="2.0"} 0\nown_bucket{le="3.0"} 1\n', 1, true))
   end)
 
   it("obeys OpenMetrics, which has no sum and count beside negative bounds", function()
-    open(metric({ name = "h", type = "histogram", buckets = { -1, 0 } }))
+    open(metric { name = "h", type = "histogram", buckets = { -1, 0 } })
     bed:record(-3, "h")
     assert.truthy(text():find("h_sum -3\nh_count 1\n", 1, true))
-    assert.equal(text_of({
-      "# TYPE h histogram",
-      'h_bucket{le="-1.0"} 1',
-      'h_bucket{le="0.0"} 1',
-      'h_bucket{le="+Inf"} 1',
-      "# EOF",
-    }), text(nil, "openmetrics"))
+    assert.equal(
+      text_of {
+        "# TYPE h histogram",
+        'h_bucket{le="-1.0"} 1',
+        'h_bucket{le="0.0"} 1',
+        'h_bucket{le="+Inf"} 1',
+        "# EOF",
+      },
+      text(nil, "openmetrics")
+    )
     parse_back("openmetrics.parser", text(nil, "openmetrics"))
   end)
 
   describe("with two versions of a metric in use", function()
     local function versions(first, second)
       open(metric(first))
-      return function()
-        bed:load(metric(second))
-      end
+      return function() bed:load(metric(second)) end
     end
 
     it("exports each series once, under one header, with the sum of its counts", function()
-      local reload = versions(
-        { name = "c", type = "count", tags = { { tag = "a" } } },
-        { name = "c", type = "count", tags = { { tag = "b", optional = true }, { tag = "a" } }, description = "New." }
-      )
+      local reload = versions({ name = "c", type = "count", tags = { { tag = "a" } } }, {
+        name = "c",
+        type = "count",
+        tags = { { tag = "b", optional = true }, { tag = "a" } },
+        description = "New.",
+      })
       bed:inc(1, "c", "old")
       bed:inc(2, "c", "both")
       reload()
       bed:inc(40, "c", "", "both")
       bed:inc(5, "c", "x", "new")
-      assert.equal(text_of({
-        "# HELP c_total New.",
-        "# TYPE c_total counter",
-        'c_total{a="old"} 1',
-        'c_total{a="both"} 42',
-        'c_total{b="x",a="new"} 5',
-      }), text())
+      assert.equal(
+        text_of {
+          "# HELP c_total New.",
+          "# TYPE c_total counter",
+          'c_total{a="old"} 1',
+          'c_total{a="both"} 42',
+          'c_total{b="x",a="new"} 5',
+        },
+        text()
+      )
     end)
 
     it("keeps buckets cumulative by showing the bounds that all of them count", function()
@@ -297,17 +311,20 @@ describe("the prometheus exporter", function()
       bed:record(1.5, "h")
       reload()
       bed:record(4, "h")
-      assert.equal(text_of({
-        "# TYPE h histogram",
-        'h_bucket{le="1.0"} 1',
-        'h_bucket{le="+Inf"} 3',
-        "h_sum 6",
-        "h_count 3",
-      }), text())
+      assert.equal(
+        text_of {
+          "# TYPE h histogram",
+          'h_bucket{le="1.0"} 1',
+          'h_bucket{le="+Inf"} 3',
+          "h_sum 6",
+          "h_count 3",
+        },
+        text()
+      )
     end)
 
     it("combines a gauge as its definition says", function()
-      for across, expected in pairs({ sum = "5", min = "2", max = "3", last = "3" }) do
+      for across, expected in pairs { sum = "5", min = "2", max = "3", last = "3" } do
         local reload = versions(
           { name = "g", type = "gauge", across = across, tags = { { tag = "a" }, { tag = "b" } } },
           { name = "g", type = "gauge", across = across, tags = { { tag = "b" }, { tag = "a" } } }
@@ -323,9 +340,9 @@ describe("the prometheus exporter", function()
   end)
 
   it("shows the first of two metrics that meet under one name, rather than both", function()
-    open(metric({ name = "a_b", type = "count" }))
-    bed:load({ namespaces = { a = { metrics = { { name = "b", type = "count" } } } } })
-    bed:load(metric({ name = "a_b_total", type = "gauge" }))
+    open(metric { name = "a_b", type = "count" })
+    bed:load { namespaces = { a = { metrics = { { name = "b", type = "count" } } } } }
+    bed:load(metric { name = "a_b_total", type = "gauge" })
     bed:inc(1, "a_b")
     bed:inc(2, "a.b")
     bed:set(3, "a_b_total")
@@ -377,7 +394,7 @@ describe("the prometheus exporter", function()
         buckets[i] = i
       end
       local definition = { name = "h", type = "histogram", tags = references, buckets = buckets }
-      open({ tags = tags, metrics = { definition, { name = "after", type = "gauge" } } })
+      open { tags = tags, metrics = { definition, { name = "after", type = "gauge" } } }
       bed:record(3, "h", unpack(values))
       values[1] = "small"
       bed:record(3, "h", unpack(values))
@@ -388,7 +405,7 @@ describe("the prometheus exporter", function()
     end)
 
     it("carries a description that is larger than a piece", function()
-      open(metric({ name = "g", type = "gauge", description = ("\n"):rep(65536) }))
+      open(metric { name = "g", type = "gauge", description = ("\n"):rep(65536) })
       bed:set(1, "g")
       assert.equal("# HELP g " .. ("\\n"):rep(65536) .. "\n# TYPE g gauge\ng 1\n", text())
     end)
@@ -413,17 +430,17 @@ describe("the prometheus exporter", function()
   end)
 
   it("follows a changed description and changed bounds from one scrape to the next", function()
-    open(metric({ name = "g", type = "gauge", description = "Old." }))
+    open(metric { name = "g", type = "gauge", description = "Old." })
     local exporter = prometheus.new()
     bed:set(1, "g")
     assert.truthy(exporter:text(bed:view()):find("Old.", 1, true))
-    bed:load(metric({ name = "g", type = "gauge", description = "New." }))
+    bed:load(metric { name = "g", type = "gauge", description = "New." })
     assert.equal("# HELP g New.\n# TYPE g gauge\ng 1\n", exporter:text(bed:view()))
-    local histogram = metric({ name = "h", type = "histogram" })
+    local histogram = metric { name = "h", type = "histogram" }
     bed:load(histogram)
     bed:record(3, "h")
     assert.truthy(exporter:text(bed:view()):find('h_bucket{le="1.0"} 0\nh_bucket{le="10.0"} 1\n', 1, true))
-    bed:drop("h")
+    bed:drop "h"
     bed.les = { 2, 4, 8 }
     bed:load(histogram)
     bed:record(3, "h")
@@ -432,10 +449,10 @@ describe("the prometheus exporter", function()
 
   describe("given options", function()
     it("takes those that are right", function()
-      assert.is_nil(prometheus.check({}))
+      assert.is_nil(prometheus.check {})
       local right = { namespace = "my:app_1", path = "/", buckets = { -1, 0.5 }, name = "main" }
       right.global_tags = { env = "prod", shard = 1, canary = false }
-      for _, listen in ipairs({ "127.0.0.1:9464", "[::1]:0", "localhost:65535", "unix:///run/m.sock" }) do
+      for _, listen in ipairs { "127.0.0.1:9464", "[::1]:0", "localhost:65535", "unix:///run/m.sock" } do
         right.listen = listen
         assert.is_nil(prometheus.check(right))
       end
@@ -443,12 +460,10 @@ describe("the prometheus exporter", function()
 
     local function refuses(options, ...)
       local message = prometheus.check(options)
-      for _, part in ipairs({ ... }) do
+      for _, part in ipairs { ... } do
         assert.truthy(message and message:find(part, 1, true), tostring(message))
       end
-      assert.has_error(function()
-        prometheus.new(options)
-      end)
+      assert.has_error(function() prometheus.new(options) end)
     end
 
     it("says of a wrong one which it is and what is allowed", function()
@@ -456,7 +471,7 @@ describe("the prometheus exporter", function()
       refuses({ namespace = "9a" }, "namespace", "not starting with a digit")
       refuses({ namespace = 3 }, "namespace: expected a string")
       refuses({ path = "metrics" }, "path", 'starts with "/"')
-      for _, listen in ipairs({ "9464", ":9464", "localhost", "localhost:65536", "a b:1", "::1:9464", "unix://" }) do
+      for _, listen in ipairs { "9464", ":9464", "localhost", "localhost:65536", "a b:1", "::1:9464", "unix://" } do
         refuses({ listen = listen }, "listen", '"host:port"')
       end
     end)

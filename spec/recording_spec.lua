@@ -2,11 +2,11 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local children = require("support.children")
-local collect = require("support.collect")
-local documents = require("support.documents")
-local files = require("support.files")
+local chalk = require "chalk"
+local children = require "support.children"
+local collect = require "support.collect"
+local documents = require "support.documents"
+local files = require "support.files"
 
 describe("recording", function()
   local client, metrics, tags
@@ -22,7 +22,7 @@ describe("recording", function()
 
   describe("a count", function()
     it("counts one, or as many as it is told", function()
-      local series = metrics.http.request_count({ endpoint = "/api", status = "success" })
+      local series = metrics.http.request_count { endpoint = "/api", status = "success" }
       series:inc()
       series:inc(5)
       series:inc(0)
@@ -33,11 +33,11 @@ describe("recording", function()
     it("is the same by call, by with and through a kept series", function()
       metrics.http.request_count({ endpoint = "/api", status = "failure" }):inc()
       metrics.http.request_count:with("/api", "failure"):inc(5)
-      local kept = metrics.http.request_count({ status = tags.status.failure, endpoint = "/api" })
+      local kept = metrics.http.request_count { status = tags.status.failure, endpoint = "/api" }
       for _ = 1, 1000 do
         kept:inc()
       end
-      assert.equal(1006, sample('http_request_count_total{endpoint="/api",status="failure"}'))
+      assert.equal(1006, sample 'http_request_count_total{endpoint="/api",status="failure"}')
     end)
 
     it("takes inc of nil for inc of nothing", function()
@@ -62,16 +62,16 @@ describe("recording", function()
       metrics.uptime:dec(3)
       metrics.uptime:dec()
       assert.equal(39.5, metrics.uptime:value())
-      local open = metrics.http.open({ endpoint = "/a" })
+      local open = metrics.http.open { endpoint = "/a" }
       open:inc(-2)
       assert.equal(-2, open:value())
       open:record(7)
-      assert.equal(7, sample('http_open{endpoint="/a"}'))
+      assert.equal(7, sample 'http_open{endpoint="/a"}')
     end)
 
     it("takes what is no finite number too, as Prometheus does", function()
       metrics.uptime:set(math.huge)
-      assert.equal(math.huge, sample("uptime"))
+      assert.equal(math.huge, sample "uptime")
     end)
   end)
 
@@ -89,11 +89,11 @@ describe("recording", function()
       assert.equal(10, sketch:max())
       assert.is_true(math.abs(sketch:quantile(0.5) - 5) <= 5 * sketch:error())
       assert.is_true(sketch:error() <= 0.02)
-      assert.equal(10, sample('http_request_latency_seconds_bucket{endpoint="/a",status="success",le="0.1"}'))
+      assert.equal(10, sample 'http_request_latency_seconds_bucket{endpoint="/a",status="success",le="0.1"}')
     end)
 
     it("keeps its initial_error while values are few", function()
-      local series = metrics.http.auth.login_latency:with("success")
+      local series = metrics.http.auth.login_latency:with "success"
       series:record(0.125)
       assert.is_true(series:value():error() <= 0.001)
     end)
@@ -101,7 +101,7 @@ describe("recording", function()
     it("refuses quantiles that are none, at the caller's line", function()
       local sketch = metrics.http.auth.login_latency:with("success"):value()
       assert.has_error(function() sketch:quantile(2) end)
-      local _, message = pcall(function() sketch:quantile("x") end)
+      local _, message = pcall(function() sketch:quantile "x" end)
       assert.matches("recording_spec.lua:%d+: ", message)
       assert.is_true(sketch:quantile(0.5) ~= sketch:quantile(0.5))
     end)
@@ -113,7 +113,7 @@ describe("recording", function()
       series:record(-math.huge)
       series:record(1)
       assert.equal(1, series:value():count())
-      assert.equal(3, sample('chalk_errors_total{kind="not_finite"}'))
+      assert.equal(3, sample 'chalk_errors_total{kind="not_finite"}')
     end)
   end)
 
@@ -139,7 +139,9 @@ describe("recording", function()
     end)
 
     it("leaves messages as they are", function()
-      local _, raised = pcall(function() series:time(function() error("as it was", 0) end) end)
+      local _, raised = pcall(function()
+        series:time(function() error("as it was", 0) end)
+      end)
       assert.equal("as it was", raised)
     end)
 
@@ -157,10 +159,11 @@ describe("recording", function()
     end)
 
     it("measures seconds", function()
-      local core = require("chalk.core")
+      local core = require "chalk.core"
       local started = core.C.chalk_now()
       series:time(function()
-        while core.C.chalk_now() < started + 0.02 do end -- luacheck: ignore 542
+        while core.C.chalk_now() < started + 0.02 do
+        end -- luacheck: ignore 542
       end)
       local longest = core.C.chalk_now() - started
       assert.is_true(series:value():sum() >= 0.0199 and series:value():sum() <= longest)
@@ -180,14 +183,14 @@ describe("recording", function()
       m({ endpoint = 200 }):inc()
       m({ endpoint = "200" }):inc()
       m:with(200):inc()
-      assert.equal(3, sample('http_open{endpoint="200"}'))
+      assert.equal(3, sample 'http_open{endpoint="200"}')
       m({ endpoint = true }):inc()
       m:with("true"):inc()
       m:with(false):inc(9)
-      assert.equal(2, sample('http_open{endpoint="true"}'))
-      assert.equal(9, sample('http_open{endpoint="false"}'))
+      assert.equal(2, sample 'http_open{endpoint="true"}')
+      assert.equal(9, sample 'http_open{endpoint="false"}')
       m:with(-7):inc()
-      assert.equal(1, sample('http_open{endpoint="-7"}'))
+      assert.equal(1, sample 'http_open{endpoint="-7"}')
     end)
 
     it("may be left out where optional, and empty is left out", function()
@@ -199,40 +202,50 @@ describe("recording", function()
       m:with("/a", ""):inc()
       m:with("/a", "eu-1"):inc(7)
       m({ path = "/a", availability_zone = "eu-1" }):inc()
-      assert.equal(5, sample('http_retries_total{path="/a"}'))
-      assert.equal(8, sample('http_retries_total{path="/a",availability_zone="eu-1"}'))
+      assert.equal(5, sample 'http_retries_total{path="/a"}')
+      assert.equal(8, sample 'http_retries_total{path="/a",availability_zone="eu-1"}')
     end)
 
     it("are named by export_name, of the reference before that of the tag", function()
       metrics.http.retries({ path = "/x", availability_zone = "z" }):inc()
-      assert.equal(1, sample('http_retries_total{path="/x",availability_zone="z"}'))
-      assert.has_error(function() metrics.http.retries({ endpoint = "/x" }) end)
+      assert.equal(1, sample 'http_retries_total{path="/x",availability_zone="z"}')
+      assert.has_error(function() metrics.http.retries { endpoint = "/x" } end)
     end)
 
     it("may have - . and / in their names, which labels have as _", function()
-      local m = client:count("pods", { tags = { { tag = "cluster", export_name = "kube/cluster-name.v1" }, "end" } })
+      local m =
+        client:count("pods", { tags = { { tag = "cluster", export_name = "kube/cluster-name.v1" }, "end" } })
       for _ = 1, 2 do
         m({ ["kube/cluster-name.v1"] = "a", ["end"] = "b" }):inc()
         m:with("a", "b"):inc()
       end
-      assert.equal(4, sample('pods_total{kube_cluster_name_v1="a",end="b"}'))
+      assert.equal(4, sample 'pods_total{kube_cluster_name_v1="a",end="b"}')
       local _, message = pcall(function() m:inc() end)
       assert.matches('pods{ ["kube/cluster-name.v1"] = ..., ["end"] = ... }', message, 1, true)
-      assert.is_true(m:remove({ ["kube/cluster-name.v1"] = "a", ["end"] = "b" }))
+      assert.is_true(m:remove { ["kube/cluster-name.v1"] = "a", ["end"] = "b" })
     end)
 
     it("may be one tag under several export names", function()
       local resolvers = client:load {
-        tags = { endpoint = { value_type = "string" }, outcome = { value_type = "enum", values = { "good", "bad" } } },
-        namespaces = { resolver = { metrics = { {
-          name = "latency",
-          type = "histogram",
-          tags = {
-            { tag = "endpoint" },
-            { tag = "outcome", export_name = "resolver_outcome" },
-            { tag = "endpoint", export_name = "resolver_fqn", optional = true },
+        tags = {
+          endpoint = { value_type = "string" },
+          outcome = { value_type = "enum", values = { "good", "bad" } },
+        },
+        namespaces = {
+          resolver = {
+            metrics = {
+              {
+                name = "latency",
+                type = "histogram",
+                tags = {
+                  { tag = "endpoint" },
+                  { tag = "outcome", export_name = "resolver_outcome" },
+                  { tag = "endpoint", export_name = "resolver_fqn", optional = true },
+                },
+              },
+            },
           },
-        } } } },
+        },
       }
       local latency = resolvers.resolver.latency
       for _ = 1, 2 do -- a first record and one of a known series
@@ -240,11 +253,13 @@ describe("recording", function()
         latency:with("/api", "good", "users.find"):record(0.5)
         latency({ endpoint = "/api", resolver_outcome = "good" }):record(0.5)
       end
-      assert.equal(4, sample(
-        'resolver_latency_count{endpoint="/api",resolver_outcome="good",resolver_fqn="users.find"}'))
-      assert.equal(2, sample('resolver_latency_count{endpoint="/api",resolver_outcome="good"}'))
+      assert.equal(
+        4,
+        sample 'resolver_latency_count{endpoint="/api",resolver_outcome="good",resolver_fqn="users.find"}'
+      )
+      assert.equal(2, sample 'resolver_latency_count{endpoint="/api",resolver_outcome="good"}')
       assert.is_true(latency:remove { endpoint = "/api", resolver_outcome = "good", resolver_fqn = "users.find" })
-      assert.has_error(function() latency({ resolver_fqn = "users.find", resolver_outcome = "good" }) end)
+      assert.has_error(function() latency { resolver_fqn = "users.find", resolver_outcome = "good" } end)
     end)
   end)
 
@@ -274,10 +289,10 @@ describe("recording", function()
       local again = client:load(documents.service())
       assert.equal(metrics, again)
       assert.equal(metrics.http.open, again.http.open)
-      local more = client:load({ metrics = { { name = "more", type = "count" } } })
+      local more = client:load { metrics = { { name = "more", type = "count" } } }
       more.more:inc()
       assert.equal(1, metrics.more:value())
-      local ok, message = pcall(function() client:load({ metrics = { { name = "uptime", type = "count" } } }) end)
+      local ok, message = pcall(function() client:load { metrics = { { name = "uptime", type = "count" } } } end)
       assert.is_false(ok)
       assert.matches("recording_spec.lua:%d+: .*uptime", message)
     end)
@@ -289,20 +304,20 @@ describe("recording", function()
       local done = client:count("done", spec)
       done({ queue = "mail" }):inc(2)
       assert.equal(done, metrics.jobs.done)
-      assert.equal(2, sample('jobs_done_total{queue="mail"}'))
+      assert.equal(2, sample 'jobs_done_total{queue="mail"}')
       client:gauge("depth", { unit = "bytes" }):set(3)
-      assert.equal(3, sample("depth_bytes"))
+      assert.equal(3, sample "depth_bytes")
       local latency = client:histogram("latency", { buckets = { 1, 2 } })
       latency:record(1.5)
       latency:time(function() end)
       latency:start()()
       assert.equal(3, latency:value():count())
-      assert.equal(3, sample('latency_bucket{le="2.0"}'))
+      assert.equal(3, sample 'latency_bucket{le="2.0"}')
     end)
 
     it("twice alike are one, and differing are an error at the caller's line", function()
-      assert.equal(client:count("twice"), client:count("twice"))
-      local ok, message = pcall(function() client:gauge("twice") end)
+      assert.equal(client:count "twice", client:count "twice")
+      local ok, message = pcall(function() client:gauge "twice" end)
       assert.is_false(ok)
       assert.matches("recording_spec.lua:%d+: .*twice", message)
     end)
@@ -315,17 +330,17 @@ describe("recording", function()
       local seen = collect.samples(client:text())
       assert.equal(3, seen['cache_lookup_total{cache="l1"}'])
       assert.equal(3, seen['cache_lookup_duration_seconds_count{cache="l1"}'])
-      local plain = client:op("plain")
+      local plain = client:op "plain"
       plain:record(1)
       assert.equal("x", plain:time(function() return "x" end))
-      assert.equal(2, sample("plain_total"))
+      assert.equal(2, sample "plain_total")
     end)
 
     it("show the source behind a metric", function()
       assert.matches("tags.endpoint, tags.status", client:source(metrics.http.request_count), 1, true)
       assert.matches("series:set", client:source(metrics.uptime), 1, true)
       assert.is_true(loadstring(client:source(metrics.http.open)) ~= nil)
-      assert.has_error(function() client:source({}) end)
+      assert.has_error(function() client:source {} end)
     end)
   end)
 
@@ -334,14 +349,14 @@ describe("recording", function()
       local kept = metrics.http.request_count:with("/a", "success")
       kept:inc(3)
       metrics.http.request_count:with("/b", "success"):inc(4)
-      assert.is_true(metrics.http.request_count:remove({ endpoint = "/a", status = "success" }))
-      assert.is_false(metrics.http.request_count:remove({ endpoint = "/a", status = "success" }))
-      assert.is_nil(sample('http_request_count_total{endpoint="/a",status="success"}'))
-      assert.equal(4, sample('http_request_count_total{endpoint="/b",status="success"}'))
+      assert.is_true(metrics.http.request_count:remove { endpoint = "/a", status = "success" })
+      assert.is_false(metrics.http.request_count:remove { endpoint = "/a", status = "success" })
+      assert.is_nil(sample 'http_request_count_total{endpoint="/a",status="success"}')
+      assert.equal(4, sample 'http_request_count_total{endpoint="/b",status="success"}')
       kept:inc()
       metrics.http.request_count:with("/a", "success"):inc()
       assert.equal(2, kept:value())
-      assert.equal(2, sample('http_request_count_total{endpoint="/a",status="success"}'))
+      assert.equal(2, sample 'http_request_count_total{endpoint="/a",status="success"}')
     end)
 
     it("clears a metric of any type", function()
@@ -358,15 +373,15 @@ describe("recording", function()
       assert.is_nil(text:find("\nuptime ", 1, true))
       metrics.uptime:set(6)
       metrics.http.request_latency:with("/a", "success"):record(1)
-      assert.equal(6, sample("uptime"))
+      assert.equal(6, sample "uptime")
       assert.equal(1, metrics.http.request_latency:with("/a", "success"):value():count())
     end)
 
     it("checks the tags it is given", function()
-      local _, message = pcall(function() metrics.http.open:remove({ endpont = "/a" }) end)
+      local _, message = pcall(function() metrics.http.open:remove { endpont = "/a" } end)
       assert.matches('recording_spec.lua:%d+: .*did you mean "endpoint"', message)
       assert.has_error(function() metrics.http.open:remove() end)
-      assert.has_error(function() metrics.http.open:remove("/a") end)
+      assert.has_error(function() metrics.http.open:remove "/a" end)
     end)
   end)
 
@@ -377,26 +392,26 @@ describe("recording", function()
       m.uptime:dec()
       m.uptime:record(1)
       assert.equal(0, m.uptime:value())
-      local count = m.http.request_count({ endpoint = "/a", status = "success" })
+      local count = m.http.request_count { endpoint = "/a", status = "success" }
       count:inc()
-      count:inc("not even looked at")
+      count:inc "not even looked at"
       assert.equal(0, count:value())
       local latency = m.http.request_latency:with("/a", "success")
       latency:record(1)
       latency:start()()
       assert.same({ 1, 2 }, { latency:time(function(...) return ... end, 1, 2) })
       assert.equal(0, latency:value():count())
-      assert.is_false(m.http.open:remove({ endpoint = "/a" }))
+      assert.is_false(m.http.open:remove { endpoint = "/a" })
       m.http.open:clear()
     end
 
     it("before anything is loaded records nothing", function()
-      local off = chalk.new({ enabled = false })
+      local off = chalk.new { enabled = false }
       use_everything(off:load(documents.service()))
       off:op("pair"):record(1)
       off:op("other", { tags = { { tag = "t" } } }):with("x"):time(function() end)
       assert.equal("", off:text())
-      assert.equal("# EOF\n", off:text("openmetrics"))
+      assert.equal("# EOF\n", off:text "openmetrics")
       assert.is_true(off:flush())
       assert.is_true(off:shutdown())
     end)
@@ -404,7 +419,7 @@ describe("recording", function()
     it("after the load records nothing from then on", function()
       local late = chalk.new()
       local m = late:load(documents.service())
-      late:init({ enabled = false, exporters = { collect.exporter() }, driver = "manual" })
+      late:init { enabled = false, exporters = { collect.exporter() }, driver = "manual" }
       use_everything(m)
       assert.equal("", late:text())
     end)
@@ -412,8 +427,8 @@ describe("recording", function()
     -- A client's metrics and operations of every kind, without tags and with, and series of those.
     local function everything_of(c)
       local all = {}
-      for _, spec in ipairs({ {}, { tags = { "t" } } }) do
-        for _, kind in ipairs({ "count", "gauge", "histogram", "op" }) do
+      for _, spec in ipairs { {}, { tags = { "t" } } } do
+        for _, kind in ipairs { "count", "gauge", "histogram", "op" } do
           all[#all + 1] = c[kind](c, kind .. #(spec.tags or {}), spec)
         end
       end
@@ -423,7 +438,7 @@ describe("recording", function()
     local function with_series(all)
       local out = {}
       for i, one in ipairs(all) do
-        out[2 * i - 1], out[2 * i] = one, one:with("x")
+        out[2 * i - 1], out[2 * i] = one, one:with "x"
       end
       return out
     end
@@ -433,22 +448,22 @@ describe("recording", function()
       local least = math.huge
       for _ = 1, 20 do
         collectgarbage()
-        collectgarbage("stop")
-        local before = collectgarbage("count")
+        collectgarbage "stop"
+        local before = collectgarbage "count"
         for _ = 1, 100 do
           f()
         end
-        least = math.min(least, collectgarbage("count") - before)
-        collectgarbage("restart")
+        least = math.min(least, collectgarbage "count" - before)
+        collectgarbage "restart"
       end
       return least
     end
 
-    for _, case in ipairs({ "from the start", "later" }) do
+    for _, case in ipairs { "from the start", "later" } do
       it(case .. " has empty functions for verbs, of each kind of metric and of operations", function()
-        local c = case == "later" and chalk.new() or chalk.new({ enabled = false })
+        local c = case == "later" and chalk.new() or chalk.new { enabled = false }
         local all = everything_of(c)
-        if case == "later" then c:init({ enabled = false }) end
+        if case == "later" then c:init { enabled = false } end
         local first, given = all[1], 0
         local nothing = first.inc
         local function f(...) given = select("#", ...) end
@@ -469,33 +484,36 @@ describe("recording", function()
           assert.equal(0, garbage(use))
         end
         assert.equal(2, given)
-        for _, verb in ipairs({ "dec", "set", "record" }) do
+        for _, verb in ipairs { "dec", "set", "record" } do
           assert.equal(nothing, first[verb])
           assert.equal(nothing, first:with()[verb])
         end
       end)
     end
 
-    for _, case in ipairs({ "from the start", "later" }) do
-      it(case .. " has empty functions for what an operation has of its histogram, and for what it has not", function()
-        local c = case == "later" and chalk.new() or chalk.new({ enabled = false })
-        for _, one in ipairs({ c:op("plain"), c:op("tagged", { tags = { "t" } }) }) do
-          if case == "later" and c.enabled then c:init({ enabled = false }) end
-          assert.equal(0, one:value():count())
-          assert.same({ false, 0 }, { one:remove({ t = "x" }), one:clear() })
-          assert.same({}, { one:inc(), one:set(1), one:incr() })
+    for _, case in ipairs { "from the start", "later" } do
+      it(
+        case .. " has empty functions for what an operation has of its histogram, and for what it has not",
+        function()
+          local c = case == "later" and chalk.new() or chalk.new { enabled = false }
+          for _, one in ipairs { c:op "plain", c:op("tagged", { tags = { "t" } }) } do
+            if case == "later" and c.enabled then c:init { enabled = false } end
+            assert.equal(0, one:value():count())
+            assert.same({ false, 0 }, { one:remove { t = "x" }, one:clear() })
+            assert.same({}, { one:inc(), one:set(1), one:incr() })
+          end
         end
-      end)
+      )
     end
 
     it("later gives the same operation, which looks at no tags", function()
       local late = chalk.new()
       local lookup = late:op("lookup", { tags = { "cache" } })
       assert.equal(lookup, late:op("lookup", { tags = { "cache" } }))
-      late:init({ enabled = false })
-      lookup({ cach = 1 }):record("x")
+      late:init { enabled = false }
+      lookup({ cach = 1 }):record "x"
       assert.equal("ran", lookup:time(function() return "ran" end))
-      assert.is_false(late.metrics.lookup:remove({ cach = 1 }))
+      assert.is_false(late.metrics.lookup:remove { cach = 1 })
       assert.equal(lookup, late:op("lookup", { tags = { "cache" } }))
     end)
 
@@ -504,14 +522,17 @@ describe("recording", function()
       for name in pairs(recording) do
         assert.equal(0, off[name], name)
       end
-      local code, output = children.run([[
+      local code, output = children.run(
+        [[
         local chalk = require "chalk"
         local m = chalk.load "spec/fixtures/metrics.json"
         print(chalk.info().capacity)
         chalk.init { strict = true, driver = "manual" }
         m.uptime:set(1)
         print(chalk.info().series, m.uptime:value())
-      ]], { env = { CHALK_DISABLED = "1" } })
+      ]],
+        { env = { CHALK_DISABLED = "1" } }
+      )
       assert.same({ 0, "0\n0\t0\n" }, { code, output })
     end)
 

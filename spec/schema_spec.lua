@@ -1,4 +1,4 @@
-local schema = require("chalk.define.schema")
+local schema = require "chalk.define.schema"
 
 local FIXTURE = "spec/fixtures/metrics.json"
 
@@ -21,19 +21,13 @@ local function write_file(text)
   local file = assert(io.open(path, "wb"))
   file:write(text)
   file:close()
-  finally(function()
-    os.remove(path)
-  end)
+  finally(function() os.remove(path) end)
   return path
 end
 
-local function count(name)
-  return { name = name, type = "count" }
-end
+local function count(name) return { name = name, type = "count" } end
 
-before_each(function()
-  registry = schema.new()
-end)
+before_each(function() registry = schema.new() end)
 
 describe("metrics.json", function()
   it("becomes definitions in the order of the document", function()
@@ -70,8 +64,14 @@ describe("metrics.json", function()
     local definitions = assert(registry:add {
       tags = { e = { value_type = "string", export_name = "exported" } },
       metrics = {
-        { name = "h", type = "histogram", unit = "seconds", buckets = { -0.0, 0.5 }, max_series = 10,
-          tags = { { tag = "e", optional = true } } },
+        {
+          name = "h",
+          type = "histogram",
+          unit = "seconds",
+          buckets = { -0.0, 0.5 },
+          max_series = 10,
+          tags = { { tag = "e", optional = true } },
+        },
         { name = "g", type = "gauge", across = "sum", tags = { { tag = "e", export_name = "renamed" } } },
       },
     })
@@ -89,11 +89,15 @@ describe("metrics.json", function()
     local definitions = assert(registry:add {
       tags = { e = { value_type = "string", export_name = "exported" } },
       metrics = {
-        { name = "a", type = "count", tags = {
-          { tag = "e" },
-          { tag = "e", export_name = "again", optional = true },
-          { tag = "e", export_name = "e" },
-        } },
+        {
+          name = "a",
+          type = "count",
+          tags = {
+            { tag = "e" },
+            { tag = "e", export_name = "again", optional = true },
+            { tag = "e", export_name = "e" },
+          },
+        },
       },
     })
     assert.same({
@@ -111,8 +115,8 @@ describe("metrics.json", function()
 
   it("may be empty, and may say null for what it leaves out", function()
     assert.same({}, (registry:add {}))
-    assert.same({}, (registry:add(write_file('{"metrics": [], "namespaces": {"a": {}}, "tags": null}'))))
-    local marked = write_file('\239\187\191{"metrics": [{"name": "b", "type": "count", "unit": null}]}')
+    assert.same({}, (registry:add(write_file '{"metrics": [], "namespaces": {"a": {}}, "tags": null}')))
+    local marked = write_file '\239\187\191{"metrics": [{"name": "b", "type": "count", "unit": null}]}'
     local definitions = assert(registry:add(marked))
     assert.is_nil(definitions[1].unit)
   end)
@@ -144,22 +148,29 @@ describe("the constants of enum tags", function()
 
   it("raise at the reader's line for a value that is not allowed, naming those that are", function()
     local _, tags = registry:add(FIXTURE)
-    local ok, message = pcall(function()
-      return tags.status.sucess
-    end)
+    local ok, message = pcall(function() return tags.status.sucess end)
     assert.is_false(ok)
-    assert.matches('schema_spec.lua:%d+: tag "status" has no value "sucess", allowed: "success", "failure"', message)
-    assert.has_error(function()
-      return tags.statu
-    end, 'no enum tag "statu" in these definitions, did you mean "status"?')
+    assert.matches(
+      'schema_spec.lua:%d+: tag "status" has no value "sucess", allowed: "success", "failure"',
+      message
+    )
+    assert.has_error(
+      function() return tags.statu end,
+      'no enum tag "statu" in these definitions, did you mean "status"?'
+    )
   end)
 end)
 
 describe("a name", function()
-  it("is taken once in a document", function()
-    assert.equal('metrics[2]: metric "a" is defined twice, first at metrics[1]',
-      only_error { metrics = { count("a"), count("a") } })
-  end)
+  it(
+    "is taken once in a document",
+    function()
+      assert.equal(
+        'metrics[2]: metric "a" is defined twice, first at metrics[1]',
+        only_error { metrics = { count "a", count "a" } }
+      )
+    end
+  )
 
   it("may come again with the same definition, and is the same metric then", function()
     local first = assert(registry:add(FIXTURE))
@@ -174,7 +185,7 @@ describe("a name", function()
     local function again(fields)
       fields.name, fields.type = "m", fields.type or "histogram"
       local message = only_error { metrics = { fields } }
-      return message:match('^metrics%[1%]: metric "m" is already defined differently: (.*)')
+      return message:match '^metrics%[1%]: metric "m" is already defined differently: (.*)'
     end
     local tags = { t = { value_type = "string" }, u = { value_type = "string" } }
     local used = { { tag = "t" } }
@@ -182,35 +193,49 @@ describe("a name", function()
     assert(registry:add { tags = tags, metrics = { metric } })
     assert.equal('type is "histogram" there and "count" here', again { type = "count" })
     assert.equal("buckets is {1, 2} there and none here", again {})
-    assert.equal("unit is none there and \"s\" here", again { unit = "s", buckets = { 1, 2 } })
+    assert.equal('unit is none there and "s" here', again { unit = "s", buckets = { 1, 2 } })
     assert.equal('description is "d" there and "" here', again { buckets = { 1, 2 } })
     assert.equal("tags are {t} there and {} here", again { buckets = { 1, 2 }, description = "d" })
-    assert.equal('tag "t": optional is false there and true here',
-      again { buckets = { 1, 2 }, description = "d", tags = { { tag = "t", optional = true } } })
-    assert.equal('tag "t": name is "t" there and "u" here',
-      again { buckets = { 1, 2 }, description = "d", tags = { { tag = "u", export_name = "t" } } })
+    assert.equal(
+      'tag "t": optional is false there and true here',
+      again { buckets = { 1, 2 }, description = "d", tags = { { tag = "t", optional = true } } }
+    )
+    assert.equal(
+      'tag "t": name is "t" there and "u" here',
+      again { buckets = { 1, 2 }, description = "d", tags = { { tag = "u", export_name = "t" } } }
+    )
   end)
 
   it("is a metric or a namespace, not both, over all loads", function()
     local clash = 'metrics[1]: metric "a.b" and the namespace of that name clash'
-    assert.equal('namespaces.a.namespaces.b: namespace "a.b" and the metric of that name clash',
-      only_error { namespaces = { a = { metrics = { count("b") }, namespaces = { b = {} } } } })
+    assert.equal(
+      'namespaces.a.namespaces.b: namespace "a.b" and the metric of that name clash',
+      only_error { namespaces = { a = { metrics = { count "b" }, namespaces = { b = {} } } } }
+    )
     assert(registry:add { namespaces = { a = { namespaces = { b = {} } } } })
-    assert.equal("namespaces.a." .. clash, only_error { namespaces = { a = { metrics = { count("b") } } } })
-    assert(registry:add { metrics = { count("c") } })
-    assert.equal('namespaces.c: namespace "c" and the metric of that name clash',
-      only_error { namespaces = { c = {} } })
+    assert.equal("namespaces.a." .. clash, only_error { namespaces = { a = { metrics = { count "b" } } } })
+    assert(registry:add { metrics = { count "c" } })
+    assert.equal(
+      'namespaces.c: namespace "c" and the metric of that name clash',
+      only_error { namespaces = { c = {} } }
+    )
     assert.matches("clash", select(2, registry:define("count", "x", { namespace = "c" }))[1])
   end)
 
   it("is one metric's in camel case too", function()
-    assert.equal('metrics[2]: metric "FooBar" has the flat name "FooBar", like metric "foo_bar"',
-      only_error { metrics = { count("foo_bar"), count("FooBar") } })
-    assert.equal('namespaces.Up: namespace "Up" and the flat name of metric "up" clash',
-      only_error { metrics = { count("up") }, namespaces = { Up = {} } })
+    assert.equal(
+      'metrics[2]: metric "FooBar" has the flat name "FooBar", like metric "foo_bar"',
+      only_error { metrics = { count "foo_bar", count "FooBar" } }
+    )
+    assert.equal(
+      'namespaces.Up: namespace "Up" and the flat name of metric "up" clash',
+      only_error { metrics = { count "up" }, namespaces = { Up = {} } }
+    )
     assert(registry:add { namespaces = { Up = {} } })
-    assert.equal('metrics[1]: metric "up" has the flat name "Up", like a namespace',
-      only_error { metrics = { count("up") } })
+    assert.equal(
+      'metrics[1]: metric "up" has the flat name "Up", like a namespace',
+      only_error { metrics = { count "up" } }
+    )
   end)
 end)
 
@@ -225,13 +250,13 @@ describe("two metrics that Prometheus would see under one name", function()
     return message
   end
 
-  local function of(kind, name, unit)
-    return { metrics = { { name = name, type = kind, unit = unit } } }
-  end
+  local function of(kind, name, unit) return { metrics = { { name = name, type = kind, unit = unit } } } end
 
   it("are refused, in either order and over all loads", function()
-    assert.equal('metrics[1]: metric "foo_total" would be exported to Prometheus as "foo", like metric "foo"',
-      refused(of("count", "foo"), of("count", "foo_total")))
+    assert.equal(
+      'metrics[1]: metric "foo_total" would be exported to Prometheus as "foo", like metric "foo"',
+      refused(of("count", "foo"), of("count", "foo_total"))
+    )
     assert.matches('"foo_count"', refused(of("histogram", "foo"), of("gauge", "foo_count")))
     assert.matches('"foo_total"', refused(of("count", "foo"), of("gauge", "foo_total")))
     assert.matches('"foo_created"', refused(of("count", "foo"), of("gauge", "foo_created")))
@@ -239,15 +264,15 @@ describe("two metrics that Prometheus would see under one name", function()
   end)
 
   it("are refused across namespaces", function()
-    local nested = { namespaces = { a = { namespaces = { b = { metrics = { count("c") } } } } } }
-    local flat = { namespaces = { a = { metrics = { count("b_c") } } } }
+    local nested = { namespaces = { a = { namespaces = { b = { metrics = { count "c" } } } } } }
+    local flat = { namespaces = { a = { metrics = { count "b_c" } } } }
     registry = schema.new()
     assert(registry:add(nested))
     assert.matches('like metric "a.b.c"', table.concat(errors_of(flat), "\n"))
   end)
 
   it("stand beside each other when they only look alike", function()
-    local metrics = { count("foo"), { name = "foo_count", type = "gauge" }, { name = "foo_bucket", type = "count" } }
+    local metrics = { count "foo", { name = "foo_count", type = "gauge" }, { name = "foo_bucket", type = "count" } }
     assert.is_table(registry:add { metrics = metrics })
   end)
 end)
@@ -260,10 +285,10 @@ describe("chalk's own names", function()
 
   it("are kept from users", function()
     local kept = 'names starting with "chalk" are kept for chalk itself'
-    assert.matches(kept, only_error { namespaces = { chalk = { metrics = { count("x") } } } })
-    assert.matches(kept, only_error { metrics = { count("chalk_x") } })
-    assert.matches(kept, only_error { metrics = { count("chalk") } })
-    assert.is_table(registry:add { metrics = { count("chalky") } })
+    assert.matches(kept, only_error { namespaces = { chalk = { metrics = { count "x" } } } })
+    assert.matches(kept, only_error { metrics = { count "chalk_x" } })
+    assert.matches(kept, only_error { metrics = { count "chalk" } })
+    assert.is_table(registry:add { metrics = { count "chalky" } })
   end)
 
   it("are open to chalk, whose tags do not meet the users'", function()
@@ -279,14 +304,22 @@ end)
 describe("a definition at run time", function()
   it("equals the one from a document", function()
     local from_file = registry:add(FIXTURE)[2]
-    local defined = assert(registry:define("count", "request_count",
-      { namespace = "http", tags = { "endpoint", "status" }, description = "Total HTTP requests" }))
+    local defined = assert(
+      registry:define(
+        "count",
+        "request_count",
+        { namespace = "http", tags = { "endpoint", "status" }, description = "Total HTTP requests" }
+      )
+    )
     assert.equal(from_file, defined)
-    assert.equal(from_file, registry:define("count", "request_count", {
-      namespace = { "http" },
-      tags = { { tag = "endpoint" }, { tag = "status" } },
-      description = "Total HTTP requests",
-    }))
+    assert.equal(
+      from_file,
+      registry:define("count", "request_count", {
+        namespace = { "http" },
+        tags = { { tag = "endpoint" }, { tag = "status" } },
+        description = "Total HTTP requests",
+      })
+    )
   end)
 
   it("needs nothing but a name", function()
@@ -311,7 +344,10 @@ describe("a definition at run time", function()
 
   it("is checked as one in a document is", function()
     local def, errors = registry:define("histogram", "a b", {
-      namespace = "x..y", buckets = { 2, 1 }, tags = { "le", "q r", { tag = "s", values = {} }, 5 }, colour = 1,
+      namespace = "x..y",
+      buckets = { 2, 1 },
+      tags = { "le", "q r", { tag = "s", values = {} }, 5 },
+      colour = 1,
     })
     assert.is_nil(def)
     local bad = ": letters, digits and _ only, not starting with a digit"
@@ -325,10 +361,12 @@ describe("a definition at run time", function()
       'histogram "a b": tags[3].values: an enum needs at least one value',
       'histogram "a b": tags[4]: expected an object, got a number',
     }, errors)
-    assert.same({ "count: expected a name, got nothing" }, select(2, registry:define("count")))
+    assert.same({ "count: expected a name, got nothing" }, select(2, registry:define "count"))
     assert.same({ 'gauge "a": expected an object, got a string' }, select(2, registry:define("gauge", "a", "b")))
-    assert.same({ 'gauge "a": namespace: expected an array, got a number' },
-      select(2, registry:define("gauge", "a", { namespace = 5 })))
+    assert.same(
+      { 'gauge "a": namespace: expected an array, got a number' },
+      select(2, registry:define("gauge", "a", { namespace = 5 }))
+    )
   end)
 
   it("of an operation is a pair, both or neither", function()
@@ -347,7 +385,10 @@ describe("a definition at run time", function()
     local none, errors = registry:op("query", { tags = { "cache" } })
     assert.is_nil(none)
     assert.equal(1, #errors)
-    assert.matches('metric "query_duration_seconds" is already defined differently: type is "gauge" there', errors[1])
+    assert.matches(
+      'metric "query_duration_seconds" is already defined differently: type is "gauge" there',
+      errors[1]
+    )
     assert.is_table(registry:define("gauge", "query"))
     assert.same({ 'op "x y": unknown field "unit"' }, { select(2, registry:op("x y", { unit = "s" }))[1] })
   end)
@@ -360,10 +401,21 @@ describe("an encoded definition", function()
         e = { value_type = "enum", values = { "a", "b:c", "é" }, export_name = "x" },
         s = { value_type = "string" },
       },
-      namespaces = { n = { metrics = { {
-        name = "h", type = "histogram", unit = "seconds", buckets = { -1, 0, 0.1, 1e300 }, max_series = 2147483647,
-        description = "several\nlines", tags = { { tag = "e" }, { tag = "s", optional = true } },
-      } } } },
+      namespaces = {
+        n = {
+          metrics = {
+            {
+              name = "h",
+              type = "histogram",
+              unit = "seconds",
+              buckets = { -1, 0, 0.1, 1e300 },
+              max_series = 2147483647,
+              description = "several\nlines",
+              tags = { { tag = "e" }, { tag = "s", optional = true } },
+            },
+          },
+        },
+      },
     })[1]
   end
 
@@ -373,7 +425,7 @@ describe("an encoded definition", function()
     for _, other in ipairs(registry:add(FIXTURE)) do
       assert.same(other, schema.decode(schema.encode(other)))
     end
-    local own = registry:own { namespaces = { chalk = { metrics = { count("series") } } } }[1]
+    local own = registry:own({ namespaces = { chalk = { metrics = { count "series" } } } })[1]
     assert.same(own, schema.decode(schema.encode(own)))
   end)
 
@@ -419,7 +471,7 @@ end)
 
 describe("a definition of names only", function()
   it("is what the core wrote", function()
-    local def = schema.plain("=gauge\0sum\0http.auth.open\0peer\0side")
+    local def = schema.plain "=gauge\0sum\0http.auth.open\0peer\0side"
     assert.same({ "http.auth.open", "gauge", "sum", "open" }, { def.id_name, def.type, def.across, def.name })
     assert.same({ "http", "auth" }, def.namespace)
     assert.same({ "peer", "side" }, { def.tags[1].key, def.tags[2].key })
@@ -427,11 +479,24 @@ describe("a definition of names only", function()
     assert.same({}, schema.plain("=count\0last\0a").tags)
   end)
 
-  for _, text in ipairs({
-    "", "=", "=count", "=count\0last", "=count\0last\0", "count\0last\0a", "=counts\0last\0a", "=count\0first\0a",
-    "=count\0sum\0a", "=count\0last\0a b", "=count\0last\0a\0", "=count\0last\0a\0le", "=count\0last\0a\0b\0b",
-    "=count\0last\0a\0__b", "=count\0last\0" .. ("a."):rep(40) .. "a", "=count\0last\0a" .. ("\0b"):rep(40),
-  }) do
+  for _, text in ipairs {
+    "",
+    "=",
+    "=count",
+    "=count\0last",
+    "=count\0last\0",
+    "count\0last\0a",
+    "=counts\0last\0a",
+    "=count\0first\0a",
+    "=count\0sum\0a",
+    "=count\0last\0a b",
+    "=count\0last\0a\0",
+    "=count\0last\0a\0le",
+    "=count\0last\0a\0b\0b",
+    "=count\0last\0a\0__b",
+    "=count\0last\0" .. ("a."):rep(40) .. "a",
+    "=count\0last\0a" .. ("\0b"):rep(40),
+  } do
     it(("is not %q"):format(text:gsub("%z", " "):sub(1, 40)), function()
       local def, message = schema.plain(text)
       assert.is_nil(def)

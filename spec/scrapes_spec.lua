@@ -2,13 +2,13 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local uv = require("luv")
-local chalk = require("chalk")
-local files = require("support.files")
-local nginx = require("support.nginx")
-local request = require("support.request")
-local view = require("chalk.read.view")
-local wait = require("support.wait")
+local uv = require "luv"
+local chalk = require "chalk"
+local files = require "support.files"
+local nginx = require "support.nginx"
+local request = require "support.request"
+local view = require "chalk.read.view"
+local wait = require "support.wait"
 
 describe("views for scrapes", function()
   local client, taken, now, take
@@ -73,7 +73,7 @@ describe("scrapes that read slowly", function()
       socket:close()
     end
     client:shutdown()
-    uv.run("nowait") -- a VM that ends over a closing handle crashes luv
+    uv.run "nowait" -- a VM that ends over a closing handle crashes luv
   end)
 
   -- Asks, and reads nothing.
@@ -85,11 +85,11 @@ describe("scrapes that read slowly", function()
       socket:write("GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n", function() asked = true end)
     end)
     while not asked do
-      uv.run("once")
+      uv.run "once"
     end
   end
 
-  local function resident() return tonumber(files.read("/proc/self/status"):match("RssAnon:%s+(%d+)")) / 1024 end
+  local function resident() return tonumber(files.read("/proc/self/status"):match "RssAnon:%s+(%d+)") / 1024 end
 
   it("take the memory of one snapshot together", function()
     local SERIES, SCRAPES = 60000, 40 -- of 32 bytes each in a snapshot: 77 MB if each had its own
@@ -99,7 +99,7 @@ describe("scrapes that read slowly", function()
     for i = 1, SERIES do
       requests:with(("/%d/"):format(i) .. ("long"):rep(60)):inc() -- more than sockets have room for
     end
-    assert(client:try_init({ exporters = { chalk.exporter.prometheus({ listen = "127.0.0.1:" .. port }) } }))
+    assert(client:try_init { exporters = { chalk.exporter.prometheus { listen = "127.0.0.1:" .. port } } })
     wait.till(function() return request.get(port, { path = "/metrics" }) end, 20, "a scrape")
     collectgarbage()
     local before = resident()

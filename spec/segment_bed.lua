@@ -1,8 +1,8 @@
 --- A private segment for specs of what reads one: metrics from a document, values by name, and views.
 
-local core = require("chalk.core")
-local schema = require("chalk.define.schema")
-local view = require("chalk.read.view")
+local core = require "chalk.core"
+local schema = require "chalk.define.schema"
+local view = require "chalk.read.view"
 
 local ffi, C = core.ffi, core.C
 
@@ -30,7 +30,7 @@ local function shape_of(def)
 end
 
 function Bed:define(def)
-  local c, blob, shape = ffi.new("chalk_definition"), schema.encode(def), shape_of(def)
+  local c, blob, shape = ffi.new "chalk_definition", schema.encode(def), shape_of(def)
   local le, les = le_array(def, self.les)
   c.name, c.name_size = def.id_name, #def.id_name
   c.shape, c.shape_size = shape, #shape
@@ -52,9 +52,7 @@ function Bed:load(document, own)
   else
     defs, errors = registry:add(document)
   end
-  if not defs then
-    error(table.concat(errors, "\n"), 2)
-  end
+  if not defs then error(table.concat(errors, "\n"), 2) end
   for _, def in ipairs(defs) do
     self:define(def)
   end
@@ -72,26 +70,16 @@ function Bed:bind(name, ...)
   return C.chalk_scratch(self.writer)
 end
 
-function Bed:inc(n, name, ...)
-  assert(C.chalk_add(self:bind(name, ...), n) == 0)
-end
+function Bed:inc(n, name, ...) assert(C.chalk_add(self:bind(name, ...), n) == 0) end
 
-function Bed:set(v, name, ...)
-  assert(C.chalk_set(self:bind(name, ...), v) == 0)
-end
+function Bed:set(v, name, ...) assert(C.chalk_set(self:bind(name, ...), v) == 0) end
 
-function Bed:record(v, name, ...)
-  assert(C.chalk_record(self:bind(name, ...), v) == 0)
-end
+function Bed:record(v, name, ...) assert(C.chalk_record(self:bind(name, ...), v) == 0) end
 
 --- Drops all series of a metric.
-function Bed:drop(name)
-  C.chalk_clear(self.writer, self.metrics[name])
-end
+function Bed:drop(name) C.chalk_clear(self.writer, self.metrics[name]) end
 
-function Bed:view()
-  return assert(view.take(self.segment))
-end
+function Bed:view() return assert(view.take(self.segment)) end
 
 function Bed:close()
   C.chalk_writer_close(self.writer)

@@ -2,10 +2,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local core = require("chalk.core")
-local fork = require("support.fork")
-local wait = require("support.wait")
+local chalk = require "chalk"
+local core = require "chalk.core"
+local fork = require "support.fork"
+local wait = require "support.wait"
 
 local PROCESSES, SLOTS = 200, 127
 
@@ -32,7 +32,7 @@ local function start(client, n)
     connections:set(1)
     highest({ pool = "a" }):set(i == n and 1000 or 5)
     lowest({ pool = "a" }):set(i == n and -1000 or 5)
-    local kept = requests({ pool = "a" })
+    local kept = requests { pool = "a" }
     while fork.parent() == parent do
       if crowd.done[i] < crowd.orders[0] then
         kept:inc()
@@ -67,7 +67,7 @@ end
 
 local function values(client)
   local text, found = client:text(), {}
-  for name, value in text:gmatch("\n(%l[%l_]+)[^\n ]* ([^\n ]+)") do
+  for name, value in text:gmatch "\n(%l[%l_]+)[^\n ]* ([^\n ]+)" do
     found[name] = tonumber(value)
   end
   return { found.connections, found.highest, found.lowest, found.requests_total }

@@ -2,10 +2,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local core = require("chalk.core")
-local beds = require("support.statsd_bed")
-local names = require("chalk.exporter.statsd.names")
-local weights = require("chalk.exporter.statsd.weights")
+local core = require "chalk.core"
+local beds = require "support.statsd_bed"
+local names = require "chalk.exporter.statsd.names"
+local weights = require "chalk.exporter.statsd.weights"
 
 local ffi, C = core.ffi, core.C
 
@@ -14,9 +14,43 @@ describe("a statsd packet", function()
 
   -- Text that has all that may stand in a forged line, cut and mixed with bytes of every kind.
   local PIECES = {
-    "|", "#", ",", ":", "\n", "\r", "@", "\0", " ", "|c|#x:y", "a", "b9", "_", "-", ".", "/", "é", "ß", "€", "😀",
-    "\194\133", "\226\128\168", "\226\128\169", "\226\128\166", "\239\187\191", "\240\144", "\255", "\237\160\128",
-    "\192\128", "\127", "~", "evil:1|g\nevil:2|c", "1", "\226\128", ("x"):rep(60), ("é"):rep(50), ":",
+    "|",
+    "#",
+    ",",
+    ":",
+    "\n",
+    "\r",
+    "@",
+    "\0",
+    " ",
+    "|c|#x:y",
+    "a",
+    "b9",
+    "_",
+    "-",
+    ".",
+    "/",
+    "é",
+    "ß",
+    "€",
+    "😀",
+    "\194\133",
+    "\226\128\168",
+    "\226\128\169",
+    "\226\128\166",
+    "\239\187\191",
+    "\240\144",
+    "\255",
+    "\237\160\128",
+    "\192\128",
+    "\127",
+    "~",
+    "evil:1|g\nevil:2|c",
+    "1",
+    "\226\128",
+    ("x"):rep(60),
+    ("é"):rep(50),
+    ":",
   }
 
   local function hostile()
@@ -40,12 +74,12 @@ describe("a statsd packet", function()
     }
   end
 
-  for _, dialect in ipairs({ "dogstatsd", "statsd" }) do
+  for _, dialect in ipairs { "dogstatsd", "statsd" } do
     it("makes of 10,000 hostile tag values what names.lua does, dialect " .. dialect, function()
       math.randomseed(20240501)
-      scene.bed = beds.new({ dialect = dialect, namespace = "n" })
+      scene.bed = beds.new { dialect = dialect, namespace = "n" }
       local seen, expected, got = {}, {}, {}
-      scene.client = scene.bed:start({ exporters = { scene.bed:exporter(), values_of(seen) } })
+      scene.client = scene.bed:start { exporters = { scene.bed:exporter(), values_of(seen) } }
       local hits = scene.client:count("hits", { tags = { "uri" } })
       for _ = 1, 10000 do
         hits:with(hostile()):inc()
@@ -66,7 +100,7 @@ describe("a statsd packet", function()
       assert.equal(table.concat(expected, "\n"), table.concat(got, "\n"))
       local sum = 0
       for id, n in pairs(scene.bed.agent.counts) do
-        if id:find("^n%.hits") then sum = sum + n end
+        if id:find "^n%.hits" then sum = sum + n end
       end
       assert.equal(10000, sum)
     end)
@@ -100,7 +134,7 @@ describe("a statsd packet", function()
 
   it("gives back every series and value of random metrics, flush by flush", function()
     math.randomseed(7)
-    scene:start({ namespace = "f", global_tags = { env = "a,b|c" }, container_id = "in-42", timestamps = true })
+    scene:start { namespace = "f", global_tags = { env = "a,b|c" }, container_id = "in-42", timestamps = true }
     local metrics, counts, gauges, histograms = random_metrics(30), {}, {}, {}
     local function record()
       local m = metrics[math.random(#metrics)]
@@ -136,7 +170,7 @@ describe("a statsd packet", function()
   end)
 
   it("has the same sample rate for each weight to 100,000 in C as in Lua", function()
-    local text = ffi.new("char[32]")
+    local text = ffi.new "char[32]"
     for n = 2, 100000 do
       local rate = ffi.string(text, C.chalk_statsd_rate(text, n))
       if rate ~= weights.rate(n) then error(("%d: %s, %s"):format(n, rate, weights.rate(n))) end
@@ -149,11 +183,11 @@ describe("a statsd packet", function()
   end)
 
   describe("packs lines", function()
-    for _, limit in ipairs({ 200, 512, 1432, 8192 }) do
+    for _, limit in ipairs { 200, 512, 1432, 8192 } do
       it(("into packets of at most %d bytes, full ones, without splitting any"):format(limit), function()
-        scene:start({ max_packet = limit })
+        scene:start { max_packet = limit }
         local hits = scene.client:count("hits", { tags = { "uri" } })
-        local lat = scene.client:histogram("lat")
+        local lat = scene.client:histogram "lat"
         for i = 1, 2000 do
           hits:with("/" .. i):inc(i)
           lat:record(i)
@@ -164,20 +198,26 @@ describe("a statsd packet", function()
           assert.is_true(#packet <= limit, #packet)
           bytes = bytes + #packet
         end
-        assert.is_true(#scene.bed.packets < 1.35 * bytes / limit + 2, #scene.bed.packets .. " packets for " .. bytes)
-        assert.equal(2000, scene.bed.agent:count("lat"))
-        assert.equal(2001000, (function()
-          local sum = 0
-          for i = 1, 2000 do
-            sum = sum + scene.bed.agent.counts["hits{uri:/" .. i .. "}"]
-          end
-          return sum
-        end)())
+        assert.is_true(
+          #scene.bed.packets < 1.35 * bytes / limit + 2,
+          #scene.bed.packets .. " packets for " .. bytes
+        )
+        assert.equal(2000, scene.bed.agent:count "lat")
+        assert.equal(
+          2001000,
+          (function()
+            local sum = 0
+            for i = 1, 2000 do
+              sum = sum + scene.bed.agent.counts["hits{uri:/" .. i .. "}"]
+            end
+            return sum
+          end)()
+        )
       end)
     end
 
     it("and leaves out one that is too long, counts it and names its metric once", function()
-      scene:start({ max_packet = 128, telemetry = true })
+      scene:start { max_packet = 128, telemetry = true }
       local hits = scene.client:count("hits", { tags = { "uri" } })
       for _ = 1, 3 do
         hits:with(("x"):rep(150)):inc()

@@ -119,14 +119,19 @@ describe("a statsd exporter's environment", function()
   end)
 
   it("is named when it cannot be read", function()
-    refuses("DD_AGENT_HOST and DD_DOGSTATSD_PORT: bad port", {}, { DD_AGENT_HOST = "a", DD_DOGSTATSD_PORT = "99999" })
+    refuses(
+      "DD_AGENT_HOST and DD_DOGSTATSD_PORT: bad port",
+      {},
+      { DD_AGENT_HOST = "a", DD_DOGSTATSD_PORT = "99999" }
+    )
     refuses("DD_DOGSTATSD_PORT: no port in", {}, { DD_DOGSTATSD_PORT = "tcp" })
     refuses("DD_DOGSTATSD_URL: unknown kind of address", {}, { DD_DOGSTATSD_URL = "tcp://agent:8125" })
   end)
 
-  it("may name a directory: the agent's socket comes later", function()
-    assert.equal("unix:///tmp", resolve({}, { DD_DOGSTATSD_URL = "unix:///tmp" }).address)
-  end)
+  it(
+    "may name a directory: the agent's socket comes later",
+    function() assert.equal("unix:///tmp", resolve({}, { DD_DOGSTATSD_URL = "unix:///tmp" }).address) end
+  )
 
   it("gives tags, below the global ones", function()
     local variables = { DD_ENTITY_ID = "pod-1", DD_ENV = "prod", DD_SERVICE = "shop", DD_VERSION = "1.2" }
@@ -208,7 +213,10 @@ describe("a statsd exporter's wrong option", function()
     refuses('container_id needs the dialect "dogstatsd"', { dialect = "statsd", container_id = "auto" })
     refuses("cardinality needs", { dialect = "statsd", cardinality = "low" })
     refuses("timestamps needs", { dialect = "statsd", timestamps = true })
-    refuses('raw_type = "distribution" needs', { dialect = "statsd", histograms = "raw", raw_type = "distribution" })
+    refuses(
+      'raw_type = "distribution" needs',
+      { dialect = "statsd", histograms = "raw", raw_type = "distribution" }
+    )
     refuses('raw_type = "histogram" needs', { dialect = "statsd", histograms = "raw", raw_type = "histogram" })
     resolve { dialect = "statsd", histograms = "raw", raw_type = "timing" }
     local list = { { match = "x", histograms = "histogram" } }
@@ -250,14 +258,17 @@ describe("the rules of per_metric", function()
     rule_refused("sample_rate must be", { match = "x", histograms = "raw", sample_rate = 2 })
   end)
 
-  it("may have a sample_rate where single values are sent and nowhere else: differences are not thinned out", function()
-    rule_refused('per_metric[1].sample_rate needs histograms = "raw"', { match = "x", sample_rate = 0.1 })
-    rule_refused('per_metric[1].sample_rate needs', { match = "x", histograms = "timing", sample_rate = 1 })
-    local rules_of_raw = { { match = "x", sample_rate = 0.1 }, { match = "y", histograms = "buckets" } }
-    assert.equal(0.1, resolve({ histograms = "raw", per_metric = rules_of_raw }).per_metric[1].sample_rate)
-    rules_of_raw[2].sample_rate = 0.5
-    refuses("per_metric[2].sample_rate needs", { histograms = "raw", per_metric = rules_of_raw })
-  end)
+  it(
+    "may have a sample_rate where single values are sent and nowhere else: differences are not thinned out",
+    function()
+      rule_refused('per_metric[1].sample_rate needs histograms = "raw"', { match = "x", sample_rate = 0.1 })
+      rule_refused("per_metric[1].sample_rate needs", { match = "x", histograms = "timing", sample_rate = 1 })
+      local rules_of_raw = { { match = "x", sample_rate = 0.1 }, { match = "y", histograms = "buckets" } }
+      assert.equal(0.1, resolve({ histograms = "raw", per_metric = rules_of_raw }).per_metric[1].sample_rate)
+      rules_of_raw[2].sample_rate = 0.5
+      refuses("per_metric[2].sample_rate needs", { histograms = "raw", per_metric = rules_of_raw })
+    end
+  )
 
   it("take only patterns that Lua takes", function()
     for _, pattern in ipairs { "", "%", "a%", "[a", "[]", "[%", "a(b", "a)b", "%b(", "%fa" } do
@@ -284,7 +295,8 @@ describe("the rules of per_metric", function()
     assert.is_nil(rules.of({}, "a"))
   end)
 
-  it("do not stop a flush with a pattern that fails after all", function()
-    assert.is_nil(rules.of({ { match = "a%1" } }, "aa"))
-  end)
+  it(
+    "do not stop a flush with a pattern that fails after all",
+    function() assert.is_nil(rules.of({ { match = "a%1" } }, "aa")) end
+  )
 end)

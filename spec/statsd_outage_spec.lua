@@ -2,13 +2,13 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local beds = require("support.statsd_bed")
-local chalk = require("chalk")
-local collect = require("support.collect")
-local files = require("support.files")
-local log = require("chalk.base.log")
-local uv = require("luv")
-local wait = require("support.wait")
+local beds = require "support.statsd_bed"
+local chalk = require "chalk"
+local collect = require "support.collect"
+local files = require "support.files"
+local log = require "chalk.base.log"
+local uv = require "luv"
+local wait = require "support.wait"
 
 describe("a statsd receiver", function()
   local open, client, said
@@ -42,12 +42,12 @@ describe("a statsd receiver", function()
     end)
   end
 
-  for _, kind in ipairs({ "unixgram", "unixstream", "udp" }) do
+  for _, kind in ipairs { "unixgram", "unixstream", "udp" } do
     it("that is away for ten flushes gets all of it afterwards, " .. kind, function()
       local bed = bed_of({ timestamps = true }, kind)
       client = bed:start()
       local hits = client:count("hits", { tags = { "a" } })
-      local lat, open_now = client:histogram("lat", { tags = { "a" } }), client:gauge("open")
+      local lat, open_now = client:histogram("lat", { tags = { "a" } }), client:gauge "open"
       local recorded, values = {}, 0
       for flush = 1, 30 do
         if flush == 11 then bed:die() end
@@ -74,7 +74,7 @@ describe("a statsd receiver", function()
     end)
   end
 
-  for _, kind in ipairs({ "unixgram", "unixstream" }) do
+  for _, kind in ipairs { "unixgram", "unixstream" } do
     it("that goes away in the middle of a flush gets the rest afterwards, and nothing twice, " .. kind, function()
       math.randomseed(3)
       local bed = bed_of({ write_timeout = 5, max_packet = 256 }, kind)
@@ -121,7 +121,7 @@ describe("a statsd receiver", function()
     assert.is_true(wrong <= kills * bed.options.max_packet / shortest, ("%d series miss something"):format(wrong))
   end
 
-  for _, kind in ipairs({ "unixgram", "unixstream" }) do
+  for _, kind in ipairs { "unixgram", "unixstream" } do
     it("that is killed in mid-flush misses what it had not read and one packet, no more, " .. kind, function()
       math.randomseed(7)
       local bed = bed_of({ write_timeout = 5, max_packet = 256 }, kind)
@@ -188,13 +188,13 @@ describe("a statsd receiver", function()
     return list
   end
 
-  for _, mode in ipairs({ "distribution", "buckets" }) do
-    for _, kind in ipairs({ "unixgram", "unixstream" }) do
+  for _, mode in ipairs { "distribution", "buckets" } do
+    for _, kind in ipairs { "unixgram", "unixstream" } do
       local words = "that goes away in the middle of a histogram gets the rest, and nothing twice, %s, %s"
       it(words:format(mode, kind), function()
         math.randomseed(5)
         local bed = bed_of({ write_timeout = 5, max_packet = 64, histograms = mode }, kind)
-        client = bed:start({ buckets = bounds() })
+        client = bed:start { buckets = bounds() }
         local lat, recorded = client:histogram("lat", { tags = { "a" } }), {}
         for _ = 1, 12 do
           for i = 1, SERIES do
@@ -225,13 +225,13 @@ describe("a statsd receiver", function()
 
   it("that is dead half of the time costs the others nothing, and itself neither", function()
     local steady, shaky = bed_of(nil, "unixgram"), bed_of({ dialect = "statsd", histograms = "timing" }, "udp")
-    client = chalk.new({
+    client = chalk.new {
       driver = "manual",
       flush_interval = 3600,
-      exporters = { steady:exporter(), shaky:exporter(), chalk.exporter.prometheus({ namespace = "app" }) },
-    })
+      exporters = { steady:exporter(), shaky:exporter(), chalk.exporter.prometheus { namespace = "app" } },
+    }
     local hits = client:count("hits", { tags = { "a" } })
-    local lat = client:histogram("lat")
+    local lat = client:histogram "lat"
     local n = 0
     for flush = 1, 40 do
       if flush % 10 == 3 then shaky:die() end
@@ -242,9 +242,9 @@ describe("a statsd receiver", function()
         n = n + 1
       end
       assert.is_true(beds.flush(client, open))
-      assert.equal(n, steady.agent:count("lat"))
+      assert.equal(n, steady.agent:count "lat")
     end
-    flush_until(function() return shaky.agent:count("lat") == n end)
+    flush_until(function() return shaky.agent:count "lat" == n end)
     local scraped = collect.samples(client:text())
     for i = 0, 2 do
       local total = scraped[('app_hits_total{a="v%d"}'):format(i)]
@@ -257,7 +257,7 @@ describe("a statsd receiver", function()
 
   it("is not sent what was idle, and gets it right when it comes back", function()
     local now, bed = 1000, bed_of()
-    client = bed:start({ idle_timeout = 60, clock = function() return now end })
+    client = bed:start { idle_timeout = 60, clock = function() return now end }
     local function record(value)
       client:count("hits", { tags = { "a" } }):with("x"):inc(value)
       client:gauge("open", { tags = { "a" } }):with("x"):set(value)
@@ -278,14 +278,16 @@ describe("a statsd receiver", function()
     now = now + 10
     bed:flush()
     assert.equal(3, #bed:text())
-    assert.same({ 7, 4, 2 }, { bed.agent.counts["hits{a:x}"], bed.agent.gauges["open{a:x}"],
-      bed.agent:count("lat{a:x}") })
+    assert.same(
+      { 7, 4, 2 },
+      { bed.agent.counts["hits{a:x}"], bed.agent.gauges["open{a:x}"], bed.agent:count "lat{a:x}" }
+    )
   end)
 
   it("that was away gets what was recorded before a series was dropped", function()
     local now, bed = 1000, bed_of()
-    client = bed:start({ idle_timeout = 60, clock = function() return now end })
-    local hits, lat = client:count("hits"), client:histogram("lat")
+    client = bed:start { idle_timeout = 60, clock = function() return now end }
+    local hits, lat = client:count "hits", client:histogram "lat"
     bed:flush()
     bed:die()
     hits:inc(5)
@@ -299,6 +301,6 @@ describe("a statsd receiver", function()
     hits:inc(2)
     lat:record(2)
     bed:flush()
-    assert.same({ 7, 2 }, { bed.agent.counts.hits, bed.agent:count("lat") })
+    assert.same({ 7, 2 }, { bed.agent.counts.hits, bed.agent:count "lat" })
   end)
 end)

@@ -3,14 +3,14 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local beds = require("support.statsd_bed")
-local chalk = require("chalk")
-local children = require("support.children")
-local collect = require("support.collect")
-local files = require("support.files")
-local fork = require("support.fork")
-local uv = require("luv")
-local wait = require("support.wait")
+local beds = require "support.statsd_bed"
+local chalk = require "chalk"
+local children = require "support.children"
+local collect = require "support.collect"
+local files = require "support.files"
+local fork = require "support.fork"
+local uv = require "luv"
+local wait = require "support.wait"
 
 local DROPPED, IN_RING = 'chalk_stream_dropped_total{where="queue"}', 'chalk_stream_dropped_total{where="ring"}'
 
@@ -51,10 +51,10 @@ describe("the mode raw of the statsd exporter", function()
     end)
   end
 
-  for _, kind in ipairs({ "unixgram", "unixstream", "udp" }) do
+  for _, kind in ipairs { "unixgram", "unixstream", "udp" } do
     it("keeps what its queue has room for, counts the rest, and sends it all once afterwards, " .. kind, function()
-      scene:start(raw({ raw_queue = 1000, telemetry = true }), nil, kind)
-      local lat = scene.client:histogram("lat")
+      scene:start(raw { raw_queue = 1000, telemetry = true }, nil, kind)
+      local lat = scene.client:histogram "lat"
       local last = 0
       local function record(n)
         for _ = 1, n do
@@ -73,7 +73,7 @@ describe("the mode raw of the statsd exporter", function()
       assert.equal(2000, collect.samples(scene.client:text())[DROPPED])
       scene.bed:revive()
       local agent = scene.bed.agent
-      flush_until(function() return agent:count("lat") == 1050 end)
+      flush_until(function() return agent:count "lat" == 1050 end)
       record(70)
       scene:flush()
       scene:flush()
@@ -83,14 +83,16 @@ describe("the mode raw of the statsd exporter", function()
         assert.equal((i <= 1050 or i > 3050) and 1 or nil, values[i], i)
       end
       assert.equal(2000, collect.samples(scene.client:text())[DROPPED])
-      assert.same({ 1120, 2000 },
-        { agent.counts["chalk.client.raw_values"], agent.counts["chalk.client.raw_values_dropped"] })
+      assert.same(
+        { 1120, 2000 },
+        { agent.counts["chalk.client.raw_values"], agent.counts["chalk.client.raw_values_dropped"] }
+      )
     end)
   end
 
   it("counts what came faster than it was taken: all that is not sent", function()
-    scene:start(raw({ raw_queue = 10000 }))
-    local lat, N = scene.client:histogram("lat"), 50000
+    scene:start(raw { raw_queue = 10000 })
+    local lat, N = scene.client:histogram "lat", 50000
     for i = 1, N do
       lat:record(i)
     end
@@ -107,10 +109,10 @@ describe("the mode raw of the statsd exporter", function()
     assert.equal(10500, (values_once()))
   end)
 
-  for _, kind in ipairs({ "unixgram", "unixstream" }) do
+  for _, kind in ipairs { "unixgram", "unixstream" } do
     it("sends none twice to a receiver that goes away in the middle, " .. kind, function()
       math.randomseed(7)
-      scene:start(raw({ write_timeout = 5, max_packet = 256 }), nil, kind)
+      scene:start(raw { write_timeout = 5, max_packet = 256 }, nil, kind)
       local lat, last = scene.client:histogram("lat", { tags = { "a" } }):with(("x"):rep(50)), 0
       for _ = 1, 12 do
         for _ = 1, 3000 do
@@ -133,9 +135,9 @@ describe("the mode raw of the statsd exporter", function()
   end
 
   it("leaves the parent's queue and connection to the parent, in a forked child that flushes", function()
-    for _, kind in ipairs({ "unixstream", "udp" }) do
+    for _, kind in ipairs { "unixstream", "udp" } do
       scene:start(raw(), nil, kind)
-      local lat, open = scene.client:histogram("lat"), scene.client:gauge("open")
+      local lat, open = scene.client:histogram "lat", scene.client:gauge "open"
       lat:record(0)
       scene:flush()
       scene.bed:die()
@@ -155,7 +157,7 @@ describe("the mode raw of the statsd exporter", function()
       scene.bed:read()
       assert.equal(1, scene.bed.agent.gauges.open)
       assert.equal(2, (values_once()))
-      flush_until(function() return scene.bed.agent:count("lat") >= 302 end)
+      flush_until(function() return scene.bed.agent:count "lat" >= 302 end)
       scene:flush()
       assert.equal(302, (values_once()))
       scene.bed:close()
@@ -166,9 +168,9 @@ describe("the mode raw of the statsd exporter", function()
   local function exporting(options, n)
     scene.bed = beds.new(raw(options))
     local client = chalk.new()
-    local lat, pids = client:histogram("lat"), {}
+    local lat, pids = client:histogram "lat", {}
     local exporters = { scene.bed:exporter() }
-    assert(client:prepare({ driver = "thread", flush_interval = 0.1, exporters = exporters }))
+    assert(client:prepare { driver = "thread", flush_interval = 0.1, exporters = exporters })
     for i = 1, n do
       pids[i] = fork.child(function()
         client:start()
@@ -197,7 +199,7 @@ describe("the mode raw of the statsd exporter", function()
     for i = 1, 1000 do
       lat:record(i)
     end
-    read_until(function() return scene.bed.agent:count("lat") >= 1000 end)
+    read_until(function() return scene.bed.agent:count "lat" >= 1000 end)
     local first = holder()
     fork.kill(pids[3 - first], STOP)
     fork.kill(pids[first], fork.KILL)
@@ -207,9 +209,9 @@ describe("the mode raw of the statsd exporter", function()
       lat:record(i)
     end
     scene.bed:read()
-    assert.equal(1000, scene.bed.agent:count("lat"))
+    assert.equal(1000, scene.bed.agent:count "lat")
     fork.kill(pids[1], CONT)
-    read_until(function() return scene.bed.agent:count("lat") >= 4000 end)
+    read_until(function() return scene.bed.agent:count "lat" >= 4000 end)
     assert.equal(4000, (values_once()))
   end)
 
@@ -268,12 +270,12 @@ describe("the mode raw of the statsd exporter", function()
     }
   ]]
 
-  for _, driver in ipairs({ "thread", "loop", "manual" }) do
+  for _, driver in ipairs { "thread", "loop", "manual" } do
     it("sends all values while one VM takes over from another, driver " .. driver, function()
       scene.bed = beds.new()
       local program = children.spawn(RELOADS:format(START), {}, scene.bed.options.address, driver)
       local all = 6 * 100 + 16 * 32
-      pcall(read_until, function() return scene.bed.agent:count("lat") >= all end)
+      pcall(read_until, function() return scene.bed.agent:count "lat" >= all end)
       assert.same({ 0, tostring(all) }, { program.finish() })
       scene.bed:read()
       assert.equal(all, (values_once()))
@@ -284,7 +286,8 @@ describe("the mode raw of the statsd exporter", function()
     scene.bed = beds.new()
     scene.bed:die()
     local ended = files.name()
-    local program = children.spawn([[
+    local program = children.spawn(
+      [[
       local address, driver, start, ended = ...
       local vms, wait = require "support.vms", require "support.wait"
       local chalk = require "chalk"
@@ -303,10 +306,16 @@ describe("the mode raw of the statsd exporter", function()
       new:run('assert(require "chalk".shutdown())')
       old:close()
       new:close()
-    ]], {}, scene.bed.options.address, "thread", START, ended)
-    program.pipe:read("*l")
+    ]],
+      {},
+      scene.bed.options.address,
+      "thread",
+      START,
+      ended
+    )
+    program.pipe:read "*l"
     scene.bed:revive()
-    local ok = pcall(read_until, function() return scene.bed.agent:count("lat") >= 100 end)
+    local ok = pcall(read_until, function() return scene.bed.agent:count "lat" >= 100 end)
     io.open(ended, "w"):close()
     local code, output = program.finish()
     scene.bed:read()

@@ -3,11 +3,11 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local beds = require("support.statsd_bed")
-local children = require("support.children")
-local collect = require("support.collect")
-local uv = require("luv")
-local wait = require("support.wait")
+local beds = require "support.statsd_bed"
+local children = require "support.children"
+local collect = require "support.collect"
+local uv = require "luv"
+local wait = require "support.wait"
 
 -- Records values that are all different: a quarter of each whole number from 1 on, by a tag of who does it.
 local RECORDER = [[
@@ -68,7 +68,7 @@ describe("the mode raw of the statsd exporter", function()
   end
 
   it("sends each value as it was recorded, in order, with the tags of its series", function()
-    scene:start(raw({ namespace = "app", global_tags = { env = "prod" }, cardinality = "low" }))
+    scene:start(raw { namespace = "app", global_tags = { env = "prod" }, cardinality = "low" })
     local lat = scene.client:histogram("lat", { namespace = { "http" }, unit = "seconds", tags = { "uri" } })
     lat:with("/a"):record(0.25)
     lat:with("/b"):record(1e-9)
@@ -80,8 +80,8 @@ describe("the mode raw of the statsd exporter", function()
     scene:flush()
     local tail = "|d|#env:prod,uri:%s|card:low\n"
     local expected = ""
-    for _, value in ipairs({ "0.25", "/b 1e-09", "0.25", "-17", "0", "0.3333333333333333" }) do
-      local uri, number = value:match("^(%S+) (%S+)$")
+    for _, value in ipairs { "0.25", "/b 1e-09", "0.25", "-17", "0", "0.3333333333333333" } do
+      local uri, number = value:match "^(%S+) (%S+)$"
       expected = expected .. "app.http.lat:" .. (number or value) .. tail:format(uri or "/a")
     end
     expected = expected .. "app.bare:1125899906842624|d|#env:prod|card:low\n"
@@ -92,39 +92,41 @@ describe("the mode raw of the statsd exporter", function()
   end)
 
   it("has the type that is asked for, and milliseconds for timings", function()
-    for kind, line in pairs({
-      distribution = "lat:0.25|d", histogram = "lat:0.25|h", timing = "lat:250|ms",
-    }) do
-      scene:start(raw({ raw_type = kind }))
+    for kind, line in pairs {
+      distribution = "lat:0.25|d",
+      histogram = "lat:0.25|h",
+      timing = "lat:250|ms",
+    } do
+      scene:start(raw { raw_type = kind })
       scene.client:histogram("lat", { unit = "seconds" }):record(0.25)
       scene:flush()
       assert.same({ line }, scene.bed:text())
       scene.bed:close()
     end
-    scene:start({ dialect = "statsd", histograms = "raw" })
+    scene:start { dialect = "statsd", histograms = "raw" }
     scene.client:histogram("lat", { unit = "microseconds", tags = { "uri" } }):with("/a.b"):record(500)
     scene:flush()
     assert.same({ "lat._a_b:0.5|ms" }, scene.bed:text())
   end)
 
   it("sends finite numbers, whatever was recorded", function()
-    scene:start(raw({ raw_type = "timing" }))
+    scene:start(raw { raw_type = "timing" })
     local far = scene.client:histogram("far", { unit = "days" })
-    for _, value in ipairs({ 1.7e308, -1.7e308, 5e-324, -0.0 }) do
+    for _, value in ipairs { 1.7e308, -1.7e308, 5e-324, -0.0 } do
       far:record(value)
     end
     scene:flush()
-    assert.equal(4, scene.bed.agent:count("far"))
+    assert.equal(4, scene.bed.agent:count "far")
   end)
 
   it("does not send what was recorded before init", function()
-    local chalk = require("chalk")
+    local chalk = require "chalk"
     scene.bed = beds.new(raw())
     scene.client = chalk.new()
     scene.bed.client = scene.client
-    local lat = scene.client:histogram("lat")
+    local lat = scene.client:histogram "lat"
     lat:record(1)
-    scene.client:init({ driver = "manual", flush_interval = 3600, exporters = { scene.bed:exporter() } })
+    scene.client:init { driver = "manual", flush_interval = 3600, exporters = { scene.bed:exporter() } }
     lat:record(2)
     scene:flush()
     assert.same({ "lat:2|d" }, scene.bed:text())
@@ -139,10 +141,10 @@ describe("the mode raw of the statsd exporter", function()
       },
     }, { buckets = { 10, 100 } })
     local sent = {}
-    for _, name in ipairs({ "a", "b", "c", "d" }) do
+    for _, name in ipairs { "a", "b", "c", "d" } do
       sent[name] = scene.client:histogram(name)
     end
-    local hits = scene.client:count("hits")
+    local hits = scene.client:count "hits"
     for flush = 1, 5 do
       for i = 1, 100 do
         for _, metric in pairs(sent) do
@@ -153,32 +155,32 @@ describe("the mode raw of the statsd exporter", function()
       scene:flush()
       assert.equal(100, select(2, table.concat(scene.bed.packets):gsub("%f[%w]a:[%d.]+|d\n", "")))
     end
-    assert.equal(500, count_once("a"))
-    assert.equal(500, scene.bed.agent:count("d"))
+    assert.equal(500, count_once "a")
+    assert.equal(500, scene.bed.agent:count "d")
     assert.same({ 500, 500 }, { scene.bed.agent.counts.hits, scene.bed.agent.counts["c{le:Inf}"] })
     assert.is_nil(scene.bed.agent.weights.b)
   end)
 
   it("goes to two receivers beside Prometheus: each has all of it", function()
-    local chalk = require("chalk")
-    local other = beds.new(raw({ raw_type = "histogram" }), "udp")
+    local chalk = require "chalk"
+    local other = beds.new(raw { raw_type = "histogram" }, "udp")
     scene.bed = beds.new(raw())
-    scene.client = scene.bed:start({
-      exporters = { scene.bed:exporter(), other:exporter(), chalk.exporter.prometheus({ namespace = "app" }) },
-    })
-    local lat = scene.client:histogram("lat")
+    scene.client = scene.bed:start {
+      exporters = { scene.bed:exporter(), other:exporter(), chalk.exporter.prometheus { namespace = "app" } },
+    }
+    local lat = scene.client:histogram "lat"
     for flush = 1, 4 do
       for i = 1, 500 do
         lat:record(1000 * flush + i)
       end
       assert.is_true(beds.flush(scene.client, { scene.bed, other }))
     end
-    assert.same({ 2000, 2000 }, { count_once("lat"), other.agent:count("lat") })
+    assert.same({ 2000, 2000 }, { count_once "lat", other.agent:count "lat" })
     assert.equal(2000, collect.samples(scene.client:text()).app_lat_count)
     other:close()
   end)
 
-  for _, driver in ipairs({ "thread", "loop", "manual" }) do
+  for _, driver in ipairs { "thread", "loop", "manual" } do
     it("sends the values of several VMs and processes once each, driver " .. driver, function()
       local EACH = 3000
       scene.bed = beds.new()
@@ -203,27 +205,27 @@ describe("the mode raw of the statsd exporter", function()
     end)
   end
 
-  for _, driver in ipairs({ "thread", "loop" }) do
+  for _, driver in ipairs { "thread", "loop" } do
     it("sends packets that are full before any flush, driver " .. driver, function()
-      scene:start(raw({ max_packet = 512 }), { driver = driver })
-      local lat = scene.client:histogram("lat")
+      scene:start(raw { max_packet = 512 }, { driver = driver })
+      local lat = scene.client:histogram "lat"
       for i = 1, 5000 do
         lat:record(i)
       end
       local tick = uv.new_timer() -- an application's own, which keeps its loop going
       tick:start(1, 1, function() end)
       wait.till(function()
-        uv.run("nowait")
+        uv.run "nowait"
         scene.bed:read()
-        return scene.bed.agent:count("lat") > 4900
+        return scene.bed.agent:count "lat" > 4900
       end)
       tick:close()
       for _, packet in ipairs(scene.bed.packets) do
         assert.is_true(#packet > 512 - 20)
       end
-      assert.is_true(scene.bed.agent:count("lat") < 5000)
+      assert.is_true(scene.bed.agent:count "lat" < 5000)
       scene:flush()
-      assert.equal(5000, count_once("lat"))
+      assert.equal(5000, count_once "lat")
     end)
   end
 
@@ -233,10 +235,10 @@ describe("the mode raw of the statsd exporter", function()
     -- By how much a sum over all values may be off: a wrong one is off by many times that, a right one never.
     local function bound(variance) return SIGMAS * math.sqrt(N * FLUSHES * variance) end
 
-    for _, rate in ipairs({ 0.3, 0.7, 0.5, 0.04 }) do
+    for _, rate in ipairs { 0.3, 0.7, 0.5, 0.04 } do
       it(("of %g sends that part of the values, which stand for all of them"):format(rate), function()
-        scene:start(raw({ sample_rate = rate }))
-        local lat = scene.client:histogram("lat")
+        scene:start(raw { sample_rate = rate })
+        local lat = scene.client:histogram "lat"
         local lines, total, upper, rates = 0, 0, 0, {}
         for _ = 1, FLUSHES do
           for i = 1, N do
@@ -263,8 +265,8 @@ describe("the mode raw of the statsd exporter", function()
 
     it("of 1 has no rate on its lines, of 0 no lines, and of a rule is that rule's metrics'", function()
       local rules = { { match = "a", sample_rate = 1 }, { match = "b", sample_rate = 0.5 } }
-      scene:start(raw({ sample_rate = 0, per_metric = rules }))
-      for _, name in ipairs({ "a", "b", "c" }) do
+      scene:start(raw { sample_rate = 0, per_metric = rules })
+      for _, name in ipairs { "a", "b", "c" } do
         local metric = scene.client:histogram(name)
         for i = 1, 1000 do
           metric:record(i)
@@ -282,8 +284,8 @@ describe("the mode raw of the statsd exporter", function()
     end)
 
     it("may be as small as one in a million", function()
-      scene:start(raw({ sample_rate = 1e-6 }))
-      local lat = scene.client:histogram("lat")
+      scene:start(raw { sample_rate = 1e-6 })
+      local lat = scene.client:histogram "lat"
       for i = 1, 50000 do
         lat:record(i)
       end
@@ -296,11 +298,25 @@ describe("the mode raw of the statsd exporter", function()
   it("lets no tag value forge a line, a tag or a metric", function()
     math.randomseed(20240502)
     local pieces = {
-      "|", "#", ",", ":", "\n", "\r", "@0.1", "\0", " ", "|c|#x:y", "evil:1|g\n", "é", "\255", "\226\128\168", "ok",
+      "|",
+      "#",
+      ",",
+      ":",
+      "\n",
+      "\r",
+      "@0.1",
+      "\0",
+      " ",
+      "|c|#x:y",
+      "evil:1|g\n",
+      "é",
+      "\255",
+      "\226\128\168",
+      "ok",
       ("x"):rep(90),
     }
-    for _, dialect in ipairs({ "dogstatsd", "statsd" }) do
-      scene:start({ dialect = dialect, histograms = "raw" })
+    for _, dialect in ipairs { "dogstatsd", "statsd" } do
+      scene:start { dialect = dialect, histograms = "raw" }
       local lat = scene.client:histogram("lat", { tags = { "a", { tag = "b", optional = true } } })
       for i = 1, 4000 do
         local parts = {}
@@ -323,7 +339,7 @@ describe("the mode raw of the statsd exporter", function()
   end)
 
   it("keeps packets to their limit, and counts a line that is too long, and names its metric once", function()
-    scene:start(raw({ max_packet = 128, telemetry = true }))
+    scene:start(raw { max_packet = 128, telemetry = true })
     local lat = scene.client:histogram("lat", { tags = { "a" } })
     for i = 1, 200 do
       lat:with("x" .. i % 7):record(1 / i)
@@ -336,7 +352,7 @@ describe("the mode raw of the statsd exporter", function()
       assert.is_true(#packet <= 128)
     end
     for id in pairs(scene.bed.agent.weights) do
-      assert.truthy(id:find("^lat{a:x%d}$"))
+      assert.truthy(id:find "^lat{a:x%d}$")
       values = values + scene.bed.agent:count(id)
     end
     assert.equal(200, values)
@@ -344,7 +360,7 @@ describe("the mode raw of the statsd exporter", function()
     assert.equal(200, scene.bed.agent.counts["chalk.client.raw_values"])
     assert.equal(20, collect.samples(scene.client:text())['chalk_stream_dropped_total{where="queue"}'])
     assert.equal(1, #scene.said)
-    assert.truthy(scene.said[1]:find("^lat: a line is longer than max_packet, 128 bytes"))
+    assert.truthy(scene.said[1]:find "^lat: a line is longer than max_packet, 128 bytes")
   end)
 
   it("keeps values apart that series have which come and go", function()
@@ -356,7 +372,7 @@ describe("the mode raw of the statsd exporter", function()
       local value = "v" .. i % 50
       lat:with(value):record(i)
       recorded[i] = "lat{a:" .. value .. "}"
-      if i % 3 == 0 then lat:remove({ a = value }) end
+      if i % 3 == 0 then lat:remove { a = value } end
       if i % 100 == 0 then lat:clear() end
       now = now + (i % 40 == 0 and 61 or 1)
       if i % 7 == 0 then scene:flush() end

@@ -3,11 +3,11 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local files = require("support.files")
-local log = require("chalk.base.log")
-local servers = require("support.statsd_servers")
-local wait = require("support.wait")
+local chalk = require "chalk"
+local files = require "support.files"
+local log = require "chalk.base.log"
+local servers = require "support.statsd_servers"
+local wait = require "support.wait"
 
 local SECONDS = 30
 
@@ -31,7 +31,7 @@ describe("a real statsd server", function()
   -- A client that sends to the server.
   local function start(options)
     options.address = server.address
-    client = chalk.new({ driver = "manual", flush_interval = 3600, exporters = { chalk.exporter.statsd(options) } })
+    client = chalk.new { driver = "manual", flush_interval = 3600, exporters = { chalk.exporter.statsd(options) } }
   end
 
   -- Flushes until the server has it all; what it refused at its start comes again.
@@ -51,16 +51,16 @@ describe("a real statsd server", function()
   -- The values that Etsy's has of a timer.
   local function timer_of(name)
     local sum, n = 0, 0
-    for value in (server:ask("timers"):match(("'%s': %%[(.-)%%]"):format(name)) or ""):gmatch("[%d.]+") do
+    for value in (server:ask("timers"):match(("'%s': %%[(.-)%%]"):format(name)) or ""):gmatch "[%d.]+" do
       sum, n = sum + tonumber(value), n + 1
     end
     return sum, n
   end
 
   it("of Etsy's has the same counts, gauges and timers", function()
-    if missing("etsy") then return end
+    if missing "etsy" then return end
     server = servers.etsy()
-    start({ dialect = "statsd", namespace = "app", histograms = "timing" })
+    start { dialect = "statsd", namespace = "app", histograms = "timing" }
     local hits = client:count("hits", { tags = { "uri" } })
     local open = client:gauge("open", { tags = { "place" } })
     local lat = client:histogram("lat", { unit = "seconds", tags = { "uri" } })
@@ -77,7 +77,7 @@ describe("a real statsd server", function()
     flush_until(function() return server:ask("gauges"):find("'app.open.p5'", 1, true) end)
     tell(7)
     flush_until(function() return server:ask("gauges"):find("'app.open.p2': 14", 1, true) end)
-    local counters, gauges = server:ask("counters"), server:ask("gauges")
+    local counters, gauges = server:ask "counters", server:ask "gauges"
     for i = 1, 5 do
       local key = ("'app.hits._p%d_c': %d"):format(i, i * 1007)
       assert.truthy(counters:find(key .. "[,\n ]"), counters)
@@ -85,35 +85,35 @@ describe("a real statsd server", function()
       assert.truthy(gauges:find(("'app.open.p%d': %s"):format(i, value):gsub("[%-.]", "%%%0") .. "[,\n ]"), gauges)
     end
     assert.truthy(counters:find("'own.bad_lines_seen': 0", 1, true), counters)
-    local sum, n = timer_of("app.lat._x_y")
+    local sum, n = timer_of "app.lat._x_y"
     assert.equal(80, n)
     assert.near(2 * 820, sum, 2)
   end)
 
   it("of Etsy's has each raw value as it was recorded", function()
-    if missing("etsy") then return end
+    if missing "etsy" then return end
     server = servers.etsy()
-    start({ dialect = "statsd", namespace = "app", histograms = "raw" })
-    local lat = client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with("/x.y")
+    start { dialect = "statsd", namespace = "app", histograms = "raw" }
+    local lat = client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with "/x.y"
     local sum = 0
     -- Its answers have the first hundred of a list.
     for i = 1, 90 do
       lat:record(i / 1024)
       sum = sum + i * 1000 / 1024
     end
-    flush_until(function() return select(2, timer_of("app.lat._x_y")) == 90 end)
-    assert.near(sum, (timer_of("app.lat._x_y")), 1e-9)
+    flush_until(function() return select(2, timer_of "app.lat._x_y") == 90 end)
+    assert.near(sum, (timer_of "app.lat._x_y"), 1e-9)
     assert.truthy(server:ask("counters"):find("'own.bad_lines_seen': 0", 1, true))
   end)
 
-  for _, kind in ipairs({ "udp", "unixgram" }) do
+  for _, kind in ipairs { "udp", "unixgram" } do
     it("of Prometheus's, over " .. kind .. ", has the same values, counts and quantiles by tags", function()
-      if missing("exporter") then return end
+      if missing "exporter" then return end
       server = servers.exporter(kind)
-      start({ container_id = false, relative_gauges = true, global_tags = { env = "prod" } })
+      start { container_id = false, relative_gauges = true, global_tags = { env = "prod" } }
       local hits = client:count("hits", { tags = { "uri" } })
-      local open = client:gauge("open")
-      local lat = client:histogram("lat", { tags = { "uri" } }):with("/x")
+      local open = client:gauge "open"
+      local lat = client:histogram("lat", { tags = { "uri" } }):with "/x"
       for round = 1, 3 do
         for i = 1, 50 do
           hits:with("/p|" .. i):inc(i * round)
@@ -135,22 +135,23 @@ describe("a real statsd server", function()
       local sketch, ranks = lat:value(), { ["0.5"] = 0.05, ["0.9"] = 0.01, ["0.99"] = 0.001 }
       for q, rank in pairs(ranks) do
         local value = found[('lat{env="prod",uri="/x",quantile="%s"}'):format(q)]
-        local low, high = sketch:quantile(tonumber(q) - 2 * rank), sketch:quantile(math.min(1, tonumber(q) + 2 * rank))
+        local low, high =
+          sketch:quantile(tonumber(q) - 2 * rank), sketch:quantile(math.min(1, tonumber(q) + 2 * rank))
         assert.is_true(value >= low * 0.99 and value <= high * 1.01, q .. ": " .. value)
       end
       assert.near(3 * 5 * 5050, found['lat_sum{env="prod",uri="/x"}'], 76)
       for id, value in pairs(found) do
-        if id:find("error", 1, true) and id:find("^statsd_exporter") then assert.equal(0, value, id) end
+        if id:find("error", 1, true) and id:find "^statsd_exporter" then assert.equal(0, value, id) end
       end
     end)
   end
 
   it("of Prometheus's has all raw values, and of a sample as many as were recorded", function()
-    if missing("exporter") then return end
-    server = servers.exporter("unixgram")
+    if missing "exporter" then return end
+    server = servers.exporter "unixgram"
     local rules = { { match = "full", name = "some", sample_rate = 0.3 } }
-    start({ container_id = false, histograms = "raw", per_metric = rules })
-    local all, some = client:histogram("all", { tags = { "uri" } }):with("/x"), client:histogram("some")
+    start { container_id = false, histograms = "raw", per_metric = rules }
+    local all, some = client:histogram("all", { tags = { "uri" } }):with "/x", client:histogram "some"
     local N, sum = 20000, 0
     for i = 1, N do
       all:record(i / 1024)
@@ -166,7 +167,7 @@ describe("a real statsd server", function()
     assert.near(N, found.some_count, 6 * math.sqrt(N * 2.4))
     assert.near(sum, found['all_sum{uri="/x"}'], 1e-6 * sum)
     for id, value in pairs(found) do
-      if id:find("error", 1, true) and id:find("^statsd_exporter") then assert.equal(0, value, id) end
+      if id:find("error", 1, true) and id:find "^statsd_exporter" then assert.equal(0, value, id) end
     end
   end)
 end)

@@ -1,6 +1,6 @@
-local uv = require("luv")
-local receivers = require("support.receivers")
-local sockets = require("chalk.exporter.statsd.socket")
+local uv = require "luv"
+local receivers = require "support.receivers"
+local sockets = require "chalk.exporter.statsd.socket"
 
 local run, start, join, turn_until = receivers.run, receivers.start, receivers.join, receivers.turn_until
 
@@ -59,7 +59,7 @@ describe("statsd socket", function()
     for _, closable in ipairs(open) do
       closable:close()
     end
-    uv.run("nowait")
+    uv.run "nowait"
     os.remove(path)
   end)
 
@@ -76,7 +76,7 @@ describe("statsd socket", function()
     end)
 
     it("speaks IPv6", function()
-      local receiver = keep(receivers.udp("::1"))
+      local receiver = keep(receivers.udp "::1")
       local socket = socket_to("udp", nil, receiver.port, "::1")
       assert.equal(3, run(function() return flush(socket, numbered(3)) end))
       assert.same(numbered(3), receiver:packets())
@@ -120,7 +120,7 @@ describe("statsd socket", function()
     end)
 
     it("tries the next address of a name in the same flush", function()
-      local receiver = keep(receivers.udp("127.0.0.1"))
+      local receiver = keep(receivers.udp "127.0.0.1")
       local function lookup(_, done) done(nil, { { addr = "::1" }, { addr = "127.0.0.1" } }) end
       local socket = socket_to("udp", { lookup = lookup }, receiver.port, "both.test")
       assert.equal(3, run(function() return flush(socket, numbered(3)) end))
@@ -130,7 +130,7 @@ describe("statsd socket", function()
     end)
 
     it("resolves a real name", function()
-      local receiver = keep(receivers.udp("127.0.0.1"))
+      local receiver = keep(receivers.udp "127.0.0.1")
       local socket = socket_to("udp", nil, receiver.port, "localhost")
       assert.equal(2, run(function() return flush(socket, numbered(2)) end))
       assert.equal(2, run(function() return flush(socket, numbered(2), true) end))
@@ -179,17 +179,17 @@ describe("statsd socket", function()
 
     it("says that a real name does not resolve", function()
       local socket = socket_to("udp", nil, 8125, "no-such-host.invalid")
-      for _, blocking in ipairs({ false, true }) do
+      for _, blocking in ipairs { false, true } do
         local good, message = run(function() return flush(socket, numbered(1), blocking) end)
         assert.equal(0, good)
-        assert.truthy(message:find("no%-such%-host%.invalid d"), message)
+        assert.truthy(message:find "no%-such%-host%.invalid d", message)
       end
     end)
   end)
 
   describe("over a datagram socket", function()
     it("fails while there is no file, and delivers when there is one", function()
-      local socket = socket_to("unixgram")
+      local socket = socket_to "unixgram"
       for _ = 1, 3 do
         local good, message = run(function() return flush(socket, numbered(2)) end)
         assert.equal(0, good)
@@ -201,7 +201,7 @@ describe("statsd socket", function()
     end)
 
     it("follows a file that is replaced, though the old receiver still lives", function()
-      local socket, old = socket_to("unixgram"), keep(receivers.unixgram(path))
+      local socket, old = socket_to "unixgram", keep(receivers.unixgram(path))
       assert.equal(2, run(function() return flush(socket, numbered(2)) end))
       assert.equal(2, #old:packets())
       os.remove(path)
@@ -213,23 +213,23 @@ describe("statsd socket", function()
     end)
 
     it("goes on with a receiver that is replaced in the middle of a flush", function()
-      local socket, old = socket_to("unixgram"), receivers.unixgram(path)
+      local socket, old = socket_to "unixgram", receivers.unixgram(path)
       local new
       run(function()
         assert(socket:open())
-        assert(socket:send("one") and socket:confirm())
+        assert(socket:send "one" and socket:confirm())
         assert.same({ "one" }, old:packets())
         old:close()
         os.remove(path)
         new = keep(receivers.unixgram(path))
-        assert(socket:send("two") and socket:finish())
+        assert(socket:send "two" and socket:finish())
       end)
       assert.same({ "two" }, new:packets())
       assert.same({ 2, 0 }, { socket.packets_sent, socket.packets_dropped })
     end)
 
     it("refuses at once when the receiver has gone and its file has stayed", function()
-      local socket, receiver = socket_to("unixgram"), receivers.unixgram(path)
+      local socket, receiver = socket_to "unixgram", receivers.unixgram(path)
       assert.equal(1, run(function() return flush(socket, numbered(1)) end))
       receiver:close()
       local good, message = run(function() return flush(socket, numbered(3)) end)
@@ -237,7 +237,7 @@ describe("statsd socket", function()
       assert.equal(1, socket.packets_dropped)
     end)
 
-    for _, blocking in ipairs({ false, true }) do
+    for _, blocking in ipairs { false, true } do
       local how = blocking and "blocks" or "lets the loop turn"
       it(how .. " while the receiver's queue is full, and fails after write_timeout", function()
         local socket = socket_to("unixgram", { write_timeout = 0.15 })
@@ -307,7 +307,7 @@ describe("statsd socket", function()
 
   describe("over a stream socket", function()
     it("puts each packet's size before it", function()
-      local socket, receiver = socket_to("unixstream"), keep(receivers.unixstream(path))
+      local socket, receiver = socket_to "unixstream", keep(receivers.unixstream(path))
       assert.equal(2, run(function() return flush(socket, { "abc", ("d"):rep(300) }) end))
       assert.is_true(receiver:accept())
       assert.equal("\3\0\0\0abc\44\1\0\0" .. ("d"):rep(300), receiver:read())
@@ -362,18 +362,18 @@ describe("statsd socket", function()
     end)
 
     it("loses nothing to a receiver that hangs up between flushes, or in one", function()
-      local socket, receiver = socket_to("unixstream"), keep(receivers.unixstream(path))
+      local socket, receiver = socket_to "unixstream", keep(receivers.unixstream(path))
       assert.equal(1, run(function() return flush(socket, { "one" }) end))
       assert.is_true(receiver:accept())
       assert.same({ "one" }, receiver:packets())
       receiver:hang_up()
       run(function()
         assert(socket:open())
-        assert(socket:send("two") and socket:confirm())
+        assert(socket:send "two" and socket:confirm())
         assert.is_true(receiver:accept())
         assert.same({ "two" }, receiver:packets())
         receiver:hang_up()
-        assert(socket:send("three") and socket:finish())
+        assert(socket:send "three" and socket:finish())
       end)
       assert.is_true(receiver:accept())
       assert.same({ "three" }, receiver:packets())
@@ -393,7 +393,7 @@ describe("statsd socket", function()
 
     it("waits for a listener whose backlog is full, and fails after write_timeout", function()
       local receiver = keep(receivers.unixstream(path, 0))
-      local first = socket_to("unixstream")
+      local first = socket_to "unixstream"
       assert(first:open())
       local second = socket_to("unixstream", { write_timeout = 0.05 })
       local _, message = run(function() return second:open() end)
@@ -407,7 +407,7 @@ describe("statsd socket", function()
   end)
 
   it("finds out whether a path is for datagrams or a stream, again when it is replaced", function()
-    local socket = socket_to("unix")
+    local socket = socket_to "unix"
     local receiver = receivers.unixgram(path)
     assert.equal(1, run(function() return flush(socket, { "gram" }) end))
     assert.same({ "gram" }, receiver:packets())
@@ -445,13 +445,13 @@ describe("statsd socket", function()
   end)
 
   it("takes packets from a buffer as well as from a string, without a coroutine or a loop", function()
-    local ffi = require("ffi")
+    local ffi = require "ffi"
     local receiver = keep(receivers.unixgram(path))
-    local socket = socket_to("unixgram")
+    local socket = socket_to "unixgram"
     local buffer = ffi.new("char[16]", "from a buffer")
     assert(socket:open())
     assert(socket:send(buffer, 6) and socket:confirm())
-    assert(socket:send("from a string") and socket:finish())
+    assert(socket:send "from a string" and socket:finish())
     assert.same({ "from a", "from a string" }, receiver:packets())
   end)
 
@@ -461,10 +461,8 @@ describe("statsd socket", function()
     local task = start(function() return flush(socket, numbered(1000, 500)) end)
     assert.falsy(task.done)
     socket:close()
-    uv.run("nowait")
-    uv.walk(function(handle)
-      assert.not_equal("poll", uv.handle_get_type(handle))
-    end)
+    uv.run "nowait"
+    uv.walk(function(handle) assert.not_equal("poll", uv.handle_get_type(handle)) end)
     assert.falsy(task.done)
   end)
 end)

@@ -3,20 +3,23 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local beds = require("support.statsd_bed")
+local beds = require "support.statsd_bed"
 
 describe("the statsd exporter", function()
   local scene = beds.scene(before_each, after_each)
 
   describe("sends", function()
     it("counts as what came since, gauges as they stand, with tags in declared order", function()
-      scene:start({ namespace = "app", global_tags = { env = "prod", zone = "a", empty = "" } })
+      scene:start { namespace = "app", global_tags = { env = "prod", zone = "a", empty = "" } }
       local hits = scene.client:count("hits", { namespace = { "http" }, tags = { "uri", "zone" } })
-      local open = scene.client:gauge("open")
+      local open = scene.client:gauge "open"
       hits:with("/a", "b"):inc(3)
       open:set(0.1)
       scene:flush()
-      assert.same({ "app.http.hits:3|c|#env:prod,uri:/a,zone:b", "app.open:0.1|g|#env:prod,zone:a" }, scene.bed:text())
+      assert.same(
+        { "app.http.hits:3|c|#env:prod,uri:/a,zone:b", "app.open:0.1|g|#env:prod,zone:a" },
+        scene.bed:text()
+      )
       hits:with("/a", "b"):inc(2 ^ 40)
       hits:with("/b", "b"):inc()
       scene:flush()
@@ -39,8 +42,8 @@ describe("the statsd exporter", function()
 
     it("no gauge that is not a number", function()
       scene:start()
-      local gauge = scene.client:gauge("odd")
-      for _, value in ipairs({ 0 / 0, math.huge, -math.huge }) do
+      local gauge = scene.client:gauge "odd"
+      for _, value in ipairs { 0 / 0, math.huge, -math.huge } do
         gauge:set(value)
         scene:flush()
         assert.same({}, scene.bed:text())
@@ -51,8 +54,8 @@ describe("the statsd exporter", function()
     end)
 
     it("gauges only on change where that is asked for, and again after a failure", function()
-      scene:start({ gauges = "changed" })
-      local one, other = scene.client:gauge("one"), scene.client:gauge("other")
+      scene:start { gauges = "changed" }
+      local one, other = scene.client:gauge "one", scene.client:gauge "other"
       one:set(1)
       other:set(2)
       scene:flush()
@@ -72,7 +75,7 @@ describe("the statsd exporter", function()
     end)
 
     it("a gauge below zero after a zero in the same packet, where a sign means a change", function()
-      scene:start({ relative_gauges = true, max_packet = 64 })
+      scene:start { relative_gauges = true, max_packet = 64 }
       local gauge = scene.client:gauge("temperature", { tags = { "place" } })
       for i = 1, 20 do
         gauge:with("p" .. i):set(i % 2 == 0 and -i or i)
@@ -80,7 +83,7 @@ describe("the statsd exporter", function()
       scene:flush()
       local seen = 0
       for _, packet in ipairs(scene.bed.packets) do
-        for place, value in packet:gmatch("temperature:%-(%d+)|g|#place:p(%d+)\n") do
+        for place, value in packet:gmatch "temperature:%-(%d+)|g|#place:p(%d+)\n" do
           seen = seen + 1
           assert.equal(value, place)
           assert.truthy(packet:find(("temperature:0|g|#place:p%s\ntemperature:-%s|"):format(place, value), 1, true))
@@ -91,7 +94,7 @@ describe("the statsd exporter", function()
 
     it("the time with counts and gauges, and nothing else", function()
       local before = os.time()
-      scene:start({ timestamps = true })
+      scene:start { timestamps = true }
       scene.client:count("c"):inc()
       scene.client:gauge("g"):set(1)
       scene.client:histogram("h"):record(1)
@@ -106,7 +109,7 @@ describe("the statsd exporter", function()
     end)
 
     it("where it comes from, on every line", function()
-      scene:start({ container_id = "ci-0a1b", cardinality = "low", timestamps = true, global_tags = { a = "b" } })
+      scene:start { container_id = "ci-0a1b", cardinality = "low", timestamps = true, global_tags = { a = "b" } }
       scene.client:count("c"):inc()
       scene.client:histogram("h"):record(0.5)
       scene:flush()
@@ -126,8 +129,8 @@ describe("the statsd exporter", function()
     local function error_of(metric) return metric:value():error() end
 
     it("gauges of percentiles: what came since the flush before", function()
-      scene:start({ histograms = "percentiles", quantiles = { 0, 0.5, 0.999, 1 } })
-      local metric = scene.client:histogram("lat")
+      scene:start { histograms = "percentiles", quantiles = { 0, 0.5, 0.999, 1 } }
+      local metric = scene.client:histogram "lat"
       metric:record(1000)
       scene:flush()
       record(metric, 1000)
@@ -142,10 +145,10 @@ describe("the statsd exporter", function()
       assert.same({}, scene.bed:text())
     end)
 
-    for mode, kind in pairs({ distribution = "d", histogram = "h" }) do
+    for mode, kind in pairs { distribution = "d", histogram = "h" } do
       it(mode .. ", whose count is exact and whose quantiles agree within the errors", function()
-        scene:start({ histograms = mode })
-        local metric = scene.client:histogram("lat", { tags = { "a" } }):with("x")
+        scene:start { histograms = mode }
+        local metric = scene.client:histogram("lat", { tags = { "a" } }):with "x"
         record(metric, 20000, 3)
         metric:record(0)
         metric:record(-2)
@@ -155,7 +158,7 @@ describe("the statsd exporter", function()
         end
         local id, sketch = "lat{a:x}", metric:value()
         assert.equal(20002, scene.bed.agent:count(id))
-        for _, q in ipairs({ 0.0001, 0.001, 0.1, 0.5, 0.9, 0.99, 0.999, 1 }) do
+        for _, q in ipairs { 0.0001, 0.001, 0.1, 0.5, 0.9, 0.99, 0.999, 1 } do
           local wanted = sketch:quantile(q)
           assert.near(wanted, scene.bed.agent:quantile(id, q), math.abs(wanted) * (sketch:error() * 2 + 1 / 128), q)
         end
@@ -166,7 +169,7 @@ describe("the statsd exporter", function()
     end
 
     it("timings in milliseconds, from the unit of the metric", function()
-      scene:start({ histograms = "timing" })
+      scene:start { histograms = "timing" }
       local units = { seconds = 1000, milliseconds = 1, microseconds = 0.001, bytes = 1 }
       for unit in pairs(units) do
         scene.client:histogram("in_" .. unit, { unit = unit }):record(0.25)
@@ -182,7 +185,7 @@ describe("the statsd exporter", function()
     end)
 
     it("beside percentiles the aggregates that are asked for, of each metric", function()
-      scene:start({
+      scene:start {
         histograms = "percentiles",
         quantiles = { 0.5 },
         aggregates = { "sum", "count" },
@@ -191,8 +194,8 @@ describe("the statsd exporter", function()
           { match = "full", name = "bare", aggregates = {} },
           { match = "full", name = "all", aggregates = { "max", "min", "avg", "sum", "count" } },
         },
-      })
-      for _, name in ipairs({ "all", "bare", "mean", "usual" }) do
+      }
+      for _, name in ipairs { "all", "bare", "mean", "usual" } do
         scene.client:histogram(name):record(2)
       end
       scene:flush()
@@ -203,13 +206,23 @@ describe("the statsd exporter", function()
       end
       table.sort(names)
       assert.same({
-        "all.avg", "all.count", "all.max", "all.min", "all.p50", "all.sum", "bare.p50", "mean.avg", "mean.p50",
-        "usual.count", "usual.p50", "usual.sum",
+        "all.avg",
+        "all.count",
+        "all.max",
+        "all.min",
+        "all.p50",
+        "all.sum",
+        "bare.p50",
+        "mean.avg",
+        "mean.p50",
+        "usual.count",
+        "usual.p50",
+        "usual.sum",
       }, names)
     end)
 
     it("names and tag keys with - . and / as the protocol has them", function()
-      scene:start({ namespace = "my-app/web.v2", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } })
+      scene:start { namespace = "my-app/web.v2", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } }
       local hits = scene.client:count("hits", { tags = { { tag = "pod", export_name = "kube/pod-name.v1" } } })
       hits:with("c"):inc()
       scene:flush()
@@ -218,8 +231,8 @@ describe("the statsd exporter", function()
 
     it("buckets: counts up to each bound that came since", function()
       scene:start({ histograms = "buckets" }, { buckets = { 1e-05, 0.5, 1 } })
-      local metric = scene.client:histogram("lat", { tags = { "a" } }):with("x")
-      for _, value in ipairs({ 0, 0.5, 0.7, 3 }) do
+      local metric = scene.client:histogram("lat", { tags = { "a" } }):with "x"
+      for _, value in ipairs { 0, 0.5, 0.7, 3 } do
         metric:record(value)
       end
       scene:flush()
@@ -235,8 +248,8 @@ describe("the statsd exporter", function()
     end)
 
     it("some of the buckets, which are counted when only the exporter names them", function()
-      scene:start({ histograms = "buckets", buckets = { 2, 8 } })
-      local metric = scene.client:histogram("lat")
+      scene:start { histograms = "buckets", buckets = { 2, 8 } }
+      local metric = scene.client:histogram "lat"
       for value = 1, 10 do
         metric:record(value)
       end
@@ -244,11 +257,14 @@ describe("the statsd exporter", function()
       assert.same({ "lat:10|c|#le:Inf", "lat:2|c|#le:2", "lat:8|c|#le:8" }, scene.bed:text())
       scene:flush()
       local all = table.concat(scene.bed.packets, "\n")
-      assert.truthy(all:find("chalk.flush:1|c|#le:10\n", 1, true), "chalk's own flushes have their own bounds: " .. all)
+      assert.truthy(
+        all:find("chalk.flush:1|c|#le:10\n", 1, true),
+        "chalk's own flushes have their own bounds: " .. all
+      )
     end)
 
     it("a rule for the metric says", function()
-      scene:start({
+      scene:start {
         namespace = "app",
         per_metric = {
           { match = "full", name = "http.a", histograms = "percentiles", quantiles = { 0.25 } },
@@ -256,7 +272,7 @@ describe("the statsd exporter", function()
           { match = "suffix", name = "_bytes", histograms = "buckets", buckets = { 100 } },
           { match = "^db%.", histograms = "histogram" },
         },
-      })
+      }
       local spec = { namespace = { "http" }, unit = "seconds" }
       scene.client:histogram("a", spec):record(1)
       scene.client:histogram("b", spec):record(1)
@@ -283,8 +299,8 @@ describe("the statsd exporter", function()
     end)
 
     it("one value with a rate where many were the same, none heavier than max_weight", function()
-      scene:start({ max_weight = 1000 })
-      local metric = scene.client:histogram("same")
+      scene:start { max_weight = 1000 }
+      local metric = scene.client:histogram "same"
       for _ = 1, 12345 do
         metric:record(0)
       end
@@ -293,26 +309,26 @@ describe("the statsd exporter", function()
       table.sort(lines, function(a, b) return a.rate < b.rate end)
       assert.same({ 0.001, 12 }, { lines[1].rate, #lines[1].values })
       assert.same({ 345, 1 }, { math.floor(1 / lines[2].rate), #lines[2].values })
-      assert.equal(12345, scene.bed.agent:count("same"))
+      assert.equal(12345, scene.bed.agent:count "same")
     end)
 
     it("finite numbers, whatever was recorded", function()
-      scene:start({ histograms = "timing" })
+      scene:start { histograms = "timing" }
       local metric = scene.client:histogram("far", { unit = "days" })
-      for _, value in ipairs({ 1.7e308, -1.7e308, 5e-324, -5e-324, 0 }) do
+      for _, value in ipairs { 1.7e308, -1.7e308, 5e-324, -5e-324, 0 } do
         metric:record(value)
       end
       scene:flush()
-      assert.equal(5, scene.bed.agent:count("far"))
+      assert.equal(5, scene.bed.agent:count "far")
     end)
   end)
 
   describe("with the dialect statsd", function()
     it("folds tag values into names, packs no values, and sends no tags", function()
-      scene:start({ dialect = "statsd", histograms = "timing", namespace = "app", global_tags = { env = "prod" } })
+      scene:start { dialect = "statsd", histograms = "timing", namespace = "app", global_tags = { env = "prod" } }
       local hits = scene.client:count("hits", { tags = { "uri", { tag = "zone", optional = true } } })
       hits:with("/a.b|c:d\n", nil):inc(2)
-      local lat = scene.client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with("x")
+      local lat = scene.client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with "x"
       for i = 1, 100 do
         lat:record(i / 100)
       end
@@ -320,7 +336,7 @@ describe("the statsd exporter", function()
       scene:flush()
       local agent = scene.bed.agent
       assert.equal(2, agent.counts["app.hits._a_b_c_d_.none"])
-      assert.equal(100, agent:count("app.lat.x"))
+      assert.equal(100, agent:count "app.lat.x")
       assert.near(500, agent:quantile("app.lat.x", 0.5), 5)
       scene.client:gauge("temp"):set(-7)
       scene:flush()
@@ -328,22 +344,27 @@ describe("the statsd exporter", function()
     end)
 
     it("sends percentiles and buckets under names of their own", function()
-      scene:start({ dialect = "statsd", per_metric = { { match = "suffix", name = "_b", histograms = "buckets" } } }, {
-        buckets = { 0.5, 10 },
-      })
+      scene:start(
+        { dialect = "statsd", per_metric = { { match = "suffix", name = "_b", histograms = "buckets" } } },
+        {
+          buckets = { 0.5, 10 },
+        }
+      )
       scene.client:histogram("a", { tags = { "t" } }):with("v"):record(-1)
       scene.client:histogram("a_b"):record(1)
       scene:flush()
       local agent = scene.bed.agent
-      assert.same({ ["a_b.le_10"] = 1, ["a_b.le_Inf"] = 1 }, { ["a_b.le_10"] = agent.counts["a_b.le_10"],
-        ["a_b.le_Inf"] = agent.counts["a_b.le_Inf"] })
+      assert.same(
+        { ["a_b.le_10"] = 1, ["a_b.le_Inf"] = 1 },
+        { ["a_b.le_10"] = agent.counts["a_b.le_10"], ["a_b.le_Inf"] = agent.counts["a_b.le_Inf"] }
+      )
       assert.same({ 1, -1, -1 }, { agent.gauges["a.v.count"], agent.gauges["a.v.min"], agent.gauges["a.v.max"] })
     end)
   end)
 
   it("tells what it sent itself, where that is asked for", function()
-    scene:start({ telemetry = true, global_tags = { env = "x" }, container_id = "me" })
-    local hits = scene.client:count("hits")
+    scene:start { telemetry = true, global_tags = { env = "x" }, container_id = "me" }
+    local hits = scene.client:count "hits"
     local packets, bytes = 0, 0
     for i = 1, 5 do
       hits:inc()
@@ -360,15 +381,15 @@ describe("the statsd exporter", function()
   end)
 
   it("flushes by hand in a callback of the loop, where nothing can wait but by blocking", function()
-    local uv = require("luv")
+    local uv = require "luv"
     scene:start({ write_timeout = 5 }, nil, "udp")
     scene.client:count("hits"):inc(4)
     local result
     local timer = uv.new_timer()
     timer:start(1, 0, function() result = { scene.client:flush(5) } end)
-    uv.run("once")
+    uv.run "once"
     timer:close()
-    uv.run("nowait")
+    uv.run "nowait"
     assert.same({ true }, result)
     scene.bed:read()
     assert.equal(4, scene.bed.agent.counts.hits)
@@ -376,9 +397,9 @@ describe("the statsd exporter", function()
     scene.client:count("hits"):inc()
     timer = uv.new_timer()
     timer:start(1, 0, function() result = { scene.client:flush(5) } end)
-    uv.run("once")
+    uv.run "once"
     timer:close()
-    uv.run("nowait")
+    uv.run "nowait"
     assert.same({ true }, result)
     assert.truthy(scene.said[1]:find("Connection refused", 1, true))
   end)

@@ -53,7 +53,7 @@ describe("the address of a statsd server", function()
       local got, message = address.parse(text)
       assert.is_nil(got, text)
       assert.truthy(message:find(words, 1, true), message)
-      assert.is_nil(message:find("%c"), message)
+      assert.is_nil(message:find "%c", message)
     end
   end)
 
@@ -72,7 +72,8 @@ describe("the address of a statsd server", function()
     for _, text in ipairs { "::", "::1", "1::", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:1.2.3.4", "1::8", "::1.2.3.4" } do
       assert.is_true(address.is_ipv6(text), text)
     end
-    local others = "|:|:::|1:2:3:4:5:6:7|1:2:3:4:5:6:7:8:9|1:2:3:4::5:6:7:8|::g|1.2.3.4|::1.2.3|1:::2|::1%|:1::2|1::2:|"
+    local others =
+      "|:|:::|1:2:3:4:5:6:7|1:2:3:4:5:6:7:8:9|1:2:3:4::5:6:7:8|::g|1.2.3.4|::1.2.3|1:::2|::1%|:1::2|1::2:|"
     for text in others:gmatch "([^|]*)|" do
       assert.is_false(address.is_ipv6(text), text)
     end
@@ -105,7 +106,8 @@ describe("a metric's name in statsd", function()
   end)
 
   it("names quantiles by their percent", function()
-    local percents = { [0] = "p0", [0.001] = "p0_1", [0.05] = "p5", [0.29] = "p29", [0.999] = "p99_9", [1] = "p100" }
+    local percents =
+      { [0] = "p0", [0.001] = "p0_1", [0.05] = "p5", [0.29] = "p29", [0.999] = "p99_9", [1] = "p100" }
     for q, name in pairs(percents) do
       assert.equal(name, names.quantile(q))
     end
@@ -278,15 +280,21 @@ describe("the container's id", function()
 
   local function mounted(path)
     return "623 615 0:28 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
-      .. "627 608 259:1 " .. path .. "/resolv.conf /etc/resolv.conf rw - ext4 /dev/root rw\n"
-      .. "628 608 259:1 " .. path .. "/hostname /etc/hostname rw,relatime - ext4 /dev/root rw\n"
+      .. "627 608 259:1 "
+      .. path
+      .. "/resolv.conf /etc/resolv.conf rw - ext4 /dev/root rw\n"
+      .. "628 608 259:1 "
+      .. path
+      .. "/hostname /etc/hostname rw,relatime - ext4 /dev/root rw\n"
   end
 
   it("is in the path of the mounted hostname, a pod's sandbox aside", function()
     assert.equal(ID, container.of_mountinfo(mounted("/var/lib/docker/containers/" .. ID)))
     assert.equal(ID, container.of_mountinfo(mounted("/lib/containers/overlay-containers/" .. ID .. "/userdata")))
     assert.equal(ID, container.of_mountinfo(mounted("/docker/" .. SANDBOX .. "/containers/" .. ID)))
-    assert.is_nil(container.of_mountinfo(mounted("/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/" .. SANDBOX)))
+    assert.is_nil(
+      container.of_mountinfo(mounted("/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/" .. SANDBOX))
+    )
     assert.is_nil(container.of_mountinfo("1 2 0:3 /var/lib/" .. ID .. "/x /mnt rw"))
     assert.is_nil(container.of_mountinfo "")
   end)

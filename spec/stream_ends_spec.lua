@@ -1,12 +1,12 @@
 --- What becomes of the event stream, and of the process, when VMs end and processes fork, die or run out of descriptors
 --- while clients are connected.
 
-local beds = require("support.stream_bed")
-local children = require("support.children")
-local files = require("support.files")
-local fork = require("support.fork")
-local stream_client = require("support.stream_client")
-local wait = require("support.wait")
+local beds = require "support.stream_bed"
+local children = require "support.children"
+local files = require "support.files"
+local fork = require "support.fork"
+local stream_client = require "support.stream_client"
+local wait = require "support.wait"
 
 -- What was freed is overwritten, so that who uses it shows.
 local ENV = { MALLOC_PERTURB_ = "165" }
@@ -33,7 +33,8 @@ local COMMON = [[
   end
 ]]
 
-local ENDS = COMMON .. [[
+local ENDS = COMMON
+  .. [[
   io.write(fork.pid(), "\n")
   io.flush()
   connected(1)
@@ -48,7 +49,8 @@ local ENDS = COMMON .. [[
 ]]
 
 -- The parent is killed with a client connected; the child has recorded before, and serves next, until a file is there.
-local ORPHAN = COMMON .. [[
+local ORPHAN = COMMON
+  .. [[
   local parent = fork.pid()
   fork.child(function()
     wait.till(function() return clients() == 1 end, 30)
@@ -91,7 +93,9 @@ local EARLY = [[
 describe("the stream", function()
   local port, clients, node
 
-  before_each(function() port, clients, node = beds.port(), {}, nil end)
+  before_each(function()
+    port, clients, node = beds.port(), {}, nil
+  end)
 
   after_each(function()
     for _, client in ipairs(clients) do
@@ -107,8 +111,8 @@ describe("the stream", function()
     return client
   end
 
-  for _, driver in ipairs({ "thread", "loop", "manual" }) do
-    for _, how in ipairs({ "return", "exit", "close", "error" }) do
+  for _, driver in ipairs { "thread", "loop", "manual" } do
+    for _, how in ipairs { "return", "exit", "close", "error" } do
       it(("has the last records of a VM that ends by %s, driver %s"):format(how, driver), function()
         node = children.start(ENDS, { env = ENV }, driver, port, how)
         local client = connect()
@@ -136,7 +140,7 @@ describe("the stream", function()
     end)
   end
 
-  for _, exporter in ipairs({ "stream", "prometheus" }) do
+  for _, exporter in ipairs { "stream", "prometheus" } do
     it(("of a parent does no harm to a child's loop, exporter %s"):format(exporter), function()
       local code, output = children.run(EARLY, { env = ENV }, exporter, port)
       assert.same({ 0, "0\n" }, { code, output })

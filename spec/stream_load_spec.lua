@@ -5,28 +5,28 @@
 
 package.path = "spec/?.lua;bench/?.lua;" .. package.path
 
-local beds = require("support.stream_bed")
-local chalk = require("chalk")
-local children = require("support.children")
-local cjson = require("cjson")
-local counters = require("stream.counter")
-local descriptors = require("support.descriptors")
-local exposition = require("support.exposition")
-local ffi = require("ffi")
-local files = require("support.files")
-local fork = require("support.fork")
-local observer = require("support.observer")
-local request = require("support.request")
-local stream_client = require("support.stream_client")
-local wait = require("support.wait")
+local beds = require "support.stream_bed"
+local chalk = require "chalk"
+local children = require "support.children"
+local cjson = require "cjson"
+local counters = require "stream.counter"
+local descriptors = require "support.descriptors"
+local exposition = require "support.exposition"
+local ffi = require "ffi"
+local files = require "support.files"
+local fork = require "support.fork"
+local observer = require "support.observer"
+local request = require "support.request"
+local stream_client = require "support.stream_client"
+local wait = require "support.wait"
 
-local SECONDS = tonumber(os.getenv("STREAM_SECONDS"))
-local SANITIZED = (os.getenv("LD_PRELOAD") or ""):find("san") ~= nil
+local SECONDS = tonumber(os.getenv "STREAM_SECONDS")
+local SANITIZED = (os.getenv "LD_PRELOAD" or ""):find "san" ~= nil
 
 -- What Google's library makes of a captured stream.
 local function check(path)
   local pipe = io.popen(("env -u LD_PRELOAD /usr/bin/python3 spec/support/stream_check.py %s 2>&1"):format(path))
-  local text = pipe:read("*a")
+  local text = pipe:read "*a"
   pipe:close()
   local ok, answer = pcall(cjson.decode, text)
   return ok and answer or error(text:sub(1, 2000), 2)
@@ -64,9 +64,9 @@ describe("a captured stream", function()
     end
     local path = files.name()
     local capture = assert(io.open(path, "wb"))
-    local reader = bed:connect({ capture = capture })
+    local reader = bed:connect { capture = capture }
     local child = fork.child(record, "child")
-    record("parent")
+    record "parent"
     assert.equal(0, fork.wait(child))
     -- Until nothing comes any more.
     local quiet, bytes = 0, 0
@@ -87,7 +87,7 @@ describe("a captured stream", function()
       { name = "app_took_seconds", type = "histogram", unit = "seconds", description = "Löad" },
     }, answer.metadata)
     local expected = {}
-    for _, by in ipairs({ "parent", "child" }) do
+    for _, by in ipairs { "parent", "child" } do
       for i = 0, EACH - 1 do
         local kind, shard = i % 3, math.floor(i / 3) % SHARDS
         local key = ("%s %s %d"):format(NAMES[kind], by, shard)
@@ -113,7 +113,7 @@ end)
 
 -- Bytes of memory that is not shared.
 local function resident(pid)
-  return tonumber(files.read(("/proc/%d/status"):format(pid)):match("RssAnon:%s+(%d+)")) * 1024
+  return tonumber(files.read(("/proc/%d/status"):format(pid)):match "RssAnon:%s+(%d+)") * 1024
 end
 
 describe("clients that come and go while records are made", function()
@@ -121,19 +121,19 @@ describe("clients that come and go while records are made", function()
 
   before_each(function()
     port = beds.port()
-    bed = beds.start("thread", {}, { exporters = { chalk.exporter.prometheus({ listen = "127.0.0.1:" .. port }) } })
+    bed = beds.start("thread", {}, { exporters = { chalk.exporter.prometheus { listen = "127.0.0.1:" .. port } } })
   end)
 
   after_each(function() bed:close() end)
 
   it("leave nothing behind, a thousand times, and no count is lost", function()
     local jobs = bed.client:count("jobs", { tags = { "by" } })
-    local took = bed.client:histogram("took")
+    local took = bed.client:histogram "took"
     local flags, parent = fork.shared(2), fork.pid()
-    local mine = jobs:with("parent")
+    local mine = jobs:with "parent"
     mine:inc()
     local child = fork.child(function()
-      local own, n = jobs:with("child"), 0
+      local own, n = jobs:with "child", 0
       while flags[0] == 0 and fork.parent() == parent do
         for _ = 1, 1000 do
           own:inc()
@@ -152,7 +152,11 @@ describe("clients that come and go while records are made", function()
       end
       mine:inc()
       n = n + 1
-      if i % 2 == 0 then client:reset() else client:close() end
+      if i % 2 == 0 then
+        client:reset()
+      else
+        client:close()
+      end
       if i == 200 then
         collectgarbage()
         before, memory = descriptors.count(), resident(fork.pid())
@@ -214,7 +218,9 @@ local FULL_RATE = [[
 describe("a client that never reads", function()
   local node, stop, clients
 
-  before_each(function() stop, clients, node = files.name(), {}, nil end)
+  before_each(function()
+    stop, clients, node = files.name(), {}, nil
+  end)
 
   after_each(function()
     files.make_at(stop)
@@ -278,8 +284,8 @@ describe("a client that never reads", function()
   it("loses the oldest, and another one none, where records come as fast as that one reads", function()
     local BUFFER, BURST, ROUNDS = 2000, 1000, 400
     local bed = beds.start("thread", { buffer_size = BUFFER })
-    local load = bed.client:gauge("load")
-    local blocked, reader = bed:connect({ room = 4096 }), bed:connect()
+    local load = bed.client:gauge "load"
+    local blocked, reader = bed:connect { room = 4096 }, bed:connect()
     for round = 1, ROUNDS do
       for i = 1, BURST do
         load:set((round - 1) * BURST + i)
@@ -301,7 +307,7 @@ describe("a client that never reads", function()
     end)
     assert.equal(ROUNDS * BURST, n + missed)
     assert.is_true(missed > 0 and n >= BUFFER)
-    bed:till(function() return bed:dropped("client") == missed end)
+    bed:till(function() return bed:dropped "client" == missed end)
     assert.equal(missed, bed:dropped())
     bed:close()
   end)
@@ -312,7 +318,7 @@ describe("metrics-observer", function()
 
   it("shows what a program records, while it does", function()
     if not program then return pending(reason) end
-    local bed = beds.start("thread")
+    local bed = beds.start "thread"
     local requests = bed.client:count("requests", { namespace = "http", tags = { "endpoint", "status" } })
     local sent = bed.client:count("sent", { unit = "bytes" })
     local open = bed.client:gauge("open", { tags = { "room" } })
@@ -345,7 +351,7 @@ describe("metrics-observer", function()
     assert.is_true(seen:connected())
     assert.same({ type = "counter", value = 1000 }, of("http_requests", { endpoint = "/a", status = "200" }))
     assert.same({ type = "counter", value = 5 }, of("http_requests", { endpoint = "/b", status = "404" }))
-    assert.same({ type = "counter", value = 1536 }, of("sent_bytes"))
+    assert.same({ type = "counter", value = 1536 }, of "sent_bytes")
     assert.same({ type = "gauge", value = -7.5 }, of("open", { room = "ä b" }))
     local expected = { min = 0.001, p50 = 0.5, p99 = 0.99, p999 = 0.999, max = 1 }
     for field, value in pairs(expected) do

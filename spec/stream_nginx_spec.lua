@@ -2,12 +2,12 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local beds = require("support.stream_bed")
-local files = require("support.files")
-local nginx = require("support.nginx")
-local request = require("support.request")
-local stream_client = require("support.stream_client")
-local wait = require("support.wait")
+local beds = require "support.stream_bed"
+local files = require "support.files"
+local nginx = require "support.nginx"
+local request = require "support.request"
+local stream_client = require "support.stream_client"
+local wait = require "support.wait"
 
 local DEFINITIONS = [[{
   "tags": { "worker": { "value_type": "string" } },
@@ -31,7 +31,9 @@ describe("the stream of nginx", function()
 
   local function configuration(more)
     return {
-      workers = 3, definitions = DEFINITIONS, record = RECORD,
+      workers = 3,
+      definitions = DEFINITIONS,
+      record = RECORD,
       options = ([[ exporters = { require("chalk").exporter.stream {
         listen = "127.0.0.1:%d", namespace = "web", buffer_size = 100000 } }, %s ]]):format(port, more or ""),
     }
@@ -74,13 +76,13 @@ describe("the stream of nginx", function()
     end
     client:till(function()
       assert(request.get(server.port, { path = "/" }))
-      local _, by = of("web_http_requests")
+      local _, by = of "web_http_requests"
       for _, pid in ipairs(workers) do
         if not by[pid] then return false end
       end
       return true
     end, nil, "records of every worker")
-    client:till(function() return of("web_http_requests") == server:lines() - asked end)
+    client:till(function() return of "web_http_requests" == server:lines() - asked end)
     local times = 0
     for _, metric in ipairs(client.metrics) do
       if metric.operation == "record_histogram" then times = times + 1 end
@@ -90,8 +92,10 @@ describe("the stream of nginx", function()
 
   it("has the records of every worker", function()
     local client = connect()
-    assert.same({ name = "web_http_requests", type = "counter", description = "Requests" },
-      client.metadata.web_http_requests)
+    assert.same(
+      { name = "web_http_requests", type = "counter", description = "Requests" },
+      client.metadata.web_http_requests
+    )
     assert_all_arrive(client, server:workers())
     assert.equal("", server:complaints())
   end)

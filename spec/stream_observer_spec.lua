@@ -1,14 +1,14 @@
 --- metrics-observer understands the stream that the other specs take for one: its wire contract is that of
 --- support/stream_bytes, and support/observer reads its screen rightly.
 
-local bytes = require("support.stream_bytes")
-local examples = require("support.examples")
-local files = require("support.files")
-local observer = require("support.observer")
-local stream_server = require("support.stream_server")
+local bytes = require "support.stream_bytes"
+local examples = require "support.examples"
+local files = require "support.files"
+local observer = require "support.observer"
+local stream_server = require "support.stream_server"
 
 local function metric(name, operation, value, labels)
-  return bytes.metric({ name = name, operation = operation, value = value, labels = labels })
+  return bytes.metric { name = name, operation = operation, value = value, labels = labels }
 end
 
 describe("metrics-observer", function()
@@ -17,9 +17,9 @@ describe("metrics-observer", function()
   it("shows counters, gauges and histograms of a stream", function()
     if not program then return pending(reason) end
     local frames = {
-      bytes.metadata({ name = "took", type = "histogram", unit = "seconds", description = "Time" }),
-      bytes.metadata({ name = "sent", type = "counter", unit = "bytes" }),
-      bytes.metadata({ name = "full", type = "gauge", unit = "percent" }),
+      bytes.metadata { name = "took", type = "histogram", unit = "seconds", description = "Time" },
+      bytes.metadata { name = "sent", type = "counter", unit = "bytes" },
+      bytes.metadata { name = "full", type = "gauge", unit = "percent" },
       metric("jobs", "set_counter", 5),
       metric("jobs", "increment_counter", 0),
       metric("full", "set_gauge", 12.5),
@@ -52,7 +52,7 @@ describe("metrics-observer", function()
     assert.same({ type = "counter", value = 1536 }, metrics.sent)
     assert.same({ type = "gauge", value = 12.5 }, metrics.full)
     assert.same({ type = "gauge", value = -7.75 }, metrics[observer.key("open", { room = "ä b" })])
-    for field, value in pairs({ min = 0.001, p50 = 0.5, p99 = 0.99, p999 = 0.999, max = 1.001 }) do
+    for field, value in pairs { min = 0.001, p50 = 0.5, p99 = 0.99, p999 = 0.999, max = 1.001 } do
       assert.near(value, took[field], 0.002, field)
     end
   end)

@@ -1,16 +1,16 @@
 --- What a client of the event stream is told: every metric, every record as it was made, and nothing else.
 
-local beds = require("support.stream_bed")
-local chalk = require("chalk")
-local children = require("support.children")
-local core = require("chalk.core")
-local files = require("support.files")
-local fork = require("support.fork")
-local log = require("chalk.base.log")
-local stream = require("chalk.exporter.stream")
-local stream_client = require("support.stream_client")
-local vms = require("support.vms")
-local wait = require("support.wait")
+local beds = require "support.stream_bed"
+local chalk = require "chalk"
+local children = require "support.children"
+local core = require "chalk.core"
+local files = require "support.files"
+local fork = require "support.fork"
+local log = require "chalk.base.log"
+local stream = require "chalk.exporter.stream"
+local stream_client = require "support.stream_client"
+local vms = require "support.vms"
+local wait = require "support.wait"
 
 local KILL, STOP, CONTINUE = 9, 19, 18
 
@@ -22,14 +22,20 @@ describe("the stream's options", function()
   end
 
   local SIZES = {
-    ["0"] = 0, ["-1"] = -1, ["1.5"] = 1.5, ["a text"] = "1024", NaN = 0 / 0, inf = math.huge, ["true"] = true,
+    ["0"] = 0,
+    ["-1"] = -1,
+    ["1.5"] = 1.5,
+    ["a text"] = "1024",
+    NaN = 0 / 0,
+    inf = math.huge,
+    ["true"] = true,
     ["2^31"] = 2 ^ 31,
   }
 
   for text, value in pairs(SIZES) do
     it("refuse buffer_size = " .. text, function()
       local words = "a whole number from 1 to 1073741824, or false for no limit"
-      local message = problem_of({ buffer_size = value })
+      local message = problem_of { buffer_size = value }
       assert.equal("chalk: exporters[1] (stream): buffer_size must be " .. words, message)
     end)
   end
@@ -37,42 +43,52 @@ describe("the stream's options", function()
   it("are checked all at once, at init", function()
     local wrong = { listen = 5000, namespace = "9a", global_tags = { env = {} }, name = 1, bufer_size = 1 }
     local message = problem_of(wrong)
-    for _, part in ipairs({
-      "listen must be an address", "namespace must be a string of letters", "global_tags must be a table",
-      "name must be a string", 'unknown option bufer_size, did you mean "buffer_size"?',
-    }) do
+    for _, part in ipairs {
+      "listen must be an address",
+      "namespace must be a string of letters",
+      "global_tags must be a table",
+      "name must be a string",
+      'unknown option bufer_size, did you mean "buffer_size"?',
+    } do
       assert.is_truthy(message:find(part, 1, true), message)
     end
     assert.matches("options are a table", problem_of(3))
-    assert.matches("global_tags must be valid UTF%-8 without NUL", problem_of({ global_tags = { a = "\255" } }))
+    assert.matches("global_tags must be valid UTF%-8 without NUL", problem_of { global_tags = { a = "\255" } })
   end)
 
   it("default to the address of metrics-exporter-tcp on loopback, and its buffer", function()
-    assert.same({ listen = "127.0.0.1:5000", buffer_size = 1024 }, stream.resolve({}))
+    assert.same({ listen = "127.0.0.1:5000", buffer_size = 1024 }, stream.resolve {})
     assert.is_false(stream.resolve({ buffer_size = false }).buffer_size)
   end)
 
-  for address, why in pairs({
-    ["127.0.0.1"] = "expected host:port", [":5000"] = "expected host:port", [""] = "expected host:port",
-    ["127.0.0.1:99999"] = "expected host:port", ["[::1:5000"] = "expected host:port",
-    ["192.0.2.1:5000"] = "Cannot assign requested address", ["no.such.host.invalid:5000"] = "",
-  }) do
+  for address, why in pairs {
+    ["127.0.0.1"] = "expected host:port",
+    [":5000"] = "expected host:port",
+    [""] = "expected host:port",
+    ["127.0.0.1:99999"] = "expected host:port",
+    ["[::1:5000"] = "expected host:port",
+    ["192.0.2.1:5000"] = "Cannot assign requested address",
+    ["no.such.host.invalid:5000"] = "",
+  } do
     it(("refuse the address %q"):format(address), function()
-      local message = problem_of({ listen = address })
+      local message = problem_of { listen = address }
       local expected = "chalk: exporters[1]: cannot listen at " .. address .. ": " .. why
       assert.is_truthy(message:find(expected, 1, true), message)
     end)
   end
 
   it("say that a port is taken", function()
-    local bed = beds.start("manual")
+    local bed = beds.start "manual"
     bed.client:flush() -- it is open from init on, all the same
     local address = "127.0.0.1:" .. bed.port
-    for _, driver in ipairs({ "thread", "loop", "manual" }) do
+    for _, driver in ipairs { "thread", "loop", "manual" } do
       local other = chalk.new()
-      local exporter = chalk.exporter.stream({ listen = address })
-      local ok, message = other:try_init({ driver = driver, exporters = { exporter } })
-      assert.same({ nil, "exporters[1]: cannot listen at " .. address .. ": Address already in use" }, { ok, message })
+      local exporter = chalk.exporter.stream { listen = address }
+      local ok, message = other:try_init { driver = driver, exporters = { exporter } }
+      assert.same(
+        { nil, "exporters[1]: cannot listen at " .. address .. ": Address already in use" },
+        { ok, message }
+      )
     end
     bed:close()
   end)
@@ -81,7 +97,7 @@ end)
 -- Whether a record through this handle takes the inlined path.
 local function is_inlined(series) return series.shared[0] + series.own[0] == series.epoch end
 
-for _, driver in ipairs({ "thread", "loop", "manual" }) do
+for _, driver in ipairs { "thread", "loop", "manual" } do
   describe("the stream with the driver " .. driver, function()
     local bed, write, said
 
@@ -108,20 +124,25 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
       local reader = bed:connect()
       reader:till(function() return #reader.told == 3 end, function() bed:turn() end)
       assert.same({
-        http_requests_count = { name = "http_requests_count", type = "counter", unit = "count",
-          description = "Requests" },
+        http_requests_count = {
+          name = "http_requests_count",
+          type = "counter",
+          unit = "count",
+          description = "Requests",
+        },
         load_percent = { name = "load_percent", type = "gauge", unit = "percent", description = "" },
         took_seconds = { name = "took_seconds", type = "histogram", unit = "seconds", description = "" },
       }, reader.metadata)
       assert.equal(0, #reader.metrics)
     end)
 
-    it("tells of metrics that are defined later: to those who are there before their first record, to others at once",
+    it(
+      "tells of metrics that are defined later: to those who are there before their first record, to others at once",
       function()
         local client = start()
         local first = bed:connect()
-        local jobs = client:count("jobs")
-        client:gauge("never")
+        local jobs = client:count "jobs"
+        client:gauge "never"
         local second = bed:connect()
         second:till(function() return #second.told == 2 end, function() bed:turn() end)
         assert.same({ "jobs", "never" }, second.told)
@@ -130,17 +151,31 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
         assert.is_table(first.metadata.jobs)
         bed:read(second, 1)
         assert.same({ "jobs", "never" }, second.told) -- once each
-      end)
+      end
+    )
 
     it("hands on each verb with its value and time, in order", function()
       local client = start()
-      local jobs, load, took = client:count("jobs"), client:gauge("load"), client:histogram("took")
+      local jobs, load, took = client:count "jobs", client:gauge "load", client:histogram "took"
       jobs:inc()
       local reader, before = bed:connect(), core.C.chalk_wall()
-      jobs:inc() jobs:inc(0) jobs:inc(2 ^ 53)
-      load:set(-2.5) load:inc() load:inc(0.25) load:dec() load:dec(3) load:set(1e300) load:set(-0.0)
-      took:record(0.042) took:record(-1) took:record(0) took:record(5e-324)
-      jobs:record(7) load:record(8) took:record(9)
+      jobs:inc()
+      jobs:inc(0)
+      jobs:inc(2 ^ 53)
+      load:set(-2.5)
+      load:inc()
+      load:inc(0.25)
+      load:dec()
+      load:dec(3)
+      load:set(1e300)
+      load:set(-0.0)
+      took:record(0.042)
+      took:record(-1)
+      took:record(0)
+      took:record(5e-324)
+      jobs:record(7)
+      load:record(8)
+      took:record(9)
       assert.has_error(function() jobs:inc(-1) end)
       took:record(math.huge) -- counted as an error, and no record
       took:record(10)
@@ -153,21 +188,38 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
         last = time
       end
       assert.same({
-        "jobs{} increment_counter 1", "jobs{} increment_counter 0", "jobs{} increment_counter 9007199254740992",
-        "load{} set_gauge -2.5", "load{} increment_gauge 1", "load{} increment_gauge 0.25", "load{} decrement_gauge 1",
-        "load{} decrement_gauge 3", "load{} set_gauge 1.0000000000000001e+300", "load{} set_gauge -0",
-        "took{} record_histogram 0.042000000000000003", "took{} record_histogram -1", "took{} record_histogram 0",
+        "jobs{} increment_counter 1",
+        "jobs{} increment_counter 0",
+        "jobs{} increment_counter 9007199254740992",
+        "load{} set_gauge -2.5",
+        "load{} increment_gauge 1",
+        "load{} increment_gauge 0.25",
+        "load{} decrement_gauge 1",
+        "load{} decrement_gauge 3",
+        "load{} set_gauge 1.0000000000000001e+300",
+        "load{} set_gauge -0",
+        "took{} record_histogram 0.042000000000000003",
+        "took{} record_histogram -1",
+        "took{} record_histogram 0",
         "took{} record_histogram 4.9406564584124654e-324",
-        "jobs{} increment_counter 7", "load{} set_gauge 8", "took{} record_histogram 9", "took{} record_histogram 10",
+        "jobs{} increment_counter 7",
+        "load{} set_gauge 8",
+        "took{} record_histogram 9",
+        "took{} record_histogram 10",
       }, reader:lines())
       assert.equal(0, bed:dropped())
     end)
 
     it("names and labels as Prometheus would, without suffixes", function()
-      local client = start({ namespace = "app", global_tags = { env = "prod", zone = 3, path = "none" } })
-      local hits = client:count("hits_total", { namespace = "web", tags = {
-        "path", { tag = "x", export_name = "x_y" }, { tag = "maybe", optional = true },
-      } })
+      local client = start { namespace = "app", global_tags = { env = "prod", zone = 3, path = "none" } }
+      local hits = client:count("hits_total", {
+        namespace = "web",
+        tags = {
+          "path",
+          { tag = "x", export_name = "x_y" },
+          { tag = "maybe", optional = true },
+        },
+      })
       local sizes = client:gauge("size", { unit = "bytes" })
       local reader = bed:connect()
       hits:with("/ä", "a b", "m"):inc()
@@ -184,9 +236,9 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
 
     it("takes the client's global tags, and none of chalk's own metrics", function()
       local client = start(nil, { global_tags = { env = "test" } })
-      local jobs = client:count("jobs")
+      local jobs = client:count "jobs"
       local reader = bed:connect()
-      assert.has_error(function() jobs:inc("x") end) -- counted in chalk_errors_total
+      assert.has_error(function() jobs:inc "x" end) -- counted in chalk_errors_total
       jobs:inc()
       bed:read(reader, 1)
       assert.same({ "jobs{env=test} increment_counter 1" }, reader:lines())
@@ -203,9 +255,9 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
       end
       local expected = {}
       for i = 1, 20 do
-        local series = load:with("x")
+        local series = load:with "x"
         series:set(i)
-        load:remove({ a = "x" })
+        load:remove { a = "x" }
         series:set(-i) -- the handle finds its successor
         load:clear()
         expected[2 * i - 1] = ("load{a=x} set_gauge %d"):format(i)
@@ -215,8 +267,10 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
       bed:read(reader, 44)
       local lines = reader:lines()
       assert.same({
-        "jobs{a=v1} increment_counter 1", "jobs{a=v2} increment_counter 2",
-        "jobs{a=__overflow__} increment_counter 3", "jobs{a=__overflow__} increment_counter 4",
+        "jobs{a=v1} increment_counter 1",
+        "jobs{a=v2} increment_counter 2",
+        "jobs{a=__overflow__} increment_counter 3",
+        "jobs{a=__overflow__} increment_counter 4",
       }, { unpack(lines, 1, 4) })
       assert.same(expected, { unpack(lines, 5) })
       assert.equal(0, bed:dropped())
@@ -256,7 +310,7 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
     end)
 
     it("is for all clients alike, each from its connection on", function()
-      local jobs = start():count("jobs")
+      local jobs = start():count "jobs"
       local first = bed:connect()
       jobs:inc(1)
       bed:read(first, 1)
@@ -272,14 +326,14 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
     end)
 
     it("closes clients that half-close or reset, and goes on for those that talk", function()
-      local jobs = start():count("jobs")
+      local jobs = start():count "jobs"
       local talker, leaver, resetter = bed:connect(), bed:connect(), bed:connect()
       assert.equal(3, bed:connected())
       for _ = 1, 50 do
         assert(talker:send(("\255GET / HTTP/1.1\r\n"):rep(1000)) ~= 0)
       end
       leaver:half_close()
-      resetter:send("x")
+      resetter:send "x"
       resetter:reset()
       bed:till(function() return bed:connected() == 1 end)
       leaver:till(function() return leaver.ended end)
@@ -290,7 +344,7 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
     end)
 
     it("takes sixty-four clients, and hangs up on more", function()
-      local jobs = start():count("jobs")
+      local jobs = start():count "jobs"
       local all = {}
       for i = 1, 64 do
         all[i] = stream_client.connect(bed.port)
@@ -316,8 +370,11 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
       local port = bed.port
       -- A named segment: VMs of this process share it.
       bed.client = require("chalk.client").new(name, {})
-      bed.client:init({ driver = driver, flush_interval = 3600,
-        exporters = { chalk.exporter.stream({ listen = "127.0.0.1:" .. port, buffer_size = 100000 }) } })
+      bed.client:init {
+        driver = driver,
+        flush_interval = 3600,
+        exporters = { chalk.exporter.stream { listen = "127.0.0.1:" .. port, buffer_size = 100000 } },
+      }
       bed.segment = bed.client.segment
       local jobs = bed.client:count("jobs", { tags = { "by" } })
       jobs:with("main"):inc(0)
@@ -332,11 +389,14 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
         end)
       end
       local vm = vms.open()
-      vm:run([[
+      vm:run(
+        [[
         local client = require("chalk.client").new(..., {})
         local jobs = client:count("jobs", { tags = { "by" } })
         for i = 1, 2000 do jobs:with("vm"):inc(i) end
-      ]], name)
+      ]],
+        name
+      )
       for i = 1, 2000 do
         jobs:with("main"):inc(i)
       end
@@ -356,8 +416,8 @@ for _, driver in ipairs({ "thread", "loop", "manual" }) do
     end)
 
     it("sends what was recorded before a shutdown, and ends", function()
-      local client = start({ buffer_size = 100000 })
-      local jobs = client:count("jobs")
+      local client = start { buffer_size = 100000 }
+      local jobs = client:count "jobs"
       local reader = bed:connect()
       for i = 1, 5000 do
         jobs:inc(i)
@@ -374,9 +434,9 @@ end
 
 describe("the stream of one of several processes that flush by turns", function()
   it("has what is recorded before, between and after the others' flushes", function()
-    local bed = beds.start("manual")
+    local bed = beds.start "manual"
     local jobs = bed.client:count("jobs", { tags = { "by" } })
-    local mine = jobs:with("parent")
+    local mine = jobs:with "parent"
     local reader = bed:connect()
     mine:inc(1)
     local child = fork.child(function()
@@ -390,8 +450,10 @@ describe("the stream of one of several processes that flush by turns", function(
     mine:inc(2)
     bed:read(reader, 5)
     assert.same({
-      "jobs{by=parent} increment_counter 1", "jobs{by=child} increment_counter 1",
-      "jobs{by=child} increment_counter 2", "jobs{by=child} increment_counter 3",
+      "jobs{by=parent} increment_counter 1",
+      "jobs{by=child} increment_counter 1",
+      "jobs{by=child} increment_counter 2",
+      "jobs{by=child} increment_counter 3",
       "jobs{by=parent} increment_counter 2",
     }, reader:lines())
     bed:close()
@@ -422,7 +484,7 @@ describe("the process that serves the stream", function()
 
   before_each(function()
     segment, stop, readers = files.name(), files.name(), {}
-    client = chalk.new({ segment_path = segment })
+    client = chalk.new { segment_path = segment }
   end)
 
   after_each(function()
@@ -452,7 +514,11 @@ describe("the process that serves the stream", function()
     local last, n = {}, 0
     for _, metric in ipairs(reader.metrics) do
       local by = metric.labels.by
-      if last[by] then assert.equal(last[by] + 1, metric.value) else n = n + 1 end
+      if last[by] then
+        assert.equal(last[by] + 1, metric.value)
+      else
+        n = n + 1
+      end
       last[by] = metric.value
     end
     return n

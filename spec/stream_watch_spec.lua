@@ -1,18 +1,24 @@
 --- examples/watch.lua shows what a stream says, line by line, and ends as a command should.
 
-local bytes = require("support.stream_bytes")
-local examples = require("support.examples")
-local files = require("support.files")
-local stream_server = require("support.stream_server")
-local uv = require("luv")
+local bytes = require "support.stream_bytes"
+local examples = require "support.examples"
+local files = require "support.files"
+local stream_server = require "support.stream_server"
+local uv = require "luv"
 
 local child = examples.child
 
-local METADATA = bytes.metadata({ name = "jobs", type = "counter", unit = "count", description = "Jobs\ndone" })
+local METADATA = bytes.metadata { name = "jobs", type = "counter", unit = "count", description = "Jobs\ndone" }
 
 local function metric(operation, value, labels)
-  return bytes.metric({ name = "jobs", seconds = 1700000000, nanos = 42000, operation = operation, value = value,
-    labels = labels })
+  return bytes.metric {
+    name = "jobs",
+    seconds = 1700000000,
+    nanos = 42000,
+    operation = operation,
+    value = value,
+    labels = labels,
+  }
 end
 
 describe("watch.lua", function()
@@ -45,7 +51,7 @@ describe("watch.lua", function()
   -- A line without its date, which depends on the time zone.
   local function lines_shown()
     local found = {}
-    for line in watch.output:gmatch("([^\n]*)\n") do
+    for line in watch.output:gmatch "([^\n]*)\n" do
       found[#found + 1] = line:gsub("^%d%d:%d%d:%d%d", "T")
     end
     return found
@@ -53,13 +59,18 @@ describe("watch.lua", function()
 
   it("shows metadata and every kind of record as it comes, until the server ends", function()
     start()
-    shows("# jobs counter, count: Jobs\\ndone\n")
+    shows "# jobs counter, count: Jobs\\ndone\n"
     server:send(metric("increment_counter", 2 ^ 53, { { "z", "1" }, { "a", 'é"\27[2J\\' } }))
-    shows("+ 9007199254740992\n")
-    server:send(metric("set_counter", 7) .. metric("increment_gauge", 0.1) .. metric("decrement_gauge", 1 / 3)
-      .. metric("set_gauge", -0.5) .. metric("record_histogram", 1e300))
+    shows "+ 9007199254740992\n"
+    server:send(
+      metric("set_counter", 7)
+        .. metric("increment_gauge", 0.1)
+        .. metric("decrement_gauge", 1 / 3)
+        .. metric("set_gauge", -0.5)
+        .. metric("record_histogram", 1e300)
+    )
     server:send(bytes.frame(bytes.text(2, bytes.text(1, "new"))))
-    shows("new")
+    shows "new"
     server:hang_up()
     ends(0)
     assert.same({
@@ -75,10 +86,10 @@ describe("watch.lua", function()
     }, lines_shown())
   end)
 
-  for _, signal in ipairs({ "sigint", "sigterm" }) do
+  for _, signal in ipairs { "sigint", "sigterm" } do
     it("ends in the middle of a stream on " .. signal, function()
       start()
-      shows("# jobs")
+      shows "# jobs"
       watch.handle:kill(signal)
       ends(0)
     end)
@@ -95,12 +106,12 @@ describe("watch.lua", function()
 
   it("says so when it is no event stream, or one that is cut off", function()
     start()
-    shows("# jobs")
+    shows "# jobs"
     server:send("HTTP/1.1 200 OK\r\n" .. ("x"):rep(100))
     ends(1)
     assert.matches("event stream, frame at byte " .. #METADATA .. ": ", watch.output)
     start()
-    shows("# jobs")
+    shows "# jobs"
     server:send(METADATA:sub(1, -2))
     server:hang_up()
     ends(1)
@@ -109,7 +120,7 @@ describe("watch.lua", function()
 
   it("says so when the connection is reset", function()
     start()
-    shows("# jobs")
+    shows "# jobs"
     server:reset()
     ends(1)
     assert.matches("the connection to %S+ broke: ECONNRESET\n$", watch.output)
@@ -119,7 +130,7 @@ describe("watch.lua", function()
     local path = files.name()
     local command = '{ "$0" examples/watch.lua "$1"; echo "exit:$?" >"$2"; } 2>&1 | head -n 1'
     watch = child.spawn("/bin/sh", { "-c", command, uv.exepath(), server:address(), path })
-    shows("# jobs")
+    shows "# jobs"
     local ended = child.wait(function()
       server:send(metric("set_counter", 1))
       return files.read(path) ~= ""
@@ -131,10 +142,10 @@ describe("watch.lua", function()
   end)
 
   it("explains its arguments", function()
-    for _, address in ipairs({ "5000", ":5000", "host:", "127.0.0.1:65536", "[::1:5000" }) do
+    for _, address in ipairs { "5000", ":5000", "host:", "127.0.0.1:65536", "[::1:5000" } do
       start(address)
       ends(2)
-      assert.matches("^watch.lua: %b\"\" is no HOST:PORT\nusage: ", watch.output)
+      assert.matches('^watch.lua: %b"" is no HOST:PORT\nusage: ', watch.output)
     end
   end)
 end)

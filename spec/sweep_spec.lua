@@ -2,9 +2,9 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local files = require("support.files")
-local wait = require("support.wait")
+local chalk = require "chalk"
+local files = require "support.files"
+local wait = require "support.wait"
 
 describe("a sweep", function()
   local client
@@ -15,16 +15,16 @@ describe("a sweep", function()
   end)
 
   it("comes even if every export waits for something", function()
-    client = chalk.new({
+    client = chalk.new {
       flush_interval = 0.05,
       idle_timeout = 0.1,
       exporters = { chalk.exporter.custom("support.file_exporter", { path = files.name(), yields = 10 }) },
-    })
+    }
     local jobs = client:count("jobs", { tags = { { tag = "a" } } })
     jobs:with("idle"):inc()
     wait.till(function() return client:info().series == 0 end, 20, "an idle series to leave")
     jobs:with("removed"):inc()
-    jobs:remove({ a = "removed" })
+    jobs:remove { a = "removed" }
     wait.till(function() return client:info().quarantined == 0 end, 20, "dropped series to be reusable")
   end)
 end)

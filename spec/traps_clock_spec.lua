@@ -4,9 +4,9 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local children = require("support.children")
-local commands = require("support.commands")
-local files = require("support.files")
+local children = require "support.children"
+local commands = require "support.commands"
+local files = require "support.files"
 
 local SOURCE = "spec/fixtures/clock.c"
 
@@ -89,23 +89,23 @@ describe("a clock that is set", function()
 
   setup(function()
     shim = files.name()
-    local command = ("%s -shared -fPIC -o %s %s"):format(os.getenv("CC") or "cc", shim, SOURCE)
+    local command = ("%s -shared -fPIC -o %s %s"):format(os.getenv "CC" or "cc", shim, SOURCE)
     if not commands.run(command) then shim = nil end
   end)
 
   teardown(files.clean)
 
-  for _, driver in ipairs({ "thread", "loop" }) do
+  for _, driver in ipairs { "thread", "loop" } do
     it("back and forward by an hour changes nothing for the " .. driver .. " driver", function()
-      if not shim then return pending("no C compiler") end
-      local others = os.getenv("LD_PRELOAD") -- a sanitizer wants to be the first
+      if not shim then return pending "no C compiler" end
+      local others = os.getenv "LD_PRELOAD" -- a sanitizer wants to be the first
       local env = { LD_PRELOAD = (others and others .. ":" or "") .. shim }
-      local uv = require("luv")
+      local uv = require "luv"
       local socket = uv.new_tcp()
       socket:bind("127.0.0.1", 0)
       local port = socket:getsockname().port
       socket:close()
-      uv.run("nowait")
+      uv.run "nowait"
       assert.same({ 0, "well\n" }, { children.run(SCRIPT, { env = env }, driver, "127.0.0.1:" .. port) })
     end)
   end

@@ -3,9 +3,9 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local files = require("support.files")
-local log = require("chalk.base.log")
+local chalk = require "chalk"
+local files = require "support.files"
+local log = require "chalk.base.log"
 
 local TAGGED = { tags = { { tag = "t" } } }
 local IDLE, HOUR, DAY = 60, 3600, 86400
@@ -53,10 +53,13 @@ describe("the cursors of exporters", function()
       client = nil
       collectgarbage()
     end
-    client = chalk.new({
-      driver = "manual", segment_path = path, idle_timeout = IDLE, exporters = { ... },
+    client = chalk.new {
+      driver = "manual",
+      segment_path = path,
+      idle_timeout = IDLE,
+      exporters = { ... },
       clock = function() return now end,
-    })
+    }
     count, latency = client:count("c", TAGGED), client:histogram("h", TAGGED)
   end
 
@@ -71,14 +74,14 @@ describe("the cursors of exporters", function()
   local function flush(seconds)
     now = now + seconds
     client:flush()
-    count:with("tick") -- as an application's own lookups would
+    count:with "tick" -- as an application's own lookups would
     client:text()
   end
 
   local function assert_sent(e, n) assert.same({ n, n }, { e.c, e.h }) end
 
   it("start at zero with the first configuration, at the totals when they come later", function()
-    local first, late = exporter("first"), exporter("late")
+    local first, late = exporter "first", exporter "late"
     start(first)
     record("x", 5)
     flush(10)
@@ -93,10 +96,10 @@ describe("the cursors of exporters", function()
   end)
 
   it("are found by name in any order, and of two exporters alike each has its own", function()
-    local a, b, c = exporter("a"), exporter("b"), exporter("c")
+    local a, b, c = exporter "a", exporter "b", exporter "c"
     start(a, b, c)
     local all = 0
-    for round, order in ipairs({ { a, b, c }, { c, a, b }, { b, c, a }, { c, b, a }, { a, b, c } }) do
+    for round, order in ipairs { { a, b, c }, { c, a, b }, { b, c, a }, { c, b, a }, { a, b, c } } do
       b.away = round % 2 == 1
       start(unpack(order))
       for i = 1, 5 do
@@ -113,7 +116,7 @@ describe("the cursors of exporters", function()
   end)
 
   it("start anew under another name, and go on under the old one", function()
-    local old, new = exporter("old"), exporter("new")
+    local old, new = exporter "old", exporter "new"
     start(old)
     record("x", 5)
     flush(10)
@@ -128,7 +131,7 @@ describe("the cursors of exporters", function()
   end)
 
   it("are gone after a day in which no exporter had the name", function()
-    local old, other = exporter("old"), exporter("other")
+    local old, other = exporter "old", exporter "other"
     start(old, other)
     record("x", 5)
     flush(10)
@@ -147,7 +150,7 @@ describe("the cursors of exporters", function()
   end)
 
   it("keep everything for one that is away for less than the idle timeout", function()
-    local well, ill = exporter("well"), exporter("ill")
+    local well, ill = exporter "well", exporter "ill"
     start(well, ill)
     record("idle", 9)
     record("busy", 1)
@@ -169,7 +172,7 @@ describe("the cursors of exporters", function()
   end)
 
   it("keep what is alive for one that is away for hours, while idle series leave", function()
-    local well, ill = exporter("well"), exporter("ill")
+    local well, ill = exporter "well", exporter "ill"
     start(well, ill)
     record("idle", 9)
     record("busy", 1)

@@ -3,8 +3,8 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local children = require("support.children")
-local files = require("support.files")
+local children = require "support.children"
+local files = require "support.files"
 
 local MOST = 14
 -- Memory that was freed is overwritten, so that its use shows.
@@ -31,7 +31,8 @@ local COMMON = [[
   end
 ]]
 
-local INIT = COMMON .. [[
+local INIT = COMMON
+  .. [[
   local come_back = run_out()
   local ok, message = chalk.try_init(options)
   jobs:inc(10)
@@ -46,7 +47,8 @@ local INIT = COMMON .. [[
 ]]
 
 -- The parent has the role, and is killed when its child has few descriptors left, before the fork or after it.
-local CHILD = COMMON .. [[
+local CHILD = COMMON
+  .. [[
   chalk.init(options)
   assert(chalk.flush())
   local told = fork.shared(1)
@@ -71,7 +73,8 @@ local CHILD = COMMON .. [[
 ]]
 
 -- The flusher itself runs out of them, and has to end without any.
-local HOLDER = COMMON .. [[
+local HOLDER = COMMON
+  .. [[
   chalk.init(options)
   assert(chalk.flush())
   local come_back = run_out()
@@ -86,7 +89,8 @@ local HOLDER = COMMON .. [[
 ]]
 
 -- Between the look and luv's loop somebody else takes the descriptors. libuv's own pipe for signals is there already.
-local RACE = COMMON .. [[
+local RACE = COMMON
+  .. [[
   local luv = require "chalk.flush.driver.luv"
   local ffi = require "ffi"
   require("support.vms").open():run("require 'luv'")
@@ -120,7 +124,7 @@ describe("without file descriptors", function()
     end
     local wrong = {}
     for left = 0, MOST do
-      local output = running[left].child.pipe:read("*a") -- to the end of the last process that has it
+      local output = running[left].child.pipe:read "*a" -- to the end of the last process that has it
       running[left].child.pipe:close()
       local seen = files.read(running[left].path)
       local fine = output:find("fine\n", 1, true) and seen:find("jobs{} total=111 ", 1, true)
@@ -131,7 +135,7 @@ describe("without file descriptors", function()
 
   it("a loop that luv could not make is forgotten", function() try("loop", RACE) end)
 
-  for _, driver in ipairs({ "thread", "loop", "manual" }) do
+  for _, driver in ipairs { "thread", "loop", "manual" } do
     it("init says so, and can be called again, driver " .. driver, function() try(driver, INIT) end)
 
     it("a process lives on and flushes later, driver " .. driver, function() try(driver, HOLDER) end)

@@ -3,17 +3,17 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local children = require("support.children")
-local collect = require("support.collect")
-local core = require("chalk.core")
-local descriptors = require("support.descriptors")
-local files = require("support.files")
-local log = require("chalk.base.log")
+local chalk = require "chalk"
+local children = require "support.children"
+local collect = require "support.collect"
+local core = require "chalk.core"
+local descriptors = require "support.descriptors"
+local files = require "support.files"
+local log = require "chalk.base.log"
 
-local SECONDS = tonumber(os.getenv("CHALK_FLOOD") or "5")
+local SECONDS = tonumber(os.getenv "CHALK_FLOOD" or "5")
 local EACH = 100000
-local SANITIZED = (os.getenv("LD_PRELOAD") or ""):find("san") ~= nil
+local SANITIZED = (os.getenv "LD_PRELOAD" or ""):find "san" ~= nil
 
 local TAGGED = { tags = { { tag = "t" } } }
 
@@ -43,10 +43,10 @@ describe("a flood", function()
     local function kilobytes()
       collectgarbage()
       collectgarbage()
-      return collectgarbage("count")
+      return collectgarbage "count"
     end
 
-    local function resident() return tonumber(files.read("/proc/self/status"):match("VmRSS:%s*(%d+)")) end
+    local function resident() return tonumber(files.read("/proc/self/status"):match "VmRSS:%s*(%d+)") end
 
     local function seconds_of(metric, from, n)
       local started = core.C.chalk_now()
@@ -57,9 +57,11 @@ describe("a flood", function()
     end
 
     it("takes no memory of the VM or the segment, and one warning for each metric and flush", function()
-      local client = chalk.new({
-        max_series = 1000, driver = "manual", exporters = { { export = function() return true end } },
-      })
+      local client = chalk.new {
+        max_series = 1000,
+        driver = "manual",
+        exporters = { { export = function() return true end } },
+      }
       local count, gauge = client:count("c", TAGGED), client:gauge("g", TAGGED)
       local latency = client:histogram("h", TAGGED)
       local sent = 0
@@ -85,7 +87,7 @@ describe("a flood", function()
         assert(client:flush())
         table.sort(said)
         assert.equal(3, #said, table.concat(said, "\n"))
-        for i, name in ipairs({ "c", "g", "h" }) do
+        for i, name in ipairs { "c", "g", "h" } do
           assert.matches("^" .. name .. ": a limit sent %d+ lookups to its overflow series$", said[i])
         end
       end
@@ -97,7 +99,7 @@ describe("a flood", function()
       assert.equal(1000, client:info().series)
       local all = 0
       for id, value in pairs(collect.samples(client:text())) do
-        if id:find("^c_total{") then all = all + value end
+        if id:find "^c_total{" then all = all + value end
       end
       assert.equal(sent * 8 / 10, all)
     end)
@@ -138,15 +140,15 @@ describe("a flood", function()
       os.exit(0)
     ]]
 
-    local http = require("http_client")
-    local uv = require("luv")
+    local http = require "http_client"
+    local uv = require "luv"
 
     local function free_port()
       local socket = uv.new_tcp()
       socket:bind("127.0.0.1", 0)
       local port = socket:getsockname().port
       socket:close()
-      uv.run("nowait")
+      uv.run "nowait"
       return port
     end
 
@@ -174,7 +176,7 @@ describe("a flood", function()
         local took = http.clock() - started
         client:close()
         assert.equal(200, answer.status)
-        assert.matches("\njobs_total{t=\"1000\"} 1\n", answer.body)
+        assert.matches('\njobs_total{t="1000"} 1\n', answer.body)
         return took
       end
       for _ = 1, 20 do
@@ -185,14 +187,18 @@ describe("a flood", function()
       local bad = {}
       for n = 1, 1000 do
         bad[n] = bed:connect()
-        if n % 3 == 1 then bad[n]:send("GET /metrics HTTP/1.1\r\nX: endless") end
-        if n % 3 == 2 then bad[n]:send("\0\255\r\n\r\ngarbage\r\n\r\n") end
+        if n % 3 == 1 then bad[n]:send "GET /metrics HTTP/1.1\r\nX: endless" end
+        if n % 3 == 2 then bad[n]:send "\0\255\r\n\r\ngarbage\r\n\r\n" end
         if n % 50 == 0 then bad[n]:send(("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"):rep(20)) end
       end
       local noise = uv.new_timer()
       noise:start(20, 20, function()
         for n = 1, 1000, 7 do
-          if bad[n].connected and not bad[n].handle:is_closing() and bad[n].handle:get_write_queue_size() < 1000 then
+          if
+            bad[n].connected
+            and not bad[n].handle:is_closing()
+            and bad[n].handle:get_write_queue_size() < 1000
+          then
             bad[n].handle:write("x", function() end)
           end
         end

@@ -3,13 +3,13 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local children = require("support.children")
-local committing = require("support.committing_exporter")
-local core = require("chalk.core")
-local files = require("support.files")
-local fork = require("support.fork")
-local wait = require("support.wait")
+local chalk = require "chalk"
+local children = require "support.children"
+local committing = require "support.committing_exporter"
+local core = require "chalk.core"
+local files = require "support.files"
+local fork = require "support.fork"
+local wait = require "support.wait"
 
 -- arg: the segment, the exporter's file, after how many metrics it is stuck, the file that ends it, how many children.
 local NODE = [[
@@ -66,7 +66,7 @@ describe("the process that flushes", function()
     local node = children.start(NODE, {}, segment, sent, stuck_after or "never", stop, forks or 0)
     nodes[#nodes + 1] = node
     if not client then
-      client = chalk.new({ segment_path = segment })
+      client = chalk.new { segment_path = segment }
       jobs = client:count("jobs", { tags = { { tag = "t" } } })
     end
     return node
@@ -74,13 +74,13 @@ describe("the process that flushes", function()
 
   local function total()
     local all = 0
-    for value in client:text():gmatch("jobs_total{[^\n]- (%d+)\n") do
+    for value in client:text():gmatch "jobs_total{[^\n]- (%d+)\n" do
       all = all + tonumber(value)
     end
     return all
   end
 
-  local function age() return tonumber(client:text():match("\nchalk_flush_age_seconds (%S+)")) end
+  local function age() return tonumber(client:text():match "\nchalk_flush_age_seconds (%S+)") end
   local function holder() return client:info().holder end
 
   -- Returns when that was.
@@ -142,7 +142,7 @@ describe("the process that flushes", function()
       local took = core.C.chalk_now() - killed
       assert.is_true(took < SOON, "took " .. took)
       heirs[turn + 1] = holder()
-      if turn == 1 then killed = kill({ pid = heirs[2] }) end
+      if turn == 1 then killed = kill { pid = heirs[2] } end
     end
     files.make_at(stop)
     local last
@@ -206,10 +206,15 @@ describe("the process that flushes", function()
   it("does not keep anybody waiting for a flush longer than asked for", function()
     local first = start(0)
     wait.till(function() return holder() == first.pid and age() > 1.5 end)
-    for _, driver in ipairs({ "manual", "loop", "thread" }) do
-      local other = chalk.new({ segment_path = segment, driver = driver, flush_interval = 3600, exporters = {
-        chalk.exporter.custom("support.committing_exporter", { name = driver, path = files.name() }),
-      } })
+    for _, driver in ipairs { "manual", "loop", "thread" } do
+      local other = chalk.new {
+        segment_path = segment,
+        driver = driver,
+        flush_interval = 3600,
+        exporters = {
+          chalk.exporter.custom("support.committing_exporter", { name = driver, path = files.name() }),
+        },
+      }
       local started = core.C.chalk_now()
       local ok, message = other:flush(0.3)
       local took = core.C.chalk_now() - started

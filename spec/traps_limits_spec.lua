@@ -3,10 +3,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local children = require("support.children")
-local commands = require("support.commands")
-local files = require("support.files")
-local fork = require("support.fork")
+local children = require "support.children"
+local commands = require "support.commands"
+local files = require "support.files"
+local fork = require "support.fork"
 
 local MIB = 1024 * 1024
 
@@ -64,11 +64,13 @@ local function run(script, shell, ...) return children.run(KIT .. script, { shel
 local function succeeds(command) return commands.run("{ " .. command .. "; } >/dev/null 2>&1") end
 
 -- A test, or a note why there is none here.
-local function it_if(possible, why) return possible and it or function(name) pending(name .. " (" .. why .. ")") end end
+local function it_if(possible, why)
+  return possible and it or function(name) pending(name .. " (" .. why .. ")") end
+end
 
 -- Sanitizers reserve and take more than any limit.
-local it_plain = it_if(not (os.getenv("LD_PRELOAD") or ""):find("asan", 1, true), "not with a sanitizer")
-local it_mounted = it_if(succeeds("unshare -m mount -t tmpfs none /mnt"), "mounting is not allowed")
+local it_plain = it_if(not (os.getenv "LD_PRELOAD" or ""):find("asan", 1, true), "not with a sanitizer")
+local it_mounted = it_if(succeeds "unshare -m mount -t tmpfs none /mnt", "mounting is not allowed")
 
 describe("with no room", function()
   after_each(files.clean)
@@ -80,25 +82,30 @@ describe("with no room", function()
     before_each(function()
       directory = files.name()
       assert(commands.run("mkdir " .. directory))
-      shell = ("unshare -m sh -c 'mount -t tmpfs -o size=1m none %s && exec \"$0\" \"$@\"'"):format(directory)
+      shell = ('unshare -m sh -c \'mount -t tmpfs -o size=1m none %s && exec "$0" "$@"\''):format(directory)
     end)
 
     after_each(function() os.execute("rmdir " .. directory) end)
 
     it_mounted("series are folded, totals stay exact and scrapes are answered", function()
-      local code, output = run([[
+      local code, output = run(
+        [[
         assert(start { segment_path = arg[1] .. "/segment" })
         record(1, 5000)
         local info, scrape = check()
         local counted = scrape:match("\nchalk_errors_total{") ~= nil
         print(info.folded > 0, info.series > 10, info.memory <= 1024 * 1024, counted)
         os.exit(0)
-      ]], shell, directory)
-      assert.same({ 0, "true\ttrue\ttrue\ttrue\n" }, { code, output:match("[^\n]*\n$") }, output)
+      ]],
+        shell,
+        directory
+      )
+      assert.same({ 0, "true\ttrue\ttrue\ttrue\n" }, { code, output:match "[^\n]*\n$" }, output)
     end)
 
     it_mounted("nothing is made on a full one, init says so, and works once there is room", function()
-      local code, output = run([[
+      local code, output = run(
+        [[
         local fill = arg[1] .. "/fill"
         os.execute("cat /dev/zero 2>/dev/null >" .. fill)
         local ok, message = start { segment_path = arg[1] .. "/segment" }
@@ -108,13 +115,17 @@ describe("with no room", function()
         record(1, 10)
         check()
         os.exit(0)
-      ]], shell, directory)
+      ]],
+        shell,
+        directory
+      )
       assert.equal(0, code, output)
       assert.matches("^nil\t[^\n]*No space left on device\n$", output)
     end)
 
     it_mounted("one that fills up while the program runs folds what is new and keeps what is there", function()
-      local code, output = run([[
+      local code, output = run(
+        [[
         local fill = arg[1] .. "/fill"
         assert(start { segment_path = arg[1] .. "/segment" })
         record(1, 20)
@@ -137,8 +148,11 @@ describe("with no room", function()
         local kept, new = text:match('c_total{t="value 1"} (%d+)'), text:match('c_total{t="value 4005"} (%d+)')
         print(folded > 0, tonumber(kept) >= 3, new)
         os.exit(0)
-      ]], shell, directory)
-      assert.same({ 0, "true\ttrue\t1\n" }, { code, output:match("[^\n]*\n$") }, output)
+      ]],
+        shell,
+        directory
+      )
+      assert.same({ 0, "true\ttrue\t1\n" }, { code, output:match "[^\n]*\n$" }, output)
     end)
   end)
 
@@ -150,12 +164,15 @@ describe("with no room", function()
     end)
 
     it("that is smaller than wanted, less is reserved, and said", function()
-      local code, output = run([[
+      local code, output = run(
+        [[
         assert(start {})
         record(1, 1000)
         check()
         os.exit(0)
-      ]], "ulimit -f 819200;")
+      ]],
+        "ulimit -f 819200;"
+      )
       assert.equal(0, code, output)
       assert.matches("only %d+ of 1024 MiB could be reserved", output)
     end)
@@ -169,12 +186,15 @@ describe("with no room", function()
     end)
 
     it_plain("that is smaller than wanted, less is reserved, and said", function()
-      local code, output = run([[
+      local code, output = run(
+        [[
         assert(start {})
         record(1, 1000)
         check()
         os.exit(0)
-      ]], "ulimit -v 900000;")
+      ]],
+        "ulimit -v 900000;"
+      )
       assert.equal(0, code, output)
       assert.matches("only %d+ of 1024 MiB could be reserved", output)
     end)
@@ -188,20 +208,26 @@ describe("with no room", function()
       local limits = { ["/sys/fs/cgroup/memory"] = "memory.limit_in_bytes", ["/sys/fs/cgroup"] = "memory.max" }
       for root, limit in pairs(limits) do
         group = ("%s/chalk-spec-%d"):format(root, fork.pid())
-        local made = ("mkdir %s && test -w %s/%s && echo %d >%s/%s"):format(group, group, limit, bytes, group, limit)
-        if succeeds(made) then
-          return ("sh -c 'echo $$ > %s/cgroup.procs && exec \"$0\" \"$@\"'"):format(group)
-        end
+        local made = ("mkdir %s && test -w %s/%s && echo %d >%s/%s"):format(
+          group,
+          group,
+          limit,
+          bytes,
+          group,
+          limit
+        )
+        if succeeds(made) then return ('sh -c \'echo $$ > %s/cgroup.procs && exec "$0" "$@"\''):format(group) end
         os.execute(("rmdir %s 2>/dev/null"):format(group))
       end
-      pending("no control group with a limit of memory can be made here")
+      pending "no control group with a limit of memory can be made here"
     end
 
     after_each(function() os.execute(("rmdir %s 2>/dev/null"):format(group)) end)
 
     it_plain("64 MiB it keeps to half of that by default, and folds instead of being killed", function()
       local shell = limited(64 * MIB)
-      local code, output = run([[
+      local code, output = run(
+        [[
         assert(start { max_buckets = 4096 })
         for i = 1, 4000 do
           local series = latency:with("value " .. i)
@@ -213,20 +239,25 @@ describe("with no room", function()
         local info = chalk.info()
         print(info.memory_limit / 2 ^ 20, info.memory / 2 ^ 20 > 28, chalk.flush(30), count:with("x"):value())
         os.exit(0)
-      ]], shell)
-      assert.same({ 0, "32\ttrue\ttrue\t1\n" }, { code, output:match("[^\n]*\n$") }, output)
+      ]],
+        shell
+      )
+      assert.same({ 0, "32\ttrue\ttrue\t1\n" }, { code, output:match "[^\n]*\n$" }, output)
     end)
 
     it_plain("any size it keeps to memory_limit where that is given", function()
       local shell = limited(256 * MIB)
-      local code, output = run([[
+      local code, output = run(
+        [[
         assert(start { memory_limit = 8 * 2 ^ 20 })
         record(1, 20000)
         local info = check()
         print(info.memory_limit / 2 ^ 20, info.memory <= info.memory_limit, info.folded > 0)
         os.exit(0)
-      ]], shell)
-      assert.same({ 0, "8\ttrue\ttrue\n" }, { code, output:match("[^\n]*\n$") }, output)
+      ]],
+        shell
+      )
+      assert.same({ 0, "8\ttrue\ttrue\n" }, { code, output:match "[^\n]*\n$" }, output)
     end)
   end)
 end)

@@ -3,15 +3,15 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local ffi = require("ffi")
-local chalk = require("chalk")
-local children = require("support.children")
-local collect = require("support.collect")
+local ffi = require "ffi"
+local chalk = require "chalk"
+local children = require "support.children"
+local collect = require "support.collect"
 local clock = require("chalk.core").C.chalk_now
-local files = require("support.files")
-local fork = require("support.fork")
-local view = require("chalk.read.view")
-local wait = require("support.wait")
+local files = require "support.files"
+local fork = require "support.fork"
+local view = require "chalk.read.view"
+local wait = require "support.wait"
 
 local TAGGED = { tags = { { tag = "t" } } }
 
@@ -148,7 +148,7 @@ describe("a trap for records:", function()
 
   after_each(files.clean)
 
-  for _, mode in ipairs({ "on", "off" }) do
+  for _, mode in ipairs { "on", "off" } do
     it("finalizers that look up new series in the middle of a lookup, the JIT compiler " .. mode, function()
       local code, output = children.run(MISSES:format("jit." .. mode .. "()"))
       assert.same({ 0, "true\t0\ttrue\n" }, { code, output })
@@ -164,7 +164,7 @@ describe("a trap for records:", function()
   it("somebody who binds or drops another series in the middle of a lookup", function()
     client = chalk.new()
     local count, others = client:count("c", TAGGED), client:count("others", TAGGED)
-    local series, nested, times = require("chalk.record.series"), false, 0
+    local series, nested, times = require "chalk.record.series", false, 0
     local copy = series.copy
     finally(function() series.copy = copy end)
     function series.copy(...)
@@ -172,7 +172,7 @@ describe("a trap for records:", function()
       if not nested and times % 2 == 0 then -- not when it is tried again
         nested = true
         if times % 3 > 0 then others:with(("x"):rep(times % 7) .. times):inc() end
-        if times % 3 == 0 then others:remove({ t = "x" }) end
+        if times % 3 == 0 then others:remove { t = "x" } end
         nested = false
       end
       return copy(...)
@@ -184,7 +184,7 @@ describe("a trap for records:", function()
     end
     series.copy = copy
     for i = 1, 100 do
-      for _, value in ipairs({ "with " .. i, "call " .. i, i }) do
+      for _, value in ipairs { "with " .. i, "call " .. i, i } do
         assert.equal(1, count:with(value):value(), value)
       end
     end
@@ -222,39 +222,138 @@ describe("a trap for records:", function()
 
     -- name, kind, spec, how it is recorded, sample of what came after
     local WAYS = {
-      { "count:with", "count", TAGGED, function(m) return function() m:with("x"):inc() end end, 'm_total{t="x"}' },
-      { "count{}", "count", TAGGED, function(m) return function() m({ t = "x" }):inc() end end, 'm_total{t="x"}' },
-      { "count:record", "count", TAGGED, function(m)
-        local s = m:with("x")
-        return function() s:record(1) end
-      end, 'm_total{t="x"}' },
-      { "count:inc", "count", TAGGED, function(m)
-        local s = m:with("x")
-        return function() s:inc() end
-      end, 'm_total{t="x"}' },
-      { "count:inc of a number", "count", TAGGED, function(m)
-        local s = m:with("x")
-        return function(i) s:inc(math.min(i, 1)) end
-      end, 'm_total{t="x"}' },
-      { "a count without tags", "count", {}, function(m) return function() m:inc() end end, "m_total" },
-      { "gauge:inc", "gauge", TAGGED, function(m)
-        local s = m:with("x")
-        return function() s:inc() end
-      end, 'm{t="x"}' },
-      { "gauge:with", "gauge", TAGGED, function(m) return function() m:with("x"):inc() end end, 'm{t="x"}' },
-      { "gauge{}", "gauge", TAGGED, function(m) return function() m({ t = "x" }):inc() end end, 'm{t="x"}' },
-      { "a gauge without tags", "gauge", {}, function(m) return function() m:inc() end end, "m" },
-      { "a summed gauge", "gauge", { tags = TAGGED.tags, across = "sum" }, function(m)
-        local s = m:with("x")
-        return function() s:inc() end
-      end, 'm{t="x"}' },
-      { "histogram:record", "histogram", TAGGED, function(m)
-        local s = m:with("x")
-        return function(i) s:record(i) end
-      end, 'm_count{t="x"}' },
-      { "histogram:with", "histogram", TAGGED, function(m) return function(i) m:with("x"):record(i) end end,
-        'm_count{t="x"}' },
-      { "a histogram without tags", "histogram", {}, function(m) return function(i) m:record(i) end end, "m_count" },
+      {
+        "count:with",
+        "count",
+        TAGGED,
+        function(m)
+          return function() m:with("x"):inc() end
+        end,
+        'm_total{t="x"}',
+      },
+      {
+        "count{}",
+        "count",
+        TAGGED,
+        function(m)
+          return function() m({ t = "x" }):inc() end
+        end,
+        'm_total{t="x"}',
+      },
+      {
+        "count:record",
+        "count",
+        TAGGED,
+        function(m)
+          local s = m:with "x"
+          return function() s:record(1) end
+        end,
+        'm_total{t="x"}',
+      },
+      {
+        "count:inc",
+        "count",
+        TAGGED,
+        function(m)
+          local s = m:with "x"
+          return function() s:inc() end
+        end,
+        'm_total{t="x"}',
+      },
+      {
+        "count:inc of a number",
+        "count",
+        TAGGED,
+        function(m)
+          local s = m:with "x"
+          return function(i) s:inc(math.min(i, 1)) end
+        end,
+        'm_total{t="x"}',
+      },
+      {
+        "a count without tags",
+        "count",
+        {},
+        function(m)
+          return function() m:inc() end
+        end,
+        "m_total",
+      },
+      {
+        "gauge:inc",
+        "gauge",
+        TAGGED,
+        function(m)
+          local s = m:with "x"
+          return function() s:inc() end
+        end,
+        'm{t="x"}',
+      },
+      {
+        "gauge:with",
+        "gauge",
+        TAGGED,
+        function(m)
+          return function() m:with("x"):inc() end
+        end,
+        'm{t="x"}',
+      },
+      {
+        "gauge{}",
+        "gauge",
+        TAGGED,
+        function(m)
+          return function() m({ t = "x" }):inc() end
+        end,
+        'm{t="x"}',
+      },
+      {
+        "a gauge without tags",
+        "gauge",
+        {},
+        function(m)
+          return function() m:inc() end
+        end,
+        "m",
+      },
+      {
+        "a summed gauge",
+        "gauge",
+        { tags = TAGGED.tags, across = "sum" },
+        function(m)
+          local s = m:with "x"
+          return function() s:inc() end
+        end,
+        'm{t="x"}',
+      },
+      {
+        "histogram:record",
+        "histogram",
+        TAGGED,
+        function(m)
+          local s = m:with "x"
+          return function(i) s:record(i) end
+        end,
+        'm_count{t="x"}',
+      },
+      {
+        "histogram:with",
+        "histogram",
+        TAGGED,
+        function(m)
+          return function(i) m:with("x"):record(i) end
+        end,
+        'm_count{t="x"}',
+      },
+      {
+        "a histogram without tags",
+        "histogram",
+        {},
+        function(m)
+          return function(i) m:record(i) end
+        end,
+        "m_count",
+      },
     }
     for _, way in ipairs(WAYS) do
       it(way[1], function()
@@ -264,12 +363,12 @@ describe("a trap for records:", function()
       end)
     end
 
-    for _, across in ipairs({ "last", "max" }) do
-      for _, way in ipairs({ "gauge:set", "gauge:with", "gauge{}", "a gauge without tags" }) do
+    for _, across in ipairs { "last", "max" } do
+      for _, way in ipairs { "gauge:set", "gauge:with", "gauge{}", "a gauge without tags" } do
         it(way .. " set, across " .. across, function()
           local tags = way ~= "a gauge without tags" and TAGGED.tags or nil
           local metric = client:gauge("m", { tags = tags, across = across })
-          local series, last = tags and metric:with("x") or metric, 0
+          local series, last = tags and metric:with "x" or metric, 0
           local ways = {
             ["gauge:with"] = function(i) metric:with("x"):set(i) end,
             ["gauge{}"] = function(i) metric({ t = "x" }):set(i) end,
@@ -288,7 +387,7 @@ describe("a trap for records:", function()
   it("forks from a coroutine, in the middle of a loop, and of a child that forks again", function()
     client = chalk.new()
     local count, latency = client:count("c", TAGGED), client:histogram("h", TAGGED)
-    local c, h, n = count:with("x"), latency:with("x"), 20000
+    local c, h, n = count:with "x", latency:with "x", 20000
     local function work(depth)
       local pid
       for i = 1, n do
@@ -320,12 +419,12 @@ describe("a trap for records:", function()
 
   it("a child removes series of a metric that has left and come back under another number", function()
     client = chalk.new()
-    local C, accessor = require("chalk.core").C, require("chalk.record.accessor")
+    local C, accessor = require("chalk.core").C, require "chalk.record.accessor"
     local count, flags = client:count("c", TAGGED), fork.shared(1)
     count:with("x"):inc()
     local pid = fork.child(function()
       wait.till(function() return flags[0] == 1 end)
-      assert(count:remove({ t = "x" }))
+      assert(count:remove { t = "x" })
       assert(count:clear() == 1)
     end)
     local state = accessor.state_of(count)
@@ -336,7 +435,7 @@ describe("a trap for records:", function()
       C.chalk_writer_tick(client.writer)
       assert(C.chalk_hold(client.segment, generation) == 1)
       local v = view.take(client.segment)
-      C.chalk_sweep(v.snapshot, clock(), ffi.new("double[3]"))
+      C.chalk_sweep(v.snapshot, clock(), ffi.new "double[3]")
       view.free(v)
       C.chalk_release(client.segment)
       return client:info().metrics < metrics
@@ -356,13 +455,16 @@ describe("a trap for records:", function()
   it("children that become another program leave no slot, lock or descriptor behind", function()
     local path = files.name()
     local code, output = children.run(EXEC, {}, path)
-    local total = output:match("(%d+)\n$")
+    local total = output:match "(%d+)\n$"
     assert.same({ 0, "111" }, { code, total }, output)
-    for line in output:gmatch("[^\n]+") do
-      assert.is_nil(line:find("chalk", 1, true) or line:find("socket", 1, true) or line:find("event", 1, true), output)
+    for line in output:gmatch "[^\n]+" do
+      assert.is_nil(
+        line:find("chalk", 1, true) or line:find("socket", 1, true) or line:find("event", 1, true),
+        output
+      )
     end
     local sent = 0
-    for delta in files.read(path):gmatch("delta=(%d+)") do
+    for delta in files.read(path):gmatch "delta=(%d+)" do
       sent = sent + tonumber(delta)
     end
     assert.equal(111, sent)
@@ -370,23 +472,28 @@ describe("a trap for records:", function()
 
   it("series dropped and made anew by idling, remove and clear while others hold them", function()
     local now, counted, timed, flags = 1000, 0, 0, fork.shared(8)
-    local exporter = { export = function(_, batch)
-      for m in batch:each() do
-        if m.name == "c" then
-          assert(m.delta >= 0 and m.delta <= m.total)
-          counted = counted + m.delta
-        elseif m.name == "h" then
-          for _, _, n in m.delta_sketch:buckets() do
-            assert(n > 0)
+    local exporter = {
+      export = function(_, batch)
+        for m in batch:each() do
+          if m.name == "c" then
+            assert(m.delta >= 0 and m.delta <= m.total)
+            counted = counted + m.delta
+          elseif m.name == "h" then
+            for _, _, n in m.delta_sketch:buckets() do
+              assert(n > 0)
+            end
+            timed = timed + m.delta_sketch:count()
           end
-          timed = timed + m.delta_sketch:count()
         end
-      end
-      return true
-    end }
-    client = chalk.new({
-      driver = "manual", idle_timeout = 10, exporters = { exporter }, clock = function() return now end,
-    })
+        return true
+      end,
+    }
+    client = chalk.new {
+      driver = "manual",
+      idle_timeout = 10,
+      exporters = { exporter },
+      clock = function() return now end,
+    }
     local count, latency = client:count("c", TAGGED), client:histogram("h", TAGGED)
     local c, h, pids = {}, {}, {}
     for i = 0, 9 do
@@ -418,8 +525,8 @@ describe("a trap for records:", function()
       flags[4] = round % 2
       now = now + round % 4 * 4
       assert(client:flush())
-      if count:remove({ t = round % 10 }) then dropped = dropped + 1 end
-      if latency:remove({ t = round % 10 }) then dropped = dropped + 1 end
+      if count:remove { t = round % 10 } then dropped = dropped + 1 end
+      if latency:remove { t = round % 10 } then dropped = dropped + 1 end
       if round % 20 == 0 then dropped = dropped + count:clear() + latency:clear() end
     end
     flags[4], flags[0] = 0, 1

@@ -3,10 +3,10 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local ffi = require("ffi")
-local chalk = require("chalk")
-local fork = require("support.fork")
-local wait = require("support.wait")
+local ffi = require "ffi"
+local chalk = require "chalk"
+local fork = require "support.fork"
+local wait = require "support.wait"
 
 local band = bit.band -- a global of busted is a lookup that takes the loop out of its trace
 
@@ -18,7 +18,7 @@ describe("a record repeated in a compiled loop", function()
 
   before_each(function()
     now = 1000
-    client = chalk.new({ driver = "manual", idle_timeout = IDLE, clock = function() return now end })
+    client = chalk.new { driver = "manual", idle_timeout = IDLE, clock = function() return now end }
     -- An integer, which LuaJIT knows to be none of the doubles of a record: a store of it does not keep theirs in.
     page = fork.shared(1)
     rounds = ffi.cast("int *", page)
@@ -53,11 +53,11 @@ describe("a record repeated in a compiled loop", function()
 
   local function gauge(across, tags) return client:gauge("m", { tags = tags, across = across }) end
 
-  for _, v in ipairs({ 5, 1, 0, -0.0, 0 / 0 }) do
-    for _, way in ipairs({ "a kept series", "with", "tags", "no tags" }) do
+  for _, v in ipairs { 5, 1, 0, -0.0, 0 / 0 } do
+    for _, way in ipairs { "a kept series", "with", "tags", "no tags" } do
       it(("set(%s) by %s stores over what another process has set"):format(v, way), function()
         local m = gauge("last", way ~= "no tags" and TAGS or nil)
-        local series = way ~= "no tags" and m:with("x") or m
+        local series = way ~= "no tags" and m:with "x" or m
         local ways = {
           with = function() m:with("x"):set(v) end,
           tags = function() m({ t = "x" }):set(v) end,
@@ -75,9 +75,9 @@ describe("a record repeated in a compiled loop", function()
     end
   end
 
-  for _, verb in ipairs({ "inc", "dec" }) do
+  for _, verb in ipairs { "inc", "dec" } do
     it(verb .. " goes on from what another process has set", function()
-      local series = gauge("last", TAGS):with("x")
+      local series = gauge("last", TAGS):with "x"
       local far = verb == "inc" and -1e12 or 1e12
       series:set(0)
       loop(function() series[verb](series) end)
@@ -117,46 +117,46 @@ describe("a record repeated in a compiled loop", function()
       assert.is_true(client:info().epoch > epoch)
     end)
 
-    for _, across in ipairs({ "last", "sum", "min", "max" }) do
-      for _, v in ipairs({ 5, 1, 0 }) do
+    for _, across in ipairs { "last", "sum", "min", "max" } do
+      for _, v in ipairs { 5, 1, 0 } do
         it(("set(%d), across %s"):format(v, across), function()
-          local series = gauge(across, TAGS):with("x")
+          local series = gauge(across, TAGS):with "x"
           sweep_beside(function() series:set(v) end)
         end)
       end
 
-      for _, verb in ipairs({ "inc", "dec" }) do
-        for _, n in ipairs({ 1, 0 }) do
+      for _, verb in ipairs { "inc", "dec" } do
+        for _, n in ipairs { 1, 0 } do
           it(("%s(%d), across %s"):format(verb, n, across), function()
-            local series = gauge(across, TAGS):with("x")
+            local series = gauge(across, TAGS):with "x"
             sweep_beside(function() series[verb](series, n) end)
           end)
         end
       end
 
       it("record(1) of a gauge, across " .. across, function()
-        local series = gauge(across, TAGS):with("x")
+        local series = gauge(across, TAGS):with "x"
         sweep_beside(function() series:record(1) end)
       end)
     end
 
     it("inc() of a count", function()
-      local series = client:count("m", { tags = TAGS }):with("x")
+      local series = client:count("m", { tags = TAGS }):with "x"
       sweep_beside(function() series:inc() end)
     end)
 
     it("record(1) of a count", function()
-      local series = client:count("m", { tags = TAGS }):with("x")
+      local series = client:count("m", { tags = TAGS }):with "x"
       sweep_beside(function() series:record(1) end)
     end)
 
     it("record(5) of a histogram", function()
-      local series = client:histogram("m", { tags = TAGS }):with("x")
+      local series = client:histogram("m", { tags = TAGS }):with "x"
       sweep_beside(function() series:record(5) end)
     end)
 
     it("record(5) of an op", function()
-      local series = client:op("m", { tags = TAGS }):with("x")
+      local series = client:op("m", { tags = TAGS }):with "x"
       sweep_beside(function() series:record(5) end)
     end)
   end)

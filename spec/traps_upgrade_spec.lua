@@ -3,13 +3,13 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local children = require("support.children")
-local core = require("chalk.core")
-local commands = require("support.commands")
-local files = require("support.files")
-local fork = require("support.fork")
-local wait = require("support.wait")
+local chalk = require "chalk"
+local children = require "support.children"
+local core = require "chalk.core"
+local commands = require "support.commands"
+local files = require "support.files"
+local fork = require "support.fork"
+local wait = require "support.wait"
 
 local RESTART = "restart needed"
 
@@ -52,7 +52,7 @@ local function quoted(...) return ("'" .. table.concat({ ... }, "' '") .. "'") e
 
 local function source_of(module) return assert(package.searchpath(module, package.path)) end
 
-local has_compiler = commands.run("cc --version >/dev/null 2>&1")
+local has_compiler = commands.run "cc --version >/dev/null 2>&1"
 local it_compiled = has_compiler and it or function(name) pending(name .. " (no C compiler)") end
 
 describe("an upgrade", function()
@@ -60,7 +60,7 @@ describe("an upgrade", function()
 
   -- A package in a folder of its own: the Lua modules, the header and a library.
   local function install()
-    local lua = source_of("chalk.core"):match("^(.*)/chalk/core%.lua$")
+    local lua = source_of("chalk.core"):match "^(.*)/chalk/core%.lua$"
     run("cp -r " .. quoted(lua .. "/chalk", folder .. "/chalk"))
     run("cp " .. quoted("src/chalk.h", folder .. "/chalk/chalk.h"))
     run("cp " .. quoted(core.path, folder .. "/libchalk.so"))
@@ -115,20 +115,22 @@ describe("an upgrade", function()
     files.make_at(go)
     local code, output = service.finish()
     assert.equal(0, code, output)
-    local vm, reloaded, rest = output:match("^([^\n]*)\n([^\n]*)\n(.*)$")
+    local vm, reloaded, rest = output:match "^([^\n]*)\n([^\n]*)\n(.*)$"
     assert.matches("^false\t.*" .. RESTART, vm)
     assert.matches("^false\t.*" .. RESTART, reloaded)
     -- the child's thread only stands by, and loads nothing
     assert.equal("true\t3\t1\t1\n", rest)
     local sent = 0
-    for delta in files.read(go .. ".sent"):gmatch("delta=(%d+)") do
+    for delta in files.read(go .. ".sent"):gmatch "delta=(%d+)" do
       sent = sent + tonumber(delta)
     end
     assert.equal(5, sent)
   end)
 
-  it_compiled("of one of two programs that share a segment_path refuses the newer, and the older goes on", function()
-    local count = [[
+  it_compiled(
+    "of one of two programs that share a segment_path refuses the newer, and the older goes on",
+    function()
+      local count = [[
       local client = require("chalk").new({ segment_path = arg[1] })
       local jobs = client:count("jobs")
       jobs:inc()
@@ -138,20 +140,24 @@ describe("an upgrade", function()
       jobs:inc()
       print(jobs:value())
     ]]
-    local service = with_package(children.start, count, options(), path, go)
-    upgrade()
-    local try = 'print(require("chalk").try_init({ segment_path = arg[1] }))'
-    local code, output = with_package(children.run, try, options(), path)
-    assert.same({ 0, "nil\t" .. RESTART .. ": the segment was made by another version of chalk\n" }, { code, output })
-    files.make_at(go)
-    assert.same({ 0, "2\n" }, { service.finish() })
-    -- nor is it made anew when nobody uses it: who wants it back goes back to the older version
-    code, output = with_package(children.run, try, options(), path)
-    assert.equal(0, code)
-    assert.matches(RESTART, output)
-    local client = chalk.new({ segment_path = path })
-    assert.equal(2, client:count("jobs"):value())
-  end)
+      local service = with_package(children.start, count, options(), path, go)
+      upgrade()
+      local try = 'print(require("chalk").try_init({ segment_path = arg[1] }))'
+      local code, output = with_package(children.run, try, options(), path)
+      assert.same(
+        { 0, "nil\t" .. RESTART .. ": the segment was made by another version of chalk\n" },
+        { code, output }
+      )
+      files.make_at(go)
+      assert.same({ 0, "2\n" }, { service.finish() })
+      -- nor is it made anew when nobody uses it: who wants it back goes back to the older version
+      code, output = with_package(children.run, try, options(), path)
+      assert.equal(0, code)
+      assert.matches(RESTART, output)
+      local client = chalk.new { segment_path = path }
+      assert.equal(2, client:count("jobs"):value())
+    end
+  )
 end)
 
 describe("a segment_path", function()
@@ -180,7 +186,7 @@ describe("a segment_path", function()
 
   local function size()
     local file = assert(io.open(path, "rb"))
-    local n = file:seek("end")
+    local n = file:seek "end"
     file:close()
     return n
   end
@@ -214,13 +220,13 @@ describe("a segment_path", function()
     end
     files.make_at(path)
     write_at(0, table.concat(bytes))
-    assert_refused("the file is not a segment of chalk")
+    assert_refused "the file is not a segment of chalk"
   end)
 
   it("of another kind of file is refused, and the file left as it is", function()
     files.make_at(path)
     write_at(0, "dear diary")
-    assert_refused("the file is not a segment of chalk")
+    assert_refused "the file is not a segment of chalk"
     assert.equal("dear diary", files.read(path))
   end)
 
@@ -230,18 +236,18 @@ describe("a segment_path", function()
     assert_refused(("cannot use %s: everybody may write to it"):format(path))
     run("chmod 660 " .. path)
     assert_refused(("cannot use %s: its group may write to it (segment_group allows that)"):format(path))
-    local client = chalk.new({ segment_path = path, segment_group = true })
+    local client = chalk.new { segment_path = path, segment_group = true }
     assert.equal(3, client:count("jobs", { tags = { { tag = "t" } } }):with("x"):value())
   end)
 
   it("that was cut is refused", function()
     make()
-    for _, bytes in ipairs({ size() - 1, 100000000, 100000 }) do
+    for _, bytes in ipairs { size() - 1, 100000000, 100000 } do
       run(("truncate -s %d %s"):format(bytes, path))
-      assert_refused("the file is a damaged segment of chalk")
+      assert_refused "the file is a damaged segment of chalk"
     end
     run("truncate -s 100 " .. path)
-    assert_refused("the file is not a segment of chalk")
+    assert_refused "the file is not a segment of chalk"
   end)
 
   it("whose insides are random is refused, or of use", function()
@@ -253,7 +259,8 @@ describe("a segment_path", function()
         bytes[k] = string.char(math.random(0, 255))
       end
       write_at(4096 * i * i, table.concat(bytes))
-      local code, output = children.run([[
+      local code, output = children.run(
+        [[
         local client = require("chalk").new()
         local ok, message = client:try_init { segment_path = arg[1] }
         if not ok then return print(message) end
@@ -261,26 +268,29 @@ describe("a segment_path", function()
         for i = 1, 100 do jobs:with(i):inc() end
         client:histogram("seconds"):record(1)
         print(#client:text() > 0)
-      ]], {}, path)
+      ]],
+        {},
+        path
+      )
       assert.equal(0, code, output)
       assert.is_true(output == "true\n" or output:find("damaged", 1, true) ~= nil, output)
     end
   end)
 
   it("cut while it is made by a process that died is made anew", function()
-    for _, pause in ipairs({ 0, 0.001, 0.002 }) do
+    for _, pause in ipairs { 0, 0.001, 0.002 } do
       os.remove(path)
       local flag = fork.shared(1)
       local pid = fork.child(function()
         flag[0] = 1
-        chalk.new({ segment_path = path })
+        chalk.new { segment_path = path }
         wait.sleep(60)
       end)
       wait.till(function() return flag[0] == 1 end)
       wait.sleep(pause)
       fork.kill(pid, fork.KILL)
       fork.wait(pid)
-      local client = chalk.new({ segment_path = path })
+      local client = chalk.new { segment_path = path }
       client:count("jobs"):inc()
       assert.equal(1, client:count("jobs"):value())
     end

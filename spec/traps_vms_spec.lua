@@ -3,13 +3,13 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local chalk = require("chalk")
-local children = require("support.children")
-local descriptors = require("support.descriptors")
-local files = require("support.files")
-local vms = require("support.vms")
+local chalk = require "chalk"
+local children = require "support.children"
+local descriptors = require "support.descriptors"
+local files = require "support.files"
+local vms = require "support.vms"
 
-local LIVES = tonumber(os.getenv("CHALK_VMS") or "1000")
+local LIVES = tonumber(os.getenv "CHALK_VMS" or "1000")
 
 local LIFE = [[
   local i = tonumber((...))
@@ -86,9 +86,7 @@ local KEEP = [[
   work(100)
 ]]
 
-local function resident()
-  return tonumber(files.read("/proc/self/status"):match("VmRSS:%s*(%d+)"))
-end
+local function resident() return tonumber(files.read("/proc/self/status"):match "VmRSS:%s*(%d+)") end
 
 describe("VMs", function()
   -- Makes the segment that they share, and sees what becomes of it.
@@ -114,7 +112,7 @@ describe("VMs", function()
     collectgarbage()
     local grown = resident() - before
     -- the sanitizer's runtime keeps what was freed for a while
-    local limit = (os.getenv("LD_PRELOAD") or ""):find("san") and 1e6 or 2048
+    local limit = (os.getenv "LD_PRELOAD" or ""):find "san" and 1e6 or 2048
     assert.is_true(grown < limit, grown .. " KiB more")
     assert.same({ memory, 1 }, { chalk.info().memory, chalk.info().writers })
     assert.is_true(descriptors.count() <= open) -- less, where garbage from before was collected
@@ -139,7 +137,7 @@ describe("VMs", function()
   end)
 
   it("find the library's functions to the end", function()
-    for _, client in ipairs({ "private", "global" }) do
+    for _, client in ipairs { "private", "global" } do
       assert.same({ 0, "" }, { children.run(FIRST_CALLS, { env = { MALLOC_PERTURB_ = "165" } }, client) })
     end
   end)
@@ -155,18 +153,22 @@ describe("VMs", function()
     end
     assert.equal(127, chalk.info().writers)
     for i = 1, 300 do
-      all[i]:run("work(50)")
+      all[i]:run "work(50)"
     end
-    assert.same({ 300 * 300, 300 * 150, 300 * 150 },
-      { count:with("x"):value(), latency:with("x"):value():count(), load:with("x"):value() })
+    assert.same(
+      { 300 * 300, 300 * 150, 300 * 150 },
+      { count:with("x"):value(), latency:with("x"):value():count(), load:with("x"):value() }
+    )
     count:clear()
     latency:clear()
     for i = 300, 1, -1 do
-      all[i]:run("work(10)")
+      all[i]:run "work(10)"
       all[i]:close()
     end
-    assert.same({ 300 * 20, 300 * 10, 1 },
-      { count:with("x"):value(), latency:with("x"):value():count(), chalk.info().writers })
+    assert.same(
+      { 300 * 20, 300 * 10, 1 },
+      { count:with("x"):value(), latency:with("x"):value():count(), chalk.info().writers }
+    )
     local vm = vms.open()
     vm:run(KEEP)
     assert.equal(2, chalk.info().writers)

@@ -55,9 +55,7 @@ local Server = {}
 Server.__index = Server
 
 local function write_conf(self, template)
-  local conf = assert(read(template)):gsub("@(%w+)@", function(name)
-    return assert(self.settings[name], name)
-  end)
+  local conf = assert(read(template)):gsub("@(%w+)@", function(name) return assert(self.settings[name], name) end)
   local file = assert(io.open(self.prefix .. "/nginx.conf", "w"))
   file:write(conf)
   file:close()

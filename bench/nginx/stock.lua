@@ -19,9 +19,12 @@ end
 
 --- Records series of counts and of histograms, then says so in stock.full.
 function M.fill(metrics, counts, histograms)
-  each(counts, "count", { "endpoint", { tag = "outcome", values = OUTCOMES } }, function(metric, i)
-    metric:with("/api/v1/resource/" .. i, OUTCOMES[i % 4 + 1]):inc(i * 7919)
-  end)
+  each(
+    counts,
+    "count",
+    { "endpoint", { tag = "outcome", values = OUTCOMES } },
+    function(metric, i) metric:with("/api/v1/resource/" .. i, OUTCOMES[i % 4 + 1]):inc(i * 7919) end
+  )
   each(histograms, "histogram", { "endpoint" }, function(metric, i)
     local series = metric:with("/api/v1/resource/" .. i)
     for k = 1, 5 do

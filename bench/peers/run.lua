@@ -213,7 +213,9 @@ end
 local function header(taking_part, left_out)
   local list = {}
   for _, peer in ipairs(taking_part) do
-    if peer ~= CHALK then list[#list + 1] = { name = peer.name, version = peer.version, language = peer.language } end
+    if peer ~= CHALK then
+      list[#list + 1] = { name = peer.name, version = peer.version, language = peer.language }
+    end
   end
   return {
     processor = first_line "sed -n 's/^model name[^:]*: //p' /proc/cpuinfo" or "unknown processor",

@@ -7,7 +7,13 @@ return {
   { id = "empty", title = "the loop alone, with its reads", unit = "ns", no_ratio = true },
   { id = "count_kept", title = "count, kept series", unit = "ns", reference = "series", goal = RECORD },
   { id = "gauge_kept", title = "gauge, kept series", unit = "ns", reference = "series", goal = RECORD },
-  { id = "count_80", title = "count, looked up among 80", unit = "ns", reference = "metric:with(...)", goal = RECORD },
+  {
+    id = "count_80",
+    title = "count, looked up among 80",
+    unit = "ns",
+    reference = "metric:with(...)",
+    goal = RECORD,
+  },
   { id = "histogram_kept", title = "histogram, kept series", unit = "ns", reference = "series", goal = RECORD },
   {
     id = "histogram_80",

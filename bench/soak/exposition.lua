@@ -62,7 +62,9 @@ end
 
 local function take_sample(state, line)
   local name, labels, value = line:match "^([^{ ]+){(.*)} (%S+)$"
-  if not name then name, value = line:match "^([^{ ]+) (%S+)$" end
+  if not name then
+    name, value = line:match "^([^{ ]+) (%S+)$"
+  end
   if not name or not name:match(NAME) then bad(line, "a sample") end
   local id = line:sub(1, -#value - 2)
   local family, suffix = family_of(name, state.families)

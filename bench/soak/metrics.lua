@@ -15,7 +15,12 @@ M.DOCUMENT = {
     value = { value_type = "string" },
   },
   metrics = {
-    { name = "jobs", type = "count", tags = { { tag = "worker" }, { tag = "kind" } }, description = "Never dropped." },
+    {
+      name = "jobs",
+      type = "count",
+      tags = { { tag = "worker" }, { tag = "kind" } },
+      description = "Never dropped.",
+    },
     { name = "churn", type = "count", tags = { { tag = "id" } }, description = "Removed, cleared, idle." },
     { name = "wild", type = "count", tags = { { tag = "value" } }, max_series = 50, description = "Overflows." },
     { name = "depth", type = "gauge", tags = { { tag = "worker" } }, description = "A gauge all share." },

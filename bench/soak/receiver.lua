@@ -16,7 +16,9 @@ local NEVER_DROPPED = { jobs = true, latency = true }
 local Receiver = {}
 Receiver.__index = Receiver
 
-local function new_sums() return setmetatable({}, { __index = function() return 0 end }) end
+local function new_sums()
+  return setmetatable({}, { __index = function() return 0 end })
+end
 
 function Receiver:begin(pid)
   if self.last and self.last.pid ~= pid and not self.last.in_doubt then

@@ -32,7 +32,7 @@ local function churn_id()
 end
 
 --- A value that no one has seen.
-local function wild_value() return ("%d\n\"\\%x"):format(random(1e9), random(1e9)) end
+local function wild_value() return ('%d\n"\\%x'):format(random(1e9), random(1e9)) end
 
 local function new_burst(world, worker)
   local metrics, ledger, name = world.metrics, world.ledger, tostring(worker)
@@ -41,7 +41,8 @@ local function new_burst(world, worker)
     kept[i], pairs_of[i] = metrics.jobs:with(name, kind), ledger:pair(worker, kind)
   end
   local latency, les = metrics.latency:with(name), ledger:pair(worker, "latency")
-  local sketch, churn, wild = ledger:pair(worker, "sketch"), ledger:pair(worker, "churn"), ledger:pair(worker, "wild")
+  local sketch, churn, wild =
+    ledger:pair(worker, "sketch"), ledger:pair(worker, "churn"), ledger:pair(worker, "wild")
   local depth, kinds, n_kinds = metrics.depth:with(name), ledgers.KINDS, #ledgers.KINDS
   local held = metrics.churn:with(churn_id())
   return function()

@@ -14,7 +14,7 @@ function Report:line(format, ...) self.lines[#self.lines + 1] = format:format(..
 
 function Report:table(...)
   local heads = { ... }
-  self:line("")
+  self:line ""
   self:line("| %s |", table.concat(heads, " | "))
   self:line("|%s", (" --- |"):rep(#heads))
 end
@@ -60,10 +60,15 @@ function Report:events(run)
   self:row("then children killed that had taken over", run.heirs_killed)
   self:row("longest until an heir answered a scrape", ("%.2f s"):format(run.longest_gap))
   self:row("series removed one by one; `clear` of all", ledger:get "removes" .. "; " .. ledger:get "clears")
-  self:row("moves of the epoch, one for each stripe of the table that series are dropped from", whole(run.info.epoch))
+  self:row(
+    "moves of the epoch, one for each stripe of the table that series are dropped from",
+    whole(run.info.epoch)
+  )
   self:row("scrapes answered, each parsed and held against the ledger", whole(#times))
-  self:row("scrape: median, 95th of 100, most", ("%.1f, %.1f, %.1f ms"):format(
-    at(times, 0.5) * 1e3, at(times, 0.95) * 1e3, at(times, 1) * 1e3))
+  self:row(
+    "scrape: median, 95th of 100, most",
+    ("%.1f, %.1f, %.1f ms"):format(at(times, 0.5) * 1e3, at(times, 0.95) * 1e3, at(times, 1) * 1e3)
+  )
   self:row("pushed batches", whole(run.receiver.batches))
   self:row("slots in use at the end, most", run.info.writers .. ", " .. run.most_writers)
 end
@@ -93,10 +98,24 @@ function Report:totals(run)
     local done, intended = sum_of(run.ledger, one.entries)
     local least, most = receiver:repeated(name)
     local pushed, range = receiver.sums[name], whole(least) .. (most > least and " to " .. whole(most) or "")
-    self:row(("`%s`, %s"):format(name, one.note), whole(done), whole(intended - done), whole(pushed), range,
-      whole(pushed - done - least))
+    self:row(
+      ("`%s`, %s"):format(name, one.note),
+      whole(done),
+      whole(intended - done),
+      whole(pushed),
+      range,
+      whole(pushed - done - least)
+    )
     local holds = pushed >= done + least and pushed <= intended + most
-    self:expect(holds, "%s: recorded %.0f to %.0f, pushed %.0f, of that twice %s", name, done, intended, pushed, range)
+    self:expect(
+      holds,
+      "%s: recorded %.0f to %.0f, pushed %.0f, of that twice %s",
+      name,
+      done,
+      intended,
+      pushed,
+      range
+    )
   end
 end
 
@@ -139,12 +158,12 @@ function Report:verdict(log)
       self.problems[#self.problems + 1] = problem
     end
   end
-  self:line("")
+  self:line ""
   if #self.problems == 0 then
     self:line "Nothing failed."
   else
     self:line("**%d failed:**", #self.problems)
-    self:line("")
+    self:line ""
   end
   for i = 1, math.min(#self.problems, 30) do
     self:line("- %s", self.problems[i]:sub(1, 400))

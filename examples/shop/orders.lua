@@ -7,14 +7,17 @@ local users = require "shop.users"
 local M = {}
 
 -- Whatever is in stock.
-local reserve = auto.wrap(function(order, item) return order * 100 + item end, { name = "reserve", module = "orders" })
+local reserve = auto.wrap(
+  function(order, item) return order * 100 + item end,
+  { name = "reserve", module = "orders" }
+)
 
 --- Places an order of two things. Raises where it cannot be paid.
 function M.place(order)
   local user = users.find(order)
   local first, second = reserve(order, 1), reserve(order, 2)
   local paid, problem = billing.charge(order)
-  if not paid then error({ status = 402, message = problem }) end
+  if not paid then error { status = 402, message = problem } end
   return ("%s bought %d and %d\n"):format(user.name, first, second)
 end
 

@@ -134,7 +134,9 @@ local function check_options(options, checks)
   local problems = option.problems(options, checks)
   local values = objective.is(options.objective) and options.objective.values
   if values and not (values.success_rate or values.latency) then
-    problems[#problems + 1] = ("objective %q has neither a success rate nor a latency"):format(options.objective.name)
+    problems[#problems + 1] = ("objective %q has neither a success rate nor a latency"):format(
+      options.objective.name
+    )
   end
   return problems[1] and table.concat(problems, "; ")
 end
@@ -249,7 +251,8 @@ local function without(list, functions, skip)
   for _, name in ipairs(skip) do
     if type(functions[name]) ~= "function" then
       local hint = type(name) == "string" and suggest(name, list)
-      return nil, ("skip names %s, which is no function of it%s"):format(tostring(name), hint and ", " .. hint or "")
+      return nil,
+        ("skip names %s, which is no function of it%s"):format(tostring(name), hint and ", " .. hint or "")
     end
     skipped[name] = true
   end
@@ -389,7 +392,9 @@ local instances = setmetatable({}, { __mode = "k" })
 ---@param client chalk.Client
 ---@return chalk.autometrics
 local function new(client)
-  if type(client) ~= "table" or type(client.registry) ~= "table" then fail("new takes what chalk.new returns", 2) end
+  if type(client) ~= "table" or type(client.registry) ~= "table" then
+    fail("new takes what chalk.new returns", 2)
+  end
   if instances[client] then return instances[client] end
   local auto = setmetatable({
     client = client,

@@ -70,7 +70,7 @@ end
 
 local function run_help(words)
   if #words == 0 then return write(help.overview(commands())) end
-  if #words > 1 then failure.usage("help: one command at a time") end
+  if #words > 1 then failure.usage "help: one command at a time" end
   if words[1] == "help" then return write(help.overview(commands())) end
   local chosen = command(words[1])
   write(help.command(chosen, with_help(chosen.options)))

@@ -515,8 +515,22 @@ function Client:info()
   if self.segment then C.chalk_segment_info(self.segment, info) end
   local out = {}
   for _, name in ipairs {
-    "epoch", "heartbeat", "flushed", "memory", "memory_limit", "requested", "done", "folded", "series",
-    "quarantined", "max_series", "capacity", "metrics", "writers", "generation", "holder",
+    "epoch",
+    "heartbeat",
+    "flushed",
+    "memory",
+    "memory_limit",
+    "requested",
+    "done",
+    "folded",
+    "series",
+    "quarantined",
+    "max_series",
+    "capacity",
+    "metrics",
+    "writers",
+    "generation",
+    "holder",
   } do
     out[name] = tonumber(info[name])
   end
@@ -525,7 +539,18 @@ end
 
 -- What users call. A dot where the colon belongs is said at the caller's line; no record comes through here.
 for _, name in ipairs {
-  "load", "count", "gauge", "histogram", "op", "source", "init", "try_init", "flush", "shutdown", "text", "info",
+  "load",
+  "count",
+  "gauge",
+  "histogram",
+  "op",
+  "source",
+  "init",
+  "try_init",
+  "flush",
+  "shutdown",
+  "text",
+  "info",
 } do
   local method = Client[name]
   Client[name] = function(self, ...)

@@ -154,7 +154,9 @@ end
 -- Starts the flush thread, or leaves that to the VM of the other module.
 local function start()
   local agreed = agreement.read()
-  if agreed then client.config, state.address = agreed.config, agreed.address end
+  if agreed then
+    client.config, state.address = agreed.config, agreed.address
+  end
   if not agreement.is_starter(agreed) then return client:attach() end
   client:start()
   agreement.start(agreed)

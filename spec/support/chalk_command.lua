@@ -1,6 +1,6 @@
 --- The command `chalk` as users run it: bin/chalk of this checkout, in a folder of its own.
 
-local uv = require("luv")
+local uv = require "luv"
 
 local M = {}
 
@@ -16,9 +16,7 @@ local Folder = {}
 Folder.__index = Folder
 
 ---@return spec.Folder
-function M.folder()
-  return setmetatable({ path = assert(uv.fs_mkdtemp("/tmp/chalk-cli-XXXXXX")) }, Folder)
-end
+function M.folder() return setmetatable({ path = assert(uv.fs_mkdtemp "/tmp/chalk-cli-XXXXXX") }, Folder) end
 
 function Folder:remove() os.execute("rm -rf " .. quoted(self.path)) end
 
@@ -28,7 +26,7 @@ function Folder:remove() os.execute("rm -rf " .. quoted(self.path)) end
 ---@return string path
 function Folder:write(name, text)
   local path = self.path .. "/" .. name
-  os.execute("mkdir -p " .. quoted(path:match("^(.*)/")))
+  os.execute("mkdir -p " .. quoted(path:match "^(.*)/"))
   local file = assert(io.open(path, "wb"))
   file:write(text)
   file:close()
@@ -39,7 +37,7 @@ end
 ---@return string? text
 function Folder:read(name)
   local file = io.open(self.path .. "/" .. name, "rb")
-  local text = file and file:read("*a")
+  local text = file and file:read "*a"
   if file then file:close() end
   return text
 end
@@ -62,12 +60,15 @@ end
 ---@return string errors
 function Folder:shell(command)
   local errors = os.tmpname()
-  local pipe = assert(io.popen(("cd %s && ( %s ) 2>%s </dev/null; printf 'exit:%%d\\n' $?"):format(
-    quoted(self.path), command, errors)))
-  local output, code = pipe:read("*a"):match("^(.-)exit:(%d+)\n$")
+  local pipe = assert(
+    io.popen(
+      ("cd %s && ( %s ) 2>%s </dev/null; printf 'exit:%%d\\n' $?"):format(quoted(self.path), command, errors)
+    )
+  )
+  local output, code = pipe:read("*a"):match "^(.-)exit:(%d+)\n$"
   pipe:close()
   local file = assert(io.open(errors, "rb"))
-  local said = file:read("*a")
+  local said = file:read "*a"
   file:close()
   os.remove(errors)
   return assert(tonumber(code)), output, said
@@ -77,8 +78,8 @@ end
 ---@param ... string
 ---@return string
 function M.command(...)
-  local words = { os.getenv("LUAJIT") or "luajit", M.binary }
-  for _, word in ipairs({ ... }) do
+  local words = { os.getenv "LUAJIT" or "luajit", M.binary }
+  for _, word in ipairs { ... } do
     words[#words + 1] = quoted(word)
   end
   return table.concat(words, " ")

@@ -1,15 +1,13 @@
 --- LuaJIT scripts run as processes of their own, with the paths of this one.
 
-local files = require("support.files")
+local files = require "support.files"
 
 local M = {}
 
-local LUAJIT = os.getenv("LUAJIT") or "luajit"
+local LUAJIT = os.getenv "LUAJIT" or "luajit"
 local LIMIT = 60
 
-local function quoted(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
-end
+local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
 -- `timeout` is the net under it all: a script that hangs must not hang the specs.
 local function command_of(script, options, ...)
@@ -31,9 +29,9 @@ local function command_of(script, options, ...)
 end
 
 local function finish(pipe)
-  local output = pipe:read("*a")
+  local output = pipe:read "*a"
   pipe:close()
-  local text, code = output:match("^(.-)exit:(%d+)\n$")
+  local text, code = output:match "^(.-)exit:(%d+)\n$"
   return tonumber(code), text
 end
 
@@ -50,15 +48,13 @@ end
 --- variables that it does not get; `shell` goes first, such as `ulimit -c 0;`; `limit`: seconds it may take
 ---@return integer? code
 ---@return string output what it wrote, to standard error too
-function M.run(script, options, ...)
-  return M.spawn(script, options, ...).finish()
-end
+function M.run(script, options, ...) return M.spawn(script, options, ...).finish() end
 
 --- Starts a script whose first line of output is its process id, and waits for that line.
 ---@return { pid: integer, finish: fun(): integer?, string }
 function M.start(script, options, ...)
   local child = M.spawn(script, options, ...)
-  local first = child.pipe:read("*l")
+  local first = child.pipe:read "*l"
   child.pid = assert(tonumber(first), "no process id but " .. tostring(first))
   return child
 end

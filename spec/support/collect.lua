@@ -21,7 +21,9 @@ function M.exporter(name, answer)
     self.last, self.own = {}, {}
     for m in batch:each() do
       local seen = { total = m.total, delta = m.delta, value = m.value, type = m.type }
-      if m.type == "histogram" then seen.count, seen.new = m.sketch:count(), m.delta_sketch:count() end
+      if m.type == "histogram" then
+        seen.count, seen.new = m.sketch:count(), m.delta_sketch:count()
+      end
       local kept = m.own and self.own or self.last
       kept[id_of(m)] = seen
     end
@@ -35,9 +37,9 @@ end
 ---@param text string
 function M.samples(text)
   local found = {}
-  for line in text:gmatch("[^\n]+") do
+  for line in text:gmatch "[^\n]+" do
     if line:sub(1, 1) ~= "#" then
-      local id, value = line:match("^(.*) (%S+)$")
+      local id, value = line:match "^(.*) (%S+)$"
       if found[id] then error("twice: " .. line, 2) end
       found[id] = tonumber(value)
     end

@@ -4,7 +4,7 @@
 -- Options: path; stuck_after: how many it sends before it blocks for good, unless there is a file `path`.free; or
 -- stuck_at: the number of that which it sends and does not come to commit.
 
-local wait = require("support.wait")
+local wait = require "support.wait"
 
 local Exporter = {}
 Exporter.__index = Exporter
@@ -50,7 +50,7 @@ function M.sum(path)
   local file, sum, repeats, last = io.open(path), 0, 0, {}
   if not file then return 0, 0 end
   for line in file:lines() do
-    local series, from, to = line:match("^(.*) (%d+) (%d+)$")
+    local series, from, to = line:match "^(.*) (%d+) (%d+)$"
     from, to = tonumber(from), tonumber(to)
     local before = last[series] or { from = 0, to = 0 }
     if from ~= before.to then

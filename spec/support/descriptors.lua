@@ -1,7 +1,7 @@
 --- Open file descriptors. They are counted without a pipe to another program: its write end is open in this process for
 --- a moment that the other program may or may not see.
 
-local uv = require("luv")
+local uv = require "luv"
 
 local M = {}
 

@@ -1,13 +1,13 @@
 --- The examples as specs run them: in processes of their own, with the paths of this one.
 
-local uv = require("luv")
+local uv = require "luv"
 
 package.path = "examples/?.lua;" .. package.path
 uv.os_setenv("LUA_PATH", package.path)
 uv.os_setenv("LUA_CPATH", package.cpath)
 
-local child = require("demo.child")
-local client = require("demo.client")
+local child = require "demo.child"
+local client = require "demo.client"
 
 local M = { folder = "examples/", child = child, client = client }
 

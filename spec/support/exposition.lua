@@ -2,7 +2,7 @@
 
 local M = {}
 
-local NAME, LABEL = "^([%a_:][%w_:]*)", "^([%a_][%w_]*)=\""
+local NAME, LABEL = "^([%a_:][%w_:]*)", '^([%a_][%w_]*)="'
 
 local function valid_utf8(text)
   local rest = text:gsub("[%z\1-\127]+", "")
@@ -21,7 +21,7 @@ local function skip_labels(line, at)
     local _, last = line:find(LABEL, at)
     assert(last, "a label is malformed: " .. line)
     at = last + 1
-    while line:sub(at, at) ~= "\"" do
+    while line:sub(at, at) ~= '"' do
       assert(at <= #line, "a label has no end: " .. line)
       at = at + (line:sub(at, at) == "\\" and 2 or 1)
     end
@@ -45,8 +45,8 @@ function M.parse(text)
   assert(text == "" or text:sub(-1) == "\n", "the last line is not whole")
   assert(valid_utf8(text), "not UTF-8")
   local samples, types = {}, {}
-  for line in text:gmatch("([^\n]*)\n") do
-    local family, kind = line:match("^# TYPE (%S+) (%S+)$")
+  for line in text:gmatch "([^\n]*)\n" do
+    local family, kind = line:match "^# TYPE (%S+) (%S+)$"
     if family then
       assert(not types[family], "two TYPE lines for " .. family)
       types[family] = kind

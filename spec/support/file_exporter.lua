@@ -4,9 +4,9 @@
 -- (never returns); loop: what an export does to the loop, "stop" or, the first time, "close" all its handles;
 -- fails_while: as long as a file of this name exists, exports come to nothing; how: "raise" or "nil".
 
-local ffi = require("ffi")
+local ffi = require "ffi"
 
-ffi.cdef("int setenv(const char *name, const char *value, int overwrite);")
+ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
 
 local Exporter = {}
 Exporter.__index = Exporter
@@ -36,7 +36,7 @@ local function line_of(m)
 end
 
 local function wait_for_timer(milliseconds)
-  local uv, thread = require("luv"), coroutine.running()
+  local uv, thread = require "luv", coroutine.running()
   local timer = uv.new_timer()
   timer:start(milliseconds, 0, function()
     timer:close()
@@ -46,9 +46,9 @@ local function wait_for_timer(milliseconds)
 end
 
 local function disturb(what)
-  local uv = require("luv")
+  local uv = require "luv"
   if what == "stop" then uv.stop() end
-  if what ~= "close" or os.getenv("CLOSED_ONCE") then return end
+  if what ~= "close" or os.getenv "CLOSED_ONCE" then return end
   ffi.C.setenv("CLOSED_ONCE", "1", 1) -- other VMs of this process see it
   uv.walk(function(handle)
     if not handle:is_closing() then handle:close() end
@@ -80,8 +80,6 @@ function Exporter:export(batch)
   return true
 end
 
-function Exporter:shutdown()
-  append(self.options.path, "shutdown\n")
-end
+function Exporter:shutdown() append(self.options.path, "shutdown\n") end
 
 return { new = new }

@@ -34,7 +34,7 @@ end
 function M.read(name)
   local file = io.open(name, "rb")
   if not file then return "" end
-  local text = file:read("*a")
+  local text = file:read "*a"
   file:close()
   return text
 end

@@ -1,10 +1,10 @@
 --- Forked children of the spec's own process, and memory that they share with it.
 
-local ffi = require("ffi")
+local ffi = require "ffi"
 
 local C = ffi.C
 
-ffi.cdef([[
+ffi.cdef [[
   int fork(void);
   int waitpid(int pid, int *status, int options);
   int kill(int pid, int signal);
@@ -13,7 +13,7 @@ ffi.cdef([[
   void _exit(int code);
   void *mmap(void *address, size_t size, int protection, int flags, int fd, long offset);
   int munmap(void *address, size_t size);
-]])
+]]
 
 local M = { KILL = 9, TERM = 15 }
 
@@ -44,7 +44,7 @@ end
 ---@param pid integer
 ---@return integer? code, integer? signal
 function M.wait(pid)
-  local status = ffi.new("int[1]")
+  local status = ffi.new "int[1]"
   assert(C.waitpid(pid, status, 0) == pid)
   local signal = bit.band(status[0], 0x7f)
   if signal ~= 0 then return nil, signal end

@@ -1,8 +1,8 @@
 --- A client of its own with instrumented functions, and what they recorded.
 
-local chalk = require("chalk")
-local autometrics = require("chalk.autometrics")
-local exposition = require("support.exposition")
+local chalk = require "chalk"
+local autometrics = require "chalk.autometrics"
+local exposition = require "support.exposition"
 
 local M = {}
 
@@ -23,9 +23,9 @@ end
 function M.by(client, name, ...)
   local found = {}
   for key, value in pairs((exposition.parse(client:text()))) do
-    if key:match("^[%w_]+") == name then
+    if key:match "^[%w_]+" == name then
       local labels = {}
-      for i, label in ipairs({ ... }) do
+      for i, label in ipairs { ... } do
         labels[i] = key:match("[{,]" .. label .. '="([^"]*)"') or ""
       end
       local id = table.concat(labels, " ")

@@ -4,20 +4,20 @@
 -- the prefix. Should the specs themselves be killed, a shell that watches them does the same. What counts as a request
 -- is a line of the access log: nginx writes it in the phase in which the specs record.
 
-local uv = require("luv")
-local core = require("chalk.core")
-local commands = require("support.commands")
-local exposition = require("support.exposition")
-local files = require("support.files")
-local request = require("support.request")
-local wait = require("support.wait")
+local uv = require "luv"
+local core = require "chalk.core"
+local commands = require "support.commands"
+local exposition = require "support.exposition"
+local files = require "support.files"
+local request = require "support.request"
+local wait = require "support.wait"
 
 local M = {}
 
 local MODULES = { "ndk_http_module.so", "ngx_http_lua_module.so" }
 local STREAM_MODULES = { "ngx_stream_module.so", "ngx_stream_lua_module.so" } -- no package of Debian's has the second
 
-M.long = tonumber(os.getenv("NGINX_SECONDS")) -- how long runs under load take, where more is wanted
+M.long = tonumber(os.getenv "NGINX_SECONDS") -- how long runs under load take, where more is wanted
 
 --- The common definitions: what RECORD records.
 M.DEFINITIONS = [[{
@@ -82,7 +82,7 @@ http {
 
 local function output_of(command)
   local pipe = assert(io.popen(command))
-  local text = pipe:read("*a")
+  local text = pipe:read "*a"
   pipe:close()
   return text
 end
@@ -104,21 +104,21 @@ local found
 local function find()
   if found then return found end
   found = {}
-  local program = output_of("PATH=$PATH:/usr/sbin:/usr/local/openresty/nginx/sbin command -v nginx"):match("%S+")
+  local program = output_of("PATH=$PATH:/usr/sbin:/usr/local/openresty/nginx/sbin command -v nginx"):match "%S+"
   if not program then
     found.missing = "there is no nginx"
     return found
   end
   local flags = output_of(program .. " -V 2>&1")
-  local place = flags:match("%-%-modules%-path=(%S+)")
+  local place = flags:match "%-%-modules%-path=(%S+)"
   local lines, streams = load_lines(place, MODULES), load_lines(place, STREAM_MODULES)
-  if #lines < #MODULES and not flags:find("lua") then found.missing = "nginx has no Lua module" end
-  local has_stream = #streams == #STREAM_MODULES or flags:find("stream%-lua") or flags:find("ngx_stream_lua")
+  if #lines < #MODULES and not flags:find "lua" then found.missing = "nginx has no Lua module" end
+  local has_stream = #streams == #STREAM_MODULES or flags:find "stream%-lua" or flags:find "ngx_stream_lua"
   if not has_stream then found.stream_missing = "nginx has no Lua module for stream {}" end
   for _, line in ipairs(#streams == #STREAM_MODULES and streams or {}) do
     lines[#lines + 1] = line
   end
-  found.program, found.modules, found.ssl = program, table.concat(lines, "\n"), flags:find("http_ssl_module") ~= nil
+  found.program, found.modules, found.ssl = program, table.concat(lines, "\n"), flags:find "http_ssl_module" ~= nil
   return found
 end
 
@@ -126,7 +126,7 @@ end
 ---@return string?
 function M.missing()
   local missing = find().missing
-  if missing and os.getenv("CI") == "true" then error(missing, 0) end
+  if missing and os.getenv "CI" == "true" then error(missing, 0) end
   return missing
 end
 
@@ -141,7 +141,7 @@ function M.free_port()
   socket:bind("127.0.0.1", 0)
   local port = socket:getsockname().port
   socket:close()
-  uv.run("nowait")
+  uv.run "nowait"
   return port
 end
 
@@ -160,15 +160,15 @@ end
 -- A sanitizer's runtime has to come before the library; nginx hands its environment on only where it is told to.
 local function preloads()
   local lines = {}
-  for _, name in ipairs({ "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS" }) do
+  for _, name in ipairs { "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS" } do
     if os.getenv(name) then lines[#lines + 1] = ("env %s;"):format(name) end
   end
   return table.concat(lines, "\n")
 end
 
-local function is_root() return output_of("id -u") == "0\n" end
+local function is_root() return output_of "id -u" == "0\n" end
 
-local function user_line(user) return ("user %s %s;\n"):format(user, output_of("id -gn " .. user):match("%S+")) end
+local function user_line(user) return ("user %s %s;\n"):format(user, output_of("id -gn " .. user):match "%S+") end
 
 ---@class spec.NginxOptions
 ---@field workers integer? default 2
@@ -189,23 +189,26 @@ local function socket_option(self, options)
 end
 
 function Server:configure(options)
-  local library = os.getenv("CHALK_LIBRARY")
+  local library = os.getenv "CHALK_LIBRARY"
   local user = options.user or (is_root() and "root")
   local values = {
-    prefix = self.prefix, port = self.port, modules = find().modules,
+    prefix = self.prefix,
+    port = self.port,
+    modules = find().modules,
     main = (user and user_line(user) or "") .. preloads() .. (options.main or ""),
     workers = options.workers or 2,
     path = options.path or package.path,
-    cpath = options.cpath or ((library and library:match("^(.*/)") .. "?.so;" or "") .. package.cpath),
+    cpath = options.cpath or ((library and library:match "^(.*/)" .. "?.so;" or "") .. package.cpath),
     options = socket_option(self, options) .. (options.options or ""),
-    before = options.before or "", after = options.after or "",
+    before = options.before or "",
+    after = options.after or "",
     init_worker = options.init_worker or 'require("resty.chalk").init_worker()',
     record = options.record or M.RECORD,
-    locations = options.locations or "", server = options.server or "", http = options.http or "",
+    locations = options.locations or "",
+    server = options.server or "",
+    http = options.http or "",
   }
-  local function fill(text)
-    return (text:gsub("%$([%l_]+)", values))
-  end
+  local function fill(text) return (text:gsub("%$([%l_]+)", values)) end
   for name, value in pairs(values) do
     if type(value) == "string" then values[name] = value:gsub("%$prefix", self.prefix):gsub("%$port", self.port) end
   end
@@ -214,17 +217,22 @@ function Server:configure(options)
   write(self.prefix .. "/metrics.json", options.definitions or M.DEFINITIONS)
 end
 
-local function last_line(text) return text:match("([^\n]*)\n*$") end
+local function last_line(text) return text:match "([^\n]*)\n*$" end
 
 function Server:launch()
   local command = ("cd '%s' && '%s' -p '%s' -c '%s/nginx.conf' -e '%s/error.log' >'%s/output' 2>&1 </dev/null"):format(
-    self.prefix, find().program, self.prefix, self.prefix, self.prefix, self.prefix
+    self.prefix,
+    find().program,
+    self.prefix,
+    self.prefix,
+    self.prefix,
+    self.prefix
   )
   local started = commands.run(command)
   self.output = files.read(self.prefix .. "/output")
   if not started then return nil, self.output end
   -- The process that was started ends before the master writes its file.
-  self.master = wait.till(function() return self:pid_in("nginx.pid") end, 10, "a pid file")
+  self.master = wait.till(function() return self:pid_in "nginx.pid" end, 10, "a pid file")
   return true
 end
 
@@ -252,7 +260,7 @@ local servers = {}
 ---@param options spec.NginxOptions
 ---@return spec.Nginx
 function M.new(options)
-  local prefix = assert(uv.fs_mkdtemp("/tmp/chalk-nginx-XXXXXX"))
+  local prefix = assert(uv.fs_mkdtemp "/tmp/chalk-nginx-XXXXXX")
   assert(uv.fs_chmod(prefix, tonumber("755", 8)))
   local self = setmetatable({ prefix = prefix, port = M.free_port(), known = {} }, Server)
   servers[#servers + 1] = self
@@ -267,21 +275,23 @@ end
 function M.start(options)
   local self = M.new(options or {})
   assert(self:launch())
-  wait.till(function()
-    return #self:workers() == (options and options.workers or 2) and self:get("/info")
-  end, 10, "an answer: " .. last_line(self:errors()))
+  wait.till(
+    function() return #self:workers() == (options and options.workers or 2) and self:get "/info" end,
+    10,
+    "an answer: " .. last_line(self:errors())
+  )
   return self
 end
 
 -- Processes
 
-function Server:pid_in(name) return tonumber((files.read(self.prefix .. "/" .. name):match("%d+"))) end
+function Server:pid_in(name) return tonumber((files.read(self.prefix .. "/" .. name):match "%d+")) end
 
 --- Children of a master; its successor, in an upgrade, is one too.
 ---@return integer[]
 function Server:children(master)
   local list = {}
-  for pid in files.read(("/proc/%d/task/%d/children"):format(master, master)):gmatch("%d+") do
+  for pid in files.read(("/proc/%d/task/%d/children"):format(master, master)):gmatch "%d+" do
     list[#list + 1] = tonumber(pid)
     self.known[tonumber(pid)] = true
   end
@@ -299,7 +309,7 @@ function Server:workers(master)
 end
 
 local function is_alive(pid)
-  local state = files.read(("/proc/%d/stat"):format(pid)):match("%) (%u)")
+  local state = files.read(("/proc/%d/stat"):format(pid)):match "%) (%u)"
   return state ~= nil and state ~= "Z"
 end
 
@@ -337,13 +347,13 @@ function Server:reload(options)
   for _, pid in ipairs(self:workers()) do
     before[pid] = true
   end
-  self:signal("hup")
+  self:signal "hup"
   wait.till(function()
     local fresh = 0
     for _, pid in ipairs(self:workers()) do
       if not before[pid] then fresh = fresh + 1 end
     end
-    return fresh >= (workers or 1) and self:get("/info")
+    return fresh >= (workers or 1) and self:get "/info"
   end, 10, "workers with the new configuration: " .. last_line(self:errors()))
 end
 
@@ -361,11 +371,11 @@ end
 ---@return table<string, number>
 function Server:info()
   local response = wait.till(function()
-    local response = self:get("/info")
+    local response = self:get "/info"
     return response and response.status == 200 and response
   end)
   local info = {}
-  for name, value in response.body:gmatch("(%S+) (%S+)\n") do
+  for name, value in response.body:gmatch "(%S+) (%S+)\n" do
     info[name] = tonumber(value)
   end
   return info
@@ -407,8 +417,8 @@ function Server:errors() return files.read(self.prefix .. "/error.log") end
 ---@return string
 function Server:complaints()
   local list = {}
-  for line in self:errors():gmatch("[^\n]+") do
-    local level = line:match("^%S+ %S+ %[(%l+)%]")
+  for line in self:errors():gmatch "[^\n]+" do
+    local level = line:match "^%S+ %S+ %[(%l+)%]"
     if not level or level == "error" or level == "crit" or level == "alert" or level == "emerg" then
       list[#list + 1] = line
     end
@@ -431,16 +441,24 @@ function Server:wrk(options)
   local over
   local out = self.prefix .. "/wrk.out"
   local process, pid = uv.spawn("/bin/sh", {
-    args = { "-c", ("exec wrk -t1 -c%d -d%ds %s http://127.0.0.1:%d%s >%s 2>&1"):format(
-      options.connections or 16, options.seconds, script and "-s " .. script or "", self.port, options.path or "/", out
-    ) },
+    args = {
+      "-c",
+      ("exec wrk -t1 -c%d -d%ds %s http://127.0.0.1:%d%s >%s 2>&1"):format(
+        options.connections or 16,
+        options.seconds,
+        script and "-s " .. script or "",
+        self.port,
+        options.path or "/",
+        out
+      ),
+    },
   }, function() over = true end)
   self.wrk_pid = pid
   return {
     is_over = function() return over end,
     finish = function()
       while not over do
-        uv.run("once")
+        uv.run "once"
       end
       process:close()
       self.wrk_pid = nil
@@ -455,11 +473,11 @@ end
 local function sockets_of(pid)
   local own, list = {}, {}
   local pipe = io.popen(("readlink /proc/%d/fd/* 2>/dev/null"):format(pid))
-  for inode in pipe:read("*a"):gmatch("socket:%[(%d+)%]") do
+  for inode in pipe:read("*a"):gmatch "socket:%[(%d+)%]" do
     own[inode] = true
   end
   pipe:close()
-  for inode, path in files.read("/proc/net/unix"):gmatch("(%d+) (/%S*/chalk%-[^/\n]*%.sock)\n") do
+  for inode, path in files.read("/proc/net/unix"):gmatch "(%d+) (/%S*/chalk%-[^/\n]*%.sock)\n" do
     if own[inode] then list[#list + 1] = path end
   end
   return list
@@ -469,7 +487,7 @@ end
 function Server:stop()
   local pids = {}
   if self.wrk_pid then pids[self.wrk_pid] = true end
-  for _, name in ipairs({ "nginx.pid", "nginx.pid.oldbin" }) do
+  for _, name in ipairs { "nginx.pid", "nginx.pid.oldbin" } do
     local master = self:pid_in(name)
     if master and is_alive(master) then
       uv.kill(master, "sigstop") -- or it would start others
@@ -482,7 +500,7 @@ function Server:stop()
   end
   for pid in pairs(self.known) do
     local line = is_alive(pid) and files.read(("/proc/%d/cmdline"):format(pid)) or ""
-    if line:find("^nginx: ") then pids[pid] = true end
+    if line:find "^nginx: " then pids[pid] = true end
   end
   for pid in pairs(pids) do
     uv.kill(pid, "sigkill")
@@ -499,7 +517,7 @@ function M.stop_all()
     server:stop()
   end
   servers = {}
-  uv.run("nowait") -- a VM that ends over a closing handle crashes luv
+  uv.run "nowait" -- a VM that ends over a closing handle crashes luv
 end
 
 --- Seconds on the clock of deadlines.

@@ -6,9 +6,9 @@
 ---     wait.till(function() return seen:metrics()[observer.key("requests", { endpoint = "/a" })] end)
 ---     seen:stop()
 
-local ffi = require("ffi")
-local files = require("support.files")
-local wait = require("support.wait")
+local ffi = require "ffi"
+local files = require "support.files"
+local wait = require "support.wait"
 
 pcall(ffi.cdef, "int kill(int pid, int signal);")
 
@@ -32,7 +32,7 @@ local CLEAN = "env -u LD_PRELOAD -u TMUX LC_ALL=C.UTF-8 "
 
 local function output_of(command)
   local pipe = assert(io.popen(command .. " 2>&1; echo exit:$?"))
-  local output, code = pipe:read("*a"):match("^(.-)exit:(%d+)\n$")
+  local output, code = pipe:read("*a"):match "^(.-)exit:(%d+)\n$"
   pipe:close()
   return output, code == "0"
 end
@@ -41,12 +41,12 @@ end
 ---@return string? path nil when it cannot be had, or tmux is missing
 ---@return string? reason
 function M.install()
-  local tmux = output_of("command -v tmux"):match("%S")
-  if not tmux and os.getenv("CI") == "true" then error("there is no tmux: tools/setup installs it", 0) end
+  local tmux = output_of("command -v tmux"):match "%S"
+  if not tmux and os.getenv "CI" == "true" then error("there is no tmux: tools/setup installs it", 0) end
   if not tmux then return nil, "there is no tmux" end
-  local said = output_of("env -u LD_PRELOAD tools/observer")
-  local last = said:match("([^\n]*)\n*$")
-  if last:find("^/") then return last end
+  local said = output_of "env -u LD_PRELOAD tools/observer"
+  local last = said:match "([^\n]*)\n*$"
+  if last:find "^/" then return last end
   return nil, "metrics-observer is not installed: " .. last
 end
 
@@ -66,14 +66,27 @@ end
 ---@return spec.Observer
 function M.start(program, address, size)
   local self = setmetatable({ socket = files.name(), errors_file = files.make() }, Observer)
-  self.config = files.make("set -g status off\n")
+  self.config = files.make "set -g status off\n"
   local command = ('exec timeout --foreground -k 1 %d "$0" "$1" 2>"$2"'):format(LIMIT)
   local columns, rows = tostring(size and size.columns or COLUMNS), tostring(size and size.rows or ROWS)
-  local said, ok = tmux(self, "new-session", "-d", "-x", columns, "-y", rows, "sh", "-c", command, program, address,
-    self.errors_file)
+  local said, ok = tmux(
+    self,
+    "new-session",
+    "-d",
+    "-x",
+    columns,
+    "-y",
+    rows,
+    "sh",
+    "-c",
+    command,
+    program,
+    address,
+    self.errors_file
+  )
   assert(ok, said)
   local pids = tmux(self, "display-message", "-p", "#{pid} #{pane_pid}")
-  self.pids = { pids:match("^(%d+) (%d+)") }
+  self.pids = { pids:match "^(%d+) (%d+)" }
   assert(#self.pids == 2, pids)
   return self
 end
@@ -95,12 +108,20 @@ function Observer:connected() return self:screen():find("state: connected", 1, t
 
 -- Times are shown in the unit that suits, and so are sizes; any other unit is that of the metric.
 local SCALES = {
-  ns = 1e-9, ["µs"] = 1e-6, ms = 1e-3, s = 1,
-  B = 1, KiB = 2 ^ 10, MiB = 2 ^ 20, GiB = 2 ^ 30, TiB = 2 ^ 40, PiB = 2 ^ 50,
+  ns = 1e-9,
+  ["µs"] = 1e-6,
+  ms = 1e-3,
+  s = 1,
+  B = 1,
+  KiB = 2 ^ 10,
+  MiB = 2 ^ 20,
+  GiB = 2 ^ 30,
+  TiB = 2 ^ 40,
+  PiB = 2 ^ 50,
 }
 
 local function number(text)
-  local digits, unit = text:match("^(%-?[%d.]+)%s*(.*)$")
+  local digits, unit = text:match "^(%-?[%d.]+)%s*(.*)$"
   if not digits then return tonumber(text) end
   return tonumber(digits) * (SCALES[unit] or 1)
 end
@@ -111,10 +132,17 @@ local HISTOGRAM = "^(.*%S)%s+min: (.+) p50: (.+) p99: (.+) p999: (.+) max: (.+)$
 local function read_line(text)
   local key, min, p50, p99, p999, max = text:match(HISTOGRAM)
   if key then
-    return key, { type = "histogram", min = number(min), p50 = number(p50), p99 = number(p99), p999 = number(p999),
-      max = number(max) }
+    return key,
+      {
+        type = "histogram",
+        min = number(min),
+        p50 = number(p50),
+        p99 = number(p99),
+        p999 = number(p999),
+        max = number(max),
+      }
   end
-  for type, word in pairs({ counter = "total", gauge = "current" }) do
+  for type, word in pairs { counter = "total", gauge = "current" } do
     local shown, value = text:match("^(.*%S)%s+" .. word .. ": (%S.*)$")
     if shown then return shown, { type = type, value = number(value) } end
   end
@@ -128,8 +156,8 @@ end
 ---@return table<string, table>
 function M.parse(screen)
   local found = {}
-  for line in (screen:match("observed metrics(.*)$") or ""):gmatch("[^\n]+") do
-    local text = line:match("^%s*│(.-)%s*│%s*$") or ""
+  for line in (screen:match "observed metrics(.*)$" or ""):gmatch "[^\n]+" do
+    local text = line:match "^%s*│(.-)%s*│%s*$" or ""
     local key, values = read_line((text:gsub("^>> ", ""):gsub("^   ", ""))) -- one line may be selected
     if key then found[key] = values end
   end

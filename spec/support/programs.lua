@@ -8,12 +8,12 @@ local M = {}
 ---@param ... string
 ---@return string? path nil when the caller has to return
 function M.need(...)
-  for _, name in ipairs({ ... }) do
+  for _, name in ipairs { ... } do
     local path = child.find(name)
     if path then return path end
   end
   local message = table.concat({ ... }, " or ") .. " is not on PATH: tools/setup installs it"
-  if os.getenv("CI") == "true" then error(message, 0) end
+  if os.getenv "CI" == "true" then error(message, 0) end
   pending(message)
 end
 

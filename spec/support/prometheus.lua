@@ -1,9 +1,9 @@
 --- A real Prometheus, which scrapes services on this machine.
 
-local uv = require("luv")
-local cjson = require("cjson")
-local examples = require("support.examples")
-local web = require("demo.web")
+local uv = require "luv"
+local cjson = require "cjson"
+local examples = require "support.examples"
+local web = require "demo.web"
 
 local M = {}
 
@@ -34,7 +34,7 @@ end
 
 --- Whether Prometheus is installed: its path.
 ---@return string?
-function M.find() return child.find("prometheus") end
+function M.find() return child.find "prometheus" end
 
 local function config(jobs, options)
   local every = options.every or "1s"
@@ -51,15 +51,19 @@ end
 ---@return spec.support.Prometheus
 function M.start(jobs, options)
   options = options or {}
-  local folder = assert(uv.fs_mkdtemp("/tmp/chalk-prometheus-XXXXXX"))
+  local folder = assert(uv.fs_mkdtemp "/tmp/chalk-prometheus-XXXXXX")
   local self = setmetatable({ folder = folder, port = web.free_port() }, Prometheus)
   if options.rules then write(folder .. "/rules.yml", options.rules) end
   write(folder .. "/config.yml", config(jobs, options))
   -- A sanitizer's runtime that is preloaded into LuaJIT is no matter of Prometheus.
-  self.process = child.spawn(child.find("env"), {
-    "-u", "LD_PRELOAD", M.find(), "--config.file=" .. folder .. "/config.yml",
+  self.process = child.spawn(child.find "env", {
+    "-u",
+    "LD_PRELOAD",
+    M.find(),
+    "--config.file=" .. folder .. "/config.yml",
     "--storage.tsdb.path=" .. folder .. "/data",
-    "--web.listen-address=127.0.0.1:" .. self.port, "--log.level=error",
+    "--web.listen-address=127.0.0.1:" .. self.port,
+    "--log.level=error",
   })
   return self
 end
@@ -116,7 +120,7 @@ local function by_labels(samples, ...)
   local found = {}
   for _, sample in ipairs(samples) do
     local words = {}
-    for i, name in ipairs({ ... }) do
+    for i, name in ipairs { ... } do
       words[i] = sample.metric[name] or ""
     end
     local id = table.concat(words, " ")
@@ -169,7 +173,11 @@ end
 ---@return table<string, number> found the last ones, in time or not
 function Prometheus:settle(expected, expression, ...)
   local labels = { ... }
-  local samples = self:await(expression, function(list) return equal(by_labels(list, unpack(labels)), expected) end, 60)
+  local samples = self:await(
+    expression,
+    function(list) return equal(by_labels(list, unpack(labels)), expected) end,
+    60
+  )
   return by_labels(samples or {}, ...)
 end
 

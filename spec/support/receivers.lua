@@ -1,11 +1,11 @@
 --- Receivers of datagrams and streams for tests, as raw sockets: what arrives is read when the test says so, and not
 --- before, and a receiver can be closed with packets unread.
 
-local ffi = require("ffi")
-local uv = require("luv")
+local ffi = require "ffi"
+local uv = require "luv"
 
 if not pcall(ffi.typeof, "chalk_spec_address") then
-  ffi.cdef([[
+  ffi.cdef [[
     typedef struct { uint16_t family; uint8_t rest[126]; } chalk_spec_address;
     int chalk_spec_socket(int family, int type, int protocol) __asm__("socket");
     int chalk_spec_bind(int fd, const chalk_spec_address *, unsigned size) __asm__("bind");
@@ -13,7 +13,7 @@ if not pcall(ffi.typeof, "chalk_spec_address") then
     int chalk_spec_accept(int fd, void *, void *, int flags) __asm__("accept4");
     long chalk_spec_recv(int fd, void *, size_t, int flags) __asm__("recv");
     int chalk_spec_close(int fd) __asm__("close");
-  ]])
+  ]]
 end
 local C = ffi.C
 
@@ -29,13 +29,13 @@ local function open(family, type, address, size)
   local fd = C.chalk_spec_socket(family, type + CLOEXEC_NONBLOCK, 0)
   if fd < 0 or C.chalk_spec_bind(fd, address, size) ~= 0 then
     C.chalk_spec_close(fd)
-    error("cannot bind")
+    error "cannot bind"
   end
   return setmetatable({ fd = fd, buffer = ffi.new("char[?]", 65536), text = "", connections = {} }, Receiver)
 end
 
 local function inet_address(host, port)
-  local address = ffi.new("chalk_spec_address")
+  local address = ffi.new "chalk_spec_address"
   address.rest[0], address.rest[1] = math.floor(port / 256), port % 256
   if host == "::1" then
     address.family, address.rest[21] = AF_INET6, 1
@@ -171,11 +171,11 @@ function M.turn_until(condition, seconds)
   tick:start(2, 2, function() end)
   local value = condition()
   while not value and M.clock() < ends do
-    uv.run("once")
+    uv.run "once"
     value = condition()
   end
   tick:close()
-  uv.run("nowait")
+  uv.run "nowait"
   return value or false
 end
 

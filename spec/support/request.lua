@@ -1,6 +1,6 @@
 --- An HTTP request that is waited for while luv's loop turns, so that timers of a spec go on meanwhile.
 
-local uv = require("luv")
+local uv = require "luv"
 
 local M = {}
 
@@ -19,11 +19,11 @@ local function unchunk(text)
 end
 
 local function read(text, method)
-  local head, at = text:match("^(.-\r\n)\r\n()")
-  local status = head and tonumber(head:match("^HTTP/1%.%d (%d+)"))
+  local head, at = text:match "^(.-\r\n)\r\n()"
+  local status = head and tonumber(head:match "^HTTP/1%.%d (%d+)")
   if not status then return nil, "no head: " .. text:sub(1, 100) end
   local response = { status = status, headers = {}, head = head, body = text:sub(at) }
-  for name, value in head:gmatch("([^:\r\n]+): ([^\r\n]*)\r\n") do
+  for name, value in head:gmatch "([^:\r\n]+): ([^\r\n]*)\r\n" do
     response.headers[name:lower()] = value
   end
   if method == "HEAD" then return response end
@@ -38,7 +38,7 @@ local function read(text, method)
 end
 
 local function connect(address, done)
-  local path = address:match("^unix:/?/?(/.*)$")
+  local path = address:match "^unix:/?/?(/.*)$"
   if path then
     local pipe = uv.new_pipe(false)
     pipe:connect(path, done)
@@ -80,8 +80,8 @@ function M.send(address, options)
     timer:close()
   end
   function pending.close()
-    finish("broken off")
-    uv.run("nowait")
+    finish "broken off"
+    uv.run "nowait"
   end
   function pending.received() return table.concat(pieces) end
   handle = connect(tostring(address), function(refused)
@@ -93,10 +93,10 @@ function M.send(address, options)
     handle:write(text_of(options))
   end)
   uv.update_time() -- the loop may not have turned for long
-  timer:start((options.deadline or DEADLINE) * 1000, 0, function() finish("no answer in time") end)
+  timer:start((options.deadline or DEADLINE) * 1000, 0, function() finish "no answer in time" end)
   function pending.wait()
     while not pending.over do
-      uv.run("once")
+      uv.run "once"
     end
     if pending.problem then return nil, pending.problem, pending.seconds end
     local response, problem = read(table.concat(pieces), options.method)
@@ -123,7 +123,7 @@ function M.turn(seconds)
     timer:close()
   end)
   while not over do
-    uv.run("once")
+    uv.run "once"
   end
 end
 

@@ -1,6 +1,6 @@
 --- One HTTP request, on a luv loop that nothing else uses.
 
-local uv = require("luv")
+local uv = require "luv"
 
 local M = {}
 
@@ -12,7 +12,7 @@ local DEADLINE = 10000
 ---@param path string? default /metrics
 ---@return string?, string?
 function M.get(address, path)
-  local host, port = address:match("^(.*):(%d+)$")
+  local host, port = address:match "^(.*):(%d+)$"
   local socket, deadline = uv.new_tcp(), uv.new_timer()
   local pieces, problem = {}, nil
   local function finish(message)
@@ -20,7 +20,7 @@ function M.get(address, path)
     if not socket:is_closing() then socket:close() end
     if not deadline:is_closing() then deadline:close() end
   end
-  deadline:start(DEADLINE, 0, function() finish("no answer in time") end)
+  deadline:start(DEADLINE, 0, function() finish "no answer in time" end)
   socket:connect(host, tonumber(port), function(refused)
     if refused then return finish(refused) end
     socket:read_start(function(err, data)

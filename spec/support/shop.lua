@@ -1,7 +1,7 @@
 --- The example shop, in a process of its own, and customers who order at an even pace.
 
-local uv = require("luv")
-local examples = require("support.examples")
+local uv = require "luv"
+local examples = require "support.examples"
 
 local M = {}
 
@@ -13,9 +13,13 @@ local child = examples.child
 ---@param metrics_port integer
 function M.start(version, port, metrics_port)
   local shop = child.spawn(uv.exepath(), {
-    examples.folder .. "shop.lua", version, tostring(port), tostring(metrics_port), "--stdin",
+    examples.folder .. "shop.lua",
+    version,
+    tostring(port),
+    tostring(metrics_port),
+    "--stdin",
   })
-  if child.wait(function() return shop.output:find("listening on") end, 10) then return shop end
+  if child.wait(function() return shop.output:find "listening on" end, 10) then return shop end
   shop:stop()
   error("the shop does not start: " .. shop.output)
 end
@@ -51,10 +55,11 @@ function M.load(port, pause)
       made.statuses[status] = (made.statuses[status] or 0) + 1
     end)
   end)
-  return made, function()
-    timer:close()
-    assert(child.wait(function() return made.answers == #made.sent end, 20), "orders are not answered")
-  end
+  return made,
+    function()
+      timer:close()
+      assert(child.wait(function() return made.answers == #made.sent end, 20), "orders are not answered")
+    end
 end
 
 return M

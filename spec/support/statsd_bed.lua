@@ -1,11 +1,11 @@
 --- A client with a StatsD exporter and the receiver that it sends to, which a strict parser reads.
 
-local chalk = require("chalk")
-local files = require("support.files")
-local log = require("chalk.base.log")
-local parser = require("support.statsd_parser")
-local receivers = require("support.receivers")
-local uv = require("luv")
+local chalk = require "chalk"
+local files = require "support.files"
+local log = require "chalk.base.log"
+local parser = require "support.statsd_parser"
+local receivers = require "support.receivers"
+local uv = require "luv"
 
 local M = {}
 
@@ -99,7 +99,7 @@ local function flush_and_read(client, beds, flush)
   tick:start(1, 1, read)
   local ok, message = (flush or client.flush)(client, 20)
   tick:close()
-  if not uv.loop_mode() then uv.run("nowait") end
+  if not uv.loop_mode() then uv.run "nowait" end
   read()
   return ok, message
 end
@@ -128,7 +128,7 @@ function Bed:lines()
   local lines = {}
   for _, packet in ipairs(self.packets) do
     for _, line in ipairs(parser.packet(packet, self.options.dialect)) do
-      if not line.name:find("^chalk") then lines[#lines + 1] = line end
+      if not line.name:find "^chalk" then lines[#lines + 1] = line end
     end
   end
   return lines
@@ -138,8 +138,8 @@ end
 ---@return string[]
 function Bed:text()
   local lines = {}
-  for line in table.concat(self.packets):gmatch("[^\n]+") do
-    if not line:find("^chalk") then lines[#lines + 1] = line end
+  for line in table.concat(self.packets):gmatch "[^\n]+" do
+    if not line:find "^chalk" then lines[#lines + 1] = line end
   end
   table.sort(lines)
   return lines

@@ -29,10 +29,12 @@ local function characters(text)
   local at, n = 1, 0
   while at <= #text do
     local a, b = text:byte(at, at + 1)
-    local size = a < 0x80 and 1 or a >= 0xc2 and a < 0xe0 and 2 or a >= 0xe0 and a < 0xf0 and 3
+    local size = a < 0x80 and 1
+      or a >= 0xc2 and a < 0xe0 and 2
+      or a >= 0xe0 and a < 0xf0 and 3
       or a >= 0xf0 and a < 0xf5 and 4
     if not size or at + size - 1 > #text then return nil end
-    if size > 1 and not text:sub(at + 1, at + size - 1):find("^[\128-\191]+$") then return nil end
+    if size > 1 and not text:sub(at + 1, at + size - 1):find "^[\128-\191]+$" then return nil end
     if a == 0xe0 and b < 0xa0 or a == 0xed and b > 0x9f or a == 0xf0 and b < 0x90 or a == 0xf4 and b > 0x8f then
       return nil
     end
@@ -42,8 +44,8 @@ local function characters(text)
 end
 
 local function number(line, text)
-  local plain = text:find("^%-?%d+$") or text:find("^%-?%d+%.%d+$")
-  local exponent = text:find("^%-?%d+[eE][+-]?%d+$") or text:find("^%-?%d+%.%d+[eE][+-]?%d+$")
+  local plain = text:find "^%-?%d+$" or text:find "^%-?%d+%.%d+$"
+  local exponent = text:find "^%-?%d+[eE][+-]?%d+$" or text:find "^%-?%d+%.%d+[eE][+-]?%d+$"
   local value = (plain or exponent) and tonumber(text)
   if not value or value - value ~= 0 then fail(line, "no number") end
   return value
@@ -60,35 +62,49 @@ end
 local function check_tag(line, tag)
   local n = characters(tag)
   if not n or n > LONGEST then fail(line, "a tag of too many characters") end
-  local key, value = tag:match("^([^:]*):(.*)$")
-  if not key or not key:find("^[%a\128-\255][%w_%-./\128-\255]*$") then fail(line, "a bad tag key") end
-  if not value:find("^[%w_%-./:\128-\255]+$") or value:find(":$") then fail(line, "a bad tag value") end
-  if tag:find("\194[\128-\159]") or tag:find("\226\128[\168\169]") then fail(line, "a control character") end
+  local key, value = tag:match "^([^:]*):(.*)$"
+  if not key or not key:find "^[%a\128-\255][%w_%-./\128-\255]*$" then fail(line, "a bad tag key") end
+  if not value:find "^[%w_%-./:\128-\255]+$" or value:find ":$" then fail(line, "a bad tag value") end
+  if tag:find "\194[\128-\159]" or tag:find "\226\128[\168\169]" then fail(line, "a control character") end
 end
 
 -- Fields behind the type, in the order in which they may come.
 local FIELDS = {
-  { "^@(%d[%d.]*)$", function(line, parsed, text)
-    parsed.rate = number(line, text)
-    if parsed.rate <= 0 or parsed.rate > 1 then fail(line, "a rate that is none") end
-    if parsed.type == "g" then fail(line, "a rate of a gauge") end
-  end },
-  { "^#(.+)$", function(line, parsed, text)
-    parsed.tags = split(text, ",")
-    for _, tag in ipairs(parsed.tags) do
-      check_tag(line, tag)
-    end
-  end },
+  {
+    "^@(%d[%d.]*)$",
+    function(line, parsed, text)
+      parsed.rate = number(line, text)
+      if parsed.rate <= 0 or parsed.rate > 1 then fail(line, "a rate that is none") end
+      if parsed.type == "g" then fail(line, "a rate of a gauge") end
+    end,
+  },
+  {
+    "^#(.+)$",
+    function(line, parsed, text)
+      parsed.tags = split(text, ",")
+      for _, tag in ipairs(parsed.tags) do
+        check_tag(line, tag)
+      end
+    end,
+  },
   { "^c:([%w_.:/-]+)$", function(_, parsed, text) parsed.container = text end },
   { "^e:(.+)$", function(_, parsed, text) parsed.external = text end },
-  { "^card:(%a+)$", function(line, parsed, text)
-    if not CARDINALITIES[text] then fail(line, "no cardinality") end
-    parsed.cardinality = text
-  end },
-  { "^T([1-9]%d*)$", function(line, parsed, text)
-    if parsed.type ~= "c" and parsed.type ~= "g" or parsed.rate ~= 1 then fail(line, "a time where none may be") end
-    parsed.time = tonumber(text)
-  end },
+  {
+    "^card:(%a+)$",
+    function(line, parsed, text)
+      if not CARDINALITIES[text] then fail(line, "no cardinality") end
+      parsed.cardinality = text
+    end,
+  },
+  {
+    "^T([1-9]%d*)$",
+    function(line, parsed, text)
+      if parsed.type ~= "c" and parsed.type ~= "g" or parsed.rate ~= 1 then
+        fail(line, "a time where none may be")
+      end
+      parsed.time = tonumber(text)
+    end,
+  },
 }
 
 local function take_fields(line, parsed, parts, last)
@@ -109,9 +125,9 @@ end
 ---@return spec.StatsdLine
 function M.line(line, dialect)
   local plain = dialect == "statsd"
-  if not characters(line) or line:find("%c") then fail(line, "bytes that are no text") end
+  if not characters(line) or line:find "%c" then fail(line, "bytes that are no text") end
   local parts = split(line, "|")
-  local name, values = parts[1]:match("^([^:]+):(.+)$")
+  local name, values = parts[1]:match "^([^:]+):(.+)$"
   if not name or not name:find(plain and "^%a[%w_.-]*$" or "^%a[%w_.]*$") then fail(line, "a bad name") end
   if not plain and #name > LONGEST then fail(line, "a name that is too long") end
   local parsed = { name = name, type = parts[2], values = split(values, ":"), rate = 1, tags = {} }
@@ -175,7 +191,7 @@ function Agent:line(parsed)
     if parsed.type == "c" then
       self.counts[id] = (self.counts[id] or 0) + value * weight
     elseif parsed.type == "g" then
-      local is_change = self.dialect == "statsd" and text:find("^[+-]")
+      local is_change = self.dialect == "statsd" and text:find "^[+-]"
       self.gauges[id] = is_change and (self.gauges[id] or 0) + value or value
     else
       local weights = self.weights[id] or {}

@@ -1,11 +1,11 @@
 --- Real StatsD servers, which tools/receivers installs, on loopback: Etsy's statsd and Prometheus's statsd_exporter.
 
-local collect = require("support.collect")
-local examples = require("support.examples")
-local files = require("support.files")
-local uv = require("luv")
-local wait = require("support.wait")
-local web = require("demo.web")
+local collect = require "support.collect"
+local examples = require "support.examples"
+local files = require "support.files"
+local uv = require "luv"
+local wait = require "support.wait"
+local web = require "demo.web"
 
 local child = examples.child
 
@@ -18,9 +18,9 @@ local found
 
 local function install()
   local pipe = io.popen("env -u LD_PRELOAD " .. TOOL .. " 2>&1")
-  found = { said = pipe:read("*a") }
+  found = { said = pipe:read "*a" }
   pipe:close()
-  for name, path in found.said:gmatch("(%l+) (/[^\n]+)\n") do
+  for name, path in found.said:gmatch "(%l+) (/[^\n]+)\n" do
     found[name] = path
   end
   return found
@@ -40,12 +40,12 @@ local function free_udp_port()
   assert(socket:bind("127.0.0.1", 0))
   local port = socket:getsockname().port
   socket:close()
-  uv.run("nowait")
+  uv.run "nowait"
   return port
 end
 
 -- A sanitizer's runtime that is preloaded into LuaJIT is no matter of theirs.
-local function spawn(...) return child.spawn(child.find("env"), { "-u", "LD_PRELOAD", ... }) end
+local function spawn(...) return child.spawn(child.find "env", { "-u", "LD_PRELOAD", ... }) end
 
 ---@class spec.StatsdServer
 ---@field address string for the exporter's option
@@ -72,7 +72,7 @@ function Server:ask(command)
   end)
   child.wait(function() return over end, 5)
   socket:close()
-  uv.run("nowait")
+  uv.run "nowait"
   return text
 end
 
@@ -90,8 +90,8 @@ function M.etsy()
   local config = files.make(([[{ address: "127.0.0.1", port: %d, mgmt_address: "127.0.0.1", mgmt_port: %d,
     backends: ["./backends/console"], flushInterval: 3600000, prefixStats: "own" }]]):format(port, admin))
   local self = setmetatable({ address = "127.0.0.1:" .. port, admin = admin }, Server)
-  self.process = spawn(child.find("node"), found.etsy, config)
-  wait.till(function() return self:ask("health"):find("up", 1, true) or self:ask("counters") ~= "" end, SECONDS)
+  self.process = spawn(child.find "node", found.etsy, config)
+  wait.till(function() return self:ask("health"):find("up", 1, true) or self:ask "counters" ~= "" end, SECONDS)
   return self
 end
 
@@ -103,9 +103,14 @@ function M.exporter(kind)
   local is_udp = kind == "udp"
   local address = is_udp and "127.0.0.1:" .. port or "unixgram://" .. path
   local self = setmetatable({ address = address, pages = pages }, Server)
-  self.process = spawn(found.exporter, "--statsd.listen-tcp=", "--log.level=warn",
+  self.process = spawn(
+    found.exporter,
+    "--statsd.listen-tcp=",
+    "--log.level=warn",
     "--statsd.listen-udp=" .. (is_udp and "127.0.0.1:" .. port or ""),
-    "--statsd.listen-unixgram=" .. (is_udp and "" or path), "--web.listen-address=127.0.0.1:" .. pages)
+    "--statsd.listen-unixgram=" .. (is_udp and "" or path),
+    "--web.listen-address=127.0.0.1:" .. pages
+  )
   wait.till(function() return self:samples().statsd_exporter_lines_total end, SECONDS)
   return self
 end

@@ -1,16 +1,16 @@
 --- A client with a stream exporter at a port of its own, with any driver, and clients of that stream.
 
-local chalk = require("chalk")
-local core = require("chalk.core")
-local stream_client = require("support.stream_client")
-local uv = require("luv")
-local wait = require("support.wait")
+local chalk = require "chalk"
+local core = require "chalk.core"
+local stream_client = require "support.stream_client"
+local uv = require "luv"
+local wait = require "support.wait"
 
 local M = {}
 
 local DRIVERS = { thread = true, loop = true, manual = true }
 
-math.randomseed(tonumber(tostring(uv.hrtime()):match("%d+")) % 2 ^ 31)
+math.randomseed(tonumber(tostring(uv.hrtime()):match "%d+") % 2 ^ 31)
 
 ---@class spec.StreamBed
 ---@field client chalk.Client
@@ -29,7 +29,7 @@ function M.port()
     if not probe then return port end
     probe:close()
   end
-  error("no free port")
+  error "no free port"
 end
 
 --- Starts a client.
@@ -60,7 +60,7 @@ end
 
 --- Lets the server go on: on a loop of its own it does by itself.
 function Bed:turn()
-  if self.driver == "loop" then uv.run("once") end
+  if self.driver == "loop" then uv.run "once" end
   if self.driver == "manual" then assert(self.client:flush()) end
 end
 
@@ -95,7 +95,7 @@ function Bed:connected() return self:own("stream_clients", "") end
 ---@return number
 function Bed:own(name, labels)
   local sum = 0
-  for line in self.client:text():gmatch("[^\n]+") do
+  for line in self.client:text():gmatch "[^\n]+" do
     local found, value = line:match("^chalk_" .. name .. "(%b{}) (%S+)$")
     if found and found:find(labels, 1, true) then sum = sum + tonumber(value) end
   end
@@ -117,7 +117,7 @@ function Bed:close()
   if self.client then self.client:shutdown() end
   self.client = nil
   if self.alive then self.alive:close() end
-  if not uv.loop_mode() then uv.run("nowait") end
+  if not uv.loop_mode() then uv.run "nowait" end
 end
 
 return M

@@ -1,6 +1,6 @@
 --- The event stream's bytes, made by hand: each test says what is on the wire, and no code of chalk has a part in it.
 
-local ffi = require("ffi")
+local ffi = require "ffi"
 
 local M = {}
 
@@ -34,16 +34,24 @@ local TYPES = { counter = 0, gauge = 1, histogram = 2 }
 ---@param metadata { name: string, type: string, unit: string?, description: string? }
 function M.metadata(metadata)
   local type = TYPES[metadata.type]
-  return M.frame(M.text(1, table.concat({
-    M.text(1, metadata.name),
-    type > 0 and M.whole(2, type) or "",
-    metadata.unit and M.text(3, metadata.unit) or "",
-    metadata.description and M.text(4, metadata.description) or "",
-  })))
+  return M.frame(M.text(
+    1,
+    table.concat {
+      M.text(1, metadata.name),
+      type > 0 and M.whole(2, type) or "",
+      metadata.unit and M.text(3, metadata.unit) or "",
+      metadata.description and M.text(4, metadata.description) or "",
+    }
+  ))
 end
 
 local OPERATIONS = {
-  increment_counter = 4, set_counter = 5, increment_gauge = 6, decrement_gauge = 7, set_gauge = 8, record_histogram = 9,
+  increment_counter = 4,
+  set_counter = 5,
+  increment_gauge = 6,
+  decrement_gauge = 7,
+  set_gauge = 8,
+  record_histogram = 9,
 }
 
 --- A frame with a Metric.

@@ -1,11 +1,11 @@
 --- A client of an event stream as a raw socket: what arrives is read when the spec says so, and not before.
 
-local ffi = require("ffi")
-local reader = require("chalk.exporter.stream.reader")
-local wait = require("support.wait")
+local ffi = require "ffi"
+local reader = require "chalk.exporter.stream.reader"
+local wait = require "support.wait"
 
 if not pcall(ffi.typeof, "chalk_stream_spec_address") then
-  ffi.cdef([[
+  ffi.cdef [[
     typedef struct { uint16_t family; uint8_t rest[126]; } chalk_stream_spec_address;
     typedef struct { int on, seconds; } chalk_stream_spec_linger;
     int chalk_stream_spec_socket(int family, int type, int protocol) __asm__("socket");
@@ -16,7 +16,7 @@ if not pcall(ffi.typeof, "chalk_stream_spec_address") then
     long chalk_stream_spec_send(int fd, const void *, size_t, int flags) __asm__("send");
     int chalk_stream_spec_shutdown(int fd, int how) __asm__("shutdown");
     int chalk_stream_spec_close(int fd) __asm__("close");
-  ]])
+  ]]
 end
 local C = ffi.C
 
@@ -62,7 +62,13 @@ function M.connect(port, options)
   end
   C.chalk_stream_spec_block(fd, SET_FLAGS, READ_WRITE_NONBLOCK)
   return setmetatable({
-    fd = fd, capture = options.capture, reader = reader.new(), bytes = 0, metadata = {}, told = {}, metrics = {},
+    fd = fd,
+    capture = options.capture,
+    reader = reader.new(),
+    bytes = 0,
+    metadata = {},
+    told = {},
+    metrics = {},
   }, Client)
 end
 

@@ -1,7 +1,7 @@
 --- What nginx's stream module with Lua is to chalk: a second VM in each process of an nginx, with an `ngx` of its own,
 --- made in the master and closed with the VM of `http {}`. Where no such module is installed, specs have this.
 
-local vms = require("support.vms")
+local vms = require "support.vms"
 
 local M = {}
 

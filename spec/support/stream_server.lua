@@ -1,6 +1,6 @@
 --- A server of event streams for clients to be tested with: it sends the bytes it is given, whatever they are.
 
-local uv = require("luv")
+local uv = require "luv"
 
 local M = {}
 
@@ -60,7 +60,7 @@ function Server:stop()
   for _, client in ipairs(self.clients) do
     client:close()
   end
-  uv.run("nowait")
+  uv.run "nowait"
 end
 
 return M

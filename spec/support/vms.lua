@@ -1,11 +1,11 @@
 --- LuaJIT VMs inside this process, made through the C API that the FFI finds, as the flush thread's is.
 
-local ffi = require("ffi")
+local ffi = require "ffi"
 
 local M = {}
 
 if not pcall(function() return ffi.C.luaL_newstate end) then
-  ffi.cdef([[
+  ffi.cdef [[
     void *luaL_newstate(void);
     void luaL_openlibs(void *state);
     int luaL_loadbuffer(void *state, const char *text, size_t size, const char *name);
@@ -13,9 +13,9 @@ if not pcall(function() return ffi.C.luaL_newstate end) then
     const char *lua_tolstring(void *state, int index, size_t *size);
     int lua_pcall(void *state, int arguments, int results, int handler);
     void lua_close(void *state);
-  ]])
+  ]]
 end
-ffi.cdef("void lua_settop(void *state, int index);")
+ffi.cdef "void lua_settop(void *state, int index);"
 
 local C = ffi.C
 

@@ -1,6 +1,6 @@
 --- Waiting for a condition, with a deadline.
 
-local ffi = require("ffi")
+local ffi = require "ffi"
 
 pcall(ffi.cdef, "int poll(void *fds, unsigned long n, int timeout);")
 
@@ -12,7 +12,7 @@ local M = {}
 ---@param what string? for the failure's message
 ---@return any what the condition returned
 function M.till(condition, seconds, what)
-  local core = require("chalk.core")
+  local core = require "chalk.core"
   local deadline = core.C.chalk_now() + (seconds or 10)
   while true do
     local value = condition()

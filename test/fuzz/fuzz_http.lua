@@ -9,15 +9,15 @@ local function check_request(request, at, buffer)
   assert(at > 1 and at <= #buffer + 1, "a head that ends outside of the buffer")
   assert(at <= MAX_HEAD + 10, "a head above the limit")
   assert(request.version == "1.0" or request.version == "1.1")
-  assert(request.method:find("^[^%c%s]+$"))
+  assert(request.method:find "^[^%c%s]+$")
   local plain = request.method == "GET" or request.method == "HEAD"
   assert(not plain or request.path:sub(1, 1) == "/", "a path that does not begin at the root")
-  assert(not (request.path .. request.query):find("[%c ]"), "a control character in the target")
+  assert(not (request.path .. request.query):find "[%c ]", "a control character in the target")
   assert(not request.path:find("?", 1, true))
   assert(type(request.keep_alive) == "boolean" and type(request.has_body) == "boolean")
   for name, value in pairs(request.headers) do
-    assert(name == name:lower() and name:find("^[^%c%s:]+$"), "a name that is no token")
-    assert(not value:find("[%z\1-\8\10-\31\127]"), "a control character in a value")
+    assert(name == name:lower() and name:find "^[^%c%s:]+$", "a name that is no token")
+    assert(not value:find "[%z\1-\8\10-\31\127]", "a control character in a value")
     assert(type(parser.accepts_gzip(value)) == "boolean")
     assert(type(parser.has_token(value, "close")) == "boolean")
   end
@@ -27,18 +27,12 @@ local function check_request(request, at, buffer)
 end
 
 local function same(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" then
-    return a == b
-  end
+  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
   for key, value in pairs(a) do
-    if not same(value, b[key]) then
-      return false
-    end
+    if not same(value, b[key]) then return false end
   end
   for key in pairs(b) do
-    if a[key] == nil then
-      return false
-    end
+    if a[key] == nil then return false end
   end
   return true
 end

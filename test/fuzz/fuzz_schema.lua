@@ -6,7 +6,7 @@ local schema = require "chalk.define.schema"
 local function check_messages(messages)
   assert(#messages > 0, "refused without a message")
   for _, message in ipairs(messages) do
-    assert(type(message) == "string" and not message:find("%c"), "a message that is no line of text")
+    assert(type(message) == "string" and not message:find "%c", "a message that is no line of text")
   end
 end
 
@@ -37,14 +37,12 @@ end
 
 local function check_document()
   local registry = schema.new()
-  local definitions, tags = registry:add("metrics.json")
-  if not definitions then
-    return check_messages(tags)
-  end
+  local definitions, tags = registry:add "metrics.json"
+  if not definitions then return check_messages(tags) end
   for _, def in ipairs(definitions) do
     check_definition(def)
   end
-  local again = assert(registry:add("metrics.json"), "not the same as itself")
+  local again = assert(registry:add "metrics.json", "not the same as itself")
   assert(#again == #definitions)
   for i, def in ipairs(again) do
     assert(def == definitions[i], "defined twice")
@@ -55,7 +53,5 @@ return function(bytes)
   content = bytes
   check_document()
   local def = schema.decode(bytes)
-  if def then
-    assert(schema.encode(def) == bytes)
-  end
+  if def then assert(schema.encode(def) == bytes) end
 end

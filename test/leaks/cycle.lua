@@ -2,12 +2,12 @@
 --
 --     luajit cycle.lua thread|loop|manual
 
-local chalk = require("chalk")
-local uv = require("luv")
+local chalk = require "chalk"
+local uv = require "luv"
 
 local driver = assert(arg[1], "the driver")
 local jobs = chalk.count("jobs", { tags = { "queue" } })
-local waiting = chalk.gauge("waiting")
+local waiting = chalk.gauge "waiting"
 local took = chalk.histogram("took", { tags = { "queue" } })
 
 local function record()
@@ -20,10 +20,10 @@ local function record()
 end
 
 record()
-chalk.init({
+chalk.init {
   driver = driver,
-  exporters = { chalk.exporter.prometheus({ listen = driver ~= "manual" and "127.0.0.1:0" or nil }) },
-})
+  exporters = { chalk.exporter.prometheus { listen = driver ~= "manual" and "127.0.0.1:0" or nil } },
+}
 record()
 assert(chalk.flush(30))
 assert(#chalk.text() > 0)
@@ -36,4 +36,4 @@ if driver == "loop" then
 end
 assert(chalk.flush(30))
 assert(chalk.shutdown(30))
-print("ok")
+print "ok"

@@ -48,7 +48,8 @@ function M.count_call()
       local j = band(i, LAST)
       requests({ endpoint = endpoints[j], status = statuses[j] }):inc(steps[j])
     end
-  end, requests
+  end,
+    requests
 end
 
 function M.count_with()
@@ -58,7 +59,8 @@ function M.count_with()
       local j = band(i, LAST)
       requests:with(endpoints[j], statuses[j]):inc(steps[j])
     end
-  end, requests
+  end,
+    requests
 end
 
 function M.histogram()
@@ -68,7 +70,8 @@ function M.histogram()
       local j = band(i, LAST)
       kept:record(values[j])
     end
-  end, kept
+  end,
+    kept
 end
 
 -- The values move on against the combinations, so that each of them gets all values.
@@ -79,7 +82,8 @@ function M.histogram_call()
       local j = band(i, LAST)
       latency({ endpoint = endpoints[j], status = statuses[j] }):record(values[band(i + rshift(i, 10), LAST)])
     end
-  end, latency
+  end,
+    latency
 end
 
 function M.histogram_with()
@@ -89,7 +93,8 @@ function M.histogram_with()
       local j = band(i, LAST)
       latency:with(endpoints[j], statuses[j]):record(values[band(i + rshift(i, 10), LAST)])
     end
-  end, latency
+  end,
+    latency
 end
 
 return M

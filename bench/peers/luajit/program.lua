@@ -130,24 +130,30 @@ function WORKS.text_100000() text(100000) end
 
 function WORKS.memory_count()
   local metric = chalk.count("memory", { tags = TAGS })
-  print_figure("resident, with the VM's part", work.memory(COUNTS, function(resources)
-    for i = 0, COUNTS - 1 do
-      metric:with(resources[i], work.status(i)):inc()
-    end
-  end))
+  print_figure(
+    "resident, with the VM's part",
+    work.memory(COUNTS, function(resources)
+      for i = 0, COUNTS - 1 do
+        metric:with(resources[i], work.status(i)):inc()
+      end
+    end)
+  )
 end
 
 local function memory_histogram(n)
   local metric = chalk.histogram("memory", { tags = TAGS })
   local recorded = work.recorded(n)
-  print_figure("resident, with the VM's part", work.memory(HISTOGRAMS, function(resources)
-    for i = 0, HISTOGRAMS - 1 do
-      local series = metric:with(resources[i], work.status(i))
-      for k = 1, n do
-        series:record(recorded[k])
+  print_figure(
+    "resident, with the VM's part",
+    work.memory(HISTOGRAMS, function(resources)
+      for i = 0, HISTOGRAMS - 1 do
+        local series = metric:with(resources[i], work.status(i))
+        for k = 1, n do
+          series:record(recorded[k])
+        end
       end
-    end
-  end))
+    end)
+  )
 end
 
 function WORKS.memory_histogram_1() memory_histogram(1) end

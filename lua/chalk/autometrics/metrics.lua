@@ -47,16 +47,30 @@ local function document(bounds)
     {
       name = "function_calls",
       type = "count",
-      tags = tags("function", "module", "service_name", "result", "caller_function?", "caller_module?",
-        "objective_name?", "objective_percentile?"),
+      tags = tags(
+        "function",
+        "module",
+        "service_name",
+        "result",
+        "caller_function?",
+        "caller_module?",
+        "objective_name?",
+        "objective_percentile?"
+      ),
       description = "Calls of instrumented functions",
     },
     {
       name = "function_calls_duration",
       type = "histogram",
       unit = "seconds",
-      tags = tags("function", "module", "service_name", "objective_name?", "objective_percentile?",
-        "objective_latency_threshold?"),
+      tags = tags(
+        "function",
+        "module",
+        "service_name",
+        "objective_name?",
+        "objective_percentile?",
+        "objective_latency_threshold?"
+      ),
       buckets = bounds,
       description = "How long calls of instrumented functions took",
     },
@@ -70,8 +84,15 @@ local function document(bounds)
     {
       name = "build_info",
       type = "gauge",
-      tags = tags("version?", "commit?", "branch?", "service_name", "repository_url?", "repository_provider?",
-        "autometrics_version"),
+      tags = tags(
+        "version?",
+        "commit?",
+        "branch?",
+        "service_name",
+        "repository_url?",
+        "repository_provider?",
+        "autometrics_version"
+      ),
       description = "What is running",
     },
   }

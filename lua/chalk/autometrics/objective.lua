@@ -51,7 +51,10 @@ end
 ---@return chalk.autometrics.Objective self
 function Objective:latency(threshold, percentile)
   if type(threshold) ~= "number" or not (threshold > 0 and threshold < math.huge) then
-    fail(("objective %q: a latency is a number of seconds above 0, not %s"):format(self.name, tostring(threshold)), 2)
+    fail(
+      ("objective %q: a latency is a number of seconds above 0, not %s"):format(self.name, tostring(threshold)),
+      2
+    )
   end
   check_percentile(self.name, percentile)
   local before = self.values.latency
@@ -87,8 +90,10 @@ function M.is(value) return getmetatable(value) == Objective end
 ---@return chalk.autometrics.Objective
 function M.new(name, on_latency)
   if name:find "[^%w_ -]" or name:sub(1, 1) == "-" then
-    log.write("warning", ("objective %q: names of letters, digits, _, - and spaces, - not first, "
-      .. "work with every tool"):format(name))
+    log.write(
+      "warning",
+      ("objective %q: names of letters, digits, _, - and spaces, - not first, work with every tool"):format(name)
+    )
   end
   return setmetatable({ name = name, values = {}, on_latency = on_latency }, Objective)
 end

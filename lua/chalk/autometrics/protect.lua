@@ -54,7 +54,10 @@ end
 
 -- Those of C that let an error through.
 local TRANSPARENT = {
-  [require] = true, [dofile] = true, [table.sort] = true, [string.gsub] = true,
+  [require] = true,
+  [dofile] = true,
+  [table.sort] = true,
+  [string.gsub] = true,
 }
 
 -- Who catches an error raised now: "xpcall" and its level, "host", "thread" or "other"; and how many of ours before.

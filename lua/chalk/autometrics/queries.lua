@@ -132,7 +132,13 @@ function M.calls_error_ratio(name, module, options)
 end
 
 M.NAMES = {
-  "request_rate", "error_ratio", "latency_p95", "latency_p99", "concurrency", "calls", "calls_error_ratio",
+  "request_rate",
+  "error_ratio",
+  "latency_p95",
+  "latency_p99",
+  "concurrency",
+  "calls",
+  "calls_error_ratio",
 }
 
 --- All of them by name.

@@ -73,7 +73,9 @@ end
 
 local function finish_failed(record, call, chain, depth, result)
   local note = failed(result, chain, depth)
-  local fine = not record.plain and asked(record, "ok_if", nil, note.e) and not asked(record, "error_if", nil, note.e)
+  local fine = not record.plain
+    and asked(record, "ok_if", nil, note.e)
+    and not asked(record, "error_if", nil, note.e)
   if fine then
     call.ok:inc()
   else

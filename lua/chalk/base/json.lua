@@ -39,9 +39,7 @@ local SEQUENCES = {
 local function after_sequence(text, at)
   for _, pattern in ipairs(SEQUENCES) do
     local after = text:match(pattern, at)
-    if after then
-      return after
-    end
+    if after then return after end
   end
 end
 
@@ -49,12 +47,10 @@ end
 ---@param text string
 ---@return integer? position of the first bad byte, nil when there is none
 function M.invalid_utf8(text)
-  local at = text:find("[\128-\255]")
+  local at = text:find "[\128-\255]"
   while at do
     local after = after_sequence(text, at)
-    if not after then
-      return at
-    end
+    if not after then return at end
     at = text:find("[\128-\255]", after)
   end
 end
@@ -63,14 +59,12 @@ end
 local function line_and_column(text, position)
   local before = text:sub(1, position - 1)
   local _, newlines = before:gsub("\n", "")
-  local last = before:match("[^\n]*$")
+  local last = before:match "[^\n]*$"
   local _, continuations = last:gsub("[\128-\191]", "")
   return newlines + 1, #last - continuations + 1
 end
 
-local function failed(text, position, message)
-  return nil, message, line_and_column(text, position)
-end
+local function failed(text, position, message) return nil, message, line_and_column(text, position) end
 
 local function readable(message)
   message = message:gsub("T_[A-Z_]+", TOKENS):gsub("found invalid", "found an invalid")
@@ -82,9 +76,7 @@ local function after_string(text, at)
   repeat
     at = text:find('["\\]', at + 1)
     local escape = text:byte(at) == 92
-    if escape then
-      at = at + 1
-    end
+    if escape then at = at + 1 end
   until not escape
   return at + 1
 end
@@ -93,7 +85,7 @@ end
 -- colon is a key.
 local function repeated_key(text)
   local outer, keys = {}, {}
-  local at = text:find('["{}]')
+  local at = text:find '["{}]'
   while at do
     local byte, after = text:byte(at), at + 1
     if byte == 34 then
@@ -101,9 +93,7 @@ local function repeated_key(text)
       if text:find("^%s*:", after) then
         local written = text:sub(at, after - 1)
         local key = cjson.decode("[" .. written .. "]")[1]
-        if keys[key] then
-          return written, at
-        end
+        if keys[key] then return written, at end
         keys[key] = true
       end
     elseif byte == 123 then
@@ -124,22 +114,16 @@ end
 function M.decode(text)
   text = text:gsub("^\239\187\191", "")
   local bad = text:find("\0", 1, true)
-  if bad then
-    return failed(text, bad, "NUL byte: JSON is UTF-8 text")
-  end
+  if bad then return failed(text, bad, "NUL byte: JSON is UTF-8 text") end
   bad = M.invalid_utf8(text)
-  if bad then
-    return failed(text, bad, "not valid UTF-8")
-  end
+  if bad then return failed(text, bad, "not valid UTF-8") end
   local ok, value = pcall(cjson.decode, text)
   if ok then
     local key, at = repeated_key(text)
-    if key then
-      return failed(text, at, ("the object has the key %s already"):format(key))
-    end
+    if key then return failed(text, at, ("the object has the key %s already"):format(key)) end
     return value
   end
-  local message, position = tostring(value):match("^(.-) at character (%d+)$")
+  local message, position = tostring(value):match "^(.-) at character (%d+)$"
   return failed(text, tonumber(position) or 1, readable(message or tostring(value)))
 end
 

@@ -19,9 +19,7 @@ end
 -- Templates of package.path, or one path. A directory that was removed leaves them as they are.
 local function absolute(templates, from)
   if not from then return templates end
-  return (templates:gsub("[^;]+", function(one)
-    return one:sub(1, 1) ~= "/" and from .. "/" .. one or nil
-  end))
+  return (templates:gsub("[^;]+", function(one) return one:sub(1, 1) ~= "/" and from .. "/" .. one or nil end))
 end
 
 --- What a VM is given to find the modules and the library of this one.

@@ -46,7 +46,8 @@ local function overview_functions()
   local calls = ("sum %s (%s)"):format(BY_FUNCTION, rate("function_calls_total", SERVICE))
   local failed = ("sum %s (%s)"):format(BY_FUNCTION, rate("function_calls_total", SERVICE .. ERROR))
   local slow = ("histogram_quantile(0.95, sum by (service_name, module, function, le) (%s))"):format(
-    rate("function_calls_duration_seconds_bucket", SERVICE))
+    rate("function_calls_duration_seconds_bucket", SERVICE)
+  )
   local function top(title, unit, expression)
     return grafana.lines {
       title = title,
@@ -65,8 +66,13 @@ local function overview_functions()
 end
 
 local function top_variable()
-  return { type = "custom", name = "top", label = "show", query = "10,20,50",
-    current = { selected = true, text = "10", value = "10" } }
+  return {
+    type = "custom",
+    name = "top",
+    label = "show",
+    query = "10,20,50",
+    current = { selected = true, text = "10", value = "10" },
+  }
 end
 
 local function service_variable(several)
@@ -191,8 +197,12 @@ local function objectives_history()
   end
   return {
     title = "Over time",
-    lines("How many times too fast the budget is used up", "short", "slo:current_burn_rate:ratio",
-      { w = 24, steps = { { 0, "green" }, { 1, "yellow" }, { 6, "orange" }, { 14.4, "red" } } }),
+    lines(
+      "How many times too fast the budget is used up",
+      "short",
+      "slo:current_burn_rate:ratio",
+      { w = 24, steps = { { 0, "green" }, { 1, "yellow" }, { 6, "orange" }, { 14.4, "red" } } }
+    ),
     lines("Share of calls that miss the objective, over 5 minutes", "percentunit", "slo:sli_error:ratio_rate5m"),
     lines("Over 1 hour", "percentunit", "slo:sli_error:ratio_rate1h"),
     lines("Over 1 day", "percentunit", "slo:sli_error:ratio_rate1d"),

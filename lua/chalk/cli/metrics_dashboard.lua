@@ -11,8 +11,18 @@ local M = {}
 
 local FILTER = '{job=~"$job",instance=~"$instance"}'
 
-local UNITS = { seconds = "s", milliseconds = "ms", bytes = "bytes", ratio = "percentunit", celsius = "celsius",
-  volts = "volt", amperes = "amp", joules = "joule", meters = "lengthm", percent = "percent" }
+local UNITS = {
+  seconds = "s",
+  milliseconds = "ms",
+  bytes = "bytes",
+  ratio = "percentunit",
+  celsius = "celsius",
+  volts = "volt",
+  amperes = "amp",
+  joules = "joule",
+  meters = "lengthm",
+  percent = "percent",
+}
 local RATES = { bytes = "Bps", seconds = "percentunit" }
 
 -- A scrape keeps `job` and `instance` for itself, and renames labels of these names.

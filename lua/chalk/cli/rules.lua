@@ -51,8 +51,12 @@ local function budget(promise) return number(room(promise) / 100) end
 local function promises_of(objectives)
   local promises, seen = {}, {}
   local function add(promise)
-    local key = ("%s\0%s\0%.17g\0%.17g"):format(promise.objective, promise.category, promise.percentile,
-      promise.threshold or 0)
+    local key = ("%s\0%s\0%.17g\0%.17g"):format(
+      promise.objective,
+      promise.category,
+      promise.percentile,
+      promise.threshold or 0
+    )
     if not seen[key] then promises[#promises + 1] = promise end
     seen[key], promise.key = true, key
   end
@@ -79,9 +83,7 @@ local function labels_of(promise)
     { "objective_percentile", number(promise.percentile) },
     { "category", promise.category },
   }
-  if promise.threshold then
-    labels[4] = { "objective_latency_threshold", bound_texts(promise.threshold)[1] }
-  end
+  if promise.threshold then labels[4] = { "objective_latency_threshold", bound_texts(promise.threshold)[1] } end
   return labels
 end
 
@@ -137,9 +139,7 @@ end
 
 local function indented(text, by) return by .. text:gsub("\n(.)", "\n" .. by .. "%1") end
 
-local function ratio(bad, calls)
-  return ("(\n%s\n)\n/\n(%s > 0)"):format(indented(bad, "  "), calls)
-end
+local function ratio(bad, calls) return ("(\n%s\n)\n/\n(%s > 0)"):format(indented(bad, "  "), calls) end
 
 ---@class chalk.cli.Group
 ---@field out string[]
@@ -147,8 +147,10 @@ end
 ---@field promise chalk.cli.Promise
 
 local function record(group, name, expression)
-  table.insert(group.out, ("  - record: %s\n    expr: |\n%s\n%s"):format(name, indented(expression, "      "),
-    group.labels))
+  table.insert(
+    group.out,
+    ("  - record: %s\n    expr: |\n%s\n%s"):format(name, indented(expression, "      "), group.labels)
+  )
 end
 
 local function sli_records(group, options)
@@ -165,7 +167,11 @@ local function sli_records(group, options)
   end
   -- A rate over the raw counters of 30 days reads too many samples.
   local over = "sum_over_time(slo:%s:rate5m%s[" .. PERIOD .. "])"
-  record(group, "slo:sli_error:ratio_rate" .. PERIOD, ratio(over:format("bad_calls", sel), over:format("calls", sel)))
+  record(
+    group,
+    "slo:sli_error:ratio_rate" .. PERIOD,
+    ratio(over:format("bad_calls", sel), over:format("calls", sel))
+  )
 end
 
 local function budget_records(group)
@@ -194,16 +200,19 @@ local function alert(group, kind)
   local missed = MISSED[promise.category]:format(promise.threshold and number(promise.threshold))
   local description = DESCRIPTION:format(missed, number(room(promise)), PERIOD_DAYS)
   local expression = burns(promise, unpack(kind[1])) .. "\nor\n" .. burns(promise, unpack(kind[2]))
-  table.insert(group.out, table.concat({
-    "  - alert: " .. ALERT_NAMES[promise.category],
-    "    expr: |",
-    indented(expression, "      "),
-    yaml_labels(promise, escape.template),
-    "      severity: " .. kind.severity,
-    "    annotations:",
-    '      summary: "The error budget of {{ $labels.objective_name }} is used up too fast"',
-    "      description: " .. quoted(description),
-  }, "\n"))
+  table.insert(
+    group.out,
+    table.concat({
+      "  - alert: " .. ALERT_NAMES[promise.category],
+      "    expr: |",
+      indented(expression, "      "),
+      yaml_labels(promise, escape.template),
+      "      severity: " .. kind.severity,
+      "    annotations:",
+      '      summary: "The error budget of {{ $labels.objective_name }} is used up too fast"',
+      "      description: " .. quoted(description),
+    }, "\n")
+  )
 end
 
 local function group_of(promise, options)
@@ -222,10 +231,15 @@ end
 
 -- More than all calls cannot be bad: an alert that asks for it never fires.
 local function warning(promise)
-  local what = ("objective %s, %s %s %%"):format(quoted(promise.objective), promise.category,
-    number(promise.percentile))
+  local what = ("objective %s, %s %s %%"):format(
+    quoted(promise.objective),
+    promise.category,
+    number(promise.percentile)
+  )
   if room(promise) == 0 then return what .. ": there is no error budget, so one bad call alerts" end
-  if 6 * room(promise) >= 100 then return what .. ": the page alert cannot fire, since all calls may fail for days" end
+  if 6 * room(promise) >= 100 then
+    return what .. ": the page alert cannot fire, since all calls may fail for days"
+  end
 end
 
 ---@class chalk.cli.RulesOptions

@@ -22,7 +22,8 @@ local function split(text)
   while at <= #text do
     local stop = text:find("[\r\n]", at)
     local next = stop and after_newline(text, stop) or #text + 1
-    lines[#lines + 1] = { text = text:sub(at, (stop or next) - 1), ending = stop and text:sub(stop, next - 1) or "" }
+    lines[#lines + 1] =
+      { text = text:sub(at, (stop or next) - 1), ending = stop and text:sub(stop, next - 1) or "" }
     starts[#starts + 1] = at
     at = next
   end

@@ -5,18 +5,16 @@
 -- definitions have equal encodings, and nothing but such an encoding decodes: what decodes is checked as a
 -- definition is, and must encode to the same bytes again.
 
-local json = require("chalk.base.json")
-local shape = require("chalk.define.shape")
-local definition = require("chalk.define.definition")
-local naming = require("chalk.define.naming")
+local json = require "chalk.base.json"
+local shape = require "chalk.define.shape"
+local definition = require "chalk.define.definition"
+local naming = require "chalk.define.naming"
 
 local M = {}
 
 local FORMAT = "chalk1"
 
-local function number_text(number)
-  return number and ("%.17g"):format(number) or ""
-end
+local function number_text(number) return number and ("%.17g"):format(number) or "" end
 
 local function put_list(out, list, put)
   out[#out + 1] = tostring(#list)
@@ -25,13 +23,9 @@ local function put_list(out, list, put)
   end
 end
 
-local function put_string(out, text)
-  out[#out + 1] = text
-end
+local function put_string(out, text) out[#out + 1] = text end
 
-local function put_number(out, number)
-  out[#out + 1] = number_text(number)
-end
+local function put_number(out, number) out[#out + 1] = number_text(number) end
 
 local function put_tag(out, tag)
   put_string(out, tag.name)
@@ -62,25 +56,19 @@ function M.encode(def)
 end
 
 -- The get functions raise: decode() turns that into a message.
-local function bad(what)
-  error({ message = "not a definition: bad " .. what }, 0)
-end
+local function bad(what) error({ message = "not a definition: bad " .. what }, 0) end
 
 local function get_string(from, what)
   local digits, start = from.text:match("^(%d+):()", from.at)
   local length = digits and #digits <= 9 and tonumber(digits)
-  if not length or start + length - 1 > #from.text then
-    bad(what)
-  end
+  if not length or start + length - 1 > #from.text then bad(what) end
   from.at = start + length
   return from.text:sub(start, start + length - 1)
 end
 
 local function get_list(from, what, limit, get)
   local length = tonumber(get_string(from, what))
-  if not length or length < 0 or length > limit or length % 1 ~= 0 then
-    bad(what)
-  end
+  if not length or length < 0 or length > limit or length % 1 ~= 0 then bad(what) end
   local list = {}
   for i = 1, length do
     list[i] = get(from, what)
@@ -90,9 +78,7 @@ end
 
 local function get_number(from, what)
   local number = tonumber(get_string(from, what))
-  if not number or number ~= number or math.abs(number) == math.huge then
-    bad(what)
-  end
+  if not number or number ~= number or math.abs(number) == math.huge then bad(what) end
   return number + 0
 end
 
@@ -113,20 +99,14 @@ end
 
 local function choose(text, what, choices)
   for _, choice in ipairs(choices) do
-    if text == choice then
-      return text
-    end
+    if text == choice then return text end
   end
   bad(what)
 end
 
-local function get_choice(from, what, choices)
-  return choose(get_string(from, what), what, choices)
-end
+local function get_choice(from, what, choices) return choose(get_string(from, what), what, choices) end
 
-local function get_flag(from, what)
-  return get_choice(from, what, { "", "1" }) == "1"
-end
+local function get_flag(from, what) return get_choice(from, what, { "", "1" }) == "1" end
 
 local function get_tag(from)
   local tag = {
@@ -136,17 +116,13 @@ local function get_tag(from)
     optional = get_flag(from, "tag flag"),
   }
   local values = get_list(from, "tag values", #from.text, get_string)
-  if definition.is_reserved(naming.label(tag.key)) or (#values > 0) ~= (tag.kind == "enum") then
-    bad("tag")
-  end
+  if definition.is_reserved(naming.label(tag.key)) or (#values > 0) ~= (tag.kind == "enum") then bad "tag" end
   tag.values = tag.kind == "enum" and values or nil
   return tag
 end
 
 local function get_definition(from)
-  if get_string(from, "format") ~= FORMAT then
-    bad("format")
-  end
+  if get_string(from, "format") ~= FORMAT then bad "format" end
   local own = get_flag(from, "own")
   local def = {
     own = own or nil,
@@ -166,25 +142,19 @@ local function get_definition(from)
 end
 
 local function check_text(text, what)
-  if json.invalid_utf8(text) or text:find("\0", 1, true) then
-    bad(what)
-  end
+  if json.invalid_utf8(text) or text:find("\0", 1, true) then bad(what) end
 end
 
 local function check_tags(tags)
   local labels = {}
   for _, tag in ipairs(tags) do
     local label = naming.label(tag.key)
-    if labels[label] then
-      bad("tags")
-    end
+    if labels[label] then bad "tags" end
     labels[label] = true
     local values = {}
     for _, value in ipairs(tag.values or {}) do
       check_text(value, "tag values")
-      if value == "" or values[value] then
-        bad("tag values")
-      end
+      if value == "" or values[value] then bad "tag values" end
       values[value] = true
     end
   end
@@ -193,31 +163,25 @@ end
 local function check(def)
   check_text(def.description, "description")
   if #def.description > definition.MAX_DESCRIPTION then
-    bad("description")
-  elseif def.unit and (#def.unit > definition.MAX_NAME or not def.unit:find("^[a-zA-Z0-9_]+$")) then
-    bad("unit")
+    bad "description"
+  elseif def.unit and (#def.unit > definition.MAX_NAME or not def.unit:find "^[a-zA-Z0-9_]+$") then
+    bad "unit"
   elseif def.across ~= "last" and def.type ~= "gauge" then
-    bad("across")
+    bad "across"
   elseif def.buckets and def.type ~= "histogram" then
-    bad("buckets")
+    bad "buckets"
   end
   local limit = def.max_series or 1
-  if not (limit >= 1 and limit <= definition.MAX_SERIES and limit % 1 == 0) then
-    bad("max_series")
-  end
+  if not (limit >= 1 and limit <= definition.MAX_SERIES and limit % 1 == 0) then bad "max_series" end
   for i = 2, #(def.buckets or {}) do
-    if def.buckets[i] <= def.buckets[i - 1] then
-      bad("buckets")
-    end
+    if def.buckets[i] <= def.buckets[i - 1] then bad "buckets" end
   end
   check_tags(def.tags)
 end
 
 local function attempt(read, text)
   local ok, result = pcall(read, text)
-  if ok then
-    return result
-  end
+  if ok then return result end
   return nil, type(result) == "table" and result.message or "not a definition: " .. tostring(result)
 end
 
@@ -227,37 +191,33 @@ end
 ---@return string? message
 function M.decode(text)
   return attempt(function()
-    local def = get_definition({ text = text, at = 1 })
+    local def = get_definition { text = text, at = 1 }
     check(def)
     -- Leading zeros, trailing bytes and the like end here.
-    return M.encode(def) == text and def or bad("encoding")
+    return M.encode(def) == text and def or bad "encoding"
   end, text)
 end
 
 local function plain_tag(key)
-  if not definition.is_name(key) or definition.is_reserved(key) then
-    bad("tag key")
-  end
+  if not definition.is_name(key) or definition.is_reserved(key) then bad "tag key" end
   return { name = key, key = key, kind = "string", optional = false }
 end
 
 local function get_plain(text)
   local parts, namespace, tags = {}, {}, {}
-  for part in (text .. "\0"):gmatch("([^%z]*)%z") do
+  for part in (text .. "\0"):gmatch "([^%z]*)%z" do
     parts[#parts + 1] = part
   end
-  for name in (parts[3] or ""):gmatch("[^.]+") do
-    namespace[#namespace + 1] = definition.is_name(name) and name or bad("name")
+  for name in (parts[3] or ""):gmatch "[^.]+" do
+    namespace[#namespace + 1] = definition.is_name(name) and name or bad "name"
   end
   for i = 4, #parts do
     tags[i - 3] = plain_tag(parts[i])
   end
-  local def = { namespace = namespace, name = table.remove(namespace) or bad("name"), tags = tags, description = "" }
-  def.type = choose(parts[1]:match("^=(.*)$"), "type", definition.TYPES)
+  local def = { namespace = namespace, name = table.remove(namespace) or bad "name", tags = tags, description = "" }
+  def.type = choose(parts[1]:match "^=(.*)$", "type", definition.TYPES)
   def.across = choose(parts[2], "across", definition.ACROSS)
-  if #namespace > definition.MAX_DEPTH or #tags > definition.MAX_TAGS then
-    bad("definition")
-  end
+  if #namespace > definition.MAX_DEPTH or #tags > definition.MAX_TAGS then bad "definition" end
   check(def)
   return definition.complete(def)
 end
@@ -267,9 +227,7 @@ end
 ---@param text string any bytes
 ---@return chalk.Definition? definition nil when these are none
 ---@return string? message
-function M.plain(text)
-  return attempt(get_plain, text)
-end
+function M.plain(text) return attempt(get_plain, text) end
 
 local function shown(value)
   if type(value) == "string" then
@@ -281,13 +239,9 @@ local function shown(value)
 end
 
 local function same(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" or #a ~= #b then
-    return a == b
-  end
+  if type(a) ~= "table" or type(b) ~= "table" or #a ~= #b then return a == b end
   for i, item in ipairs(a) do
-    if item ~= b[i] then
-      return false
-    end
+    if item ~= b[i] then return false end
   end
   return true
 end
@@ -327,9 +281,7 @@ function M.difference(known, new)
   end
   for i, tag in ipairs(found and {} or known.tags) do
     local difference = M.tag_difference(tag, new.tags[i])
-    if difference then
-      return ("tag %s: %s"):format(shape.quote(tag.key), difference)
-    end
+    if difference then return ("tag %s: %s"):format(shape.quote(tag.key), difference) end
   end
   return found
 end

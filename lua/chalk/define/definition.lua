@@ -3,9 +3,9 @@
 -- Nothing here knows another metric: what holds between definitions is the stage's matter. Whatever is wrong is
 -- reported and left out, so that one reading finds everything.
 
-local json = require("chalk.base.json")
-local shape = require("chalk.define.shape")
-local naming = require("chalk.define.naming")
+local json = require "chalk.base.json"
+local shape = require "chalk.define.shape"
+local naming = require "chalk.define.naming"
 
 local M = {}
 
@@ -61,21 +61,15 @@ M.METRIC_FIELDS = {
 
 local function contains(list, value)
   for _, item in ipairs(list) do
-    if item == value then
-      return true
-    end
+    if item == value then return true end
   end
   return false
 end
 
 local function check_choice(report, path, what, value, list)
-  if contains(list, value) then
-    return true
-  end
+  if contains(list, value) then return true end
   local hint = report:hint(value, list)
-  if hint == "" then
-    hint = ", expected " .. table.concat(list, ", ", 1, #list - 1) .. " or " .. list[#list]
-  end
+  if hint == "" then hint = ", expected " .. table.concat(list, ", ", 1, #list - 1) .. " or " .. list[#list] end
   report:add(path, "unknown %s %s%s", what, shape.quote(value), hint)
   return false
 end
@@ -83,16 +77,12 @@ end
 --- Whether a string may be a metric's name, a tag's or a namespace's.
 ---@param name string
 ---@return boolean
-function M.is_name(name)
-  return #name <= M.MAX_NAME and name:find("^[a-zA-Z_][a-zA-Z0-9_]*$") ~= nil
-end
+function M.is_name(name) return #name <= M.MAX_NAME and name:find "^[a-zA-Z_][a-zA-Z0-9_]*$" ~= nil end
 
 --- Whether a string may be an export name: StatsD's tag keys have - . and / besides, for which other formats write _.
 ---@param key string
 ---@return boolean
-function M.is_key(key)
-  return #key <= M.MAX_NAME and key:find("^[a-zA-Z_][a-zA-Z0-9_./-]*$") ~= nil
-end
+function M.is_key(key) return #key <= M.MAX_NAME and key:find "^[a-zA-Z_][a-zA-Z0-9_./-]*$" ~= nil end
 
 -- What is wrong with a name that does not fit.
 local function refuse_name(report, path, what, name, characters)
@@ -117,9 +107,7 @@ end
 --- Whether Prometheus keeps a label name for itself.
 ---@param label string
 ---@return boolean
-function M.is_reserved(label)
-  return RESERVED[label] or label:sub(1, 2) == "__"
-end
+function M.is_reserved(label) return RESERVED[label] or label:sub(1, 2) == "__" end
 
 local function check_key(report, path, key)
   local label = naming.label(key)
@@ -160,9 +148,7 @@ local function check_value(report, path, value, first)
 end
 
 local function check_values(report, path, values)
-  if #values == 0 then
-    report:add(path, "an enum needs at least one value")
-  end
+  if #values == 0 then report:add(path, "an enum needs at least one value") end
   local first = {}
   for i, value in ipairs(values) do
     check_value(report, shape.at(path, i), value, first)
@@ -189,9 +175,7 @@ function M.tag(report, path, name, value)
   local wrong = report.total
   M.check_name(report, path, "tag name", name)
   local read = shape.object(report, path, value, TAG_FIELDS)
-  if not read then
-    return nil
-  end
+  if not read then return nil end
   local kind = read.value_type
   if kind and check_choice(report, shape.at(path, "value_type"), "value_type", kind, TAG_KINDS) then
     check_tag_values(report, path, read, shape.has(value, "values"))
@@ -225,13 +209,9 @@ local INLINE_FIELDS = {
 function M.by_reference(find, names)
   return function(report, path, item)
     local read = shape.object(report, path, item, REFERENCE_FIELDS)
-    if not (read and read.tag) then
-      return nil
-    end
+    if not (read and read.tag) then return nil end
     local tag = find(read.tag)
-    if tag == nil then
-      report:add(path, "unknown tag %s%s", shape.quote(read.tag), report:hint(read.tag, names))
-    end
+    if tag == nil then report:add(path, "unknown tag %s%s", shape.quote(read.tag), report:hint(read.tag, names)) end
     return tag or nil, read
   end
 end
@@ -241,9 +221,7 @@ end
 function M.inline(find)
   return function(report, path, item)
     local read = type(item) == "string" and { tag = item } or shape.object(report, path, item, INLINE_FIELDS)
-    if not (read and read.tag and M.check_name(report, path, "tag name", read.tag)) then
-      return nil
-    end
+    if not (read and read.tag and M.check_name(report, path, "tag name", read.tag)) then return nil end
     if read.values then
       check_values(report, shape.at(path, "values"), read.values)
       return { name = read.tag, kind = "enum", values = read.values, key = read.tag }, read
@@ -254,9 +232,7 @@ end
 
 local function read_tag(report, path, item, resolve)
   local tag, read = resolve(report, path, item)
-  if not tag then
-    return nil
-  end
+  if not tag then return nil end
   local key = tag.key
   if read.export_name then
     key = read.export_name
@@ -311,9 +287,7 @@ local function check_bucket(report, path, bound, before)
 end
 
 local function read_buckets(report, path, list, metric_type)
-  if metric_type and metric_type ~= "histogram" then
-    report:add(path, "only a histogram has buckets")
-  end
+  if metric_type and metric_type ~= "histogram" then report:add(path, "only a histogram has buckets") end
   if #list == 0 then
     report:add(path, "no bounds: leave the field out for the default ones")
   elseif #list > M.MAX_BUCKETS then
@@ -340,7 +314,7 @@ end
 local function check_unit(report, path, unit)
   if #unit > M.MAX_NAME then
     report:add(path, "unit %s is longer than %d bytes", shape.quote(unit), M.MAX_NAME)
-  elseif not unit:find("^[a-zA-Z0-9_]+$") then
+  elseif not unit:find "^[a-zA-Z0-9_]+$" then
     report:add(path, "bad unit %s: letters, digits and _ only", shape.quote(unit))
   end
 end
@@ -352,9 +326,7 @@ local function check_max_series(report, path, limit)
 end
 
 local function check_across(report, path, across, metric_type)
-  if metric_type and metric_type ~= "gauge" then
-    report:add(path, "only a gauge has across")
-  end
+  if metric_type and metric_type ~= "gauge" then report:add(path, "only a gauge has across") end
   check_choice(report, path, "across", across, M.ACROSS)
 end
 
@@ -368,9 +340,7 @@ local function check_fields(report, path, read, metric_type)
   }
   for _, check in ipairs(checks) do
     local name, run = check[1], check[2]
-    if read[name] then
-      run(report, shape.at(path, name), read[name], metric_type)
-    end
+    if read[name] then run(report, shape.at(path, name), read[name], metric_type) end
   end
 end
 
@@ -390,9 +360,7 @@ function M.metric(report, path, read, namespace, resolve)
   check_fields(report, path, read, metric_type)
   local buckets = read.buckets and read_buckets(report, shape.at(path, "buckets"), read.buckets, metric_type)
   local tags = read_tags(report, shape.at(path, "tags"), read.tags or {}, resolve)
-  if not (named and metric_type) then
-    return nil, false
-  end
+  if not (named and metric_type) then return nil, false end
   return M.complete {
     namespace = namespace,
     name = read.name,
@@ -403,7 +371,8 @@ function M.metric(report, path, read, namespace, resolve)
     max_series = read.max_series,
     across = read.across or "last",
     tags = tags,
-  }, report.total == wrong
+  },
+    report.total == wrong
 end
 
 --- Adds to a definition what follows from its namespace and name.

@@ -35,15 +35,11 @@ end
 
 local function sanitised(name, outside)
   name = name:gsub(outside, "_")
-  if name == "" or name:find("^%d") then
-    name = "_" .. name
-  end
+  if name == "" or name:find "^%d" then name = "_" .. name end
   return name
 end
 
-local function ends_with(name, suffix)
-  return #name > #suffix and name:sub(-#suffix) == suffix
-end
+local function ends_with(name, suffix) return #name > #suffix and name:sub(-#suffix) == suffix end
 
 --- The family name of a metric, e.g. `myapp_http_request_latency_seconds`.
 --
@@ -57,15 +53,9 @@ end
 function M.family(namespace, name, type, unit, prefix)
   local family = table.concat(namespace, "_")
   family = family == "" and name or family .. "_" .. name
-  if type == "count" and ends_with(family, "_total") then
-    family = family:sub(1, -#"_total" - 1)
-  end
-  if unit and unit ~= "" and not ends_with(family, "_" .. unit) then
-    family = family .. "_" .. unit
-  end
-  if prefix and prefix ~= "" then
-    family = prefix .. "_" .. family
-  end
+  if type == "count" and ends_with(family, "_total") then family = family:sub(1, -#"_total" - 1) end
+  if unit and unit ~= "" and not ends_with(family, "_" .. unit) then family = family .. "_" .. unit end
+  if prefix and prefix ~= "" then family = prefix .. "_" .. family end
   return sanitised(family, "[^a-zA-Z0-9_:]")
 end
 
@@ -73,24 +63,18 @@ end
 ---@param family string
 ---@param type "count"|"gauge"|"histogram"
 ---@return string[]
-function M.samples(family, type)
-  return with_suffixes(family, SAMPLES[type])
-end
+function M.samples(family, type) return with_suffixes(family, SAMPLES[type]) end
 
 --- Every name that a family keeps others from using: its own, its samples', and those its type reserves.
 ---@param family string
 ---@param type "count"|"gauge"|"histogram"
 ---@return string[]
-function M.held(family, type)
-  return with_suffixes(family, HELD[type])
-end
+function M.held(family, type) return with_suffixes(family, HELD[type]) end
 
 --- A tag's key as a Prometheus label name.
 ---@param name string
 ---@return string
-function M.label(name)
-  return sanitised(name, "[^a-zA-Z0-9_]")
-end
+function M.label(name) return sanitised(name, "[^a-zA-Z0-9_]") end
 
 --- The flat CamelCase name, e.g. `HttpAuthLoginLatency` for http.auth.login_latency.
 ---@param namespace string[]
@@ -99,7 +83,7 @@ end
 function M.flat(namespace, name)
   local words = {}
   local joined = table.concat(namespace, "_") .. (#namespace > 0 and "_" or "") .. name
-  for word in joined:gmatch("[^_]+") do
+  for word in joined:gmatch "[^_]+" do
     words[#words + 1] = word:sub(1, 1):upper() .. word:sub(2)
   end
   return #words > 0 and table.concat(words) or joined

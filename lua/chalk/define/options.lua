@@ -62,7 +62,9 @@ local function is_idle(v)
   if type(v) == "number" then return v > 0, words end
   if type(v) ~= "table" then return false, words end
   for kind, seconds in pairs(v) do
-    if not IDLE[kind] or type(seconds) ~= "number" or seconds ~= seconds or seconds <= 0 then return false, words end
+    if not IDLE[kind] or type(seconds) ~= "number" or seconds ~= seconds or seconds <= 0 then
+      return false, words
+    end
   end
   return true, words
 end

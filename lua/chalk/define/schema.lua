@@ -11,12 +11,12 @@
 --
 -- Indexes in the paths of messages count from 1: `metrics[2]` is the second metric.
 
-local json = require("chalk.base.json")
-local shape = require("chalk.define.shape")
-local suggest = require("chalk.define.suggest")
-local definition = require("chalk.define.definition")
-local codec = require("chalk.define.codec")
-local stage = require("chalk.define.stage")
+local json = require "chalk.base.json"
+local shape = require "chalk.define.shape"
+local suggest = require "chalk.define.suggest"
+local definition = require "chalk.define.definition"
+local codec = require "chalk.define.codec"
+local stage = require "chalk.define.stage"
 
 local M = {}
 
@@ -51,9 +51,7 @@ Registry.__index = Registry
 
 --- A registry that knows nothing yet.
 ---@return chalk.Registry
-function M.new()
-  return setmetatable(stage.registry(), Registry)
-end
+function M.new() return setmetatable(stage.registry(), Registry) end
 
 M.suggest = suggest
 M.encode = codec.encode
@@ -64,9 +62,7 @@ local function read_pieces(file)
   local pieces, size = {}, 0
   while size <= MAX_FILE do
     local piece, message = file:read(65536)
-    if not piece then
-      return not message and table.concat(pieces) or nil, message
-    end
+    if not piece then return not message and table.concat(pieces) or nil, message end
     pieces[#pieces + 1] = piece
     size = size + #piece
   end
@@ -75,9 +71,7 @@ end
 
 local function read_file(path)
   local file, message = io.open(path, "rb")
-  if not file then
-    return nil, (message:gsub("^.*: ", ""))
-  end
+  if not file then return nil, (message:gsub("^.*: ", "")) end
   local text
   text, message = read_pieces(file)
   file:close()
@@ -86,17 +80,11 @@ end
 
 -- The document of a source, and the report that goes with it; no report when it could not be read.
 local function open_source(source)
-  if type(source) ~= "string" then
-    return source, shape.report("definitions")
-  end
+  if type(source) ~= "string" then return source, shape.report "definitions" end
   local text, unreadable = read_file(source)
-  if not text then
-    return nil, nil, ("%s: cannot be read: %s"):format(source, unreadable)
-  end
+  if not text then return nil, nil, ("%s: cannot be read: %s"):format(source, unreadable) end
   local document, message, line, column = json.decode(text)
-  if message then
-    return nil, nil, ("%s:%d:%d: %s"):format(source, line, column, message)
-  end
+  if message then return nil, nil, ("%s:%d:%d: %s"):format(source, line, column, message) end
   return document, shape.report(source)
 end
 
@@ -110,12 +98,8 @@ local Walk = {}
 Walk.__index = Walk
 
 local function start_walk(staged)
-  local function find(name)
-    return staged.tags[name]
-  end
-  local function names()
-    return staged:tag_names()
-  end
+  local function find(name) return staged.tags[name] end
+  local function names() return staged:tag_names() end
   return setmetatable({
     stage = staged,
     report = staged.report,
@@ -127,30 +111,22 @@ end
 
 -- Whether one more entry may come.
 function Walk:spend(path)
-  if self.left == 0 then
-    self.report:add(path, "more than %d namespaces and metrics", MAX_ENTRIES)
-  end
+  if self.left == 0 then self.report:add(path, "more than %d namespaces and metrics", MAX_ENTRIES) end
   self.left = self.left - 1
   return self.left >= 0
 end
 
 function Walk:metric(path, item, namespace)
   local read = shape.object(self.report, path, item, definition.METRIC_FIELDS)
-  if not read then
-    return
-  end
+  if not read then return end
   local def, sound = definition.metric(self.report, path, read, namespace, self.resolve)
-  if def then
-    self.stage:add_metric(path, def, sound)
-  end
+  if def then self.stage:add_metric(path, def, sound) end
 end
 
 function Walk:metrics(path, list, namespace)
   for i, item in ipairs(list) do
     local at = shape.at(path, i)
-    if not self:spend(at) then
-      return
-    end
+    if not self:spend(at) then return end
     self:metric(at, item, namespace)
   end
 end
@@ -167,18 +143,12 @@ end
 function Walk:namespaces(path, blocks, namespace)
   for _, name in ipairs(shape.names(blocks)) do
     local at = shape.at(path, name)
-    if not self:spend(at) then
-      return
-    end
+    if not self:spend(at) then return end
     -- What is below a wrong name is checked all the same.
     local inner = deeper(namespace, name)
-    if definition.check_name(self.report, at, "namespace name", name) then
-      self.stage:add_namespace(at, inner)
-    end
+    if definition.check_name(self.report, at, "namespace name", name) then self.stage:add_namespace(at, inner) end
     local block = rawget(blocks, name)
-    if not rawequal(block, json.null) then
-      self:block(at, block, inner, BLOCK_FIELDS)
-    end
+    if not rawequal(block, json.null) then self:block(at, block, inner, BLOCK_FIELDS) end
   end
 end
 
@@ -192,9 +162,7 @@ function Walk:block(path, block, namespace, fields)
     return
   end
   local read = shape.object(self.report, path, block, fields)
-  if not read then
-    return
-  end
+  if not read then return end
   self.above[block] = true
   self:tags(shape.at(path, "tags"), read.tags or {})
   self:metrics(shape.at(path, "metrics"), read.metrics or {}, namespace)
@@ -211,9 +179,7 @@ end
 -- A table of constants in which reading what is not there is an error at the reader's line.
 local function constants(members, complain)
   return setmetatable(members, {
-    __index = function(_, key)
-      error(complain(key), 2)
-    end,
+    __index = function(_, key) error(complain(key), 2) end,
   })
 end
 
@@ -224,16 +190,18 @@ local function enum_constants(tag)
   end
   return constants(values, function(key)
     local allowed = '"' .. table.concat(tag.values, '", "') .. '"'
-    return ("tag %s has no value %s, allowed: %s"):format(shape.quote(tag.name), shape.quote(tostring(key)), allowed)
+    return ("tag %s has no value %s, allowed: %s"):format(
+      shape.quote(tag.name),
+      shape.quote(tostring(key)),
+      allowed
+    )
   end)
 end
 
 local function tag_constants(staged)
   local enums = {}
   for name, tag in next, staged.tags do
-    if tag.kind == "enum" then
-      enums[name] = enum_constants(tag)
-    end
+    if tag.kind == "enum" then enums[name] = enum_constants(tag) end
   end
   local names = shape.names(enums)
   return constants(enums, function(key)
@@ -244,14 +212,10 @@ end
 
 local function add(registry, source, own)
   local document, report, failure = open_source(source)
-  if not report then
-    return nil, { failure }
-  end
+  if not report then return nil, { failure } end
   local staged = stage.open(registry, report, own)
   start_walk(staged):block("", document, {}, DOCUMENT_FIELDS)
-  if report.total > 0 then
-    return nil, report.errors
-  end
+  if report.total > 0 then return nil, report.errors end
   staged:commit()
   return staged.definitions, tag_constants(staged)
 end
@@ -260,21 +224,17 @@ end
 ---@param source string|table a path, or the structure of metrics.json as a table
 ---@return chalk.Definition[]? definitions those of the document, new or known; nil when there are errors
 ---@return table tags the constants of its enum tags, {status = {success = "success"}}; or the list of all errors
-function Registry:add(source)
-  return add(self, source, false)
-end
+function Registry:add(source) return add(self, source, false) end
 
 --- Adds chalk's own metrics: as add(), in the namespace that is kept for them, and with tags of their own.
 ---@param source string|table
 ---@return chalk.Definition[]? definitions
 ---@return table tags_or_errors
-function Registry:own(source)
-  return add(self, source, true)
-end
+function Registry:own(source) return add(self, source, true) end
 
 local function split(text)
   local segments = {}
-  for segment in (text == "" and "" or text .. "."):gmatch("([^.]*)%.") do
+  for segment in (text == "" and "" or text .. "."):gmatch "([^.]*)%." do
     segments[#segments + 1] = segment
   end
   return segments
@@ -312,25 +272,17 @@ end
 local function define(registry, source, spec, fields, metrics)
   local report = shape.report(source)
   local read = shape.object(report, "", spec == nil and {} or spec, fields)
-  if not read then
-    return nil, report.errors
-  end
+  if not read then return nil, report.errors end
   local staged = stage.open(registry, report, false)
   local namespace = read_namespace(report, read.namespace)
   declare_namespaces(staged, namespace)
-  local resolve = definition.inline(function(name)
-    return staged.tags[name]
-  end)
+  local resolve = definition.inline(function(name) return staged.tags[name] end)
   for _, metric in ipairs(metrics) do
     setmetatable(metric, { __index = read })
     local def, sound = definition.metric(report, "", metric, namespace, resolve)
-    if def then
-      staged:add_metric("", def, sound)
-    end
+    if def then staged:add_metric("", def, sound) end
   end
-  if report.total > 0 then
-    return nil, report.errors
-  end
+  if report.total > 0 then return nil, report.errors end
   staged:commit()
   return staged.definitions
 end
@@ -349,14 +301,10 @@ end
 ---@return chalk.Definition? definition the known one when it is the same; nil when there are errors
 ---@return string[]? errors
 function Registry:define(kind, name, spec)
-  if type(name) ~= "string" then
-    return bad_name(kind, name)
-  end
+  if type(name) ~= "string" then return bad_name(kind, name) end
   local source = ("%s %s"):format(kind, shape.quote(name))
   local definitions, errors = define(self, source, spec, DEFINE_FIELDS, { { name = name, type = kind } })
-  if not definitions then
-    return nil, errors
-  end
+  if not definitions then return nil, errors end
   return definitions[1]
 end
 
@@ -366,16 +314,12 @@ end
 ---@return chalk.Definition? count nil when there are errors
 ---@return chalk.Definition|string[] histogram or the errors
 function Registry:op(name, spec)
-  if type(name) ~= "string" then
-    return bad_name("op", name)
-  end
+  if type(name) ~= "string" then return bad_name("op", name) end
   local definitions, errors = define(self, "op " .. shape.quote(name), spec, OP_FIELDS, {
     { name = name, type = "count", buckets = false },
     { name = name .. "_duration_seconds", type = "histogram", unit = "seconds" },
   })
-  if not definitions then
-    return nil, errors
-  end
+  if not definitions then return nil, errors end
   return definitions[1], definitions[2]
 end
 

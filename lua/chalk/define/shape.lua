@@ -6,9 +6,9 @@
 --
 --     metrics.json: namespaces.http.metrics[2].tags[1]: unknown tag "endpont", did you mean "endpoint"?
 
-local json = require("chalk.base.json")
-local quote = require("chalk.define.quote")
-local suggest = require("chalk.define.suggest")
+local json = require "chalk.base.json"
+local quote = require "chalk.define.quote"
+local suggest = require "chalk.define.suggest"
 
 local M = {}
 
@@ -24,9 +24,7 @@ Report.__index = Report
 --- A new report, of nothing wrong yet.
 ---@param source string the file, or what stands in its place in messages
 ---@return chalk.Report
-function M.report(source)
-  return setmetatable({ source = source, errors = {}, total = 0, seen = {} }, Report)
-end
+function M.report(source) return setmetatable({ source = source, errors = {}, total = 0, seen = {} }, Report) end
 
 --- Adds a message; one already there is not repeated.
 ---@param path string "" is the whole document
@@ -46,9 +44,7 @@ end
 ---@return string
 function Report:hint(word, list)
   -- Comparing each of thousands of wrong words with thousands of right ones would take minutes.
-  if #self.errors >= HINTED then
-    return ""
-  end
+  if #self.errors >= HINTED then return "" end
   local hint = suggest(word, type(list) == "function" and list() or list)
   return hint and ", " .. hint or ""
 end
@@ -62,7 +58,7 @@ M.quote = quote
 function M.at(path, key)
   if type(key) == "number" then
     return ("%s[%d]"):format(path, key)
-  elseif not key:find("^[%a_][%w_]*$") then
+  elseif not key:find "^[%a_][%w_]*$" then
     return ("%s[%s]"):format(path, quote(key))
   end
   return path == "" and key or path .. "." .. key
@@ -134,9 +130,7 @@ end
 ---@return boolean
 function M.check(report, path, value, kind)
   local right = M.is(value, kind)
-  if not right then
-    report:add(path, "expected %s, got %s", EXPECTED[kind], M.describe(value))
-  end
+  if not right then report:add(path, "expected %s, got %s", EXPECTED[kind], M.describe(value)) end
   return right
 end
 
@@ -156,9 +150,7 @@ local function copy(list)
   local copied = {}
   for i = 1, math.huge do
     local item = rawget(list, i)
-    if item == nil then
-      return copied
-    end
+    if item == nil then return copied end
     copied[i] = item
   end
 end
@@ -187,18 +179,14 @@ end
 ---@param fields table[] one {name, kind, required} for each field
 ---@return table? fields those that are there and of the right kind; nil when the value is no object
 function M.object(report, path, value, fields)
-  if not M.check(report, path, value, "object") then
-    return nil
-  end
+  if not M.check(report, path, value, "object") then return nil end
   local read, known = {}, {}
   for _, field in ipairs(fields) do
     local name, kind, required = field[1], field[2], field[3]
     local member = rawget(value, name)
     known[name] = true
     if not M.has(value, name) then
-      if required then
-        report:add(path, 'missing "%s"', name)
-      end
+      if required then report:add(path, 'missing "%s"', name) end
     elseif M.check(report, M.at(path, name), member, kind) then
       read[name] = kind == "list" and copy(member) or member
     end

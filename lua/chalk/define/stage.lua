@@ -5,10 +5,10 @@
 --
 -- Here is all that must hold *between* definitions: one meaning of a name, one metric behind each exported name.
 
-local shape = require("chalk.define.shape")
-local codec = require("chalk.define.codec")
-local definition = require("chalk.define.definition")
-local naming = require("chalk.define.naming")
+local shape = require "chalk.define.shape"
+local codec = require "chalk.define.codec"
+local definition = require "chalk.define.definition"
+local naming = require "chalk.define.naming"
 
 local M = {}
 
@@ -36,9 +36,7 @@ function M.registry()
   return registry
 end
 
-local function overlay(below)
-  return setmetatable({}, { __index = below })
-end
+local function overlay(below) return setmetatable({}, { __index = below }) end
 
 --- Opens a stage on a registry.
 ---@param registry table
@@ -114,7 +112,11 @@ function Stage:check_own(path, def)
   local family = naming.family(def.namespace, def.name, def.type, def.unit)
   local root = def.namespace[1] or def.name
   if root == "chalk" or family:sub(1, 6) == "chalk_" then
-    self.report:add(path, 'metric %s: names starting with "chalk" are kept for chalk itself', shape.quote(def.id_name))
+    self.report:add(
+      path,
+      'metric %s: names starting with "chalk" are kept for chalk itself',
+      shape.quote(def.id_name)
+    )
   end
 end
 
@@ -167,12 +169,8 @@ function Stage:add_metric(path, def, sound)
   self.paths[id] = path == "" and "the top" or path
   def.own = self.own or nil
   local known = self.metrics[id]
-  if known and (known.own or false) == self.own then
-    return self:again(path, known, def, sound)
-  end
-  if not self.own then
-    self:check_own(path, def)
-  end
+  if known and (known.own or false) == self.own then return self:again(path, known, def, sound) end
+  if not self.own then self:check_own(path, def) end
   self:check_tree(path, def)
   self:hold(path, def)
   self.metrics[id], self.flats[def.flat] = def, def

@@ -1,6 +1,6 @@
 --- Which known word a misspelt one was meant to be.
 
-local quote = require("chalk.define.quote")
+local quote = require "chalk.define.quote"
 
 local LONGEST = 128
 local FURTHEST = 2
@@ -28,9 +28,7 @@ local function distance(a, b)
 end
 
 local function near(word, candidate)
-  if #candidate > LONGEST or math.abs(#word - #candidate) > FURTHEST then
-    return nil
-  end
+  if #candidate > LONGEST or math.abs(#word - #candidate) > FURTHEST then return nil end
   local found = distance(word, candidate)
   return found <= FURTHEST and found < math.min(#word, #candidate) and found or nil
 end
@@ -40,9 +38,7 @@ end
 ---@param list string[] the words that would have been right
 ---@return string?
 local function suggest(word, list)
-  if type(word) ~= "string" or #word > LONGEST then
-    return nil
-  end
+  if type(word) ~= "string" or #word > LONGEST then return nil end
   local best, least
   for _, candidate in ipairs(list) do
     local found = near(word, candidate)

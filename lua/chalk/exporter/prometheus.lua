@@ -6,14 +6,14 @@
 --
 -- What a block needs apart from its entries does not change between scrapes and is kept, by definition.
 
-local core = require("chalk.core")
-local naming = require("chalk.define.naming")
-local response = require("chalk.net.http_response")
-local views = require("chalk.read.view")
-local accept = require("chalk.exporter.prometheus.accept")
-local family = require("chalk.exporter.prometheus.family")
-local merge = require("chalk.exporter.prometheus.merge")
-local options_of = require("chalk.exporter.prometheus.options")
+local core = require "chalk.core"
+local naming = require "chalk.define.naming"
+local response = require "chalk.net.http_response"
+local views = require "chalk.read.view"
+local accept = require "chalk.exporter.prometheus.accept"
+local family = require "chalk.exporter.prometheus.family"
+local merge = require "chalk.exporter.prometheus.merge"
+local options_of = require "chalk.exporter.prometheus.options"
 
 local ffi, C = core.ffi, core.C
 
@@ -48,9 +48,7 @@ local function set_of(list)
   return set
 end
 
-local function by_definition()
-  return setmetatable({}, { __mode = "k" })
-end
+local function by_definition() return setmetatable({}, { __mode = "k" }) end
 
 --- A new exporter. Raises when the options are wrong.
 ---@param options? chalk.prometheus.Options
@@ -58,9 +56,7 @@ end
 function M.new(options)
   options = options or {}
   local message = M.check(options)
-  if message then
-    error(message, 2)
-  end
+  if message then error(message, 2) end
   return setmetatable({
     deltas = false,
     listen = options.listen,
@@ -71,34 +67,26 @@ function M.new(options)
     kept = {}, -- the last plan: with its definitions it keeps what is known of them from being collected
     families = { prometheus = by_definition(), openmetrics = by_definition() },
     buffer = ffi.new("char[?]", PIECE),
-    position = ffi.new("uint32_t[1]"),
+    position = ffi.new "uint32_t[1]",
   }, Exporter)
 end
 
 --- Nothing is sent on a flush: a scrape asks for totals.
 ---@return true
-function Exporter:export()
-  return true
-end
+function Exporter:export() return true end
 
 local function bounds_of(self, range)
   local bounds, shown = {}, not range.definition.buckets and self.shown
   for i, value in ipairs(range.les or {}) do
-    if not shown or shown[value] then
-      bounds[#bounds + 1] = { value = value, index = i - 1 }
-    end
+    if not shown or shown[value] then bounds[#bounds + 1] = { value = value, index = i - 1 } end
   end
   return bounds
 end
 
 local function same_list(a, b)
-  if #a ~= #b then
-    return false
-  end
+  if #a ~= #b then return false end
   for i = 1, #a do
-    if a[i] ~= b[i] then
-      return false
-    end
+    if a[i] ~= b[i] then return false end
   end
   return true
 end
@@ -124,9 +112,7 @@ end
 -- The block that holds a name of this family already.
 local function holder_of(held, names)
   for _, name in ipairs(names) do
-    if held[name] then
-      return held[name]
-    end
+    if held[name] then return held[name] end
   end
 end
 
@@ -153,9 +139,7 @@ local function plan_of(self, view)
   local blocks, held = {}, {}
   self.kept = blocks
   for _, range in ipairs(view.ranges) do
-    if range.first < range.last then
-      place(blocks, held, range, family.name(range.definition, self.namespace))
-    end
+    if range.first < range.last then place(blocks, held, range, family.name(range.definition, self.namespace)) end
   end
   return blocks
 end
@@ -187,9 +171,7 @@ local function common_bounds(self, ranges)
   for i, list in ipairs(lists) do
     local common = {}
     for _, bound in ipairs(list) do
-      if counts[bound.value] == #ranges then
-        common[#common + 1] = bound
-      end
+      if counts[bound.value] == #ranges then common[#common + 1] = bound end
     end
     lists[i] = common
   end
@@ -239,9 +221,7 @@ end
 function Walk:take_rest()
   local piece = self.rest:sub(self.rest_at, self.rest_at + PIECE - 1)
   self.rest_at = self.rest_at + PIECE
-  if self.rest_at > #self.rest then
-    self.rest = nil
-  end
+  if self.rest_at > #self.rest then self.rest = nil end
   return piece
 end
 
@@ -250,8 +230,14 @@ function Walk:render(used)
   local exporter, range = self.exporter, self.range
   local position = exporter.position
   position[0] = self.entry
-  local n = C.chalk_snapshot_render(self.view.snapshot, self.names, position, range.last, exporter.buffer + used,
-    PIECE - used)
+  local n = C.chalk_snapshot_render(
+    self.view.snapshot,
+    self.names,
+    position,
+    range.last,
+    exporter.buffer + used,
+    PIECE - used
+  )
   self.entry = position[0]
   if self.entry == range.last then
     self.range, self.at = nil, self.at + 1
@@ -273,29 +259,21 @@ function Walk:put(used, text)
 end
 
 function Walk:step(used)
-  if self.range then
-    return self:render(used)
-  end
+  if self.range then return self:render(used) end
   local block = self.blocks[self.at]
-  if block then
-    return self:put(used, self:enter(block))
-  end
+  if block then return self:put(used, self:enter(block)) end
   self.finished = true
   return self:put(used, self.format == "openmetrics" and "# EOF\n" or "")
 end
 
 function Walk:next()
   while self.rest or not self.finished do
-    if self.rest then
-      return self:take_rest()
-    end
+    if self.rest then return self:take_rest() end
     local used, more = 0, true
     while more and not self.finished do
       used, more = self:step(used)
     end
-    if used > 0 then
-      return ffi.string(self.exporter.buffer, used)
-    end
+    if used > 0 then return ffi.string(self.exporter.buffer, used) end
   end
 end
 
@@ -312,9 +290,7 @@ function Exporter:pieces(view, format)
     at = 1,
     finished = false,
   }, Walk)
-  return function()
-    return walk:next()
-  end
+  return function() return walk:next() end
 end
 
 --- The whole exposition.
@@ -334,13 +310,9 @@ end
 ---@return fun(request: chalk.http.Request): chalk.http.Response
 function Exporter:handler(take_view)
   return function(request)
-    if request.path ~= self.path then
-      return response.text(404, "not found: metrics are at " .. self.path)
-    end
+    if request.path ~= self.path then return response.text(404, "not found: metrics are at " .. self.path) end
     local view, message = take_view()
-    if not view then
-      return response.text(503, message or "no metrics can be read now")
-    end
+    if not view then return response.text(503, message or "no metrics can be read now") end
     local format, freed = M.format_of(request.headers.accept), false
     return {
       status = 200,

@@ -55,7 +55,10 @@ function M.new(options)
     options = options,
     tags = options_of.tags(options),
     tail = tail,
-    socket = sockets.new(options.target, { max_packet = options.max_packet, write_timeout = options.write_timeout }),
+    socket = sockets.new(
+      options.target,
+      { max_packet = options.max_packet, write_timeout = options.write_timeout }
+    ),
     lines = lines,
     -- Not ffi.gc: a last flush, from a finalizer of the VM's end, comes after those.
     guard = core.finalizer(function() C.chalk_statsd_free(lines) end),

@@ -160,9 +160,7 @@ end
 function Server:rest(code)
   if not self.poll then return end
   self.poll:stop()
-  if code ~= SHUT then
-    self.pause:start(PAUSE, 0, function() self:listen() end)
-  end
+  if code ~= SHUT then self.pause:start(PAUSE, 0, function() self:listen() end) end
 end
 
 function Server:define(number)

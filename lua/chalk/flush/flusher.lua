@@ -196,9 +196,7 @@ end
 --- The VM is closing: cursors and snapshots are freed already, and what was under way does not go on.
 function Flusher:forsake()
   for _, job in ipairs(self.jobs) do
-    if job.running then
-      job.running.batch:finish()
-    end
+    if job.running then job.running.batch:finish() end
     job.running, job.waiting, job.cursor = nil, nil, nil
   end
   if self.holding then open_cursors(self) end
@@ -300,9 +298,9 @@ start = function(self, job, flush, done, blocking)
   run.batch = batches.new(flush.view, job.cursor, self.clock)
   run.batch.blocking = blocking
   job.running = run
-  run.thread = coroutine.create(function()
-    finish(self, job, run, pcall(job.exporter.export, job.exporter, run.batch))
-  end)
+  run.thread = coroutine.create(
+    function() finish(self, job, run, pcall(job.exporter.export, job.exporter, run.batch)) end
+  )
   local outer = self.starting
   self.starting = true
   local ok, message = coroutine.resume(run.thread)

@@ -7,7 +7,7 @@
 --
 -- Nothing is resolved here: a name that cannot be one is wrong, a name that nobody answers to may come.
 
-local quote = require("chalk.define.quote")
+local quote = require "chalk.define.quote"
 
 local M = {}
 
@@ -24,7 +24,7 @@ local FORMS = '"host:port", "[IPv6]:port", "unix:///path", "unixgram:///path" or
 ---@field path string? of the others
 
 local function is_ipv4(host)
-  local a, b, c, d = host:match("^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$")
+  local a, b, c, d = host:match "^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$"
   return a ~= nil and math.max(a, b, c, d) <= 255
 end
 
@@ -32,13 +32,13 @@ end
 local function groups_of(part, at_end)
   local n = 0
   local groups = part
-  local v4 = at_end and part:match("[%d.]+$")
+  local v4 = at_end and part:match "[%d.]+$"
   if v4 and is_ipv4(v4) then
     n, groups = 2, part:sub(1, -#v4 - 1):gsub(":$", "")
   end
   if groups == "" then return n end
-  for group in (groups .. ":"):gmatch("([^:]*):") do
-    if not group:find("^%x%x?%x?%x?$") then return nil end
+  for group in (groups .. ":"):gmatch "([^:]*):" do
+    if not group:find "^%x%x?%x?%x?$" then return nil end
     n = n + 1
   end
   return n
@@ -48,31 +48,31 @@ end
 ---@param text string
 ---@return boolean
 function M.is_ipv6(text)
-  local address, zone = text:match("^([^%%]*)(.*)$")
-  if zone ~= "" and not zone:find("^%%[%w_.-]+$") then return false end
-  local head, tail = address:match("^(.-)::(.*)$")
+  local address, zone = text:match "^([^%%]*)(.*)$"
+  if zone ~= "" and not zone:find "^%%[%w_.-]+$" then return false end
+  local head, tail = address:match "^(.-)::(.*)$"
   if not head then return groups_of(address, true) == 8 end
   local before, after = groups_of(head, false), groups_of(tail, true)
   return before ~= nil and after ~= nil and before + after <= 7
 end
 
 local function is_name(host)
-  return #host <= LONGEST_HOST and host:find("^[%w_][%w_.-]*$") ~= nil and not host:find("..", 1, true)
+  return #host <= LONGEST_HOST and host:find "^[%w_][%w_.-]*$" ~= nil and not host:find("..", 1, true)
 end
 
 -- A name that is all digits and dots can only be a mistyped address.
 local function is_host(host)
-  if host:find("^[%d.]+$") then return is_ipv4(host) end
+  if host:find "^[%d.]+$" then return is_ipv4(host) end
   return is_name(host)
 end
 
 local function udp(text, port_may_lack)
-  local bracketed, rest = text:match("^%[([^%[%]]*)%](.*)$")
+  local bracketed, rest = text:match "^%[([^%[%]]*)%](.*)$"
   local host = bracketed
   if not bracketed then
-    host, rest = text:match("^([^:]*)(.*)$")
+    host, rest = text:match "^([^:]*)(.*)$"
   end
-  local digits = rest:match("^:(%d+)$")
+  local digits = rest:match "^:(%d+)$"
   if not digits and not (port_may_lack and rest == "") then
     return nil, ("no port in %s: expected %s"):format(quote(text), FORMS)
   end
@@ -85,7 +85,7 @@ local function udp(text, port_may_lack)
 end
 
 local function file(kind, path, text)
-  if not path:find("^/.") or path:find("%z") then
+  if not path:find "^/." or path:find "%z" then
     return nil, ("no absolute path in %s: expected %s:///path"):format(quote(text), kind)
   elseif #path > LONGEST_PATH then
     return nil, ("the path in %s is longer than %d bytes"):format(quote(text), LONGEST_PATH)
@@ -99,7 +99,7 @@ local FILES = { unix = true, unixgram = true, unixstream = true }
 ---@param text string
 ---@return chalk.statsd.Address? address, string? message
 function M.parse(text)
-  local scheme, rest = text:match("^(%a[%w+.-]*)://(.*)$")
+  local scheme, rest = text:match "^(%a[%w+.-]*)://(.*)$"
   if not scheme then return udp(text, false) end
   if scheme == "udp" then return udp((rest:gsub("/$", "")), true) end
   if FILES[scheme] then return file(scheme, rest, text) end

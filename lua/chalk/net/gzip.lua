@@ -4,7 +4,7 @@
 -- rest at the end. It lives outside Lua's heap and is freed by close(), by finish(), or at the latest by the garbage
 -- collector. zlib is reached by dlopen, so a machine without it only loses compression.
 
-local ffi = require("ffi")
+local ffi = require "ffi"
 
 local M = {}
 
@@ -20,10 +20,8 @@ local OUTPUT_SIZE = 16384
 -- The names are private to this module (the real ones follow __asm__), so they cannot clash with the declarations
 -- of another zlib binding in the same VM. They can be made once a VM only, and modules may be loaded again.
 local function declare()
-  if pcall(ffi.typeof, "chalk_z_stream") then
-    return
-  end
-  ffi.cdef([[
+  if pcall(ffi.typeof, "chalk_z_stream") then return end
+  ffi.cdef [[
     typedef struct {
       const char *next_in;
       unsigned avail_in;
@@ -41,16 +39,14 @@ local function declare()
                      const char *version, int stream_size) __asm__("deflateInit2_");
     int chalk_z_deflate(chalk_z_stream *, int flush) __asm__("deflate");
     int chalk_z_end(chalk_z_stream *) __asm__("deflateEnd");
-  ]])
+  ]]
 end
 
 local function load_zlib()
   declare()
-  for _, name in ipairs({ "z", "libz.so.1" }) do
+  for _, name in ipairs { "z", "libz.so.1" } do
     local found, lib = pcall(ffi.load, name)
-    if found and pcall(function() return lib.chalk_z_version() end) then
-      return lib
-    end
+    if found and pcall(function() return lib.chalk_z_version() end) then return lib end
   end
   return nil
 end
@@ -59,9 +55,7 @@ local zlib = load_zlib()
 local output = ffi.new("uint8_t[?]", OUTPUT_SIZE)
 
 -- A Lua function and not the C function itself: it keeps the library loaded for as long as a stream needs it.
-local function free_stream(stream)
-  zlib.chalk_z_end(stream)
-end
+local function free_stream(stream) zlib.chalk_z_end(stream) end
 
 ---@class chalk.gzip.Stream
 ---@field private stream ffi.cdata*|nil
@@ -71,23 +65,25 @@ Stream.__index = Stream
 
 ---Whether zlib was found.
 ---@return boolean
-function M.available()
-  return zlib ~= nil
-end
+function M.available() return zlib ~= nil end
 
 ---Starts a gzip stream.
 ---@return chalk.gzip.Stream|nil stream
 ---@return string|nil message why there is none: no zlib, or no memory
 function M.new()
-  if not zlib then
-    return nil, "zlib is not available"
-  end
-  local stream = ffi.new("chalk_z_stream")
-  local code = zlib.chalk_z_init(stream, LEVEL, DEFLATED, WINDOW_BITS + GZIP_WRAPPER, MEMORY_LEVEL, DEFAULT_STRATEGY,
-    zlib.chalk_z_version(), ffi.sizeof(stream))
-  if code ~= OK then
-    return nil, "deflateInit2 failed with " .. code
-  end
+  if not zlib then return nil, "zlib is not available" end
+  local stream = ffi.new "chalk_z_stream"
+  local code = zlib.chalk_z_init(
+    stream,
+    LEVEL,
+    DEFLATED,
+    WINDOW_BITS + GZIP_WRAPPER,
+    MEMORY_LEVEL,
+    DEFAULT_STRATEGY,
+    zlib.chalk_z_version(),
+    ffi.sizeof(stream)
+  )
+  if code ~= OK then return nil, "deflateInit2 failed with " .. code end
   return setmetatable({ stream = ffi.gc(stream, free_stream) }, Stream)
 end
 
@@ -96,9 +92,7 @@ local function deflate(stream, flush)
   repeat
     stream.next_out, stream.avail_out = output, OUTPUT_SIZE
     local code = zlib.chalk_z_deflate(stream, flush)
-    if code ~= OK and code ~= STREAM_END and code ~= BUF_ERROR then
-      error("deflate failed with " .. code)
-    end
+    if code ~= OK and code ~= STREAM_END and code ~= BUF_ERROR then error("deflate failed with " .. code) end
     pieces[#pieces + 1] = ffi.string(output, OUTPUT_SIZE - stream.avail_out)
   until stream.avail_out > 0
   return table.concat(pieces)

@@ -5,10 +5,10 @@
 -- waited longest goes, never one being answered. So a peer that is slow, silent or hostile can cost no more than one of
 -- the places.
 
-local uv = require("luv")
-local connections = require("chalk.net.http_connection")
-local socket = require("chalk.net.http_socket")
-local wire = require("chalk.net.http_response")
+local uv = require "luv"
+local connections = require "chalk.net.http_connection"
+local socket = require "chalk.net.http_socket"
+local wire = require "chalk.net.http_response"
 
 local M = {}
 
@@ -26,12 +26,19 @@ local PASSING = { EAGAIN = true, EINTR = true, ECONNABORTED = true, EPROTO = tru
 ---@field request_timeout number|nil seconds for writing a response, 30
 ---@field linger_timeout number|nil seconds for which a peer may still send after the last response, 1
 local DEFAULTS = {
-  header_size = 8192, connections = 256,
-  header_timeout = 5, idle_timeout = 60, request_timeout = 30, linger_timeout = 1,
+  header_size = 8192,
+  connections = 256,
+  header_timeout = 5,
+  idle_timeout = 60,
+  request_timeout = 30,
+  linger_timeout = 1,
 }
 
 local TIMEOUTS = {
-  head = "header_timeout", idle = "idle_timeout", answer = "request_timeout", linger = "linger_timeout",
+  head = "header_timeout",
+  idle = "idle_timeout",
+  answer = "request_timeout",
+  linger = "linger_timeout",
 }
 
 M.text = wire.text
@@ -44,9 +51,7 @@ local Server = {}
 Server.__index = Server
 
 function Server:report(level, message)
-  if self.log then
-    pcall(self.log, level, message)
-  end
+  if self.log then pcall(self.log, level, message) end
 end
 
 -- An error must not leave a callback: luv would end the process.
@@ -55,18 +60,14 @@ function Server:guard(object, method)
     local ok, message = pcall(method, object, ...)
     if not ok then
       self:report("error", "http: " .. tostring(message))
-      if object ~= self then
-        pcall(object.close, object)
-      end
+      if object ~= self then pcall(object.close, object) end
     end
   end
 end
 
 function Server:release(frame, complete)
   local ok, message = pcall(frame.release, complete)
-  if not ok then
-    self:report("error", "http: " .. tostring(message))
-  end
+  if not ok then self:report("error", "http: " .. tostring(message)) end
 end
 
 -- The response to a request, and whether the connection may go on after it.
@@ -77,9 +78,7 @@ function Server:respond(request)
     return wire.text(400, "a request with a body is not served"), false
   end
   local ok, response = pcall(self.handler, request)
-  if ok and type(response) == "table" then
-    return response, request.keep_alive and not self.draining
-  end
+  if ok and type(response) == "table" then return response, request.keep_alive and not self.draining end
   local problem = ok and "the handler returned no response" or tostring(response)
   self:report("error", "http: " .. request.path:sub(1, 100) .. ": " .. problem)
   return wire.text(500, "internal server error"), false
@@ -87,22 +86,16 @@ end
 
 function Server:frame(request, response, keep_alive)
   local ok, frame = pcall(wire.frame, request, response, keep_alive)
-  if ok then
-    return frame
-  end
+  if ok then return frame end
   self:report("error", "http: malformed response: " .. tostring(frame))
-  if type(response.done) == "function" then
-    pcall(response.done, false)
-  end
+  if type(response.done) == "function" then pcall(response.done, false) end
   return wire.frame(request, wire.text(500, "internal server error"), false)
 end
 
 function Server:accept()
   for _ = 1, ACCEPTS_PER_TURN do
     local fd, name, message = socket.accept(self.fd)
-    if not fd then
-      return self:accept_failed(name, message)
-    end
+    if not fd then return self:accept_failed(name, message) end
     self.troubled = false
     self:admit(fd)
   end
@@ -126,9 +119,7 @@ function Server:accept_failed(name, message)
 end
 
 function Server:poll_start()
-  if not self.closed then
-    self.poll:start("r", self.on_acceptable)
-  end
+  if not self.closed then self.poll:start("r", self.on_acceptable) end
 end
 
 function Server:admit(fd)
@@ -141,12 +132,8 @@ function Server:admit(fd)
     socket.close(fd)
     return close_handle(handle)
   end
-  if not self.unix then
-    handle:nodelay(true)
-  end
-  if self.unreferenced then
-    handle:unref()
-  end
+  if not self.unix then handle:nodelay(true) end
+  if self.unreferenced then handle:unref() end
   local connection = connections.new(self, handle)
   self.open[connection] = true
   self.count = self.count + 1
@@ -161,13 +148,9 @@ end
 function Server:evict()
   local oldest
   for connection in pairs(self.open) do
-    if connection.state ~= "answer" and (not oldest or connection.place < oldest.place) then
-      oldest = connection
-    end
+    if connection.state ~= "answer" and (not oldest or connection.place < oldest.place) then oldest = connection end
   end
-  if oldest then
-    oldest:close()
-  end
+  if oldest then oldest:close() end
   return oldest ~= nil
 end
 
@@ -175,12 +158,8 @@ function Server:forget(connection)
   if self.open[connection] then
     self.open[connection] = nil
     self.count = self.count - 1
-    if self.count == 0 and not self.sweeper:is_closing() then
-      self.sweeper:stop()
-    end
-    if self.count == 0 and self.draining then
-      self:close()
-    end
+    if self.count == 0 and not self.sweeper:is_closing() then self.sweeper:stop() end
+    if self.count == 0 and self.draining then self:close() end
   end
 end
 
@@ -216,14 +195,12 @@ end
 
 ---The number of open connections.
 ---@return integer
-function Server:connections()
-  return self.count
-end
+function Server:connections() return self.count end
 
 ---Lets the loop end although the server is open.
 function Server:unref()
   self.unreferenced = true
-  for _, handle in ipairs({ self.poll, self.sweeper, self.pause, self.turn }) do
+  for _, handle in ipairs { self.poll, self.sweeper, self.pause, self.turn } do
     handle:unref()
   end
   for connection in pairs(self.open) do
@@ -234,42 +211,30 @@ end
 function Server:stop_listening()
   close_handle(self.poll)
   close_handle(self.pause)
-  if self.fd then
-    socket.close(self.fd)
-  end
-  if self.bound then
-    close_handle(self.bound)
-  end
+  if self.fd then socket.close(self.fd) end
+  if self.bound then close_handle(self.bound) end
   self.fd, self.bound = nil, nil
 end
 
 ---Accepts nobody else, answers whoever has been accepted once more, and closes when all of them have their answer.
 function Server:drain()
-  if self.closed or self.draining then
-    return
-  end
+  if self.closed or self.draining then return end
   self.draining = true
   self:stop_listening()
   local idle = {}
   for connection in pairs(self.open) do
-    if connection.state == "idle" then
-      idle[#idle + 1] = connection
-    end
+    if connection.state == "idle" then idle[#idle + 1] = connection end
   end
   for _, connection in ipairs(idle) do
     connection:close()
   end
-  if self.count == 0 then
-    self:close()
-  end
+  if self.count == 0 then self:close() end
 end
 
 ---Closes the listening socket and all connections at once; may be repeated. libuv lets go of them in the loop's next
 ---turn, which a program should still run: luv up to 1.44 crashes in lua_close() while handles are closing.
 function Server:close()
-  if self.closed then
-    return
-  end
+  if self.closed then return end
   self.closed = true
   local open = {}
   for connection in pairs(self.open) do
@@ -310,13 +275,9 @@ end
 -- Listens and polls; the fields of a server that concern its socket.
 local function open_socket(fd, bound)
   local unix, port = socket.listen(fd)
-  if unix == nil then
-    return nil, port
-  end
+  if unix == nil then return nil, port end
   local poll, message = uv.new_poll(fd)
-  if not poll then
-    return nil, message
-  end
+  if not poll then return nil, message end
   return { fd = fd, bound = bound, unix = unix, port = port, poll = poll }
 end
 
@@ -346,9 +307,7 @@ function M.serve(options)
   local fd, bound = options.fd, nil
   if not fd then
     fd, bound = socket.bind(options.address)
-    if not fd then
-      return nil, ("cannot listen on %s: %s"):format(options.address, bound)
-    end
+    if not fd then return nil, ("cannot listen on %s: %s"):format(options.address, bound) end
   end
   local server, message = open_socket(fd, bound)
   if server then

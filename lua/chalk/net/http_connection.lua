@@ -10,18 +10,16 @@
 -- reader holds one piece, and no response keeps the others waiting. A peer that must not be given more than it can
 -- handle at once says so in its request (Chalk-Paced: 1), and asks for each piece after the head with a byte.
 
-local uv = require("luv")
-local parser = require("chalk.net.http_parser")
-local wire = require("chalk.net.http_response")
+local uv = require "luv"
+local parser = require "chalk.net.http_parser"
+local wire = require "chalk.net.http_response"
 
 local M = {}
 
 ---Closes a handle, also one that luv closed itself when the loop or the VM ended.
 function M.close_handle(handle)
   pcall(function()
-    if not handle:is_closing() then
-      handle:close()
-    end
+    if not handle:is_closing() then handle:close() end
   end)
 end
 
@@ -34,10 +32,11 @@ Connection.__index = Connection
 ---@param handle table luv's stream
 ---@return chalk.http.Connection
 function M.new(server, handle)
-  local self = setmetatable({ server = server, handle = handle, buffer = "", scanned = 1, reading = false }, Connection)
+  local self =
+    setmetatable({ server = server, handle = handle, buffer = "", scanned = 1, reading = false }, Connection)
   self.on_read = server:guard(self, self.received)
   self.on_written = server:guard(self, self.written)
-  self:enter("head")
+  self:enter "head"
   self:queue()
   return self
 end
@@ -54,9 +53,7 @@ function Connection:queue()
 end
 
 function Connection:read(enabled)
-  if enabled == self.reading then
-    return
-  end
+  if enabled == self.reading then return end
   self.reading = enabled
   local ok
   if enabled then
@@ -64,9 +61,7 @@ function Connection:read(enabled)
   else
     ok = self.handle:read_stop()
   end
-  if not ok then
-    self:close()
-  end
+  if not ok then self:close() end
 end
 
 -- The end of the peer's stream is seen only between responses, so it ends nothing that was asked for.
@@ -78,7 +73,7 @@ function Connection:received(err, data)
   elseif self.state == "answer" then
     return self:asked_for(#data)
   elseif self.state == "idle" then
-    self:enter("head")
+    self:enter "head"
   end
   self.buffer = self.buffer .. data
   self:next_request()
@@ -106,21 +101,17 @@ function Connection:send(request, response, keep_alive)
   end
   self.frame = frame
   self:read(frame.paced)
-  self:enter("answer")
+  self:enter "answer"
   self:write(frame.body and { frame.head, frame.body } or frame.head)
   frame.head, frame.body = nil, nil
 end
 
 function Connection:write(data)
-  if not self.closed and not self.handle:write(data, self.on_written) then
-    self:close()
-  end
+  if not self.closed and not self.handle:write(data, self.on_written) then self:close() end
 end
 
 function Connection:written(err)
-  if err or self.closed then
-    return self:close()
-  end
+  if err or self.closed then return self:close() end
   self:advance()
 end
 
@@ -178,26 +169,20 @@ end
 
 function Connection:linger()
   self.buffer = ""
-  self:enter("linger")
+  self:enter "linger"
   self:queue()
-  if not self.handle:shutdown() then
-    return self:close()
-  end
+  if not self.handle:shutdown() then return self:close() end
   self:read(true)
 end
 
 function Connection:close()
-  if self.closed then
-    return
-  end
+  if self.closed then return end
   self.closed, self.buffer = true, ""
   self.server:forget(self)
   M.close_handle(self.handle)
   local frame = self.frame
   self.frame = nil
-  if frame then
-    self.server:release(frame, false)
-  end
+  if frame then self.server:release(frame, false) end
 end
 
 return M

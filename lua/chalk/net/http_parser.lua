@@ -22,10 +22,8 @@ local SPACE, TAB, CR = 32, 9, 13
 ---@field has_body boolean whether a body follows the head
 
 local function trim(text)
-  local first = text:find("[^ \t]")
-  if not first then
-    return ""
-  end
+  local first = text:find "[^ \t]"
+  if not first then return "" end
   local last = #text
   while text:byte(last) == SPACE or text:byte(last) == TAB do
     last = last - 1
@@ -38,20 +36,16 @@ end
 ---@param token string in lower case
 ---@return boolean
 function M.has_token(value, token)
-  for item in (value or ""):lower():gmatch("[^,%s]+") do
-    if item == token then
-      return true
-    end
+  for item in (value or ""):lower():gmatch "[^,%s]+" do
+    if item == token then return true end
   end
   return false
 end
 
 local function quality(parameters)
-  local text = parameters:lower():match(";%s*q%s*=([^;]*)")
-  if not text then
-    return 1
-  end
-  local q = trim(text):match("^[01]%.?%d*$")
+  local text = parameters:lower():match ";%s*q%s*=([^;]*)"
+  if not text then return 1 end
+  local q = trim(text):match "^[01]%.?%d*$"
   return q and math.min(tonumber(q), 1) or 0
 end
 
@@ -61,11 +55,9 @@ end
 ---@return boolean
 function M.accepts_gzip(value)
   local q = {}
-  for item in (value or ""):gmatch("[^,]+") do
-    local coding, parameters = item:match("^%s*([^%s;]+)(.*)$")
-    if coding then
-      q[coding:lower()] = quality(parameters)
-    end
+  for item in (value or ""):gmatch "[^,]+" do
+    local coding, parameters = item:match "^%s*([^%s;]+)(.*)$"
+    if coding then q[coding:lower()] = quality(parameters) end
   end
   local gzip = q.gzip or q["x-gzip"] or q["*"] or 0
   return gzip > 0 and gzip >= (q.identity or 0)
@@ -73,22 +65,18 @@ end
 
 -- "/path?query", or "http://host/path?query", which every server must understand (RFC 9112, section 3.2.2).
 local function parse_target(target)
-  if target:find("^[hH][tT][tT][pP][sS]?://") then
-    local rest = target:match("^[^/]*//[^/?]*(.*)$")
+  if target:find "^[hH][tT][tT][pP][sS]?://" then
+    local rest = target:match "^[^/]*//[^/?]*(.*)$"
     target = rest:sub(1, 1) == "/" and rest or "/" .. rest
   end
-  local path, query = target:match("^([^?]*)%??(.*)$")
+  local path, query = target:match "^([^?]*)%??(.*)$"
   return path, query
 end
 
 local function parse_request_line(line)
   local method, target, major, minor = line:match("^(" .. TOKEN .. "+) (%S+) HTTP/(%d)%.(%d)$")
-  if not method or target:find("%c") then
-    return nil, 400, "malformed request line"
-  end
-  if major ~= "1" then
-    return nil, 505, "only HTTP/1.0 and HTTP/1.1 are served"
-  end
+  if not method or target:find "%c" then return nil, 400, "malformed request line" end
+  if major ~= "1" then return nil, 505, "only HTTP/1.0 and HTTP/1.1 are served" end
   local path, query = parse_target(target)
   if path:sub(1, 1) ~= "/" and (method == "GET" or method == "HEAD") then
     return nil, 400, "malformed request target"
@@ -101,13 +89,9 @@ local function parse_fields(next_line)
   local lists = {}
   for line in next_line do
     local name, value = line:match("^(" .. TOKEN .. "+):(.*)$")
-    if not name then
-      return nil, 400, "malformed header line"
-    end
+    if not name then return nil, 400, "malformed header line" end
     value = trim(value)
-    if value:gsub("\t", ""):find("%c") then
-      return nil, 400, "control character in a header"
-    end
+    if value:gsub("\t", ""):find "%c" then return nil, 400, "control character in a header" end
     name = name:lower()
     local list = lists[name] or {}
     lists[name] = list
@@ -117,36 +101,28 @@ local function parse_fields(next_line)
   for name, list in pairs(lists) do
     headers[name] = table.concat(list, ", ")
   end
-  if lists.host and #lists.host > 1 then
-    return nil, 400, "more than one Host header"
-  end
+  if lists.host and #lists.host > 1 then return nil, 400, "more than one Host header" end
   return headers
 end
 
 -- Both at once, or a length that is no number, is how requests are smuggled (RFC 9112, section 6.3).
 local function body_follows(headers)
   local length, encoding = headers["content-length"], headers["transfer-encoding"]
-  if length and (encoding or not length:find("^%d+$")) then
-    return nil, 400, "malformed Content-Length"
-  end
-  return encoding ~= nil or (length ~= nil and length:find("[1-9]") ~= nil)
+  if length and (encoding or not length:find "^%d+$") then return nil, 400, "malformed Content-Length" end
+  return encoding ~= nil or (length ~= nil and length:find "[1-9]" ~= nil)
 end
 
 local function stays_open(request)
   local connection = request.headers.connection
-  if M.has_token(connection, "close") then
-    return false
-  end
+  if M.has_token(connection, "close") then return false end
   return request.version == "1.1" or M.has_token(connection, "keep-alive")
 end
 
 local function lines_of(head)
-  local next_line = head:gmatch("([^\n]*)\n")
+  local next_line = head:gmatch "([^\n]*)\n"
   return function()
     local line = next_line()
-    if line and line:byte(-1) == CR then
-      line = line:sub(1, -2)
-    end
+    if line and line:byte(-1) == CR then line = line:sub(1, -2) end
     return line
   end
 end
@@ -159,17 +135,11 @@ end
 function M.parse(head)
   local next_line = lines_of(head)
   local request, status, message = parse_request_line(next_line() or "")
-  if not request then
-    return nil, status, message
-  end
+  if not request then return nil, status, message end
   request.headers, status, message = parse_fields(next_line)
-  if not request.headers then
-    return nil, status, message
-  end
+  if not request.headers then return nil, status, message end
   request.has_body, status, message = body_follows(request.headers)
-  if request.has_body == nil then
-    return nil, status, message
-  end
+  if request.has_body == nil then return nil, status, message end
   request.keep_alive = stays_open(request)
   return request
 end
@@ -185,13 +155,9 @@ end
 ---@return integer|nil position or status
 ---@return string|nil message
 function M.take(buffer, max_size, from)
-  local start = buffer:find("[^\r\n]") or #buffer + 1
-  if start > MAX_LEADING + 1 then
-    return false, 400, "too many empty lines"
-  end
-  if start > #buffer then
-    return nil
-  end
+  local start = buffer:find "[^\r\n]" or #buffer + 1
+  if start > MAX_LEADING + 1 then return false, 400, "too many empty lines" end
+  if start > #buffer then return nil end
   if not buffer:find("^" .. TOKEN, start) then
     return false, 400, "malformed request line" -- a TLS hello ends here, without waiting for an end of line
   end
@@ -199,13 +165,9 @@ function M.take(buffer, max_size, from)
   if (last or #buffer) - start + 1 > max_size then
     return false, 431, "the request's head is larger than " .. max_size .. " bytes"
   end
-  if not head_end then
-    return nil
-  end
+  if not head_end then return nil end
   local request, status, message = M.parse(buffer:sub(start, head_end))
-  if not request then
-    return false, status, message
-  end
+  if not request then return false, status, message end
   return request, last + 1
 end
 

@@ -6,18 +6,28 @@
 -- chunks, which are lists of strings. Nothing is made before it is asked for, so what a response holds is one piece,
 -- however long it is.
 
-local gzip = require("chalk.net.gzip")
-local parser = require("chalk.net.http_parser")
+local gzip = require "chalk.net.gzip"
+local parser = require "chalk.net.http_parser"
 
 local M = {}
 
 local SLICE = 65536
 
 local REASONS = {
-  [200] = "OK", [204] = "No Content", [304] = "Not Modified", [400] = "Bad Request", [401] = "Unauthorized",
-  [403] = "Forbidden", [404] = "Not Found", [405] = "Method Not Allowed", [406] = "Not Acceptable",
-  [429] = "Too Many Requests", [431] = "Request Header Fields Too Large", [500] = "Internal Server Error",
-  [503] = "Service Unavailable", [505] = "HTTP Version Not Supported",
+  [200] = "OK",
+  [204] = "No Content",
+  [304] = "Not Modified",
+  [400] = "Bad Request",
+  [401] = "Unauthorized",
+  [403] = "Forbidden",
+  [404] = "Not Found",
+  [405] = "Method Not Allowed",
+  [406] = "Not Acceptable",
+  [429] = "Too Many Requests",
+  [431] = "Request Header Fields Too Large",
+  [500] = "Internal Server Error",
+  [503] = "Service Unavailable",
+  [505] = "HTTP Version Not Supported",
 }
 
 local DAYS = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" }
@@ -25,8 +35,12 @@ local MONTHS = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", 
 
 -- What decides where a message ends is not the handler's to say.
 local FRAMING = {
-  ["connection"] = true, ["content-encoding"] = true, ["content-length"] = true, ["date"] = true,
-  ["transfer-encoding"] = true, ["vary"] = true,
+  ["connection"] = true,
+  ["content-encoding"] = true,
+  ["content-length"] = true,
+  ["date"] = true,
+  ["transfer-encoding"] = true,
+  ["vary"] = true,
 }
 
 ---@class chalk.http.Response
@@ -57,25 +71,28 @@ function M.text(status, message, headers)
   for name, value in pairs(headers or {}) do
     all[name] = value
   end
-  if status == 405 and not all.Allow then
-    all.Allow = "GET, HEAD"
-  end
+  if status == 405 and not all.Allow then all.Allow = "GET, HEAD" end
   return { status = status, headers = all, body = message .. "\n" }
 end
 
 -- IMF-fixdate (RFC 9110, section 5.6.7); strftime's names would follow the program's locale.
 local function date()
-  local t = os.date("!*t")
-  return ("%s, %02d %s %d %02d:%02d:%02d GMT"):format(DAYS[t.wday], t.day, MONTHS[t.month], t.year, t.hour, t.min,
-    t.sec)
+  local t = os.date "!*t"
+  return ("%s, %02d %s %d %02d:%02d:%02d GMT"):format(
+    DAYS[t.wday],
+    t.day,
+    MONTHS[t.month],
+    t.year,
+    t.hour,
+    t.min,
+    t.sec
+  )
 end
 
 local function slices(text)
   local position = 1
   return function()
-    if position > #text then
-      return nil
-    end
+    if position > #text then return nil end
     local slice = text:sub(position, position + SLICE - 1)
     position = position + SLICE
     return slice
@@ -85,13 +102,9 @@ end
 local function compressed(pull, stream)
   local finished = false
   return function()
-    if finished then
-      return nil
-    end
+    if finished then return nil end
     local piece = pull()
-    if piece then
-      return stream:write(piece)
-    end
+    if piece then return stream:write(piece) end
     finished = true
     return stream:finish()
   end
@@ -100,9 +113,7 @@ end
 local function chunked(pull)
   local finished = false
   return function()
-    if finished then
-      return nil
-    end
+    if finished then return nil end
     local piece = pull()
     if not piece then
       finished = true
@@ -115,17 +126,11 @@ local function chunked(pull)
 end
 
 -- Line breaks in a value would start another header.
-local function add_header(lines, name, value)
-  lines[#lines + 1] = name .. ": " .. tostring(value):gsub("%c", " ")
-end
+local function add_header(lines, name, value) lines[#lines + 1] = name .. ": " .. tostring(value):gsub("%c", " ") end
 
 local function add_vary(lines, response, vary)
-  if response.gzip then
-    vary = vary and vary .. ", Accept-Encoding" or "Accept-Encoding"
-  end
-  if vary then
-    add_header(lines, "Vary", vary)
-  end
+  if response.gzip then vary = vary and vary .. ", Accept-Encoding" or "Accept-Encoding" end
+  if vary then add_header(lines, "Vary", vary) end
 end
 
 local function add_headers(lines, response)
@@ -160,22 +165,16 @@ end
 
 local function releaser(stream, done)
   return function(complete)
-    if stream then
-      stream:close()
-    end
+    if stream then stream:close() end
     local call = done
     done = nil
-    if call then
-      call(complete)
-    end
+    if call then call(complete) end
   end
 end
 
 local function build_pull(body, stream, version)
   local pull = type(body) == "string" and slices(body) or body
-  if stream then
-    pull = compressed(pull, stream)
-  end
+  if stream then pull = compressed(pull, stream) end
   return version == "1.0" and pull or chunked(pull)
 end
 
@@ -191,7 +190,9 @@ function M.frame(request, response, keep_alive)
   end
   local bodiless = status == 204 or status == 304
   local silent = bodiless or request.method == "HEAD"
-  local wants_gzip = response.gzip and not bodiless and gzip.available()
+  local wants_gzip = response.gzip
+    and not bodiless
+    and gzip.available()
     and parser.accepts_gzip(request.headers["accept-encoding"])
   local streamed = not bodiless and (type(body) == "function" or wants_gzip)
   local paced = streamed and not silent and request.headers["chalk-paced"] == "1"
@@ -200,12 +201,8 @@ function M.frame(request, response, keep_alive)
   local lines = { ("HTTP/1.1 %d %s"):format(status, REASONS[status] or "Unknown"), "Date: " .. date() }
   add_headers(lines, response)
   local stream = wants_gzip and not silent and gzip.new() or nil
-  if wants_gzip and (silent or stream) then
-    add_header(lines, "Content-Encoding", "gzip")
-  end
-  if not bodiless then
-    add_framing(lines, version, body, streamed)
-  end
+  if wants_gzip and (silent or stream) then add_header(lines, "Content-Encoding", "gzip") end
+  if not bodiless then add_framing(lines, version, body, streamed) end
   add_connection(lines, version, keep_alive)
 
   return {

@@ -4,15 +4,15 @@
 -- So the socket is polled, and this module does the system calls that luv has no names for, with
 -- Linux's numbers.
 
-local bit = require("bit")
-local ffi = require("ffi")
-local uv = require("luv")
+local bit = require "bit"
+local ffi = require "ffi"
+local uv = require "luv"
 
 local M = {}
 
 -- The names are private to this module (the real ones follow __asm__); modules may be loaded again.
 if not pcall(ffi.typeof, "chalk_http_sockaddr") then
-  ffi.cdef([[
+  ffi.cdef [[
     typedef struct { uint16_t family; uint8_t port[2]; uint8_t rest[124]; } chalk_http_sockaddr;
     int chalk_http_getsockname(int fd, chalk_http_sockaddr *, unsigned *size) __asm__("getsockname");
     int chalk_http_listen(int fd, int backlog) __asm__("listen");
@@ -23,7 +23,7 @@ if not pcall(ffi.typeof, "chalk_http_sockaddr") then
     int chalk_http_sigmask(int how, const void *set, chalk_http_signals *old) __asm__("pthread_sigmask");
     int chalk_http_sigaction(int signal, const void *action, chalk_http_signals *old) __asm__("sigaction");
     void *chalk_http_signal(int signal, void *handler) __asm__("signal");
-  ]])
+  ]]
 end
 local C = ffi.C
 
@@ -38,28 +38,22 @@ local SIG_IGN = ffi.cast("void *", 1)
 local function failure()
   local code = ffi.errno()
   local message = uv.translate_sys_error(code) or "errno " .. code
-  return message:match("^E%w+") or message, message
+  return message:match "^E%w+" or message, message
 end
 
 ---Sees to it that a peer that went away does not end the process: libuv writes without MSG_NOSIGNAL. Nothing is
 ---changed where this thread blocks SIGPIPE, as a flush thread does, or where the program chose what happens.
 function M.survive_sigpipe()
-  local old = ffi.new("chalk_http_signals")
+  local old = ffi.new "chalk_http_signals"
   C.chalk_http_sigmask(0, nil, old)
-  if bit.band(old.mask, bit.lshift(1ULL, SIGPIPE - 1)) ~= 0 then
-    return
-  end
+  if bit.band(old.mask, bit.lshift(1ULL, SIGPIPE - 1)) ~= 0 then return end
   C.chalk_http_sigaction(SIGPIPE, nil, old)
-  if old.handler == nil then
-    C.chalk_http_signal(SIGPIPE, SIG_IGN)
-  end
+  if old.handler == nil then C.chalk_http_signal(SIGPIPE, SIG_IGN) end
 end
 
 ---Closes a descriptor.
 ---@param fd integer
-function M.close(fd)
-  C.chalk_http_close(fd)
-end
+function M.close(fd) C.chalk_http_close(fd) end
 
 ---Accepts a connection.
 ---@param fd integer
@@ -68,9 +62,7 @@ end
 ---@return string|nil message
 function M.accept(fd)
   local accepted = C.chalk_http_accept(fd, nil, nil, SOCK_CLOEXEC_NONBLOCK)
-  if accepted >= 0 then
-    return accepted
-  end
+  if accepted >= 0 then return accepted end
   return nil, failure()
 end
 
@@ -79,7 +71,7 @@ end
 ---@return boolean|nil unix whether it is a unix socket, nil when it is none to listen on
 ---@return integer|string|nil port of a TCP socket, or the message
 function M.listen(fd)
-  local address, size = ffi.new("chalk_http_sockaddr"), ffi.new("unsigned[1]", ffi.sizeof("chalk_http_sockaddr"))
+  local address, size = ffi.new "chalk_http_sockaddr", ffi.new("unsigned[1]", ffi.sizeof "chalk_http_sockaddr")
   if C.chalk_http_getsockname(fd, address, size) ~= 0 or C.chalk_http_listen(fd, BACKLOG) ~= 0 then
     return nil, select(2, failure())
   elseif address.family == AF_UNIX then
@@ -114,14 +106,12 @@ end
 ---@return integer|nil fd
 ---@return userdata|string handle to be closed with the socket, or the message
 function M.bind(address)
-  local path = address:match("^unix://(.+)$")
-  local host, port = address:match("^%[([^%]]*)%]:(%d+)$")
+  local path = address:match "^unix://(.+)$"
+  local host, port = address:match "^%[([^%]]*)%]:(%d+)$"
   if not host then
-    host, port = address:match("^([^:]*):(%d+)$")
+    host, port = address:match "^([^:]*):(%d+)$"
   end
-  if not path and (not host or tonumber(port) > 65535) then
-    return nil, "not an address"
-  end
+  if not path and (not host or tonumber(port) > 65535) then return nil, "not an address" end
   local handle, ok, message
   if path then
     handle, ok, message = bind_unix(path)
@@ -129,9 +119,7 @@ function M.bind(address)
     handle, ok, message = bind_tcp(host, tonumber(port))
   end
   local fd = ok and C.chalk_http_fcntl(handle:fileno(), F_DUPFD_CLOEXEC, ffi.cast("int", 3)) or -1
-  if fd >= 0 then
-    return fd, handle
-  end
+  if fd >= 0 then return fd, handle end
   message = message or select(2, failure())
   handle:close()
   return nil, message

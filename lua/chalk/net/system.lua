@@ -204,14 +204,18 @@ end
 ---@param path string
 ---@return string? identity, integer? errno 0: the C library cannot say
 function M.identity(path)
-  local ok, result = pcall(function()
-    return C.chalk_statsd_statx_at(AT_FDCWD, path, 0, STATX_CTIME_INO, status)
-  end)
+  local ok, result = pcall(
+    function() return C.chalk_statsd_statx_at(AT_FDCWD, path, 0, STATX_CTIME_INO, status) end
+  )
   if not ok then return nil, 0 end
   if result ~= 0 then return nil, ffi.errno() end
   local changed, device = status.changed, status.device
   return ("%s:%s:%s:%s:%s"):format(
-    tostring(status.inode), device[0], device[1], tostring(changed.seconds), changed.nanoseconds
+    tostring(status.inode),
+    device[0],
+    device[1],
+    tostring(changed.seconds),
+    changed.nanoseconds
   )
 end
 

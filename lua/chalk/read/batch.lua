@@ -157,9 +157,7 @@ end
 ---@param m chalk.BatchMetric
 function Batch:commit(m)
   if self.over then error(OVER, 2) end
-  if self.cursor then
-    C.chalk_cursor_commit(self.cursor, self.snapshot, m.entry, m.entry + 1, self.now())
-  end
+  if self.cursor then C.chalk_cursor_commit(self.cursor, self.snapshot, m.entry, m.entry + 1, self.now()) end
 end
 
 --- Marks everything as sent.

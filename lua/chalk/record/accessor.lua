@@ -106,7 +106,10 @@ end
 local function missing(definition)
   return ("its tags are to be given: %s{ %s }"):format(
     definition.id_name,
-    table.concat(source.each_tag(definition.tags, function(_, tag) return source.written(tag) .. " = ..." end), ", ")
+    table.concat(
+      source.each_tag(definition.tags, function(_, tag) return source.written(tag) .. " = ..." end),
+      ", "
+    )
   )
 end
 

@@ -222,7 +222,10 @@ local unknown = {}
 function unknown.__index(_, name)
   return function(self)
     if ffi.istype(Handle, self) then return wrong_verb(self, tostring(name)) end
-    error(("chalk: %s is called on a series, with a colon: series:%s(...)"):format(tostring(name), tostring(name)), 2)
+    error(
+      ("chalk: %s is called on a series, with a colon: series:%s(...)"):format(tostring(name), tostring(name)),
+      2
+    )
   end
 end
 setmetatable(Series, unknown)

@@ -7,10 +7,9 @@ local verbs = require("chalk.record.series").verbs
 local M = {}
 
 local KEYWORDS = {}
-for word in
-  ("and break do else elseif end false for function goto if in local nil not or repeat return then true until while")
-    :gmatch "%a+"
-do
+local WORDS =
+  "and break do else elseif end false for function goto if in local nil not or repeat return then true until while"
+for word in WORDS:gmatch "%a+" do
   KEYWORDS[word] = true
 end
 
@@ -63,9 +62,7 @@ end
 -- interpret. Everything else goes to `miss`.
 local function new_lines(tags, names)
   local out, tests, sizes = { ("local function new(tags, %s)"):format(names) }, {}, {}
-  local function add(...)
-    out[#out + 1] = (...):format(select(2, ...))
-  end
+  local function add(...) out[#out + 1] = (...):format(select(2, ...)) end
   for i, tag in ipairs(tags) do
     tests[i] = tag.kind == "enum" and ("allowed[%d][t%d]"):format(i, i) or ("type(t%d) == 'string'"):format(i)
     sizes[i] = ("#t%d"):format(i)
@@ -74,7 +71,7 @@ local function new_lines(tags, names)
   add "  if tags then"
   add "    local key = next(tags)"
   for _ = 1, #tags do
-    add("    if key ~= nil then")
+    add "    if key ~= nil then"
     add("      if not known[key] then return miss(tags, %s) end", names)
     add "      key = next(tags, key)"
     add "    end"

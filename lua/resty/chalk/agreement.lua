@@ -13,8 +13,16 @@ local M = {}
 
 -- Options of the segment and of what flushes it. The others are a VM's own.
 local SHARED = {
-  "exporters", "flush_interval", "idle_timeout", "global_tags", "segment_path", "memory_limit", "max_series",
-  "max_buckets", "initial_error", "socket",
+  "exporters",
+  "flush_interval",
+  "idle_timeout",
+  "global_tags",
+  "segment_path",
+  "memory_limit",
+  "max_series",
+  "max_buckets",
+  "initial_error",
+  "socket",
 }
 local BLOCKS = { http = "http {}", stream = "stream {}" }
 local FRESH = 2 -- seconds; a holder's loop turns ten times in one
@@ -78,8 +86,14 @@ local function check(agreed, name, mine, subsystem)
     fail(("segment_path has to be given in %s, whose init runs before that of %s"):format(other, BLOCKS[subsystem]))
   end
   if theirs ~= nil and not is_same(theirs, mine) then
-    fail(("init of %s was given other %s than init of %s: both have one configuration, so give %s in one of them")
-      :format(BLOCKS[subsystem], name, other, name))
+    fail(
+      ("init of %s was given other %s than init of %s: both have one configuration, so give %s in one of them"):format(
+        BLOCKS[subsystem],
+        name,
+        other,
+        name
+      )
+    )
   end
 end
 
@@ -152,8 +166,9 @@ end
 function M.missing(client)
   local agreed = M.read()
   if not agreed or agreed.started or is_flushed(client) then return nil end
-  return ([[init_worker() was not called: %s needs init_worker_by_lua_block { require("resty.chalk").init_worker() }]])
-    :format(BLOCKS[agreed.starter])
+  local block = BLOCKS[agreed.starter]
+  local needed = block .. ' needs init_worker_by_lua_block { require("resty.chalk").init_worker() }'
+  return "init_worker() was not called: " .. needed
 end
 
 return M

@@ -101,8 +101,12 @@ local function call_route(route)
 end
 
 local function route_reader(route)
-  if not route then return function() return nil end end
-  if type(route) == "function" then return function() return call_route(route) end end
+  if not route then
+    return function() return nil end
+  end
+  if type(route) == "function" then
+    return function() return call_route(route) end
+  end
   local name = route:sub(2)
   return function() return var[name] end
 end
@@ -135,8 +139,14 @@ end
 local function define_requests(self, define, options)
   local route = options.route and "route" or nil
   self.requests = define("count", "requests", nil, "Requests answered", "host", "method", "status", route)
-  self.duration = define("histogram", "request_duration", "seconds",
-    "From the first byte of a request to the last of its answer", "host", route)
+  self.duration = define(
+    "histogram",
+    "request_duration",
+    "seconds",
+    "From the first byte of a request to the last of its answer",
+    "host",
+    route
+  )
   if options.bytes ~= false then
     self.received = define("count", "received", "bytes", "Received with requests, heads included", "host", route)
     self.sent = define("count", "sent", "bytes", "Sent with answers, heads included", "host", route)
@@ -148,12 +158,17 @@ end
 
 local function define_upstreams(self, define)
   self.attempts = define("count", "upstream_requests", nil, "Requests made to upstreams", "upstream", "status")
-  self.connect = define("histogram", "upstream_connect_duration", "seconds",
-    "Until an upstream was connected to", "upstream")
-  self.header = define("histogram", "upstream_header_duration", "seconds",
-    "Until the head of an upstream's answer", "upstream")
-  self.response = define("histogram", "upstream_response_duration", "seconds",
-    "Until the end of an upstream's answer", "upstream")
+  self.connect =
+    define("histogram", "upstream_connect_duration", "seconds", "Until an upstream was connected to", "upstream")
+  self.header =
+    define("histogram", "upstream_header_duration", "seconds", "Until the head of an upstream's answer", "upstream")
+  self.response = define(
+    "histogram",
+    "upstream_response_duration",
+    "seconds",
+    "Until the end of an upstream's answer",
+    "upstream"
+  )
 end
 
 -- Recording
@@ -193,8 +208,13 @@ end
 local function record_upstream(self, upstream)
   if find(upstream, " ", 1, true) then return record_attempts(self, upstream) end
   return record_attempt(
-    self, upstream, var.upstream_status, var.upstream_connect_time, var.upstream_header_time,
-    var.upstream_response_time)
+    self,
+    upstream,
+    var.upstream_status,
+    var.upstream_connect_time,
+    var.upstream_header_time,
+    var.upstream_response_time
+  )
 end
 
 -- In whole milliseconds, as nginx has it: a difference of two times since 1970 is off by less than that.

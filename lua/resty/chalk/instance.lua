@@ -29,22 +29,23 @@ end
 --- Defines the gauges. In the master.
 ---@param client chalk.Client
 function M.define(client)
-  metrics = metrics or {
-    connections = gauge(client, "connections", "state", { description = "Connections of clients, by state" }),
-    free = gauge(client, "shared_dict_free", "dict", {
-      unit = "bytes",
-      description = "Free pages of shared dictionaries",
-    }),
-    capacity = gauge(client, "shared_dict_capacity", "dict", {
-      unit = "bytes",
-      description = "Sizes of shared dictionaries",
-    }),
-    memory = gauge(client, "lua_memory", "worker", {
-      unit = "bytes",
-      description = "Memory of the Lua VMs, by worker",
-      across = "sum",
-    }),
-  }
+  metrics = metrics
+    or {
+      connections = gauge(client, "connections", "state", { description = "Connections of clients, by state" }),
+      free = gauge(client, "shared_dict_free", "dict", {
+        unit = "bytes",
+        description = "Free pages of shared dictionaries",
+      }),
+      capacity = gauge(client, "shared_dict_capacity", "dict", {
+        unit = "bytes",
+        description = "Sizes of shared dictionaries",
+      }),
+      memory = gauge(client, "lua_memory", "worker", {
+        unit = "bytes",
+        description = "Memory of the Lua VMs, by worker",
+        across = "sum",
+      }),
+    }
 end
 
 local function number_of(state)

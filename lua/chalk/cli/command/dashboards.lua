@@ -58,8 +58,7 @@ end
 ---@param out chalk.cli.Out
 function M.run(values, paths, out)
   check(values, paths)
-  local found = #paths > 0 and of_definitions(paths, values)
-    or require("chalk.cli.dashboards").generate()
+  local found = #paths > 0 and of_definitions(paths, values) or require("chalk.cli.dashboards").generate()
   local written, folder = {}, values.output:gsub("(.)/+$", "%1")
   for name, dashboard in pairs(found) do
     written[#written + 1] = { path = folder .. "/" .. name, text = pretty.json(dashboard) }

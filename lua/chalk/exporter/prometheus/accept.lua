@@ -13,7 +13,11 @@ M.content_type = {
 
 -- The media ranges a format answers to, and how specific each is; a range without a version takes any.
 local RANGES = {
-  ["application/openmetrics-text"] = { format = "openmetrics", rank = 2, versions = { ["1.0.0"] = 1, ["0.0.1"] = 1 } },
+  ["application/openmetrics-text"] = {
+    format = "openmetrics",
+    rank = 2,
+    versions = { ["1.0.0"] = 1, ["0.0.1"] = 1 },
+  },
   ["text/plain"] = { format = "prometheus", rank = 2, versions = { ["0.0.4"] = 1 } },
   ["text/*"] = { format = "prometheus", rank = 1, versions = {} },
   ["*/*"] = { format = "prometheus", rank = 0, versions = {} },
@@ -27,10 +31,8 @@ end
 -- 0 to 1; what is no quality counts as a refusal (RFC 9110, section 12.4.2).
 local function quality(text)
   local q = parameter(text, "q")
-  if not q then
-    return 1
-  end
-  q = q:match("^[01]%.?%d*$")
+  if not q then return 1 end
+  q = q:match "^[01]%.?%d*$"
   return q and math.min(tonumber(q), 1) or 0
 end
 
@@ -47,14 +49,12 @@ end
 ---@return chalk.prometheus.Format
 function M.format_of(accept)
   local best, place = {}, 0
-  for item in (accept or ""):lower():gmatch("[^,]+") do
-    local name, parameters = item:match("^%s*([^%s;]+)(.*)$")
+  for item in (accept or ""):lower():gmatch "[^,]+" do
+    local name, parameters = item:match "^%s*([^%s;]+)(.*)$"
     local range = name and RANGES[name]
     local version = range and parameter(parameters, "version")
     place = place + 1
-    if range and (not version or range.versions[version]) then
-      weigh(best, range, quality(parameters), place)
-    end
+    if range and (not version or range.versions[version]) then weigh(best, range, quality(parameters), place) end
   end
   local open, text = best.openmetrics, best.prometheus
   if not open or open.q == 0 then

@@ -11,8 +11,8 @@
 -- Sample lines are the same in both, so that a series keeps its identity whatever a scraper asks for. The one
 -- exception is OpenMetrics' own rule: a histogram with negative bounds has no sum and no count there.
 
-local core = require("chalk.core")
-local naming = require("chalk.define.naming")
+local core = require "chalk.core"
+local naming = require "chalk.define.naming"
 
 local ffi, C = core.ffi, core.C
 
@@ -21,7 +21,7 @@ local M = {}
 local TYPES = { count = "counter", gauge = "gauge", histogram = "histogram" }
 local LABEL_ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
 
-local digits = ffi.new("char[32]")
+local digits = ffi.new "char[32]"
 
 ---@class chalk.prometheus.Constant a label that stands on every line
 ---@field label string
@@ -39,13 +39,9 @@ local digits = ffi.new("char[32]")
 --- The shortest text of a number that reads back to the same.
 ---@param value number
 ---@return string
-function M.number(value)
-  return ffi.string(digits, C.chalk_text_double(digits, value))
-end
+function M.number(value) return ffi.string(digits, C.chalk_text_double(digits, value)) end
 
-local function bound_text(value)
-  return ffi.string(digits, C.chalk_text_bound(digits, value))
-end
+local function bound_text(value) return ffi.string(digits, C.chalk_text_bound(digits, value)) end
 
 --- The family name of a metric, below the exporter's namespace unless it is one of chalk's own.
 ---@param def chalk.Definition
@@ -55,9 +51,7 @@ function M.name(def, namespace)
   return naming.family(def.namespace, def.name, def.type, def.unit, not def.own and namespace or nil)
 end
 
-local function constant_value(value)
-  return type(value) == "number" and M.number(value) or tostring(value)
-end
+local function constant_value(value) return type(value) == "number" and M.number(value) or tostring(value) end
 
 --- Global tags as constant labels, sorted by label.
 ---@param tags? table<string, string|number|boolean>
@@ -71,9 +65,7 @@ function M.constants(tags)
       constants[#constants + 1] = { label = label, text = text }
     end
   end
-  table.sort(constants, function(a, b)
-    return a.label < b.label
-  end)
+  table.sort(constants, function(a, b) return a.label < b.label end)
   return constants
 end
 
@@ -83,14 +75,10 @@ end
 
 local function header_of(def, name, format)
   local open = format == "openmetrics"
-  if not open and def.type == "count" then
-    name = name .. "_total"
-  end
+  if not open and def.type == "count" then name = name .. "_total" end
   local help = def.description ~= "" and ("# HELP %s %s\n"):format(name, help_text(def.description, format)) or ""
   local kind = ("# TYPE %s %s\n"):format(name, TYPES[def.type])
-  if not open then
-    return help .. kind
-  end
+  if not open then return help .. kind end
   local unit = def.unit and def.unit ~= "" and ("# UNIT %s %s\n"):format(name, def.unit) or ""
   return kind .. unit .. help
 end
@@ -102,9 +90,7 @@ local function constant_text(constants, labels)
     own[label] = true
   end
   for _, constant in ipairs(constants) do
-    if not own[constant.label] then
-      texts[#texts + 1] = constant.text
-    end
+    if not own[constant.label] then texts[#texts + 1] = constant.text end
   end
   return table.concat(texts, ",")
 end
@@ -153,7 +139,7 @@ end
 ---@param format chalk.prometheus.Format
 ---@return chalk.prometheus.Family
 function M.new(def, name, bounds, constants, format)
-  local names = ffi.new("chalk_family")
+  local names = ffi.new "chalk_family"
   local labels, samples = labels_of(def), naming.samples(name, def.type)
   local anchors = { labels = labels, samples = samples, pointers = strings(labels) }
   anchors.constant = constant_text(constants, labels)

@@ -7,36 +7,28 @@
 
 local M = {}
 
-local function add(a, b)
-  return a + b
-end
+local function add(a, b) return a + b end
 
 local ACROSS = {
   sum = add,
   min = math.min,
   max = math.max,
-  last = function(_, newer)
-    return newer
-  end,
+  last = function(_, newer) return newer end,
 }
 
 -- The position behind the quote that ends a label's value.
 local function value_end(labels, at)
   while true do
     local stop = labels:find('[\\"]', at)
-    if labels:byte(stop) == 34 then
-      return stop + 1
-    end
+    if labels:byte(stop) == 34 then return stop + 1 end
     at = stop + 2
   end
 end
 
 -- What a line's series is known by: its name and its labels in order.
 local function identity(head)
-  local name, labels = head:match("^([^{]*){(.*)}$")
-  if not name then
-    return head
-  end
+  local name, labels = head:match "^([^{]*){(.*)}$"
+  if not name then return head end
   local pairs_of, at = {}, 1
   while at <= #labels do
     local stop = value_end(labels, (select(2, labels:find('="', at, true))) + 1)
@@ -50,9 +42,7 @@ end
 -- tonumber does not take Go's way of writing them.
 local SPECIAL = { ["NaN"] = 0 / 0, ["+Inf"] = math.huge, ["-Inf"] = -math.huge }
 
-local function number_of(text)
-  return SPECIAL[text] or tonumber(text)
-end
+local function number_of(text) return SPECIAL[text] or tonumber(text) end
 
 --- Merges the sample lines of versions, oldest first.
 ---@param texts string[] the lines of each version
@@ -63,7 +53,7 @@ function M.lines(texts, def, number_text)
   local combine = def.type == "gauge" and ACROSS[def.across] or add
   local heads, values, places = {}, {}, {}
   for _, text in ipairs(texts) do
-    for head, value in text:gmatch("([^\n]*) ([^ \n]*)\n") do
+    for head, value in text:gmatch "([^\n]*) ([^ \n]*)\n" do
       local id = identity(head)
       local place = places[id]
       if place then

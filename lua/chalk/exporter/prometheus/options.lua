@@ -1,9 +1,9 @@
 --- The options of the Prometheus exporter, checked.
 
-local json = require("chalk.base.json")
-local naming = require("chalk.define.naming")
-local shape = require("chalk.define.shape")
-local definition = require("chalk.define.definition")
+local json = require "chalk.base.json"
+local naming = require "chalk.define.naming"
+local shape = require "chalk.define.shape"
+local definition = require "chalk.define.definition"
 
 local M = {}
 
@@ -19,29 +19,34 @@ local FIELDS = {
 local SCALARS = { string = true, number = true, boolean = true }
 
 local function check_namespace(report, path, namespace)
-  if not namespace:find("^[a-zA-Z_:][a-zA-Z0-9_:]*$") then
-    report:add(path, "bad namespace %s: letters, digits, _ and : only, not starting with a digit",
-      shape.quote(namespace))
+  if not namespace:find "^[a-zA-Z_:][a-zA-Z0-9_:]*$" then
+    report:add(
+      path,
+      "bad namespace %s: letters, digits, _ and : only, not starting with a digit",
+      shape.quote(namespace)
+    )
   end
 end
 
 local function is_address(address)
-  local host, port = address:match("^(.+):(%d+)$")
-  if not host or #port > 5 or tonumber(port) > 65535 then
-    return false
-  end
-  return host:find("^%[[^%[%]]+%]$") ~= nil or not host:find("[%s:%[%]/]")
+  local host, port = address:match "^(.+):(%d+)$"
+  if not host or #port > 5 or tonumber(port) > 65535 then return false end
+  return host:find "^%[[^%[%]]+%]$" ~= nil or not host:find "[%s:%[%]/]"
 end
 
 local function check_listen(report, path, address)
-  if not (address:find("^unix:///.") or is_address(address)) then
+  if not (address:find "^unix:///." or is_address(address)) then
     report:add(path, 'bad address %s: expected "host:port", "[host]:port" or "unix:///path"', shape.quote(address))
   end
 end
 
 local function check_path(report, path, value)
-  if not value:find("^/[!-~]*$") or value:find("[?#]") then
-    report:add(path, 'bad path %s: expected one that starts with "/", without blanks, "?" or "#"', shape.quote(value))
+  if not value:find "^/[!-~]*$" or value:find "[?#]" then
+    report:add(
+      path,
+      'bad path %s: expected one that starts with "/", without blanks, "?" or "#"',
+      shape.quote(value)
+    )
   end
 end
 
@@ -100,13 +105,11 @@ local CHECKS = {
 ---@param options any
 ---@return string? message nil when nothing is
 function M.check(options)
-  local report = shape.report("prometheus")
+  local report = shape.report "prometheus"
   local read = shape.object(report, "", options, FIELDS)
   for _, check in ipairs(read and CHECKS or {}) do
     local name, run = check[1], check[2]
-    if read[name] then
-      run(report, name, read[name])
-    end
+    if read[name] then run(report, name, read[name]) end
   end
   return report.errors[1] and table.concat(report.errors, "; ") or nil
 end

@@ -31,7 +31,7 @@ local function id_at_end(path)
 end
 
 -- Hierarchy, controllers and path of each line.
-local function cgroups(text) return text:gmatch("(%d+):([^:\n]*):([^\n]+)") end
+local function cgroups(text) return text:gmatch "(%d+):([^:\n]*):([^\n]+)" end
 
 --- The container's id in the text of /proc/self/cgroup.
 ---@param text string
@@ -48,7 +48,7 @@ local function is_whole_id(part) return part:find("^" .. FULL .. "$") or part:fi
 -- The innermost id above a file named hostname; a sandbox's is the pod's and not the container's.
 local function of_hostname(path)
   local parts = {}
-  for part in path:gmatch("[^/]+") do
+  for part in path:gmatch "[^/]+" do
     parts[#parts + 1] = part
   end
   for i = #parts - 1, 2, -1 do
@@ -60,7 +60,7 @@ end
 ---@param text string
 ---@return string?
 function M.of_mountinfo(text)
-  for path in text:gmatch("(/%S*hostname)%f[%s%z]") do
+  for path in text:gmatch "(/%S*hostname)%f[%s%z]" do
     local id = of_hostname(path)
     if id then return id end
   end
@@ -93,7 +93,7 @@ end
 local function read(path)
   local file = io.open(path)
   if not file then return nil end
-  local text = file:read("*a")
+  local text = file:read "*a"
   file:close()
   return text
 end
@@ -110,12 +110,12 @@ end
 ---@return string? id nil outside containers
 function M.find(read_file, stat)
   read_file, stat = read_file or read, stat or inode_of
-  local text = read_file("/proc/self/cgroup")
+  local text = read_file "/proc/self/cgroup"
   if not text then return nil end
   local id = M.of_cgroup(text)
-  local namespace = not id and stat("/proc/self/ns/cgroup")
+  local namespace = not id and stat "/proc/self/ns/cgroup"
   if not namespace or namespace == HOST_NAMESPACE then return id end
-  return M.of_mountinfo(read_file("/proc/self/mountinfo") or "") or by_inode(text, stat)
+  return M.of_mountinfo(read_file "/proc/self/mountinfo" or "") or by_inode(text, stat)
 end
 
 return M

@@ -11,14 +11,25 @@ local M = {}
 
 local TYPES = { distribution = "d", histogram = "h", timing = "ms" }
 local MODES = {
-  percentiles = C.CHALK_STATSD_PERCENTILES, buckets = C.CHALK_STATSD_BUCKETS, raw = C.CHALK_STATSD_RAW,
+  percentiles = C.CHALK_STATSD_PERCENTILES,
+  buckets = C.CHALK_STATSD_BUCKETS,
+  raw = C.CHALK_STATSD_RAW,
 }
 local AGGREGATES = {
-  count = C.CHALK_STATSD_COUNT, sum = C.CHALK_STATSD_SUM, avg = C.CHALK_STATSD_AVG, min = C.CHALK_STATSD_MIN,
+  count = C.CHALK_STATSD_COUNT,
+  sum = C.CHALK_STATSD_SUM,
+  avg = C.CHALK_STATSD_AVG,
+  min = C.CHALK_STATSD_MIN,
   max = C.CHALK_STATSD_MAX,
 }
 local MILLISECONDS = {
-  nanoseconds = 1e-6, microseconds = 1e-3, milliseconds = 1, seconds = 1e3, minutes = 6e4, hours = 3.6e6, days = 8.64e7,
+  nanoseconds = 1e-6,
+  microseconds = 1e-3,
+  milliseconds = 1,
+  seconds = 1e3,
+  minutes = 6e4,
+  hours = 3.6e6,
+  days = 8.64e7,
 }
 local INF = "Inf"
 
@@ -106,11 +117,15 @@ function M.new(options, tags, tail, range)
     tags = table.concat(names.tags(tags, own), ","),
     tail = tail,
     type = TYPES[sent_as] or "g",
-    labels = strings(labels), labels_of = labels,
+    labels = strings(labels),
+    labels_of = labels,
     quantiles = ffi.new("double[?]", #quantiles, quantiles),
-    quantile_names = strings(quantile_names), quantile_names_of = quantile_names,
-    le = strings(les), le_of = les,
-    le_suffixes = strings(le_suffixes), le_suffixes_of = le_suffixes,
+    quantile_names = strings(quantile_names),
+    quantile_names_of = quantile_names,
+    le = strings(les),
+    le_of = les,
+    le_suffixes = strings(le_suffixes),
+    le_suffixes_of = le_suffixes,
     le_index = ffi.new("uint32_t[?]", #places, places),
   }
   local c = ffi.new "chalk_statsd_family"

@@ -17,8 +17,8 @@
 -- NAME.VALUE1.VALUE2. There the dot separates, too, and only ASCII letters, digits, _ and - stay. An absent value is
 -- "none".
 
-local bit = require("bit")
-local json = require("chalk.base.json")
+local bit = require "bit"
+local json = require "chalk.base.json"
 
 local M = {}
 
@@ -55,7 +55,7 @@ end
 
 -- Unicode that may stand in a line: valid, and without C1 controls and the line and paragraph separators.
 local function safe_unicode(text, instead)
-  if not text:find("[\128-\255]") then return text end
+  if not text:find "[\128-\255]" then return text end
   if json.invalid_utf8(text) then
     text = text:gsub("[\128-\255]+", function(run) return repaired(run, instead) end)
   end
@@ -82,7 +82,7 @@ local function fitted(text, most, whole)
 end
 
 local function from_letter(text)
-  if text:find("^%a") then return text end
+  if text:find "^%a" then return text end
   return "x" .. text
 end
 

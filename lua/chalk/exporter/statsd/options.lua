@@ -13,11 +13,11 @@
 -- It is read where init runs: the flush thread may be in another process, which lacks it. So what `resolve` returns is
 -- plain values, which that thread's VM is given.
 
-local addresses = require("chalk.net.address")
-local names = require("chalk.exporter.statsd.names")
-local option = require("chalk.define.options")
-local rules = require("chalk.exporter.statsd.rules")
-local weights = require("chalk.exporter.statsd.weights")
+local addresses = require "chalk.net.address"
+local names = require "chalk.exporter.statsd.names"
+local option = require "chalk.define.options"
+local rules = require "chalk.exporter.statsd.rules"
+local weights = require "chalk.exporter.statsd.weights"
 
 local M = {}
 
@@ -100,11 +100,11 @@ end
 
 local function is_container_id(v)
   local words = ('"auto", an id of up to %d letters, digits and _ . : / -, or false'):format(LONGEST_ID)
-  return v == false or type(v) == "string" and #v <= LONGEST_ID and v:find("^[%w_.:/-]+$") ~= nil, words
+  return v == false or type(v) == "string" and #v <= LONGEST_ID and v:find "^[%w_.:/-]+$" ~= nil, words
 end
 
 local function is_namespace(v)
-  return type(v) == "string" and v:find("^%a[%w_./-]*$") ~= nil and not v:find("..", 1, true),
+  return type(v) == "string" and v:find "^%a[%w_./-]*$" ~= nil and not v:find("..", 1, true),
     "a string of letters, digits, _ - / and . between them, with a letter first"
 end
 
@@ -159,9 +159,9 @@ local function check_dialect(options, problems)
   local function refuse_mode(where, mode)
     if TAGGED_MODES[mode] then refuse(("%s = %q"):format(where, mode)) end
   end
-  if options.container_id then refuse("container_id") end
-  if options.cardinality then refuse("cardinality") end
-  if options.timestamps == true then refuse("timestamps") end
+  if options.container_id then refuse "container_id" end
+  if options.cardinality then refuse "cardinality" end
+  if options.timestamps == true then refuse "timestamps" end
   refuse_mode("histograms", options.histograms)
   refuse_mode("raw_type", options.raw_type)
   for i, rule in ipairs(type(options.per_metric) == "table" and options.per_metric or {}) do
@@ -208,7 +208,7 @@ end
 local function with_port(host, port)
   if host:find("://", 1, true) then return host end
   if addresses.is_ipv6(host) then host = "[" .. host .. "]" end
-  local complete = host:find("^%[.*%]:") or host:find("^[^%[]*:")
+  local complete = host:find "^%[.*%]:" or host:find "^[^%[]*:"
   return complete and host or host .. ":" .. port
 end
 

@@ -56,7 +56,10 @@ function M.new(exporter, events, yields)
     queue = queue,
     guard = core.finalizer(function() C.chalk_statsd_raw_free(queue) end),
     families = {},
-    socket = sockets.new(options.target, { max_packet = options.max_packet, write_timeout = options.write_timeout }),
+    socket = sockets.new(
+      options.target,
+      { max_packet = options.max_packet, write_timeout = options.write_timeout }
+    ),
     size = ffi.new "uint32_t[1]",
     totals = ffi.new "chalk_statsd_raw_totals",
     dropped = 0,

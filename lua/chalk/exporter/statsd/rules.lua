@@ -10,7 +10,7 @@
 -- `name` is compared with the metric's own name, its namespaces joined with dots, without the exporter's; a `match`
 -- that is none of the three words is a Lua pattern for it.
 
-local option = require("chalk.define.options")
+local option = require "chalk.define.options"
 local suggest = require("chalk.define.schema").suggest
 
 local M = {}

@@ -90,7 +90,8 @@ function M.new(address, options)
     max_backoff = options.max_backoff or LAST_BACKOFF,
     refusal_wait = options.refusal_wait,
     clock = clock,
-    resolver = is_udp and resolve.new(address.host, address.port, { clock = clock, lookup = options.lookup }) or nil,
+    resolver = is_udp and resolve.new(address.host, address.port, { clock = clock, lookup = options.lookup })
+      or nil,
     pause = pauses.new(),
     held = ffi.new("uint8_t[?]", max_packet + HEADER),
     written = 0, -- of a stream's packet that is under way, header included
@@ -328,7 +329,9 @@ end
 ---@return true?, string? message, boolean? too_large only this packet does not go: others may
 function Socket:send(data, size)
   size = size or #data
-  if not self.fd or self.unconfirmed then error("send comes after open, and after confirm of the packet before", 2) end
+  if not self.fd or self.unconfirmed then
+    error("send comes after open, and after confirm of the packet before", 2)
+  end
   local code, message
   if size > self.max_packet then
     code = system.EMSGSIZE

@@ -4,7 +4,7 @@
 -- or n values arrive as n - 1; servers that do not truncate multiply by 1/r, so r must not lie far below it either. The
 -- rate for n is the shortest decimal between 1/(n + 1e-6) and 1/n, judged in the doubles that receivers compute with.
 
-local ffi = require("ffi")
+local ffi = require "ffi"
 
 local M = {}
 
@@ -29,7 +29,7 @@ local function is_rate(text, n)
 end
 
 local function decimal(digits, k)
-  local text = tostring(digits):match("%d+") -- without LL
+  local text = tostring(digits):match "%d+" -- without LL
   return "0." .. ("0"):rep(k - #text) .. text
 end
 

@@ -55,8 +55,10 @@ function M.new(segment, number, options)
     name = naming.family(d.namespace, d.name, d.type, d.unit, options.namespace),
     unit = d.unit or "",
     description = d.description or "",
-    labels = strings(labels), labels_of = labels,
-    constants = strings(constants), constants_of = constants,
+    labels = strings(labels),
+    labels_of = labels,
+    constants = strings(constants),
+    constants_of = constants,
   }
   local c = ffi.new "chalk_stream_metric"
   c.name, c.unit, c.description = texts.name, texts.unit, texts.description

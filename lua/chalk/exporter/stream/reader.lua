@@ -108,7 +108,11 @@ local function metric_into(into, bytes, at, stop)
     elseif number <= 3 and wire == BYTES then
       local first
       first, at = fields.extent(bytes, at, stop)
-      if number == 2 then timestamp_into(into, bytes, first, at) else label_into(into.labels, bytes, first, at) end
+      if number == 2 then
+        timestamp_into(into, bytes, first, at)
+      else
+        label_into(into.labels, bytes, first, at)
+      end
     elseif COUNTS[number] and wire == VARINT then
       into.operation = COUNTS[number]
       into.value, at = fields.unsigned(bytes, at, stop)
@@ -165,8 +169,12 @@ function M.new(options)
     error("max_frame: a whole number of bytes from 1 to 2^30", 2)
   end
   return setmetatable({
-    bytes = ffi.new("uint8_t[?]", FIRST_CAPACITY), at = 0, size = 0, capacity = FIRST_CAPACITY,
-    max_frame = max_frame, passed = 0,
+    bytes = ffi.new("uint8_t[?]", FIRST_CAPACITY),
+    at = 0,
+    size = 0,
+    capacity = FIRST_CAPACITY,
+    max_frame = max_frame,
+    passed = 0,
   }, Reader)
 end
 

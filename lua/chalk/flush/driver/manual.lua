@@ -53,9 +53,7 @@ local function flush_now(self, timeout)
   local flusher, done = self.flusher, false
   local blocking = not self.uv or not wait.can_turn(self.uv, self.exiting)
   flusher:flush(function() done = true end, blocking)
-  if not done and self.uv then
-    wait.till(self.uv, timeout, function() return done end, self.exiting)
-  end
+  if not done and self.uv then wait.till(self.uv, timeout, function() return done end, self.exiting) end
   flusher:release()
   return done
 end

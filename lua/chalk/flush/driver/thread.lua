@@ -48,8 +48,13 @@ Driver.__index = Driver
 local function lua_api()
   local L = ffi.C
   return ffi.new("chalk_lua", {
-    L.chalk_lua_newstate, L.chalk_lua_openlibs, L.chalk_lua_loadbuffer, L.chalk_lua_pushlstring, L.chalk_lua_pcall,
-    L.chalk_lua_tolstring, L.chalk_lua_close,
+    L.chalk_lua_newstate,
+    L.chalk_lua_openlibs,
+    L.chalk_lua_loadbuffer,
+    L.chalk_lua_pushlstring,
+    L.chalk_lua_pcall,
+    L.chalk_lua_tolstring,
+    L.chalk_lua_close,
   })
 end
 
@@ -101,7 +106,11 @@ end
 local function finish(self, timeout, refused)
   local thread = self.thread
   self.thread, self.closed = nil, true
-  if refused then C.chalk_thread_abandon(thread) else C.chalk_thread_stop(thread) end
+  if refused then
+    C.chalk_thread_abandon(thread)
+  else
+    C.chalk_thread_stop(thread)
+  end
   self.stuck = C.chalk_thread_wait(thread, timeout) == 0
   if not self.stuck then C.chalk_thread_free(thread) end
   return not self.stuck
@@ -158,7 +167,8 @@ function Driver:forked()
   if self.attached or self.closed then return end
   local ok, message = pcall(launch, self)
   if message then
-    local what = ok and "the flush thread of a forked process tries again: " or "no flush thread in a forked process: "
+    local what = ok and "the flush thread of a forked process tries again: "
+      or "no flush thread in a forked process: "
     log.write("error", what .. message)
   end
 end

@@ -41,9 +41,13 @@ local function last_flush(uv, flusher, finished)
     return flusher:flush(once)
   end
   local deadline = C.chalk_now() + LAST_FLUSH / 1000
-  timer:start(0, LOOK, guarded(function()
-    if not flusher:send_rest() or C.chalk_now() >= deadline then once() end
-  end))
+  timer:start(
+    0,
+    LOOK,
+    guarded(function()
+      if not flusher:send_rest() or C.chalk_now() >= deadline then once() end
+    end)
+  )
 end
 
 -- Lets the scrapes under way have their end.
@@ -70,17 +74,20 @@ local function turn_loop(uv, flusher)
     over = true
     uv.stop()
   end
-  poll:start("r", guarded(function()
-    C.chalk_thread_drain(thread)
-    if ending then return end
-    if C.chalk_thread_stopping(thread) == 0 then return turn() end
-    ending = true
-    timer:stop()
-    last_flush(uv, flusher, function()
-      flusher:close()
-      last_scrapes(uv, flusher, finished)
+  poll:start(
+    "r",
+    guarded(function()
+      C.chalk_thread_drain(thread)
+      if ending then return end
+      if C.chalk_thread_stopping(thread) == 0 then return turn() end
+      ending = true
+      timer:stop()
+      last_flush(uv, flusher, function()
+        flusher:close()
+        last_scrapes(uv, flusher, finished)
+      end)
     end)
-  end))
+  )
   turn()
   timer:start(TURN, TURN, guarded(turn))
   C.chalk_thread_ready(thread, nil)
