@@ -128,7 +128,7 @@ describe("a flood", function()
       local fork = require "support.fork"
       local jobs = chalk.count("jobs", { tags = { { tag = "t" } } })
       for i = 1, 1000 do jobs:with(i):inc() end
-      local http = require "http_client"
+      local http = require "support.http_client"
       http.limit_descriptors(600)
       chalk.init { flush_interval = 0.5, exporters = { chalk.exporter.prometheus { listen = arg[1] } } }
       io.write(fork.pid(), "\n")
@@ -140,7 +140,7 @@ describe("a flood", function()
       os.exit(0)
     ]]
 
-    local http = require "http_client"
+    local http = require "support.http_client"
     local uv = require "luv"
 
     local function free_port()

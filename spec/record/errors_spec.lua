@@ -158,7 +158,7 @@ describe("a record that cannot be", function()
       local ok, message = pcall(function() client[name] "x" end)
       assert.is_false(ok)
       assert.equal(
-        ("spec/errors_spec.lua:%d: chalk: %s is a client's, called with a colon: client:%s(...)"):format(
+        ("spec/record/errors_spec.lua:%d: chalk: %s is a client's, called with a colon: client:%s(...)"):format(
           line,
           name,
           name

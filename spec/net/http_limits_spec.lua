@@ -1,6 +1,6 @@
 local uv = require "luv"
 local http = require "chalk.net.http"
-local support = require "http_client"
+local support = require "support.http_client"
 
 local wait, clock, limit_descriptors = support.wait, support.clock, support.limit_descriptors
 

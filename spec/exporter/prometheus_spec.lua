@@ -1,7 +1,7 @@
 package.path = "spec/?.lua;" .. package.path
 
 local json = require "cjson"
-local bed_of = require "segment_bed"
+local bed_of = require "support.segment_bed"
 local prometheus = require "chalk.exporter.prometheus"
 
 local function text_of(lines) return table.concat(lines, "\n") .. "\n" end

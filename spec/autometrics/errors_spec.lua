@@ -17,7 +17,7 @@ describe("autometrics refuses", function()
     local before = client:text()
     local ok, message = pcall(body, ...)
     assert.is_false(ok, "it is accepted")
-    assert.is_truthy(message:find "^spec/autometrics_errors_spec%.lua:%d+: chalk%.autometrics: ", message)
+    assert.is_truthy(message:find "^spec/autometrics/errors_spec%.lua:%d+: chalk%.autometrics: ", message)
     assert.is_truthy(message:find(words, 1, true), message)
     assert.equal(before, client:text())
   end
@@ -33,7 +33,7 @@ describe("autometrics refuses", function()
   end)
 
   it("a function without a name or a module that could be found", function()
-    refused("no name to be found for the function at spec/autometrics_errors_spec.lua:", function()
+    refused("no name to be found for the function at spec/autometrics/errors_spec.lua:", function()
       local _ = auto.wrap((function()
         return function() end
       end)()) or 1
@@ -52,7 +52,7 @@ describe("autometrics refuses", function()
   it("the same name twice in one module, and a whole module for it", function()
     local wrapped = auto.wrap(f, { name = "a", module = "users" })
     refused(
-      '"a" of module "users" is wrapped twice, first at spec/autometrics_errors_spec.lua:',
+      '"a" of module "users" is wrapped twice, first at spec/autometrics/errors_spec.lua:',
       function() local _ = auto.wrap(f, { name = "a", module = "users" }) or 1 end
     )
     local users = { A = f, a = f, b = f }

@@ -41,7 +41,7 @@ describe("the traceback of an error", function()
   it("leaves the levels that a handler counts as they are", function()
     local info
     xpcall(outer, function() info = debug.getinfo(3, "nSl") end)
-    assert.same({ "deepest", "@spec/autometrics_callers_spec.lua" }, { info.name, info.source })
+    assert.same({ "deepest", "@spec/autometrics/callers_spec.lua" }, { info.name, info.source })
   end)
 
   -- As LuaJIT has it with LUA52COMPAT.

@@ -2,7 +2,7 @@ local ffi = require "ffi"
 local uv = require "luv"
 local http = require "chalk.net.http"
 local gzip = require "chalk.net.gzip"
-local support = require "http_client"
+local support = require "support.http_client"
 
 local wait, clock = support.wait, support.clock
 

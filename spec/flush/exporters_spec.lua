@@ -339,7 +339,7 @@ describe("a custom exporter", function()
     } do
       local ok, message = pcall(late)
       assert.is_false(ok)
-      assert.matches("exporter_spec.lua:%d+: a batch is over", message)
+      assert.matches("exporters_spec.lua:%d+: a batch is over", message)
     end
   end)
 

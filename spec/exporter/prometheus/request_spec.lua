@@ -1,6 +1,6 @@
 package.path = "spec/?.lua;" .. package.path
 
-local bed_of = require "segment_bed"
+local bed_of = require "support.segment_bed"
 local prometheus = require "chalk.exporter.prometheus"
 
 describe("a scrape", function()
