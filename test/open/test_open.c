@@ -8,8 +8,6 @@
 #include "common.h"
 #include "directory.h"
 
-#include "shm/heap.h"
-
 /* Two processes that only know the path. */
 static void test_a_path_is_shared(void **state) {
   (void)state;
@@ -232,35 +230,11 @@ static void test_names_are_remembered(void **state) {
   assert_int_equal(total_of(g, 0), 3);
 }
 
-static void test_heap_blocks_are_reused(void **state) {
-  (void)state;
-  chalk_segment *g = open_segment(NULL);
-  uint64_t blocks[200], memory = 0;
-  for (int round = 0; round < 100; round++) {
-    for (uint64_t i = 0; i < 200; i++) {
-      uint64_t size = 1 + i * 37;
-      blocks[i] = heap_take(g, size);
-      assert_true(blocks[i] % 8 == 0 && blocks[i] >= g->head->heap);
-      assert_true(heap_rounded(size) >= size && heap_rounded(size) <= size + size / 4 + 80);
-      unsigned char *p = segment_at(g, blocks[i]);
-      for (uint64_t k = 0; k < size; k++) assert_int_equal(p[k], 0);
-      memset(p, 0xa5, size);
-    }
-    for (int i = 0; i < 199; i++) assert_true(blocks[i] != blocks[i + 1]);
-    for (uint64_t i = 0; i < 200; i++) heap_give(g, blocks[i], 1 + i * 37);
-    if (round == 0) memory = info_of(g).memory;
-  }
-  assert_int_equal(info_of(g).memory, memory);
-  assert_int_equal(heap_take(g, 1ull << 62), 0);
-  chalk_segment_close(g);
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_path_is_shared),       cmocka_unit_test(test_damaged_files_are_refused),
-      cmocka_unit_test(test_hostile_files),          cmocka_unit_test(test_a_killed_creator),
-      cmocka_unit_test(test_options_are_checked),    cmocka_unit_test(test_names_are_remembered),
-      cmocka_unit_test(test_heap_blocks_are_reused),
+      cmocka_unit_test(test_a_path_is_shared),    cmocka_unit_test(test_damaged_files_are_refused),
+      cmocka_unit_test(test_hostile_files),       cmocka_unit_test(test_a_killed_creator),
+      cmocka_unit_test(test_options_are_checked), cmocka_unit_test(test_names_are_remembered),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, directory_make, directory_remove);
