@@ -1,4 +1,4 @@
---- An init that fails: nothing of it is left, so that the next one finds all as it was.
+--- An init that fails leaves no port, no file and no thread behind, so the next one succeeds.
 
 package.path = "spec/?.lua;" .. package.path
 

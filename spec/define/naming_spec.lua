@@ -1,3 +1,5 @@
+--- A dashboard finds a metric under the name that the documentation says, and no two metrics meet under one.
+
 local naming = require "chalk.define.naming"
 
 describe("the name of a metric in Prometheus", function()

@@ -1,3 +1,6 @@
+--- Somebody who mistyped a definition is told each mistake, where it is and what would be right, and nothing is half
+--- loaded.
+
 local cjson = require "cjson"
 local json = require "chalk.base.json"
 local schema = require "chalk.define.schema"

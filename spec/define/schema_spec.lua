@@ -1,3 +1,5 @@
+--- A metrics.json means what its author wrote: each field arrives in the definition, with the defaults documented.
+
 local schema = require "chalk.define.schema"
 
 local FIXTURE = "spec/fixtures/metrics.json"

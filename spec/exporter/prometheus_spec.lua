@@ -1,3 +1,5 @@
+--- A scrape is an exposition that Prometheus's own parsers take, in both formats, with every metric as it was recorded.
+
 package.path = "spec/?.lua;" .. package.path
 
 local json = require "cjson"

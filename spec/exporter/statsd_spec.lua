@@ -1,4 +1,4 @@
---- The StatsD exporter: what of each metric arrives, in every mode and dialect, by a parser that is as strict as the
+--- A StatsD server has the totals that were recorded, in every mode and dialect, by a parser that is as strict as the
 --- protocol's pages.
 
 package.path = "spec/?.lua;" .. package.path

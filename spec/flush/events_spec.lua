@@ -1,4 +1,4 @@
---- The reader of the event tap: who watches records live keeps seeing them, whoever else comes and goes.
+--- Somebody who watches records live goes on seeing all of them, whoever else comes and goes.
 
 package.path = "spec/?.lua;" .. package.path
 

@@ -1,4 +1,5 @@
---- Custom exporters: what a batch holds, and that differences are neither lost nor sent twice.
+--- A custom exporter is given every metric with all that it can show, and differences that are neither lost nor sent
+--- twice, however often its target is away.
 
 package.path = "spec/?.lua;" .. package.path
 

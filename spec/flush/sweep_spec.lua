@@ -1,4 +1,5 @@
---- Sweeping: series leave and their memory is used again, whatever the exporters are doing.
+--- Idle series leave and their memory is used again, whatever the exporters are doing: else memory grows until it is
+--- full.
 
 package.path = "spec/?.lua;" .. package.path
 

@@ -1,3 +1,6 @@
+--- Peers that are slow, greedy or gone take neither the memory nor the descriptors of the application, nor the answers
+--- of others.
+
 local uv = require "luv"
 local http = require "chalk.net.http"
 local support = require "support.http_client"

@@ -1,3 +1,5 @@
+--- Every request that a scraper or a browser sends is understood, and nothing that could be understood in two ways is.
+
 local parser = require "chalk.net.http_parser"
 
 local MAX = 8192

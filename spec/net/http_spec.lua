@@ -1,3 +1,6 @@
+--- A scraper gets the whole answer, in the encoding that it asked for, and the next one over the same connection; what
+--- is no request gets an answer that says so.
+
 local ffi = require "ffi"
 local uv = require "luv"
 local http = require "chalk.net.http"

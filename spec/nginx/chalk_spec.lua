@@ -1,4 +1,5 @@
---- chalk in a real nginx: where recording works, what a scrape gets, and what bad input comes to.
+--- In a real nginx each phase records, a scrape has the totals of all workers, and no request, however hostile, costs
+--- another one.
 
 package.path = "spec/?.lua;" .. package.path
 

@@ -1,4 +1,5 @@
---- What a real nginx is left with when it refuses a configuration, and when it ends: ports, sockets' files, metrics.
+--- A real nginx that refuses a configuration, or ends, leaves no port, no socket's file and no metrics behind that the
+--- next configuration needs.
 
 package.path = "spec/?.lua;" .. package.path
 

@@ -1,4 +1,4 @@
---- Many scrapes at once: they cost what one costs, and one that comes alone sees what was recorded before it.
+--- Many scrapes at once cost what one costs, and one that comes alone sees all that was recorded before it.
 
 package.path = "spec/?.lua;" .. package.path
 

@@ -1,4 +1,4 @@
---- What a program does wrong when it records: said where it was done, counted, and nothing else lost.
+--- A record that is wrong is an error at the line of the program that made it, is counted, and costs no other record.
 
 package.path = "spec/?.lua;" .. package.path
 

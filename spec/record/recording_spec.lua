@@ -1,4 +1,5 @@
---- Recording: what programs write on every request, and that the numbers are right afterwards.
+--- The numbers are right, whichever of the documented ways a program records them in, and a program in which chalk is
+--- disabled runs as before.
 
 package.path = "spec/?.lua;" .. package.path
 

@@ -1,4 +1,4 @@
---- Hostile tag values and great numbers of series: what is exported stays valid, and memory stays bounded.
+--- What is exported stays valid and memory stays bounded, however hostile tag values are and however many they are.
 
 package.path = "spec/?.lua;" .. package.path
 

@@ -1,4 +1,4 @@
--- Installs chalk into clean trees, the ways users do, and loads it from there with nothing of the checkout in reach.
+--- chalk can be installed in each of the documented ways, and loads from there with nothing of the checkout in reach.
 
 -- Of the test run's environment only what finds programs is kept: no paths of the checkout, no preloaded runtime.
 local CLEAN = "env -u LD_PRELOAD -u CHALK_LIBRARY -u LUA_PATH -u LUA_CPATH -u BUILD -u MAKEFLAGS -u MAKELEVEL "

@@ -1,4 +1,5 @@
---- The soak for some seconds. `make soak` runs it for ten minutes; docs/soak.md is its last report.
+--- A service loses and invents no count while its processes are killed, stopped and forked. This is the soak for some
+--- seconds; `make soak` runs it for ten minutes, and docs/soak.md is its last report.
 
 local SECONDS, LIMIT = 15, 180
 

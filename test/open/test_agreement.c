@@ -1,4 +1,5 @@
-/* Agreements of the VMs of one process: who finds what was put, and when it is gone. */
+/* What is lost when these fail: two modules of one nginx run with different options, or a reload goes on with those of
+   the configuration before it. */
 #include "common.h"
 
 static void test_members_share_a_text(void **state) {

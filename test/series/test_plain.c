@@ -1,4 +1,5 @@
-/* Definitions of C hosts, which have names and no text: what exporters are given, and whose metric it is. */
+/* What is lost when these fail: what a C host records shows under another name or not at all, or takes a metric of Lua's
+   away from it. */
 #include "common.h"
 
 typedef struct bed {

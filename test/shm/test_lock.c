@@ -1,4 +1,6 @@
 /*
+ * What is lost when these fail: a service whose processes all wait for a lock that a dead one had.
+ *
  * A lock of the segment across deaths. The kernel hands on what a dead owner held; what it does not see is a waiter that
  * died after it was woken and before it had the lock, when somebody else was quicker: nobody wakes the next one then.
  *

@@ -1,4 +1,6 @@
 /*
+ * What is lost when these fail: counts of the living, whenever a worker is killed.
+ *
  * A thousand deaths at random moments: processes that record, create, grow and collapse, drop, sweep and send with a
  * cursor are killed one after the other. What the others counted stays exact, what is exposed stays readable, and a
  * receiver gets what was counted, but for the batches that were under way.

@@ -1,3 +1,5 @@
+--- A scraper is served at the configured path only, and is told with a status where there is nothing to read.
+
 package.path = "spec/?.lua;" .. package.path
 
 local bed_of = require "support.segment_bed"

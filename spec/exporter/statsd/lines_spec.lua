@@ -1,4 +1,4 @@
---- The StatsD exporter's lines and packets: nothing that is recorded can forge any, and each is what was recorded.
+--- No recorded value and no tag can forge a StatsD line or a packet, and each line is what was recorded.
 
 package.path = "spec/?.lua;" .. package.path
 

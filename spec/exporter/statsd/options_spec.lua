@@ -1,3 +1,6 @@
+--- A wrong option of the StatsD exporter is refused at init with what would be right; the environment of a container
+--- means what it means to Datadog's clients.
+
 local files = require "support.files"
 local options = require "chalk.exporter.statsd.options"
 local rules = require "chalk.exporter.statsd.rules"

@@ -1,4 +1,4 @@
---- What a StatsD receiver gets that goes away and comes back, beside others that do not: all of it, once.
+--- A StatsD receiver that goes away and comes back gets everything once, and so do others beside it that stay.
 
 package.path = "spec/?.lua;" .. package.path
 

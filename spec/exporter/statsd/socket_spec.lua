@@ -1,3 +1,6 @@
+--- Packets arrive at a receiver that is replaced, slow or full, and those that do not are known, so they are sent
+--- again; the flush loop waits for none.
+
 local uv = require "luv"
 local receivers = require "support.receivers"
 local sockets = require "chalk.exporter.statsd.socket"

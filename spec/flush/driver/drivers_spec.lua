@@ -1,4 +1,5 @@
---- The drivers: that what was recorded reaches the exporters, whatever way the program ends, and when it is asked to.
+--- What was recorded reaches the exporters with every driver: in time, when flush is called, and whatever way the
+--- program ends.
 
 package.path = "spec/?.lua;" .. package.path
 
