@@ -12,6 +12,7 @@
 
 #include "read/cursor.h"
 #include "shm/lives.h"
+#include "series/cells.h"
 #include "series/metric.h"
 #include "shm/role.h"
 #include "series/reclaim.h"

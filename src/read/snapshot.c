@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "series/cells.h"
 #include "series/key.h"
 #include "series/metric.h"
 #include "base/peek.h"

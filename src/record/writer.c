@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "shm/heap.h"
 #include "value/histogram.h"

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "shm/heap.h"
 #include "value/histogram.h"

@@ -1,6 +1,7 @@
 #include "series/reclaim.h"
 
 #include "record/tap.h"
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "series/residue.h"
 #include "series/series.h"

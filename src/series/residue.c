@@ -1,5 +1,6 @@
 #include "series/residue.h"
 
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "shm/heap.h"
 #include "value/histogram.h"

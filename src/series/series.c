@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "shm/heap.h"
 #include "value/histogram.h"
@@ -342,76 +343,6 @@ int series_find(chalk_segment *g, series_key *key, uint32_t *id) {
   series_let_go(g, key);
   return e;
 }
-
-/* Reading the cells */
-
-bool series_bound(const chalk_segment *g, uint32_t id) {
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    if (series_cell(g, w, id) != 0) return true;
-  }
-  return false;
-}
-
-int64_t series_total(const chalk_segment *g, uint32_t id) {
-  uint32_t kind = segment_metric_of(g, id)->kind;
-  uint64_t total = 0;
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    uint64_t bits = series_cell(g, w, id);
-    if (kind == CHALK_COUNT) total += (uint64_t)(int64_t)as_double(bits);
-    const histogram *h = kind == CHALK_HISTOGRAM ? histogram_at(g, bits) : NULL;
-    if (h) total += histogram_count(g, h);
-  }
-  return (int64_t)total;
-}
-
-/* Another owner forgets the block's value, takes the slot, which moves its turn, and only then sets the gauge. */
-static void add_own_gauge(gauge_sum *sum, const chalk_segment *g, uint32_t w, uint64_t offset, lives *alive) {
-  const gauge_link *block = segment_block(g, offset, GAUGE_BLOCK);
-  shared_u32 *turn = &g->slots[w].turn;
-  uint32_t before = atomic_load(turn);
-  if (!block || !lives_on(alive, w)) return;
-  gauge_sum more = *sum;
-  gauge_add(&more, block);
-  if (atomic_load(turn) == before) *sum = more;
-}
-
-bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value) {
-  series *s = &g->series[id];
-  uint32_t across = segment_metric_of(g, id)->across;
-  if (across == CHALK_LAST) {
-    /* Before the value is read, or a reader would take the zero from before the first set for a value. */
-    bool set = as_double(atomic_load_explicit(&s->mark, memory_order_acquire)) != GAUGE_UNSET;
-    *value = load_double(&s->gauge);
-    return set;
-  }
-  gauge_sum sum = {.across = across};
-  gauge_add_links(&sum, g, series_cell(g, 0, id), alive);
-  for (uint32_t w = 1; w < segment_slots(g); w++) add_own_gauge(&sum, g, w, series_cell(g, w, id), alive);
-  *value = sum.value;
-  return sum.any;
-}
-
-static bool is_marked(shared_u64 *mark) {
-  return as_double(atomic_load_explicit(mark, memory_order_acquire)) == GAUGE_TOUCHED;
-}
-
-static bool take_mark(shared_u64 *mark) {
-  uint64_t touched = as_bits(GAUGE_TOUCHED);
-  return atomic_compare_exchange_strong(mark, &touched, as_bits(GAUGE_SET));
-}
-
-/* Asks it of each of a gauge's marks. */
-static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u64 *mark)) {
-  if (segment_metric_of(g, id)->across == CHALK_LAST) return ask(&g->series[id].mark);
-  bool any = false;
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    if (gauge_ask(g, w, series_cell(g, w, id), ask)) any = true;
-  }
-  return any;
-}
-
-bool series_gauge_touched(const chalk_segment *g, uint32_t id) { return ask_marks(g, id, is_marked); }
-bool series_gauge_take(chalk_segment *g, uint32_t id) { return ask_marks(g, id, take_mark); }
 
 /* Dropping */
 

@@ -13,7 +13,6 @@
 #ifndef SERIES_H
 #define SERIES_H
 
-#include "shm/lives.h"
 #include "shm/segment.h"
 
 /* What identifies a series. */
@@ -75,23 +74,6 @@ void series_give_number(chalk_segment *g, uint32_t id);
 static inline uint32_t series_state(const series *s) {
   return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & 255;
 }
-
-/* What a slot's cell of a series holds; 0: the slot never bound it. */
-static inline uint64_t series_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
-  if (!segment_chunk_real(g, g->slots[writer].chunks, id)) return 0;
-  return atomic_load_explicit(segment_cell(g, writer, id), memory_order_acquire);
-}
-
-/* The total of a count over all writers; the number of values of a histogram. */
-int64_t series_total(const chalk_segment *g, uint32_t id);
-/* A gauge as `across` combines it over those who live; false when none of them has set it. */
-bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value);
-/* Whether any writer has recorded into it since the marks were last taken. */
-bool series_gauge_touched(const chalk_segment *g, uint32_t id);
-/* The same, and takes the marks. Only the holder. */
-bool series_gauge_take(chalk_segment *g, uint32_t id);
-/* Whether any writer has bound it. */
-bool series_bound(const chalk_segment *g, uint32_t id);
 
 /* The one past the highest number in use. */
 static inline uint32_t series_top(const chalk_segment *g) { return segment_top(&g->head->ids_top, g->capacity); }

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "series/cells.h"
 #include "series/series.h"
 #include "series/slot.h"
 

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "series/key.h"
 #include "series/series.h"
