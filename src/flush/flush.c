@@ -70,7 +70,7 @@ static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_
 static bool is_idle(chalk_segment *g, const chalk_entry *e, double now, const double *idle) {
   series *s = &g->series[e->series];
   const metric *m = &g->metrics[e->metric];
-  bool recorded = m->kind == CHALK_GAUGE ? series_gauge_take(g, e->series) : (uint64_t)e->total != s->seen_total;
+  bool recorded = m->kind == CHALK_GAUGE ? cells_gauge_take(g, e->series) : (uint64_t)e->total != s->seen_total;
   if (recorded) {
     s->active = 1;
     if (m->kind != CHALK_GAUGE) s->seen_total = (uint64_t)e->total;

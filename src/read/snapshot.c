@@ -26,7 +26,7 @@ typedef struct plan {
 
 /* An overflow series that was never set holds nothing, and nobody asked for it. */
 static bool gauge_wanted(plan *p, uint32_t id, double *value) {
-  if (series_gauge(p->g, id, &p->alive, value)) return true;
+  if (cells_gauge(p->g, id, &p->alive, value)) return true;
   *value = 0;
   return p->unset && id >= METRICS;
 }
@@ -43,7 +43,7 @@ static bool wanted(plan *p, uint32_t id, chalk_entry *e) {
   if (e->metric >= p->metrics || !p->shown[e->metric]) return false;
   const metric *m = &p->g->metrics[e->metric];
   if (m->kind == CHALK_GAUGE) return !e->dropped && gauge_wanted(p, id, &e->value);
-  return id >= METRICS || series_bound(p->g, id);
+  return id >= METRICS || cells_bound(p->g, id);
 }
 
 /* Adds one writer's cells to the entries of counts. */

@@ -578,10 +578,10 @@ double chalk_value(chalk_series *s) {
   }
   chalk_segment *g = s->writer->segment;
   double value;
-  if (s->kind != CHALK_GAUGE) return (double)series_total(g, s->series);
+  if (s->kind != CHALK_GAUGE) return (double)cells_total(g, s->series);
   lives alive;
   lives_begin(&alive, g);
-  return series_gauge(g, s->series, &alive, &value) ? value : 0;
+  return cells_gauge(g, s->series, &alive, &value) ? value : 0;
 }
 
 /* Of a number that is to be dropped: whether another metric may have it by now. */

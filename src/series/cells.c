@@ -3,18 +3,18 @@
 #include "series/gauge.h"
 #include "value/histogram.h"
 
-bool series_bound(const chalk_segment *g, uint32_t id) {
+bool cells_bound(const chalk_segment *g, uint32_t id) {
   for (uint32_t w = 0; w < segment_slots(g); w++) {
-    if (series_cell(g, w, id) != 0) return true;
+    if (cells_at(g, w, id) != 0) return true;
   }
   return false;
 }
 
-int64_t series_total(const chalk_segment *g, uint32_t id) {
+int64_t cells_total(const chalk_segment *g, uint32_t id) {
   uint32_t kind = segment_metric_of(g, id)->kind;
   uint64_t total = 0;
   for (uint32_t w = 0; w < segment_slots(g); w++) {
-    uint64_t bits = series_cell(g, w, id);
+    uint64_t bits = cells_at(g, w, id);
     if (kind == CHALK_COUNT) total += (uint64_t)(int64_t)as_double(bits);
     const histogram *h = kind == CHALK_HISTOGRAM ? histogram_at(g, bits) : NULL;
     if (h) total += histogram_count(g, h);
@@ -33,7 +33,7 @@ static void add_own_gauge(gauge_sum *sum, const chalk_segment *g, uint32_t w, ui
   if (atomic_load(turn) == before) *sum = more;
 }
 
-bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value) {
+bool cells_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value) {
   series *s = &g->series[id];
   uint32_t across = segment_metric_of(g, id)->across;
   if (across == CHALK_LAST) {
@@ -43,8 +43,8 @@ bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *val
     return set;
   }
   gauge_sum sum = {.across = across};
-  gauge_add_links(&sum, g, series_cell(g, 0, id), alive);
-  for (uint32_t w = 1; w < segment_slots(g); w++) add_own_gauge(&sum, g, w, series_cell(g, w, id), alive);
+  gauge_add_links(&sum, g, cells_at(g, 0, id), alive);
+  for (uint32_t w = 1; w < segment_slots(g); w++) add_own_gauge(&sum, g, w, cells_at(g, w, id), alive);
   *value = sum.value;
   return sum.any;
 }
@@ -63,10 +63,10 @@ static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u6
   if (segment_metric_of(g, id)->across == CHALK_LAST) return ask(&g->series[id].mark);
   bool any = false;
   for (uint32_t w = 0; w < segment_slots(g); w++) {
-    if (gauge_ask(g, w, series_cell(g, w, id), ask)) any = true;
+    if (gauge_ask(g, w, cells_at(g, w, id), ask)) any = true;
   }
   return any;
 }
 
-bool series_gauge_touched(const chalk_segment *g, uint32_t id) { return ask_marks(g, id, is_marked); }
-bool series_gauge_take(chalk_segment *g, uint32_t id) { return ask_marks(g, id, take_mark); }
+bool cells_gauge_touched(const chalk_segment *g, uint32_t id) { return ask_marks(g, id, is_marked); }
+bool cells_gauge_take(chalk_segment *g, uint32_t id) { return ask_marks(g, id, take_mark); }

@@ -375,7 +375,7 @@ void metric_take_back(chalk_segment *g, uint32_t number) {
     segment_lock_give(&g->head->registry);
     return;
   }
-  if (series_bound(g, number) || has_series(g, number)) {
+  if (cells_bound(g, number) || has_series(g, number)) {
     atomic_store(&m->generation, 0);
   } else {
     atomic_fetch_add(&g->series[number].generation, 1);

@@ -13,9 +13,9 @@
 static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, lives *alive) {
   const metric *m = segment_metric_of(g, id);
   bool has_links = m->kind == CHALK_GAUGE && m->across != CHALK_LAST;
-  if (has_links && !gauge_links_seen(g, series_cell(g, 0, id), epoch, alive)) return false;
+  if (has_links && !gauge_links_seen(g, cells_at(g, 0, id), epoch, alive)) return false;
   for (uint32_t w = 1; w < segment_slots(g); w++) {
-    if (series_cell(g, w, id) == 0) continue;
+    if (cells_at(g, w, id) == 0) continue;
     if (atomic_load_explicit(&g->slots[w].seen, memory_order_acquire) < epoch && lives_on(alive, w)) return false;
   }
   return true;
@@ -25,7 +25,7 @@ static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, l
 static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
   segment_lock_take(&g->head->registry);
   for (uint32_t w = 0; w < segment_slots(g); w++) {
-    uint64_t bits = series_cell(g, w, id);
+    uint64_t bits = cells_at(g, w, id);
     if (bits == 0) continue;
     if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, id);
     if (m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);

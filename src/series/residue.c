@@ -11,7 +11,7 @@
 #include "value/stored.h"
 
 static void pass_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
-  int64_t total = series_total(g, from), known = (int64_t)stored_known(g, from, CHALK_COUNT);
+  int64_t total = cells_total(g, from), known = (int64_t)stored_known(g, from, CHALK_COUNT);
   double had = as_double(atomic_load(segment_cell(g, 0, to)));
   if (total > known) pass_publish(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
 }
@@ -128,7 +128,7 @@ static void pass_across(chalk_segment *g, uint32_t from, uint32_t to) {
  */
 static void pass_gauges(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
-  if (!atomic_load(&s->at_drop) || !series_gauge_touched(g, id)) return;
+  if (!atomic_load(&s->at_drop) || !cells_gauge_touched(g, id)) return;
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
   uint32_t to;
   segment_lock_take(&g->head->registry);
@@ -143,7 +143,7 @@ static void pass_gauges(chalk_segment *g, uint32_t id) {
 /* By either of a histogram's counts: where a record was under way at the drop, only one of them had it. */
 static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
   uint64_t known = stored_known(g, id, kind);
-  if (series_total(g, id) > stored_total(g, known, kind)) return true;
+  if (cells_total(g, id) > stored_total(g, known, kind)) return true;
   chalk_sketch *k = kind == CHALK_HISTOGRAM ? chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets)) : NULL;
   histogram_sum sum = {0};
   bool owed = k && stored_read(g, id, &sum, k) == CHALK_OK && k->count > stored_sketched(g, known, kind);

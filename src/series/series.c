@@ -328,7 +328,7 @@ int series_hold(chalk_segment *g, series_key *key, uint32_t *id) {
   if (atomic_load(&((metric *)m)->state) == METRIC_FREE) return CHALK_EGONE;
   uint32_t tags = m->tags;
   /* Without tags the overflow series would look like the series itself, so once in use it is the series. */
-  bool overflow = tags ? is_overflow(tags, key) : series_bound(g, key->metric);
+  bool overflow = tags ? is_overflow(tags, key) : cells_bound(g, key->metric);
   int e = CHALK_OK;
   chains c = chains_of(g, t);
   if (!c.heads) c = chains_again(g, t);
@@ -358,7 +358,7 @@ static void unlink_series(chalk_segment *g, stripe *t, uint32_t id) {
 static bool settle(chalk_segment *g, uint32_t id, uint32_t kind, bool idle) {
   series *s = &g->series[id];
   if (kind == CHALK_GAUGE) atomic_store(&s->at_drop, idle);
-  if (kind == CHALK_COUNT) atomic_store(&s->at_drop, (uint64_t)series_total(g, id));
+  if (kind == CHALK_COUNT) atomic_store(&s->at_drop, (uint64_t)cells_total(g, id));
   if (kind != CHALK_HISTOGRAM) return true;
   uint64_t stored = stored_take(g, id);
   if (!stored) return false;
@@ -388,8 +388,8 @@ static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, uint64_t epoch, b
 
 /* Whether nobody has recorded into it since the holder found it idle. */
 static bool is_idle_still(const chalk_segment *g, uint32_t id) {
-  if (segment_metric_of(g, id)->kind == CHALK_GAUGE) return !series_gauge_touched(g, id);
-  return (uint64_t)series_total(g, id) == g->series[id].seen_total;
+  if (segment_metric_of(g, id)->kind == CHALK_GAUGE) return !cells_gauge_touched(g, id);
+  return (uint64_t)cells_total(g, id) == g->series[id].seen_total;
 }
 
 /* Whether one of those to be dropped is, in this stripe: a number may have gone to another series meanwhile. */
@@ -494,7 +494,7 @@ void series_count_reclaimed(chalk_segment *g) {
 bool series_revive(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
-  if (m->kind != CHALK_GAUGE || !atomic_load(&s->at_drop) || !series_gauge_touched(g, id)) return false;
+  if (m->kind != CHALK_GAUGE || !atomic_load(&s->at_drop) || !cells_gauge_touched(g, id)) return false;
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
   stripe *t = stripe_lock(g, series_stripe(s->hash));
   if (!t) return false;
