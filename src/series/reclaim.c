@@ -50,7 +50,7 @@ bool reclaim_series(chalk_segment *g, uint32_t id, lives *alive) {
   if (m->kind == CHALK_HISTOGRAM) stored_give(g, at_drop);
   s->key = 0;
   heap_give(g, key, s->key_size);
-  series_give_number(g, id);
+  number_give(g, id);
   series_count_reclaimed(g);
   return true;
 }

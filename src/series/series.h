@@ -13,15 +13,10 @@
 #ifndef SERIES_H
 #define SERIES_H
 
+#include "series/key.h"
+#include "series/number.h"
+#include "series/stripe.h"
 #include "shm/segment.h"
-
-/* What identifies a series. */
-typedef struct series_key {
-  uint32_t metric;
-  uint32_t size;
-  const char *bytes;
-  uint64_t hash;
-} series_key;
 
 /*
  * Finds or creates; *id is the overflow series when CHALK_FOLDED. For callers that must act on a live series before
@@ -36,17 +31,6 @@ void series_let_go(chalk_segment *g, const series_key *key);
 
 /* Puts right what a dead owner of the stripe's lock left. */
 void series_repair(chalk_segment *g, uint64_t hash);
-static inline uint32_t series_stripe(uint64_t hash) { return (uint32_t)(hash >> 58); }
-
-/*
- * Whether what a dropped series stood at is known, as it is once its epoch is. A holder that reads the cells of a live
- * series, and after that still finds it alive, has read no more than it will be dropped with; else `at_drop` says
- * what counts, once it is settled.
- */
-#define SERIES_UNSETTLED UINT64_MAX
-static inline bool series_is_settled(const series *s) {
-  return atomic_load((shared_u64 *)&s->drop_epoch) != SERIES_UNSETTLED;
-}
 
 /* Whether the number still is this series, alive. */
 bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation);
@@ -68,14 +52,5 @@ void series_recount(chalk_segment *g);
 bool series_revive(chalk_segment *g, uint32_t id);
 /* Counts one series less in quarantine. */
 void series_count_reclaimed(chalk_segment *g);
-/* Gives back the number of a series that is dropped and has nothing left. */
-void series_give_number(chalk_segment *g, uint32_t id);
-
-static inline uint32_t series_state(const series *s) {
-  return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & 255;
-}
-
-/* The one past the highest number in use. */
-static inline uint32_t series_top(const chalk_segment *g) { return segment_top(&g->head->ids_top, g->capacity); }
 
 #endif
