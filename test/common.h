@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "shm/segment.h"
+#include "sweep.h"
 
 /* Seconds after which a hang becomes a failure. */
 enum { DEADLINE = 60 };
@@ -121,9 +122,8 @@ static inline int64_t total_of(chalk_segment *g, int metric) {
 
 /* One round of the holder's housekeeping, at `now`. */
 static inline int sweep(chalk_segment *g, double now, double idle) {
-  double limits[3] = {idle, idle, idle};
   chalk_snapshot *s = take(g, 1);
-  int dropped = chalk_sweep(s, now, limits);
+  int dropped = sweep_all(s, now, idle);
   chalk_snapshot_free(s);
   return dropped;
 }

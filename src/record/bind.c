@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "record/tap.h"
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "shm/process.h"
 #include "value/histogram.h"
+#include "value/kind.h"
 
 /*
  * The writer's block for a series, made on first touch: a histogram's by its plan, or a gauge's. 0 when the segment is
@@ -60,17 +62,17 @@ int bind_cell(chalk_series *s, uint32_t id) {
   series *e = &g->series[id];
   const metric *m = &g->metrics[s->metric];
   uint32_t kind = atomic_load((shared_u32 *)&m->kind);
-  bool own_block = kind == CHALK_HISTOGRAM || (kind == CHALK_GAUGE && m->across != CHALK_LAST);
-  uint32_t row = own_block && kind == CHALK_GAUGE && w->guest ? 0 : w->slot; /* once a guest, it has links for ever */
-  if (segment_chunk_make(g, g->slots[row].chunks, segment_row(g, row), 8, id, id < METRICS) != CHALK_OK)
-    return CHALK_EMEMORY;
+  kind_content holds = kind_of(kind)->holds;
+  bool is_split = holds == KIND_VALUE && m->across != CHALK_LAST, own_block = is_split || holds == KIND_HISTOGRAM;
+  uint32_t row = is_split && w->guest ? 0 : w->slot; /* once a guest, it has links for ever */
+  if (!cells_make(g, row, id)) return CHALK_EMEMORY;
   shared_u64 *cell = segment_cell(g, row, id);
-  histogram_plan *plan = kind == CHALK_HISTOGRAM ? plan_of(w, s->metric) : NULL;
-  if (kind == CHALK_HISTOGRAM && !plan) return CHALK_EMEMORY;
+  histogram_plan *plan = holds == KIND_HISTOGRAM ? plan_of(w, s->metric) : NULL;
+  if (holds == KIND_HISTOGRAM && !plan) return CHALK_EMEMORY;
   uint64_t block = own_block ? block_of(w, row, id, plan) : 0, unbound = 0;
   if (own_block && !segment_block(g, block, 2 * sizeof(shared_u64))) return CHALK_EMEMORY;
   if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(BOUND));
-  s->cell = (double *)(kind == CHALK_COUNT ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
+  s->cell = (double *)(holds == KIND_TOTAL ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
   s->histogram = NULL;
   s->plan = NULL;
   if (plan && !bind_histogram(s, plan, block)) return CHALK_EMEMORY;

@@ -10,6 +10,7 @@
 #include "record/tap.h"
 #include "series/cells.h"
 #include "value/histogram.h"
+#include "value/kind.h"
 
 /*
  * A gauge's record ends with its mark, which says that the value was recorded, and that it was since the last sweep. Both
@@ -141,7 +142,7 @@ double chalk_value(chalk_series *s) {
   }
   chalk_segment *g = s->writer->segment;
   double value;
-  if (s->kind != CHALK_GAUGE) return (double)cells_total(g, s->series);
+  if (!kind_has_value(s->kind)) return (double)cells_total(g, s->series);
   lives alive;
   lives_begin(&alive, g);
   return cells_gauge(g, s->series, &alive, &value) ? value : 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "series/key.h"
 #include "series/metric.h"
@@ -195,8 +196,9 @@ static int take_up(chalk_writer *w, int number, uint32_t generation, uint32_t ta
   w->uses[number / 64] |= 1ull << (number % 64);
   w->generations[number] = generation;
   w->tags[number] = (uint8_t)tags;
-  slot_make_overflow_cells(w->segment, w->slot, (uint32_t)number);
-  slot_make_overflow_cells(w->segment, 0, (uint32_t)number); /* for those who come when nothing more is to be had */
+  /* An overflow series is reached without asking for memory: by this slot, and by those who come when none is left. */
+  cells_make(w->segment, w->slot, (uint32_t)number);
+  cells_make(w->segment, 0, (uint32_t)number);
   return number;
 }
 

@@ -1,7 +1,6 @@
 #include "series/cells.h"
 
 #include "series/gauge.h"
-#include "value/histogram.h"
 
 bool cells_bound(const chalk_segment *g, uint32_t id) {
   for (uint32_t w = 0; w < segment_slots(g); w++) {
@@ -11,14 +10,9 @@ bool cells_bound(const chalk_segment *g, uint32_t id) {
 }
 
 int64_t cells_total(const chalk_segment *g, uint32_t id) {
-  uint32_t kind = segment_metric_of(g, id)->kind;
+  kind_content holds = kind_of(segment_metric_of(g, id)->kind)->holds;
   uint64_t total = 0;
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    uint64_t bits = cells_at(g, w, id);
-    if (kind == CHALK_COUNT) total += (uint64_t)(int64_t)as_double(bits);
-    const histogram *h = kind == CHALK_HISTOGRAM ? histogram_at(g, bits) : NULL;
-    if (h) total += histogram_count(g, h);
-  }
+  for (uint32_t w = 0; w < segment_slots(g); w++) total += cells_part(g, holds, cells_at(g, w, id));
   return (int64_t)total;
 }
 
@@ -70,3 +64,16 @@ static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u6
 
 bool cells_gauge_touched(const chalk_segment *g, uint32_t id) { return ask_marks(g, id, is_marked); }
 bool cells_gauge_take(chalk_segment *g, uint32_t id) { return ask_marks(g, id, take_mark); }
+
+void cells_free(chalk_segment *g, uint32_t id) {
+  const metric *m = segment_metric_of(g, id);
+  bool is_split = kind_is_split(m), has_histogram = kind_has_histogram(m->kind);
+  for (uint32_t w = 0; w < segment_slots(g); w++) {
+    uint64_t bits = cells_at(g, w, id);
+    if (bits == 0) continue;
+    if (is_split) gauge_free(g, w, id);
+    if (has_histogram) histogram_empty(g, bits);
+    atomic_store(segment_cell(g, w, id), 0);
+    if (has_histogram) histogram_free_block(g, bits);
+  }
+}

@@ -4,14 +4,13 @@
 #include <string.h>
 
 #include "series/cells.h"
-#include "series/gauge.h"
 #include "shm/heap.h"
-#include "value/histogram.h"
 #include "base/peek.h"
 #include "series/plain.h"
 #include "shm/process.h"
 #include "series/series.h"
 #include "series/slot.h"
+#include "value/kind.h"
 #include "value/stored.h"
 #include "base/text.h"
 
@@ -166,8 +165,8 @@ static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, ui
 }
 
 static int check(const chalk_definition *d, char *message) {
-  bool ok = d->kind >= CHALK_COUNT && d->kind <= CHALK_HISTOGRAM && d->across <= CHALK_MAX && d->tags <= CHALK_TAGS &&
-            d->les <= CHALK_LES && d->name_size > 0;
+  bool ok = kind_is_known(d->kind) && d->across <= CHALK_MAX && d->tags <= CHALK_TAGS && d->les <= CHALK_LES &&
+            d->name_size > 0;
   for (uint32_t i = 0; i < d->les; i++) ok = ok && isfinite(d->le[i]) && (i == 0 || d->le[i - 1] < d->le[i]);
   if (!ok) process_say(message, "not a valid definition: %.*s", (int)d->name_size, d->name);
   if (ok && !d->blob) return plain_check(d, message);
@@ -341,17 +340,9 @@ static bool has_series(const chalk_segment *g, uint32_t number) {
 }
 
 static void free_overflow(chalk_segment *g, uint32_t number) {
-  const metric *m = &g->metrics[number];
   atomic_fetch_add(&g->series[number].generation, 1);
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    if (!segment_chunk_real(g, g->slots[w].chunks, number)) continue;
-    uint64_t bits = atomic_load(segment_cell(g, w, number));
-    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, number);
-    if (bits && m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
-    atomic_store(segment_cell(g, w, number), 0);
-    if (bits && m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
-  }
-  stored_forget_baselines(g, number, m->kind);
+  cells_free(g, number);
+  stored_forget_baselines(g, number, g->metrics[number].kind);
 }
 
 /* A metric leaves in two sweeps or more: first its series, then, once they are reclaimed, itself. */

@@ -5,6 +5,7 @@
 #include "series/cells.h"
 #include "shm/heap.h"
 #include "value/histogram.h"
+#include "value/kind.h"
 #include "value/stored.h"
 
 bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation) {
@@ -147,9 +148,9 @@ int series_find(chalk_segment *g, series_key *key, uint32_t *id) {
 /* Stores what the series stands at. From before that on it is seen as dropped: see series_is_settled. */
 static bool settle(chalk_segment *g, uint32_t id, uint32_t kind, bool idle) {
   series *s = &g->series[id];
-  if (kind == CHALK_GAUGE) atomic_store(&s->at_drop, idle);
-  if (kind == CHALK_COUNT) atomic_store(&s->at_drop, (uint64_t)cells_total(g, id));
-  if (kind != CHALK_HISTOGRAM) return true;
+  if (kind_has_value(kind)) atomic_store(&s->at_drop, idle);
+  if (kind_has_total(kind)) atomic_store(&s->at_drop, (uint64_t)cells_total(g, id));
+  if (!kind_has_histogram(kind)) return true;
   uint64_t stored = stored_take(g, id);
   if (!stored) return false;
   stored_give(g, atomic_exchange(&s->at_drop, stored)); /* of somebody who died at dropping it */
@@ -178,7 +179,7 @@ static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, uint64_t epoch, b
 
 /* Whether nobody has recorded into it since the holder found it idle. */
 static bool is_idle_still(const chalk_segment *g, uint32_t id) {
-  if (segment_metric_of(g, id)->kind == CHALK_GAUGE) return !cells_gauge_touched(g, id);
+  if (kind_has_value(segment_metric_of(g, id)->kind)) return !cells_gauge_touched(g, id);
   return (uint64_t)cells_total(g, id) == g->series[id].seen_total;
 }
 
@@ -284,7 +285,7 @@ void series_count_reclaimed(chalk_segment *g) {
 bool series_revive(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
-  if (m->kind != CHALK_GAUGE || !atomic_load(&s->at_drop) || !cells_gauge_touched(g, id)) return false;
+  if (!kind_has_value(m->kind) || !atomic_load(&s->at_drop) || !cells_gauge_touched(g, id)) return false;
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
   stripe *t = stripe_lock(g, series_stripe(s->hash));
   if (!t) return false;

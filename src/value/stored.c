@@ -6,6 +6,7 @@
 #include "shm/heap.h"
 #include "base/peek.h"
 #include "base/tally.h"
+#include "value/kind.h"
 
 /* What a block holds: this, les + 1 counts, then the buckets' counts, then their indices. */
 typedef struct stored {
@@ -181,13 +182,13 @@ void stored_give(chalk_segment *g, uint64_t offset) {
 }
 
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {
-  if (kind != CHALK_HISTOGRAM) return (int64_t)total;
+  if (!kind_has_histogram(kind)) return (int64_t)total;
   view v = view_of(g, total);
   return v.at ? (int64_t)v.at->counts[v.les] : 0;
 }
 
 uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind) {
-  const stored *s = kind == CHALK_HISTOGRAM ? segment_block(g, total, sizeof *s) : NULL;
+  const stored *s = kind_has_histogram(kind) ? segment_block(g, total, sizeof *s) : NULL;
   return s ? s->count : 0;
 }
 
@@ -216,7 +217,7 @@ void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
     if (!segment_chunk_real(g, g->cursors[c].chunks, id)) continue;
     baseline *b = segment_baseline(g, c, id);
     uint64_t total = atomic_exchange(&b->total, 0);
-    if (kind == CHALK_HISTOGRAM) stored_give(g, total);
+    if (kind_has_histogram(kind)) stored_give(g, total);
   }
 }
 

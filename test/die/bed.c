@@ -14,6 +14,7 @@
 
 #include "exposition.h"
 #include "runtime.h"
+#include "sweep.h"
 
 enum { DEADLINE = 30, ROUND = 10, SLOT_OF_VICTIM = 3 };
 
@@ -64,11 +65,10 @@ void bed_record(bed *b, chalk_series *s, double v) {
 }
 
 void bed_sweep(bed *b, double idle) {
-  double limits[3] = {idle, idle, idle};
   EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
   chalk_snapshot *s = chalk_snapshot_take(b->segment, 1, NULL);
   EXPECT(s);
-  chalk_sweep(s, b->now, limits);
+  sweep_all(s, b->now, idle);
   chalk_snapshot_free(s);
   chalk_release(b->segment);
   b->now += 1000;
