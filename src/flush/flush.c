@@ -56,12 +56,8 @@ static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_
   const series *s = &g->series[id];
   if (kind_has_value(kind) || (total == 0 && sketched == 0)) return true;
   for (uint32_t c = 0; c < CURSORS; c++) {
-    cursor_head *h = &g->cursors[c];
-    if (!atomic_load(&h->state)) continue;
-    if (!segment_chunk_real(g, h->chunks, id)) return false;
-    baseline *b = segment_baseline(g, c, id);
-    if (atomic_load(&b->generation) != atomic_load((shared_u32 *)&s->generation)) return false;
-    uint64_t sent = atomic_load(&b->total);
+    if (!atomic_load(&g->cursors[c].state)) continue;
+    uint64_t sent = stored_sent(g, c, id, atomic_load((shared_u32 *)&s->generation));
     if (stored_total(g, sent, kind) < (int64_t)total || stored_sketched(g, sent, kind) < sketched) return false;
   }
   return true;

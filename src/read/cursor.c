@@ -19,10 +19,6 @@ struct chalk_cursor {
 
 static cursor_head *head_of(const chalk_cursor *c) { return &c->segment->cursors[c->number]; }
 
-static bool is_real(const chalk_cursor *c, uint32_t id) {
-  return segment_chunk_real(c->segment, head_of(c)->chunks, id);
-}
-
 static void forget(chalk_segment *g, uint32_t number) {
   cursor_head *h = &g->cursors[number];
   atomic_store(&h->state, 0);
@@ -131,9 +127,7 @@ int chalk_cursors_ever(chalk_segment *g) {
 
 /* The total or block that was sent of this entry; 0 when nothing was, as without a cursor. */
 static uint64_t sent_of(const chalk_cursor *c, const chalk_entry *e) {
-  if (!c || !is_real(c, e->series)) return 0;
-  baseline *b = segment_baseline(c->segment, c->number, e->series);
-  return atomic_load(&b->generation) == e->generation ? atomic_load(&b->total) : 0;
+  return c ? stored_sent(c->segment, c->number, e->series, e->generation) : 0;
 }
 
 static uint32_t kind_at(const chalk_cursor *c, const chalk_entry *e) { return c->segment->metrics[e->metric].kind; }

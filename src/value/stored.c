@@ -192,6 +192,12 @@ uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind) 
   return s ? s->count : 0;
 }
 
+uint64_t stored_sent(const chalk_segment *g, uint32_t cursor, uint32_t id, uint32_t generation) {
+  if (!segment_chunk_real(g, g->cursors[cursor].chunks, id)) return 0;
+  baseline *b = segment_baseline(g, cursor, id);
+  return atomic_load(&b->generation) == generation ? atomic_load(&b->total) : 0;
+}
+
 static bool is_further(const chalk_segment *g, uint64_t a, uint64_t b, uint32_t kind) {
   int64_t more = stored_total(g, a, kind) - stored_total(g, b, kind);
   return more > 0 || (more == 0 && stored_sketched(g, a, kind) > stored_sketched(g, b, kind));
@@ -201,11 +207,8 @@ uint64_t stored_known(const chalk_segment *g, uint32_t id, uint32_t kind) {
   series *s = &g->series[id];
   uint64_t known = atomic_load(&s->at_drop);
   for (uint32_t c = 0; c < CURSORS; c++) {
-    cursor_head *head = &g->cursors[c];
-    if (!atomic_load(&head->state) || !segment_chunk_real(g, head->chunks, id)) continue;
-    baseline *b = segment_baseline(g, c, id);
-    if (atomic_load(&b->generation) != atomic_load(&s->generation)) continue;
-    uint64_t sent = atomic_load(&b->total);
+    if (!atomic_load(&g->cursors[c].state)) continue;
+    uint64_t sent = stored_sent(g, c, id, atomic_load(&s->generation));
     if (is_further(g, sent, known, kind)) known = sent;
   }
   return known;
