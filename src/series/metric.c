@@ -213,33 +213,45 @@ int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *
   return number == NONE ? CHALK_EGONE : (int)number;
 }
 
+/* The definition that is the same as this one, whatever its text; NONE: there is none. */
+static uint32_t same_as(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    if (is_same(g, i, d, hash)) return i;
+  }
+  return NONE;
+}
+
+/* Writes a definition into a free struct: *number. */
+static int make(chalk_segment *g, const chalk_definition *d, uint64_t hash, uint32_t *number, char *message) {
+  if (is_taken(g, d, hash)) {
+    process_say(message, "%.*s is defined otherwise by another host: chalk_find finds it", (int)d->name_size, d->name);
+    return CHALK_EINVALID;
+  }
+  *number = struct_take(g);
+  if (*number == NONE || fill(g, *number, d, hash) != CHALK_OK) {
+    process_say(message, "no room for the definition of %.*s", (int)d->name_size, d->name);
+    return CHALK_EMEMORY;
+  }
+  if (*number == top_of(g)) atomic_store_explicit(&g->head->metric_top, *number + 1, memory_order_release);
+  return CHALK_OK;
+}
+
 int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, bool *made,
                   char *message) {
   int e = check(d, message);
   if (e != CHALK_OK) return e;
-  uint64_t hash = text_hash(d->name, d->name_size);
   if (!segment_lock_reach_any(&g->head->registry)) {
     process_say(message, "cannot define %.*s: another process holds the definitions' lock and does not let go",
                 (int)d->name_size, d->name);
     return CHALK_EMEMORY;
   }
-  uint32_t number = NONE;
-  for (uint32_t i = 0; i < top_of(g) && number == NONE; i++) {
-    if (is_same(g, i, d, hash)) number = i;
-  }
+  uint64_t hash = text_hash(d->name, d->name_size);
+  uint32_t number = same_as(g, d, hash);
   *made = number == NONE;
-  if (number != NONE) refresh(g, number, d);
-  if (number == NONE && is_taken(g, d, hash)) {
-    process_say(message, "%.*s is defined otherwise by another host: chalk_find finds it", (int)d->name_size, d->name);
-    e = CHALK_EINVALID;
-  } else if (number == NONE) {
-    number = struct_take(g);
-    if (number == NONE || fill(g, number, d, hash) != CHALK_OK) {
-      process_say(message, "no room for the definition of %.*s", (int)d->name_size, d->name);
-      e = CHALK_EMEMORY;
-    } else if (number == top_of(g)) {
-      atomic_store_explicit(&g->head->metric_top, number + 1, memory_order_release);
-    }
+  if (*made) {
+    e = make(g, d, hash, &number, message);
+  } else {
+    refresh(g, number, d);
   }
   if (e == CHALK_OK) {
     make_newest(g, number, d, hash);
