@@ -260,7 +260,7 @@ static bool stripes_are_sound(recovery *r) {
   for (uint32_t i = 0; i < STRIPES; i++) {
     const stripe *t = &r->g->stripes[i];
     uint32_t size = peek_u32(&t->size);
-    bool sound = size >= 32 && size <= 1u << 24 && (size & (size - 1)) == 0 &&
+    bool sound = size >= STRIPE_LEAST && size <= 1u << 24 && (size & (size - 1)) == 0 &&
                  heap_note(&r->blocks, t->heads, size * sizeof(uint32_t));
     if (!sound) return false;
   }

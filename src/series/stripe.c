@@ -15,14 +15,12 @@ static void give_reserved(chalk_segment *g, uint32_t id) {
   number_give(g, id);
 }
 
-/* A stripe's chains, emptied; others where what stands there cannot be chains. */
-static chains chains_anew(chalk_segment *g, stripe *t) {
-  enum { FEW = 32 };
+chains stripe_empty(chalk_segment *g, stripe *t) {
   chains c = chains_of(g, t);
-  uint64_t new = c.heads ? 0 : heap_take(g, FEW * sizeof(uint32_t));
+  uint64_t new = c.heads ? 0 : heap_take(g, STRIPE_LEAST * sizeof(uint32_t));
   if (new) {
-    t->heads = new, t->size = FEW;
-    c = (chains){segment_at(g, new), FEW - 1};
+    t->heads = new, t->size = STRIPE_LEAST;
+    c = (chains){segment_at(g, new), STRIPE_LEAST - 1};
   }
   if (c.heads) memset(c.heads, 0xff, (c.mask + 1ull) * sizeof *c.heads);
   return c;
@@ -37,7 +35,7 @@ static void put_first(chains c, series *s, uint32_t id) {
 /* Chains anew from the series. Undoes what a dead owner left half done: a reservation, a drop. */
 static void stripe_rebuild(chalk_segment *g, uint32_t number) {
   stripe *t = &g->stripes[number];
-  chains c = chains_anew(g, t);
+  chains c = stripe_empty(g, t);
   if (!c.heads) return;
   t->used = 0;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {

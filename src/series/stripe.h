@@ -43,6 +43,10 @@ static inline bool series_is_settled(const series *s) {
   return atomic_load((shared_u64 *)&s->drop_epoch) != SERIES_UNSETTLED;
 }
 
+enum { STRIPE_LEAST = 32 }; /* fewest chains of a stripe */
+
+/* A stripe's chains, emptied; new ones where what stands there cannot be chains. `heads` is NULL without memory. */
+chains stripe_empty(chalk_segment *g, stripe *t);
 /* Puts right what a dead owner of the stripe's lock left: its chains, reservations, drops, and a residue on its way. */
 void stripe_repair(chalk_segment *g, uint32_t number);
 /* Twice the chains. Without memory they just stay longer. */
