@@ -8,12 +8,6 @@
 #include "value/kind.h"
 #include "value/stored.h"
 
-bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation) {
-  const series *s = &g->series[id];
-  return series_state(s) == SERIES_LIVE &&
-         atomic_load_explicit((shared_u32 *)&s->generation, memory_order_acquire) == generation;
-}
-
 void series_rebuild(chalk_segment *g) {
   number_rebuild(g);
   for (uint32_t i = 0; i < STRIPES; i++) stripe_repair(g, i);
@@ -134,12 +128,6 @@ int series_hold(chalk_segment *g, series_key *key, uint32_t *id) {
   *id = overflow ? key->metric : stripe_search(g, c, key);
   if (*id == NONE) e = create(g, t, c, key, id);
   if (*id == key->metric) series_hold_overflow(g, key);
-  return e;
-}
-
-int series_find(chalk_segment *g, series_key *key, uint32_t *id) {
-  int e = series_hold(g, key, id);
-  series_let_go(g, key);
   return e;
 }
 

@@ -19,11 +19,10 @@
 #include "shm/segment.h"
 
 /*
- * Finds or creates; *id is the overflow series when CHALK_FOLDED. For callers that must act on a live series before
- * anybody can drop it: `series_hold` leaves its stripe locked, to be unlocked with series_let_go. An overflow series
- * has many keys and one stripe, so key->hash may change. Either fails where the stripe's lock is not to be had.
+ * Finds or creates a series, and leaves its stripe locked, so that nobody can drop it before the caller has acted on it;
+ * series_let_go unlocks the stripe. *id is the overflow series when CHALK_FOLDED. An overflow series has many keys and
+ * one stripe, so key->hash may change. Fails where the stripe's lock is not to be had.
  */
-int series_find(chalk_segment *g, series_key *key, uint32_t *id);
 int series_hold(chalk_segment *g, series_key *key, uint32_t *id);
 /* Holds the metric's overflow series instead of what is held. */
 void series_hold_overflow(chalk_segment *g, series_key *key);
@@ -31,9 +30,6 @@ void series_let_go(chalk_segment *g, const series_key *key);
 
 /* Puts right what a dead owner of the stripe's lock left. */
 void series_repair(chalk_segment *g, uint64_t hash);
-
-/* Whether the number still is this series, alive. */
-bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation);
 
 /* Drops those among these that nobody has recorded into since, moving the epoch once a stripe. Only the holder. */
 uint32_t series_drop_idle(chalk_segment *g, const uint32_t *ids, uint32_t n);

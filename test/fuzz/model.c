@@ -168,7 +168,7 @@ static void forget(model *m, int sort, int tag, int64_t total) {
 void model_after(model *m, bool idle_only) {
   for (uint32_t i = 0; i < n_watched; i++) {
     int sort = watched[i].sort;
-    if (series_is(m->g, watched[i].id, watched[i].generation)) continue;
+    if (model_has(m->g, watched[i].id, watched[i].generation)) continue;
     place *p = place_of(m, sort, watched[i].tag);
     check(!idle_only || !p->touched);
     if (kit_kind(sort) != CHALK_GAUGE) m->dropped[sort] += watched[i].total;
