@@ -15,7 +15,7 @@
 #include "series/cells.h"
 #include "series/metric.h"
 #include "shm/role.h"
-#include "series/reclaim.h"
+#include "flush/reclaim.h"
 #include "series/series.h"
 #include "read/snapshot.h"
 #include "value/kind.h"

@@ -4,7 +4,7 @@
 #include "read/cursor.h"
 #include "shm/process.h"
 #include "shm/role.h"
-#include "series/series.h"
+#include "series/number.h"
 #include "read/snapshot.h"
 #include "value/kind.h"
 #include "value/stored.h"

@@ -8,7 +8,7 @@
 #include "shm/process.h"
 #include "shm/role.h"
 #include "record/writer.h"
-#include "series/series.h"
+#include "series/number.h"
 #include "base/ticks.h"
 #include "value/kind.h"
 

@@ -10,7 +10,6 @@
 #include "series/key.h"
 #include "series/metric.h"
 #include "shm/process.h"
-#include "series/series.h"
 #include "series/slot.h"
 
 enum { RETIRED = 256 };

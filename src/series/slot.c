@@ -5,7 +5,7 @@
 #include "shm/life.h"
 #include "shm/process.h"
 #include "series/cells.h"
-#include "series/series.h"
+#include "series/number.h"
 #include "value/kind.h"
 
 enum { LOOK = 1000 }; /* ms between two looks for rows of the dead */

@@ -1,4 +1,4 @@
-#include "series/reclaim.h"
+#include "flush/reclaim.h"
 
 #include "record/tap.h"
 #include "series/cells.h"
