@@ -357,16 +357,7 @@ static void test_what_a_limit_folds(void **state) {
   (void)state;
   bed b;
   begin(&b, 1000, 1000);
-  chalk_definition d = {.name = "few",
-                        .shape = "few",
-                        .blob = "few",
-                        .name_size = 3,
-                        .shape_size = 3,
-                        .blob_size = 3,
-                        .kind = CHALK_HISTOGRAM,
-                        .tags = 1,
-                        .max_series = 1};
-  int few = chalk_define(b.w, &d, NULL);
+  int few = define_limited(b.w, "few", CHALK_HISTOGRAM, 1);
   b.family.name = "few";
   chalk_series *x = bind(b.w, few, "x"), *y = bind(b.w, few, "y");
   record(x, 1), record(y, 2);

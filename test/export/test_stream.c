@@ -57,7 +57,7 @@ static bed open_bed(uint32_t most) {
   assert_non_null(b.tap);
   b.k = chalk_stream_new(b.g, most, listen_anywhere(&b.port));
   assert_non_null(b.k);
-  chalk_tap_switch(b.g, 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, 1 << 20, 0);
+  chalk_tap_switch(b.g, KIND_MASK, 1 << 20, 0);
   define_all_told(&b);
   return b;
 }

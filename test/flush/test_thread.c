@@ -37,6 +37,13 @@ static int at_once(void *state, int arguments, int results, int handler) {
   return 0;
 }
 
+static void make_stacks_large(void) {
+  pthread_attr_t a;
+  pthread_attr_init(&a);
+  CHILD_CHECK(pthread_attr_setstacksize(&a, LARGE) == 0);
+  CHILD_CHECK(pthread_setattr_default_np(&a) == 0);
+}
+
 /* No thread may be made by a user that has as many as it may. */
 static void allow_no_threads(void) {
   enum { SOMEBODY = 54321 };
@@ -49,10 +56,7 @@ static void test_no_thread_to_be_had(void **state) {
   pid_t pid = fork_child();
   if (pid == 0) {
     char message[CHALK_MESSAGE] = "";
-    pthread_attr_t a;
-    pthread_attr_init(&a);
-    CHILD_CHECK(pthread_attr_setstacksize(&a, LARGE) == 0);
-    CHILD_CHECK(pthread_setattr_default_np(&a) == 0);
+    make_stacks_large();
     allow_no_threads();
     for (int i = 0; i < 3; i++) {
       CHILD_CHECK(host_start(&calls, at_once, NULL, 0, message) == NULL);
@@ -80,10 +84,7 @@ static void test_stack_is_bounded(void **state) {
   pid_t pid = fork_child();
   if (pid == 0) {
     char message[CHALK_MESSAGE] = "";
-    pthread_attr_t a;
-    pthread_attr_init(&a);
-    CHILD_CHECK(pthread_attr_setstacksize(&a, LARGE) == 0);
-    CHILD_CHECK(pthread_setattr_default_np(&a) == 0);
+    make_stacks_large();
     chalk_thread *t = host_start(&calls, measure, NULL, 0, message);
     CHILD_CHECK(t);
     CHILD_CHECK(chalk_thread_wait_ready(t, DEADLINE, message) == CHALK_OK);

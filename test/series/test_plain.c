@@ -133,7 +133,7 @@ static void test_what_was_found_stays_while_it_is_used(void **state) {
   chalk_hold(b.g, 1);
   for (int i = 0; i < 3; i++) {
     chalk_snapshot *s = chalk_snapshot_take(b.g, 0, NULL);
-    chalk_sweep(s, chalk_now(), (double[3]){0});
+    sweep_all(s, chalk_now(), 0);
     chalk_snapshot_free(s);
   }
   assert_int_equal(chalk_metric_shown(b.g, (uint32_t)metric), 1);

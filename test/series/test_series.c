@@ -120,34 +120,21 @@ static void test_a_raised_limit_reaches_held_handles(void **state) {
   chalk_segment_close(g);
 }
 
-static int define_limited(chalk_writer *w, uint32_t max_series) {
-  chalk_definition d = {.name = "m",
-                        .shape = "m",
-                        .blob = "m",
-                        .name_size = 1,
-                        .shape_size = 1,
-                        .blob_size = 1,
-                        .kind = CHALK_COUNT,
-                        .tags = 1,
-                        .max_series = max_series};
-  return chalk_define(w, &d, NULL);
-}
-
 static void test_a_metrics_raised_limit_reaches_held_handles(void **state) {
   (void)state;
   static const uint32_t limits[] = {2, 3, 0};
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
-  int metric = define_limited(w, 1);
+  int metric = define_limited(w, "m", CHALK_COUNT, 1);
   chalk_series *first = bind(w, metric, "first");
   for (int i = 0; i < 3; i++) {
     chalk_series *s = bind(w, metric, (const char *[]){"a", "b", "c"}[i]);
     chalk_add(s, 1);
     assert_true(s->series < METRICS);
-    assert_int_equal(define_limited(w, limits[i]), metric);
+    assert_int_equal(define_limited(w, "m", CHALK_COUNT, limits[i]), metric);
     chalk_add(s, 1);
     assert_true(s->series >= METRICS && chalk_value(s) == 1);
-    assert_int_equal(define_limited(w, limits[i]), metric);
+    assert_int_equal(define_limited(w, "m", CHALK_COUNT, limits[i]), metric);
     assert_true(*s->shared + *s->own == s->epoch);
     free(s);
   }

@@ -5,7 +5,7 @@
 
 #include "shm/lives.h"
 #include "shm/process.h"
-#include "series/reclaim.h"
+#include "flush/reclaim.h"
 #include "series/series.h"
 
 enum { CHILDREN = 5, SERIES = 300 };

@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "shm/segment.h"
+#include "sweep.h"
 
 /* Seconds after which a hang becomes a failure. */
 enum { DEADLINE = 60 };
@@ -58,33 +59,35 @@ static inline chalk_writer *open_writer(chalk_segment *g) {
   return w;
 }
 
+/* A definition whose shape and text are its name. */
+static inline chalk_definition definition(const char *name, uint32_t kind, uint32_t tags) {
+  size_t size = strlen(name);
+  return (chalk_definition){.name = name,
+                            .shape = name,
+                            .blob = name,
+                            .name_size = size,
+                            .shape_size = size,
+                            .blob_size = size,
+                            .kind = kind,
+                            .tags = tags};
+}
+
 static inline int define(chalk_writer *w, const char *name, uint32_t kind, uint32_t tags, uint32_t les) {
   static const double bounds[] = {0.01, 0.1, 1, 10, 100};
-  size_t size = strlen(name);
-  chalk_definition d = {.name = name,
-                        .shape = name,
-                        .blob = name,
-                        .name_size = size,
-                        .shape_size = size,
-                        .blob_size = size,
-                        .le = bounds,
-                        .kind = kind,
-                        .tags = tags,
-                        .les = les};
+  chalk_definition d = definition(name, kind, tags);
+  d.le = bounds, d.les = les;
   return chalk_define(w, &d, NULL);
 }
 
 static inline int define_across(chalk_writer *w, const char *name, uint32_t across) {
-  size_t size = strlen(name);
-  chalk_definition d = {.name = name,
-                        .shape = name,
-                        .blob = name,
-                        .name_size = size,
-                        .shape_size = size,
-                        .blob_size = size,
-                        .kind = CHALK_GAUGE,
-                        .across = across,
-                        .tags = 1};
+  chalk_definition d = definition(name, CHALK_GAUGE, 1);
+  d.across = across;
+  return chalk_define(w, &d, NULL);
+}
+
+static inline int define_limited(chalk_writer *w, const char *name, uint32_t kind, uint32_t max_series) {
+  chalk_definition d = definition(name, kind, 1);
+  d.max_series = max_series;
   return chalk_define(w, &d, NULL);
 }
 
@@ -121,9 +124,8 @@ static inline int64_t total_of(chalk_segment *g, int metric) {
 
 /* One round of the holder's housekeeping, at `now`. */
 static inline int sweep(chalk_segment *g, double now, double idle) {
-  double limits[3] = {idle, idle, idle};
   chalk_snapshot *s = take(g, 1);
-  int dropped = chalk_sweep(s, now, limits);
+  int dropped = sweep_all(s, now, idle);
   chalk_snapshot_free(s);
   return dropped;
 }

@@ -35,7 +35,7 @@ static void watch(chalk_segment *g) {
     }
   }
   chalk_tap_close(t);
-  uint32_t how = (uint32_t)(random_bits() % 16), kinds = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM;
+  uint32_t how = (uint32_t)(random_bits() % 16), kinds = KIND_MASK;
   if (how < 4) chalk_tap_switch(g, how ? kinds : 0, CHALK_TAP_LEAST << how, 0);
 }
 
@@ -54,8 +54,7 @@ static void flush(chalk_segment *g, notes *n, int who, double now) {
     chalk_cursor_commit(c, s, i, i + 1, now);
     atomic_store(&n->under_way[who], 0);
   }
-  double idle[3] = {0, 0, 0};
-  if (s) chalk_sweep(s, now, idle);
+  if (s) sweep_all(s, now, 0);
   chalk_snapshot_free(s);
   if (c) chalk_cursor_close(c);
   chalk_heartbeat(g);

@@ -64,8 +64,7 @@ static void test_full_memory_and_new_writers(void **state) {
   }
   chalk_writer *w = open_writer(g);
   char message[CHALK_MESSAGE] = "";
-  chalk_definition d = {
-      .name = "x", .shape = "x", .blob = "x", .name_size = 1, .shape_size = 1, .blob_size = 1, .kind = CHALK_COUNT};
+  chalk_definition d = definition("x", CHALK_COUNT, 0);
   int metric = chalk_define(w, &d, message);
   if (metric < 0) assert_true(strlen(message) > 0);
   chalk_writer_close(w);

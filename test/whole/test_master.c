@@ -16,7 +16,7 @@
 #include "record/tap.h"
 #include "record/writer.h"
 
-enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, TAGS = 12, SHOWN = 64 };
+enum { TAGS = 12, SHOWN = 64 };
 
 static const char *const kept = "master";
 static chalk_segment *g;
@@ -97,7 +97,7 @@ static bool reload(void) {
   metrics m = define_all(w, 5), more = define_all(w, 3);
   chalk_options o = {.max_series = 1000, .memory_limit = 8 * MIB};
   chalk_segment_configure(g, &o, message);
-  chalk_tap_switch(g, ALL_KINDS, 2 * CHALK_TAP_LEAST, 1);
+  chalk_tap_switch(g, KIND_MASK, 2 * CHALK_TAP_LEAST, 1);
   for (int i = 0; i < TAGS; i += 3) use(w, &m, i);
   use(w, &more, TAGS + 1);
   bool found = m.count == 0 && m.histogram == 1 && chalk_value(old[0]) > 0;
@@ -125,7 +125,7 @@ static void fill(void) {
   chalk_writer_tick(w), chalk_writer_tick(other);
   sweep(g, 10, 0), sweep(g, 1000, 0);
   drop(w, m.count, "6"), drop(w, m.histogram, "7");
-  chalk_tap_switch(g, ALL_KINDS, 0, 1);
+  chalk_tap_switch(g, KIND_MASK, 0, 1);
   use(w, &m, 0), use(other, &n, 8);
   chalk_cursor_close(c);
   old[0] = bind(w, m.count, "0"), old[1] = bind(w, m.histogram, "0");

@@ -17,8 +17,6 @@ enum { RECORDS = 6000, CREATIONS = 1500, DROPS = 400, DEFINITIONS = 300 };
 /* Rings that hold all that is recorded while a slow machine lets nobody read. */
 enum { EVENTS = 1 << 18 };
 
-enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM };
-
 typedef struct stage {
   chalk_segment *g;
   int metrics[KINDS];
@@ -214,7 +212,7 @@ static void act_reader(actor *a) {
   chalk_writer_close(w);
 }
 
-static int kind_of(const stage *t, uint32_t metric) {
+static int kind_at(const stage *t, uint32_t metric) {
   int kind = 0;
   while (kind < KINDS && t->metrics[kind] != (int)metric) kind++;
   return kind;
@@ -224,11 +222,11 @@ static int kind_of(const stage *t, uint32_t metric) {
 static void watch(stage *t) {
   chalk_tap *tap = chalk_tap_open(t->g, 1, NULL);
   CHECK(tap);
-  chalk_tap_switch(t->g, ALL_KINDS, EVENTS << (atomic_load(&t->rounds) > 3), 0);
+  chalk_tap_switch(t->g, KIND_MASK, EVENTS << (atomic_load(&t->rounds) > 3), 0);
   for (uint32_t n; (n = chalk_tap_read(tap)) > 0;) {
     for (uint32_t i = 0; i < n; i++) {
       const chalk_event *e = &chalk_tap_events(tap)[i];
-      int kind = kind_of(t, e->metric);
+      int kind = kind_at(t, e->metric);
       CHECK(kind < KINDS && (e->verb == CHALK_EVENT_INC) == (kind == STABLE || kind == CHURNED));
       CHECK(t->g->series[e->series].metric == e->metric);
       atomic_fetch_add(&t->seen[kind], e->verb == CHALK_EVENT_INC ? (int64_t)e->value : 1);
@@ -252,7 +250,7 @@ static void flush(stage *t) {
   uint32_t n;
   const chalk_entry *e = chalk_snapshot_entries(s, &n);
   for (uint32_t i = 0; i < n; i++) {
-    int kind = kind_of(t, e[i].metric);
+    int kind = kind_at(t, e[i].metric);
     if (kind == STABLE || kind == CHURNED) atomic_fetch_add(&t->received[kind], chalk_cursor_delta(c, s, i));
     if (kind != STABLE_TIMES && kind != CHURNED_TIMES) continue;
     chalk_sketch *k = chalk_cursor_delta_sketch(c, s, i);
@@ -261,7 +259,7 @@ static void flush(stage *t) {
     chalk_sketch_free(k);
   }
   CHECK(chalk_cursor_commit(c, s, 0, n, now) == CHALK_OK);
-  chalk_sweep(s, now, (double[]){0, 0, 5});
+  chalk_sweep(s, now, (double[KIND_MOST]){[CHALK_HISTOGRAM - CHALK_COUNT] = 5});
   chalk_snapshot_free(s);
   chalk_cursor_close(c);
   chalk_heartbeat(t->g);
@@ -398,7 +396,7 @@ static void test_threads_that_share_a_slot(void **state) {
 
 static void be_watched(stage *t) {
   t->is_watched = true;
-  chalk_tap_switch(t->g, ALL_KINDS, EVENTS, 1);
+  chalk_tap_switch(t->g, KIND_MASK, EVENTS, 1);
 }
 
 static void test_watched(void **state) {

@@ -1,37 +1,23 @@
-#include "series/reclaim.h"
+#include "flush/reclaim.h"
 
 #include "record/tap.h"
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "series/residue.h"
 #include "series/series.h"
 #include "shm/heap.h"
-#include "value/histogram.h"
+#include "value/kind.h"
 #include "value/stored.h"
 
 /* The dead see nothing more, which only the kernel knows: so it is asked of those who have not seen, and nobody else. */
 static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, lives *alive) {
   const metric *m = segment_metric_of(g, id);
-  bool has_links = m->kind == CHALK_GAUGE && m->across != CHALK_LAST;
-  if (has_links && !gauge_links_seen(g, series_cell(g, 0, id), epoch, alive)) return false;
+  if (kind_is_split(m) && !gauge_links_seen(g, cells_at(g, 0, id), epoch, alive)) return false;
   for (uint32_t w = 1; w < segment_slots(g); w++) {
-    if (series_cell(g, w, id) == 0) continue;
+    if (cells_at(g, w, id) == 0) continue;
     if (atomic_load_explicit(&g->slots[w].seen, memory_order_acquire) < epoch && lives_on(alive, w)) return false;
   }
   return true;
-}
-
-/* The registry lock keeps away those who take a slot and look at the gauges in it. */
-static void free_cells(chalk_segment *g, uint32_t id, const metric *m) {
-  segment_lock_take(&g->head->registry);
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    uint64_t bits = series_cell(g, w, id);
-    if (bits == 0) continue;
-    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, id);
-    if (m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
-    atomic_store(segment_cell(g, w, id), 0);
-    if (m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
-  }
-  segment_lock_give(&g->head->registry);
 }
 
 bool reclaim_series(chalk_segment *g, uint32_t id, lives *alive) {
@@ -43,13 +29,15 @@ bool reclaim_series(chalk_segment *g, uint32_t id, lives *alive) {
   metric *m = segment_metric_of(g, id);
   residue_pass_on(g, id);
   atomic_fetch_add_explicit(&s->generation, 1, memory_order_seq_cst);
-  free_cells(g, id, m);
+  segment_lock_take(&g->head->registry);
+  cells_free(g, id);
+  segment_lock_give(&g->head->registry);
   stored_forget_baselines(g, id, m->kind);
   uint64_t at_drop = atomic_exchange(&s->at_drop, 0), key = s->key;
-  if (m->kind == CHALK_HISTOGRAM) stored_give(g, at_drop);
+  if (kind_has_histogram(m->kind)) stored_give(g, at_drop);
   s->key = 0;
   heap_give(g, key, s->key_size);
-  series_give_number(g, id);
+  number_give(g, id);
   series_count_reclaimed(g);
   return true;
 }
