@@ -24,7 +24,7 @@
 #include "export/statsd_text.h"
 #include "base/text.h"
 
-enum { TAG = 200, RATE = 24, ROOM = 4096 }; /* TAG: characters of a tag */
+enum { RATE = 24, ROOM = 4096 };
 
 /* A line of the entry under way, or several that have to be in one packet: where its text ends, and the values so far. */
 typedef struct line_end {
@@ -129,26 +129,25 @@ typedef struct piece {
 static inline piece piece_of(const char *text) { return (piece){text, strlen(text)}; }
 static inline char *append_piece(char *o, piece p) { return append(o, p.text, p.size); }
 
+/* The types of counts and gauges are the protocol's; a histogram's is its family's. */
 static const piece nothing = {"", 0}, count_type = {"c", 1}, gauge_type = {"g", 1};
 
 /* A family's texts, measured, and the room that a line of an empty key takes, but for what only some lines have. */
 typedef struct shape {
   const chalk_statsd_family *f;
-  piece name, tags, tail, type, timestamp, labels[CHALK_TAGS];
-  size_t most[CHALK_TAGS]; /* characters of a value */
+  piece name, tags, tail, type, timestamp, absent, labels[CHALK_TAGS];
   size_t room;
 } shape;
 
 static void measure(shape *h, const chalk_statsd_family *f) {
   h->f = f;
   h->name = piece_of(f->name), h->tags = piece_of(f->tags), h->tail = piece_of(f->tail);
-  h->type = piece_of(f->type), h->timestamp = piece_of(f->timestamp);
+  h->type = piece_of(f->type), h->timestamp = piece_of(f->timestamp), h->absent = piece_of(f->absent);
   h->room = h->name.size + h->tags.size + h->tail.size + h->type.size + h->timestamp.size;
   h->room += sizeof ":||@|#\n" + RATE + STATSD_TEXT_ROOM;
   for (uint32_t i = 0; i < f->n_labels; i++) {
     h->labels[i] = piece_of(f->labels[i]);
-    h->most[i] = TAG - 1 - statsd_text_characters(f->labels[i]);
-    h->room += h->labels[i].size + 2 + STATSD_TEXT_MORE;
+    h->room += h->labels[i].size + 2 + STATSD_TEXT_MORE + h->absent.size;
   }
 }
 
@@ -172,7 +171,10 @@ static inline frame frame_of(const shape *h, const void *key, uint32_t key_size)
 static char *put_folded(char *o, const frame *e) {
   uint32_t at = 0, n;
   const char *value;
-  while (key_next(e->key, e->key_size, &at, &value, &n)) o = statsd_text_folded(o, value, n);
+  for (uint32_t i = 0; i < e->f->n_labels && key_next(e->key, e->key_size, &at, &value, &n); i++) {
+    *o++ = '.';
+    o = n > 0 ? statsd_text_folded(o, value, n, e->f->value_most[i]) : append_piece(o, e->h->absent);
+  }
   return o;
 }
 
@@ -221,7 +223,7 @@ static char *put_tags(char *o, const frame *e) {
     *o++ = ',';
     o = append_piece(o, e->h->labels[i]);
     *o++ = ':';
-    o = statsd_text_value(o, value, n, e->h->most[i]);
+    o = statsd_text_value(o, value, n, e->f->value_most[i]);
   }
   if (o - start == 1) return start;
   start[1] = '#'; /* or there was a comma */
@@ -229,8 +231,7 @@ static char *put_tags(char *o, const frame *e) {
 }
 
 static char *put_le(char *o, bool any, piece le) {
-  o = any ? append(o, ",le:", 4) : append(o, "|#le:", 5);
-  return append_piece(o, le);
+  return append_piece(any ? append(o, ",", 1) : append(o, "|#", 2), le);
 }
 
 static bool grow_lines(chalk_statsd *k) {
@@ -251,7 +252,7 @@ static inline void note_line(chalk_statsd *k) {
 
 /* From behind the values: the line's type and all that follows. */
 static void end_line(chalk_statsd *k, frame *e, piece type, const char *rate, const char *le, bool timed) {
-  if (le) reserve(k, e->room + strlen(le) + sizeof "|#le:");
+  if (le) reserve(k, e->room + strlen(le) + sizeof "|#");
   if (k->failed) return;
   char *o = k->text + k->text_size;
   *o++ = '|';
@@ -403,21 +404,28 @@ static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
   for (uint32_t i = 0; i < k->n_items && !k->failed;) i = put_values(k, e, i);
 }
 
-static void put_aggregates(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  double count = (double)chalk_sketch_count(d), sum = chalk_sketch_sum(d) * e->f->factor;
-  uint32_t wanted = e->f->aggregates;
-  if (wanted & CHALK_STATSD_COUNT) put_gauge(k, e, piece_of(".count"), count);
-  if (wanted & CHALK_STATSD_SUM) put_gauge(k, e, piece_of(".sum"), sum);
-  if (wanted & CHALK_STATSD_AVG) put_gauge(k, e, piece_of(".avg"), sum / count);
-  if (wanted & CHALK_STATSD_MIN) put_gauge(k, e, piece_of(".min"), chalk_sketch_min(d) * e->f->factor);
-  if (wanted & CHALK_STATSD_MAX) put_gauge(k, e, piece_of(".max"), chalk_sketch_max(d) * e->f->factor);
+static double gauge_of(const chalk_sketch *d, const chalk_statsd_gauge *g, double factor) {
+  double count = (double)chalk_sketch_count(d);
+  switch (g->what) {
+    case CHALK_STATSD_COUNT:
+      return count;
+    case CHALK_STATSD_SUM:
+      return chalk_sketch_sum(d) * factor;
+    case CHALK_STATSD_AVG:
+      return chalk_sketch_sum(d) * factor / count;
+    case CHALK_STATSD_MIN:
+      return chalk_sketch_min(d) * factor;
+    case CHALK_STATSD_MAX:
+      return chalk_sketch_max(d) * factor;
+    default:
+      return chalk_sketch_quantile(d, g->quantile) * factor;
+  }
 }
 
 static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  double factor = e->f->factor;
-  put_aggregates(k, e, d);
-  for (uint32_t i = 0; i < e->f->n_quantiles; i++) {
-    put_gauge(k, e, piece_of(e->f->quantile_names[i]), chalk_sketch_quantile(d, e->f->quantiles[i]) * factor);
+  for (uint32_t i = 0; i < e->f->n_gauges; i++) {
+    const chalk_statsd_gauge *g = &e->f->gauges[i];
+    put_gauge(k, e, piece_of(g->suffix), gauge_of(d, g, e->f->factor));
   }
 }
 
@@ -428,7 +436,7 @@ static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
     if (!add_item(k, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]})) return;
     begin_line(k, e, e->f->fold ? piece_of(e->f->le_suffixes[i]) : nothing);
     put_whole(k, (int64_t)n);
-    end_line(k, e, count_type, NULL, e->f->le[i], true);
+    end_line(k, e, count_type, NULL, e->f->le_tags[i], true);
   }
 }
 

@@ -23,10 +23,10 @@ local json = require "chalk.base.json"
 local M = {}
 
 M.LONGEST = 200
+M.LONGEST_PART = 128
 M.ABSENT = "none"
 
 local LONGEST_KEY = 128
-local LONGEST_PART = 128
 local HASHED = 9 -- "_" and eight digits
 
 -- FNV-1a, 32 bits (Fowler, Noll, Vo). The prime is 2^24 + 403: both products fit into a double.
@@ -121,10 +121,15 @@ function M.key(key)
   return fitted(from_letter(clean), LONGEST_KEY, key)
 end
 
+--- How many characters a value may have in a tag of this key.
+---@param key string as M.key returns it
+---@return integer
+function M.value_room(key) return M.LONGEST - characters(key) - 1 end
+
 local function make_tag(key, value)
   local k = M.key(key)
   local v = safe_unicode(value:gsub("[^%w_%-./:\128-\255]", "_"), "_")
-  v = fitted(v, M.LONGEST - characters(k) - 1, value):gsub(":$", "_") -- Datadog drops a colon at the end
+  v = fitted(v, M.value_room(k), value):gsub(":$", "_") -- Datadog drops a colon at the end
   return k .. ":" .. v
 end
 
@@ -176,7 +181,7 @@ end
 function M.part(value)
   if value == nil or value == "" then return M.ABSENT end
   local whole = tostring(value)
-  return fitted((whole:gsub("[^%w_-]", "_")), LONGEST_PART, whole)
+  return fitted((whole:gsub("[^%w_-]", "_")), M.LONGEST_PART, whole)
 end
 
 --- A name with the values of its tags folded in: NAME.VALUE1.VALUE2, and the suffix.
