@@ -240,17 +240,6 @@ describe("a weight's sample rate", function()
   end)
 end)
 
-describe("a count split into weights", function()
-  it("keeps its sum exactly", function()
-    assert.same({}, weights.split(0, 10))
-    assert.same({ 7 }, weights.split(7, 10))
-    assert.same({ 10 }, weights.split(10, 10))
-    assert.same({ 10, 10, 3 }, weights.split(23, 10))
-    local times, rest = weights.divide(2 ^ 53, 10000)
-    assert.equal(2 ^ 53, times * 10000 + rest)
-  end)
-end)
-
 describe("the container's id", function()
   local ID = "8c046cb0b72cd4c99f51b5591cd5b095967f58ee003710a45280c28ee1a9c7fa"
   local POD = "podfd52ef25-a87d-11e9-9423-0800271a638e"
