@@ -395,36 +395,43 @@ uint64_t chalk_stream_dropped(chalk_stream *stream, int by_clients);
  * StatsD: lines of what came since (without a cursor: of all), packed into packets of at most a size. Fill one family
  * after the other; 1: the packet is full, to be sent before going on from *next, where an entry may be under way. What
  * was sent is for the caller to commit: entries that were whole, and of one that goes on what chalk_statsd_commit marks.
- * Gauges are noted as sent when they are packed; after a failure, forget.
+ * Gauges are noted as sent when they are packed; after a failure, forget. The core writes the format; every name, limit
+ * and choice is the caller's, in the family.
  */
 enum { CHALK_STATSD_VALUES, CHALK_STATSD_PERCENTILES, CHALK_STATSD_BUCKETS, CHALK_STATSD_RAW };
-/* Beside its quantiles, what of a histogram is a gauge of its own in the mode of percentiles: bits. */
+/* What of a histogram is a gauge of its own in the mode of percentiles. */
 enum {
-  CHALK_STATSD_COUNT = 1,
-  CHALK_STATSD_SUM = 2,
-  CHALK_STATSD_AVG = 4,
-  CHALK_STATSD_MIN = 8,
-  CHALK_STATSD_MAX = 16
+  CHALK_STATSD_COUNT,
+  CHALK_STATSD_SUM,
+  CHALK_STATSD_AVG,
+  CHALK_STATSD_MIN,
+  CHALK_STATSD_MAX,
+  CHALK_STATSD_QUANTILE
 };
+typedef struct chalk_statsd_gauge {
+  const char *suffix; /* of the metric's name: ".count", ".p50" */
+  double quantile;    /* from 0 to 1, of CHALK_STATSD_QUANTILE */
+  uint32_t what;      /* CHALK_STATSD_COUNT ... */
+} chalk_statsd_gauge;
 enum { CHALK_STATSD_WEIGHT = 1000000 }; /* most that a line may stand for */
 typedef struct chalk_statsd chalk_statsd;
 typedef struct chalk_statsd_family {
-  const char *name;          /* all names and constant tags are safe text, ended with NUL */
-  const char *const *labels; /* a key for each tag */
-  const char *tags;          /* constant tags, "env:prod,team:a" */
-  const char *tail;          /* behind the tags of every line: "|c:ci-12" */
-  const char *timestamp;     /* behind that on counts and gauges: "|T1700000000" */
-  const char *type;          /* of a histogram's values: "d", "h", "ms" */
-  const double *quantiles;
-  const char *const *quantile_names; /* ".p50" */
-  const char *const *le;             /* texts of the bounds to send, +Inf too */
-  const char *const *le_suffixes;    /* the same for names: ".le_0_5" */
-  const uint32_t *le_index;          /* and their places */
-  double factor;                     /* of a histogram's values */
-  uint64_t max_weight;               /* most that a value may stand for */
-  uint32_t n_labels, n_quantiles, n_le;
+  const char *name;                 /* all names and constant tags are safe text, ended with NUL */
+  const char *const *labels;        /* a key for each tag */
+  const uint32_t *value_most;       /* characters that a value of each may have; what is longer is cut; 9 at least */
+  const char *absent;               /* in a name, what stands for a value that is empty: "none" */
+  const char *tags;                 /* constant tags, "env:prod,team:a" */
+  const char *tail;                 /* behind the tags of every line: "|c:ci-12" */
+  const char *timestamp;            /* behind that on counts and gauges: "|T1700000000" */
+  const char *type;                 /* of a histogram's values: "d", "h", "ms" */
+  const chalk_statsd_gauge *gauges; /* of percentiles, in the order of their lines */
+  const char *const *le_tags;       /* of the bounds to send, +Inf too: "le:0.5" */
+  const char *const *le_suffixes;   /* the same for names: ".le_0_5" */
+  const uint32_t *le_index;         /* and their places */
+  double factor;                    /* of a histogram's values */
+  uint64_t max_weight;              /* most that a value may stand for */
+  uint32_t n_labels, n_gauges, n_le;
   uint32_t mode;         /* of histograms: CHALK_STATSD_VALUES ... */
-  uint32_t aggregates;   /* of percentiles: CHALK_STATSD_COUNT ... */
   uint32_t pack;         /* several values in a line */
   uint32_t fold;         /* tag values into the name, no tags */
   uint32_t relative;     /* a gauge below zero needs a zero before it */

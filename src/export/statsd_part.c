@@ -4,16 +4,6 @@
 
 #include "read/cursor.h"
 
-uint64_t statsd_part_values(const char *lines, size_t n) {
-  uint64_t values = 0;
-  for (const char *end = lines + n; lines < end;) {
-    const char *next = (const char *)memchr(lines, '\n', (size_t)(end - lines)) + 1;
-    for (; *lines != '|'; lines++) values += *lines == ':';
-    lines = next;
-  }
-  return values;
-}
-
 /* Buckets like these, with nothing in them. */
 static bool side_like(sketch_side *side, const sketch_side *from) {
   side->n = 0;

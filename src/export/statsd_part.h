@@ -24,9 +24,6 @@ typedef struct statsd_part {
   uint64_t les[CHALK_LES + 1];
 } statsd_part;
 
-/* How many values stand in these lines, name:value:value|... each. */
-uint64_t statsd_part_values(const char *lines, size_t n);
-
 /* The part that is `n` values of these items, from the one after `skip` on. `delta` NULL: they are counts of bounds. */
 void statsd_part_note(statsd_part *p, uint32_t entry, const statsd_item *items, uint64_t skip, uint64_t n,
                       const chalk_sketch *delta);

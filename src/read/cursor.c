@@ -193,8 +193,11 @@ static bool is_stored(const chalk_cursor *c, const chalk_snapshot *s, uint32_t i
 /* The entry's baseline, and what it says; NULL: it is not real, and cannot be made so. */
 static baseline *baseline_of(chalk_cursor *c, const chalk_entry *e, bool *same, uint64_t *sent) {
   chalk_segment *g = c->segment;
-  uint64_t row = (uint64_t)((char *)segment_baseline(g, c->number, 0) - g->base);
-  if (segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series, false) != CHALK_OK) return NULL;
+  uint64_t row = segment_offset(g, segment_baseline(g, c->number, 0));
+  if (!is_real(c, e->series) &&
+      segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series, false) != CHALK_OK) {
+    return NULL;
+  }
   baseline *b = segment_baseline(g, c->number, e->series);
   *same = atomic_load(&b->generation) == e->generation;
   *sent = *same ? atomic_load(&b->total) : 0;

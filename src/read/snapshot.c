@@ -102,8 +102,8 @@ static void settle(chalk_snapshot *s) {
 
 static int collect(chalk_snapshot *s, plan *p) {
   uint32_t top = series_top(p->g), n = 0;
-  uint32_t low = segment_metrics(p->g);
-  size_t size = ((size_t)top + 1) * sizeof(chalk_entry);
+  uint32_t low = segment_metrics(p->g), most = top > METRICS ? top - METRICS + low : low;
+  size_t size = ((size_t)most + 1) * sizeof(chalk_entry);
   chalk_entry *found = bulk_take(size);
   if (!found) return CHALK_EMEMORY;
   for (uint32_t id = 0; id < top; id++) {

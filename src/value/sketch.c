@@ -49,17 +49,22 @@ static sketch_map *map_new(int scale) {
   return map;
 }
 
-const sketch_map *sketch_map_of(int scale) {
-  static _Atomic(sketch_map *) maps[SKETCH_MOST_SCALE + 1];
-  if (scale < 0) scale = 0;
-  sketch_map *map = atomic_load_explicit(&maps[scale], memory_order_acquire);
-  if (map) return map;
-  sketch_map *made = map_new(scale);
+static _Atomic(sketch_map *) maps[SKETCH_MOST_SCALE + 1];
+
+static const sketch_map *map_make(int scale) {
+  sketch_map *map = NULL, *made = map_new(scale);
   if (!made) return NULL;
   if (atomic_compare_exchange_strong(&maps[scale], &map, made)) return made;
   free(made->bound), free(made->guess), free(made);
   return map;
 }
+
+static inline const sketch_map *map_of(int scale) {
+  const sketch_map *map = atomic_load_explicit(&maps[scale], memory_order_acquire);
+  return map ? map : map_make(scale);
+}
+
+const sketch_map *sketch_map_of(int scale) { return map_of(scale < 0 ? 0 : scale); }
 
 int32_t sketch_index(const sketch_map *map, double v) {
   if (as_bits(v) >> 52 != 0) return sketch_index_normal(map, as_bits(v));
@@ -93,7 +98,7 @@ double sketch_bound(int32_t index, int scale) {
   if (scale <= 0) {
     exponent = (int64_t)index * (1ll << -scale);
   } else {
-    const sketch_map *map = sketch_map_of(scale);
+    const sketch_map *map = map_of(scale);
     exponent = index >> scale;
     if (map) mantissa = map->bound[index & ((1 << scale) - 1)];
   }

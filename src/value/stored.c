@@ -19,24 +19,25 @@ typedef struct stored {
   uint64_t counts[];
 } stored;
 
+static uint64_t size_of(uint32_t les, uint64_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12; }
+
 /*
- * A block, and what it says of its own size, read once: who wrote there may be anybody. `at` is NULL where the block
- * cannot be one, which is taken for one of nothing.
+ * A block and what it says of its own size. Each number is read once and then checked, since another process may store
+ * there at any time. `at` is NULL where the block cannot be one; it then counts as a block of nothing.
  */
 typedef struct view {
   const stored *at;
   uint32_t les, n_positive, n;
 } view;
 
-static uint64_t size_of(uint32_t les, uint32_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12ull; }
-
-static view view_of(const chalk_segment *g, uint64_t offset) {
+/* Inline, because an exporter looks at the block of each histogram three times a flush. */
+static inline view view_of(const chalk_segment *g, uint64_t offset) {
   const stored *s = segment_block(g, offset, sizeof *s);
   if (!s) return (view){NULL, 0, 0, 0};
-  uint32_t les = peek_u32(&s->les), positive = peek_u32(&s->n_positive), negative = peek_u32(&s->n_negative);
-  bool fits = les <= CHALK_LES && positive <= UINT32_MAX - negative;
-  if (!fits || !segment_block(g, offset, size_of(les, positive + negative))) return (view){NULL, 0, 0, 0};
-  return (view){s, les, positive, positive + negative};
+  uint32_t les = peek_u32(&s->les), positive = peek_u32(&s->n_positive);
+  uint64_t n = (uint64_t)positive + peek_u32(&s->n_negative);
+  bool fits = les <= CHALK_LES && n <= UINT32_MAX && size_of(les, n) <= g->size - offset;
+  return fits ? (view){s, les, positive, (uint32_t)n} : (view){NULL, 0, 0, 0};
 }
 
 /* Only as far as there are bounds. */
@@ -101,10 +102,9 @@ static uint64_t size_at(const chalk_segment *g, uint64_t offset) {
 }
 
 uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, uint64_t *by) {
-  uint64_t offset = *by, size = size_for(sum, k);
-  if (!offset || heap_rounded(size_at(g, offset)) != heap_rounded(size) || !segment_block(g, offset, size)) {
-    return stored_write(g, sum, k, false);
-  }
+  uint64_t offset = *by, size = size_for(sum, k), had = offset ? size_at(g, offset) : 0;
+  bool same = had == size || (had && heap_rounded(had) == heap_rounded(size));
+  if (!same || !segment_block(g, offset, size)) return stored_write(g, sum, k, false);
   *by = 0;
   write_at(g, offset, sum, k);
   return offset;
@@ -130,6 +130,7 @@ static int load_side(view s, uint32_t first, uint32_t n, sketch_side *side) {
   const uint64_t *counts = s.at->counts + s.les + 1;
   const int32_t *indices = (const int32_t *)(counts + s.n);
   side->n = 0;
+  if (n == 0) return CHALK_OK;
   if (sketch_side_reserve(side, n) != CHALK_OK) return CHALK_EMEMORY;
   for (uint32_t i = 0; i < n; i++) side->at[i] = (sketch_bucket){indices[first + i], counts[first + i]};
   side->n = n;

@@ -6,6 +6,7 @@
 #include "open/recover.h"
 
 static const char *const labels[] = {"a"};
+static const uint32_t value_most[] = {198};
 
 /* A bed of a queue and a tap, of which one writer records to a histogram with one tag. */
 typedef struct bed {
@@ -21,7 +22,9 @@ static void begin(bed *b, uint32_t max_packet, uint64_t most) {
   *b = (bed){.g = open_segment(NULL)};
   b->family = (chalk_statsd_family){.name = "lat",
                                     .labels = labels,
+                                    .value_most = value_most,
                                     .n_labels = 1,
+                                    .absent = "",
                                     .tags = "",
                                     .tail = "",
                                     .timestamp = "",

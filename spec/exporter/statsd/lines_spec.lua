@@ -4,8 +4,9 @@ package.path = "spec/?.lua;" .. package.path
 
 local core = require "chalk.core"
 local beds = require "support.statsd_bed"
+local folding = require "support.statsd_folding"
 local names = require "chalk.exporter.statsd.names"
-local weights = require "chalk.exporter.statsd.weights"
+local weights = require "support.statsd_weights"
 
 local ffi, C = core.ffi, core.C
 
@@ -86,7 +87,7 @@ describe("a statsd packet", function()
       end
       scene:flush()
       for i, value in ipairs(seen) do
-        expected[i] = dialect == "statsd" and names.folded("n.hits", { value }, 1) .. ":"
+        expected[i] = dialect == "statsd" and folding.folded("n.hits", { value }, 1) .. ":"
           or "n.hits:" .. (value ~= "" and names.tag("uri", value) or "")
       end
       for _, line in ipairs(scene.bed:lines()) do

@@ -1,5 +1,8 @@
 --- No name and no tag value can forge another tag, field, line or metric, and two that differ stay apart.
 
+package.path = "spec/?.lua;" .. package.path
+
+local folding = require "support.statsd_folding"
 local names = require "chalk.exporter.statsd.names"
 
 describe("a metric's name in statsd", function()
@@ -102,18 +105,18 @@ end)
 
 describe("a name with values folded in", function()
   it("has them in declared order, absent ones as none", function()
-    assert.equal("http.hits._api.200", names.folded("http.hits", { "/api", 200 }, 2))
-    assert.equal("http.hits.none.b.none.p50", names.folded("http.hits", { nil, "b", nil }, 3, ".p50"))
-    assert.equal("up", names.folded("up", {}, 0))
-    assert.equal("none", names.part "")
+    assert.equal("http.hits._api.200", folding.folded("http.hits", { "/api", 200 }, 2))
+    assert.equal("http.hits.none.b.none.p50", folding.folded("http.hits", { nil, "b", nil }, 3, ".p50"))
+    assert.equal("up", folding.folded("up", {}, 0))
+    assert.equal("none", folding.part "")
   end)
 
   it("has exactly as many parts as the metric has tags, whatever the values", function()
-    assert.equal("10_0_0_1_8125", names.part "10.0.0.1:8125")
+    assert.equal("10_0_0_1_8125", folding.part "10.0.0.1:8125")
     for byte = 0, 255 do
-      assert.truthy(names.part("a" .. string.char(byte)):find "^a[%w_-]$")
+      assert.truthy(folding.part("a" .. string.char(byte)):find "^a[%w_-]$")
     end
-    assert.equal(128, #names.part(("v"):rep(500)))
-    assert.not_equal(names.part(("v"):rep(500)), names.part(("v"):rep(501)))
+    assert.equal(128, #folding.part(("v"):rep(500)))
+    assert.not_equal(folding.part(("v"):rep(500)), folding.part(("v"):rep(501)))
   end)
 end)

