@@ -13,7 +13,7 @@
 
 local json = require "chalk.base.json"
 local shape = require "chalk.define.shape"
-local suggest = require "chalk.define.suggest"
+local suggest = require "chalk.base.suggest"
 local definition = require "chalk.define.definition"
 local codec = require "chalk.define.codec"
 local stage = require "chalk.define.stage"

@@ -7,8 +7,8 @@
 --     metrics.json: namespaces.http.metrics[2].tags[1]: unknown tag "endpont", did you mean "endpoint"?
 
 local json = require "chalk.base.json"
-local quote = require "chalk.define.quote"
-local suggest = require "chalk.define.suggest"
+local quote = require "chalk.base.quote"
+local suggest = require "chalk.base.suggest"
 
 local M = {}
 

@@ -11,7 +11,7 @@ local log = require "chalk.base.log"
 local names = require "chalk.exporter.statsd.names"
 local options_of = require "chalk.exporter.statsd.options"
 local raw = require "chalk.exporter.statsd.raw"
-local sockets = require "chalk.exporter.statsd.socket"
+local sockets = require "chalk.net.packet_socket"
 local telemetry = require "chalk.exporter.statsd.telemetry"
 
 local ffi, C = core.ffi, core.C

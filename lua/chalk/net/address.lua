@@ -7,7 +7,7 @@
 --
 -- Nothing is resolved here: a name that cannot be one is wrong, a name that nobody answers to may come.
 
-local quote = require "chalk.define.quote"
+local quote = require "chalk.base.quote"
 
 local M = {}
 
