@@ -4,7 +4,9 @@ local names = require "chalk.exporter.statsd.names"
 local weights = require "chalk.exporter.statsd.weights"
 
 describe("the address of a statsd server", function()
-  local function udp(host, port, text) assert.same({ kind = "udp", host = host, port = port }, address.parse(text)) end
+  local function udp(host, port, text)
+    assert.same({ kind = "udp", host = host, port = port }, address.parse(text, 8125))
+  end
 
   it("is a host and a port", function()
     udp("127.0.0.1", 8125, "127.0.0.1:8125")
@@ -16,6 +18,11 @@ describe("the address of a statsd server", function()
     udp("agent", 8125, "udp://agent")
     udp("2001:db8::", 8125, "udp://[2001:db8::]")
   end)
+
+  it(
+    "has a port of its own where the caller knows no usual one",
+    function() assert.truthy(select(2, address.parse "udp://agent"):find("no port", 1, true)) end
+  )
 
   it("is a socket file of a kind", function()
     assert.same({ kind = "unix", path = "/run/dsd.socket" }, address.parse "unix:///run/dsd.socket")

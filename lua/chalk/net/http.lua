@@ -8,6 +8,7 @@
 local uv = require "luv"
 local connections = require "chalk.net.http_connection"
 local socket = require "chalk.net.http_socket"
+local system = require "chalk.net.system"
 local wire = require "chalk.net.http_response"
 
 local M = {}
@@ -124,12 +125,12 @@ end
 
 function Server:admit(fd)
   if self.count >= self.limits.connections and not self:evict() then
-    socket.close(fd)
+    system.close(fd)
     return
   end
   local handle = self.unix and uv.new_pipe(false) or uv.new_tcp()
   if not handle:open(fd) then
-    socket.close(fd)
+    system.close(fd)
     return close_handle(handle)
   end
   if not self.unix then handle:nodelay(true) end
@@ -211,7 +212,7 @@ end
 function Server:stop_listening()
   close_handle(self.poll)
   close_handle(self.pause)
-  if self.fd then socket.close(self.fd) end
+  if self.fd then system.close(self.fd) end
   if self.bound then close_handle(self.bound) end
   self.fd, self.bound = nil, nil
 end
@@ -313,7 +314,7 @@ function M.serve(options)
   if server then
     return start(setmetatable(server, Server), options)
   elseif bound then
-    socket.close(fd)
+    system.close(fd)
     bound:close()
   end
   return nil, ("cannot listen on %s: %s"):format(bound and options.address or "fd " .. fd, message)

@@ -16,13 +16,14 @@
 local addresses = require "chalk.net.address"
 local names = require "chalk.exporter.statsd.names"
 local option = require "chalk.define.options"
+local packets = require "chalk.net.packet_socket"
 local rules = require "chalk.exporter.statsd.rules"
 local weights = require "chalk.exporter.statsd.weights"
 
 local M = {}
 
 ---@class chalk.statsd.Options
----@field address string? see chalk.exporter.statsd.address; else the environment's, else "127.0.0.1:8125"
+---@field address string? see chalk.net.address; else the environment's, else "127.0.0.1:8125"
 ---@field dialect "dogstatsd"|"statsd"|nil "dogstatsd"
 ---@field namespace string? put before every name, joined with "."
 ---@field global_tags table<string, string|number|boolean>? on everything; a metric's own of that name wins
@@ -51,7 +52,7 @@ local M = {}
 ---@alias chalk.statsd.Aggregate "count"|"sum"|"avg"|"min"|"max"
 
 ---@class chalk.statsd.Resolved: chalk.statsd.Options every field with a default is set
----@field target chalk.statsd.Address of the address
+---@field target chalk.net.Address of the address
 ---@field environment_tags table<string, string> below the global tags
 ---@field external_env string? of the field e:
 ---@field counted number[]? the bounds that rules ask for, to be counted with the rest
@@ -62,7 +63,7 @@ local QUANTILES = { 0.5, 0.9, 0.95, 0.99 }
 local AGGREGATES = { "count", "avg", "min", "max" }
 local MOST_QUANTILES = 32
 local LONGEST_ID = 128
-local PACKETS = { udp = 1432, unix = 8192, unixgram = 8192, unixstream = 8192 }
+local PORT = 8125
 local QUEUE, MOST_QUEUE = 65536, 2 ^ 24
 local LEAST_RATE = 1e-6
 local LEAST_PACKET, MOST_PACKET = 64, 65507
@@ -70,7 +71,7 @@ local LINE = 48 -- what a line has beside its name, tags and constant fields: va
 
 local function is_address(v)
   if type(v) ~= "string" then return false, "a string" end
-  local address, message = addresses.parse(v)
+  local address, message = addresses.parse(v, PORT)
   if address then message = addresses.problem(address) end
   return message == nil, "the address of a server: " .. (message or "")
 end
@@ -220,7 +221,7 @@ local function address_text(options, getenv)
   local host, port = variable(getenv, "DD_AGENT_HOST"), variable(getenv, "DD_DOGSTATSD_PORT")
   local source = host and "DD_AGENT_HOST" or port and "DD_DOGSTATSD_PORT"
   if host and port then source = source .. " and DD_DOGSTATSD_PORT" end
-  return with_port(host or "127.0.0.1", port or addresses.PORT), source
+  return with_port(host or "127.0.0.1", port or PORT), source
 end
 
 local TAGS = {
@@ -305,7 +306,7 @@ local function fill(options)
   default(options, "quantiles", copy(QUANTILES))
   default(options, "aggregates", copy(AGGREGATES))
   default(options, "per_metric", {})
-  default(options, "max_packet", PACKETS[options.target.kind])
+  default(options, "max_packet", packets.PACKETS[options.target.kind])
   default(options, "max_weight", 10000)
   default(options, "timestamps", false)
   default(options, "telemetry", false)
@@ -338,7 +339,7 @@ function M.resolve(options, getenv)
   local resolved = copy(options)
   local text, source = address_text(options, getenv)
   resolved.address = text
-  resolved.target, message = addresses.parse(text)
+  resolved.target, message = addresses.parse(text, PORT)
   if not resolved.target then return nil, ("%s: %s"):format(source, message) end
   default(resolved, "dialect", "dogstatsd")
   fill_of_dialect(resolved, getenv)
