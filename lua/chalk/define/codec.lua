@@ -6,6 +6,7 @@
 -- definition is, and must encode to the same bytes again.
 
 local json = require "chalk.base.json"
+local lists = require "chalk.base.lists"
 local shape = require "chalk.define.shape"
 local definition = require "chalk.define.definition"
 local naming = require "chalk.define.naming"
@@ -239,11 +240,8 @@ local function shown(value)
 end
 
 local function same(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" or #a ~= #b then return a == b end
-  for i, item in ipairs(a) do
-    if item ~= b[i] then return false end
-  end
-  return true
+  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
+  return lists.is_same(a, b)
 end
 
 local function first_difference(known, new, fields)

@@ -1,6 +1,7 @@
 -- The options of chalk.init: what each one may be. Everything wrong is said at once.
 
-local suggest = require("chalk.define.schema").suggest
+local lists = require "chalk.base.lists"
+local suggest = require "chalk.base.suggest"
 
 local M = {}
 
@@ -122,20 +123,9 @@ local REPLACED = {
   worker_threads = 'there is one flush thread, with driver = "thread", and none with "loop" and "manual"',
 }
 
-local function names_of(checks)
-  local names = {}
-  for name in pairs(checks) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
-
-M.names = names_of(CHECKS)
-
 local function unknown(name, checks, replaced)
   if replaced[name] then return ("unknown option %s: %s"):format(name, replaced[name]) end
-  local hint = type(name) == "string" and suggest(name, names_of(checks))
+  local hint = type(name) == "string" and suggest(name, lists.names(checks))
   return ("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or "")
 end
 

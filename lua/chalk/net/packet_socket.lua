@@ -25,7 +25,7 @@ local pauses = require "chalk.net.pause"
 local resolve = require "chalk.net.resolve"
 local system = require "chalk.net.system"
 
-local ffi, C = core.ffi, core.C
+local ffi, now = core.ffi, core.now
 
 local M = {}
 
@@ -82,7 +82,7 @@ end
 function M.new(address, options)
   options = options or {}
   local is_udp = address.kind == "udp"
-  local clock = options.clock or C.chalk_now
+  local clock = options.clock or now
   local max_packet = options.max_packet or M.PACKETS[address.kind]
   local max_backoff = options.max_backoff or LAST_BACKOFF
   return setmetatable({
@@ -224,7 +224,7 @@ local function connect_unix(self)
   local address, problem = system.unix_address(self.path)
   if not address then return nil, ("cannot connect to %s: %s"):format(self.name, problem) end
   self.identity = system.identity(self.path)
-  local ends, types, at = C.chalk_now() + self.write_timeout, TYPES[self.kind], 1
+  local ends, types, at = now() + self.write_timeout, TYPES[self.kind], 1
   while true do
     local fd, code = system.connect(address, types[at])
     if fd then return self:connected(fd, types[at] == system.STREAM) end
@@ -232,7 +232,7 @@ local function connect_unix(self)
       at = at + 1
     elseif code ~= system.EAGAIN then
       return nil, self:failure("cannot connect to", code)
-    elseif C.chalk_now() >= ends then
+    elseif now() >= ends then
       return nil, self:failure("cannot connect to", system.ETIMEDOUT)
     else
       self.pause:sleep(RETRY)
@@ -252,7 +252,7 @@ end
 
 -- Waits until a full socket has room; false past the deadline.
 local function wait_for_room(self, code, ends)
-  local left = ends - C.chalk_now()
+  local left = ends - now()
   if left <= 0 then return false end
   if code == system.ENOBUFS then
     self.pause:sleep(math.min(RETRY, left))
@@ -272,7 +272,7 @@ local function write(self, data, size)
     elseif code ~= system.EAGAIN and code ~= system.ENOBUFS and code ~= system.EINTR then
       return code
     else
-      ends = ends or C.chalk_now() + self.write_timeout
+      ends = ends or now() + self.write_timeout
       if not wait_for_room(self, code, ends) then return system.ETIMEDOUT end
     end
   until self.written >= size

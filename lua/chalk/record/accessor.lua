@@ -7,7 +7,7 @@
 local core = require "chalk.core"
 local series = require "chalk.record.series"
 local source = require "chalk.record.source"
-local suggest = require("chalk.define.schema").suggest
+local suggest = require "chalk.base.suggest"
 local clear = require "table.clear"
 
 local ffi, C = core.ffi, core.C

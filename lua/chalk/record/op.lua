@@ -3,7 +3,7 @@
 local core = require "chalk.core"
 local series = require "chalk.record.series"
 
-local C = core.C
+local now = core.now
 
 local M = {}
 
@@ -26,7 +26,7 @@ function Series:record(seconds)
 end
 
 local function finish(self, started, ok, ...)
-  self:record(C.chalk_now() - started)
+  self:record(now() - started)
   if not ok then error((...), 0) end
   return ...
 end
@@ -35,14 +35,14 @@ end
 ---@param f function
 function Series:time(f, ...)
   if type(f) ~= "function" and not series.is_callable(f) then return self.histogram:time(f) end
-  return finish(self, C.chalk_now(), pcall(f, ...))
+  return finish(self, now(), pcall(f, ...))
 end
 
 --- Starts a clock: the function returned records the operation when called.
 ---@return fun()
 function Series:start()
-  local started = C.chalk_now()
-  return function() return self:record(C.chalk_now() - started) end
+  local started = now()
+  return function() return self:record(now() - started) end
 end
 
 ---@class chalk.Op

@@ -2,7 +2,9 @@
 -- its histograms are sent. As the core takes it, with the texts that it points to.
 
 local core = require "chalk.core"
+local lists = require "chalk.base.lists"
 local names = require "chalk.exporter.statsd.names"
+local numbers = require "chalk.base.numbers"
 local rules = require "chalk.exporter.statsd.rules"
 
 local ffi, C = core.ffi, core.C
@@ -33,25 +35,12 @@ local MILLISECONDS = {
 }
 local INF = "Inf"
 
-local function strings(list) return ffi.new("const char *[?]", math.max(#list, 1), list) end
-
-local function bound_text(bound)
-  local buffer = ffi.new "char[32]"
-  return ffi.string(buffer, C.chalk_text_double(buffer, bound))
-end
-
 -- The bounds to send, +Inf last, with their places among those that are counted.
 local function bounds_of(les, wanted)
-  local set, texts, suffixes, places = nil, {}, {}, {}
-  if wanted then
-    set = {}
-    for _, bound in ipairs(wanted) do
-      set[bound] = true
-    end
-  end
+  local set, texts, suffixes, places = wanted and lists.set(wanted), {}, {}, {}
   for i, bound in ipairs(les) do
     if not set or set[bound] then
-      texts[#texts + 1] = bound_text(bound)
+      texts[#texts + 1] = numbers.text(bound)
       places[#places + 1] = i - 1
     end
   end
@@ -117,14 +106,14 @@ function M.new(options, tags, tail, range)
     tags = table.concat(names.tags(tags, own), ","),
     tail = tail,
     type = TYPES[sent_as] or "g",
-    labels = strings(labels),
+    labels = core.strings(labels),
     labels_of = labels,
     quantiles = ffi.new("double[?]", #quantiles, quantiles),
-    quantile_names = strings(quantile_names),
+    quantile_names = core.strings(quantile_names),
     quantile_names_of = quantile_names,
-    le = strings(les),
+    le = core.strings(les),
     le_of = les,
-    le_suffixes = strings(le_suffixes),
+    le_suffixes = core.strings(le_suffixes),
     le_suffixes_of = le_suffixes,
     le_index = ffi.new("uint32_t[?]", #places, places),
   }

@@ -14,6 +14,7 @@
 -- plain values, which that thread's VM is given.
 
 local addresses = require "chalk.net.address"
+local lists = require "chalk.base.lists"
 local names = require "chalk.exporter.statsd.names"
 local option = require "chalk.define.options"
 local packets = require "chalk.net.packet_socket"
@@ -275,17 +276,12 @@ local function default(options, name, value)
 end
 
 -- The bounds of all rules, which would not be counted otherwise.
-local function counted(list)
-  local seen, bounds = {}, {}
-  for _, rule in ipairs(list) do
-    for _, bound in ipairs(rule.buckets or {}) do
-      if not seen[bound] then
-        seen[bound] = true
-        bounds[#bounds + 1] = bound
-      end
-    end
+local function counted(per_metric)
+  local bounds = {}
+  for i, rule in ipairs(per_metric) do
+    bounds[i] = rule.buckets or {}
   end
-  table.sort(bounds)
+  bounds = lists.union(bounds)
   return bounds[1] and bounds or nil
 end
 
