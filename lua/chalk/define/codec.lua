@@ -6,6 +6,7 @@
 -- definition is, and must encode to the same bytes again.
 
 local json = require "chalk.base.json"
+local kinds = require "chalk.define.kinds"
 local lists = require "chalk.base.lists"
 local shape = require "chalk.define.shape"
 local definition = require "chalk.define.definition"
@@ -129,7 +130,7 @@ local function get_definition(from)
     own = own or nil,
     namespace = get_list(from, "namespace", definition.MAX_DEPTH, get_name),
     name = get_name(from, "name"),
-    type = get_choice(from, "type", definition.TYPES),
+    type = get_choice(from, "type", kinds.names),
     description = get_string(from, "description"),
     unit = get_string(from, "unit"),
     across = get_choice(from, "across", definition.ACROSS),
@@ -167,9 +168,9 @@ local function check(def)
     bad "description"
   elseif def.unit and (#def.unit > definition.MAX_NAME or not def.unit:find "^[a-zA-Z0-9_]+$") then
     bad "unit"
-  elseif def.across ~= "last" and def.type ~= "gauge" then
+  elseif def.across ~= "last" and not kinds.of[def.type].combines then
     bad "across"
-  elseif def.buckets and def.type ~= "histogram" then
+  elseif def.buckets and not kinds.of[def.type].has_bounds then
     bad "buckets"
   end
   local limit = def.max_series or 1
@@ -216,7 +217,7 @@ local function get_plain(text)
     tags[i - 3] = plain_tag(parts[i])
   end
   local def = { namespace = namespace, name = table.remove(namespace) or bad "name", tags = tags, description = "" }
-  def.type = choose(parts[1]:match "^=(.*)$", "type", definition.TYPES)
+  def.type = choose(parts[1]:match "^=(.*)$", "type", kinds.names)
   def.across = choose(parts[2], "across", definition.ACROSS)
   if #namespace > definition.MAX_DEPTH or #tags > definition.MAX_TAGS then bad "definition" end
   check(def)

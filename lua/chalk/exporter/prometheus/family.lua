@@ -12,6 +12,7 @@
 -- exception is OpenMetrics' own rule: a histogram with negative bounds has no sum and no count there.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local naming = require "chalk.define.naming"
 local numbers = require "chalk.base.numbers"
 
@@ -19,7 +20,6 @@ local ffi = core.ffi
 
 local M = {}
 
-local TYPES = { count = "counter", gauge = "gauge", histogram = "histogram" }
 local LABEL_ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
 
 ---@class chalk.prometheus.Constant a label that stands on every line
@@ -66,10 +66,10 @@ local function help_text(text, format)
 end
 
 local function header_of(def, name, format)
-  local open = format == "openmetrics"
-  if not open and def.type == "count" then name = name .. "_total" end
+  local open, shown = format == "openmetrics", kinds.of[def.type].prometheus
+  if not open then name = name .. shown.suffix end
   local help = def.description ~= "" and ("# HELP %s %s\n"):format(name, help_text(def.description, format)) or ""
-  local kind = ("# TYPE %s %s\n"):format(name, TYPES[def.type])
+  local kind = ("# TYPE %s %s\n"):format(name, shown.type)
   if not open then return help .. kind end
   local unit = def.unit and def.unit ~= "" and ("# UNIT %s %s\n"):format(name, def.unit) or ""
   return kind .. unit .. help
@@ -96,7 +96,7 @@ local function labels_of(def)
 end
 
 local function set_samples(names, def, samples, sums)
-  if def.type ~= "histogram" then
+  if kinds.of[def.type].holds ~= "sketch" then
     names.sample = samples[1]
     return
   end

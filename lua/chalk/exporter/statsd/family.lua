@@ -2,6 +2,7 @@
 -- its histograms are sent. As the core takes it, with the texts that it points to.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local lists = require "chalk.base.lists"
 local names = require "chalk.exporter.statsd.names"
 local numbers = require "chalk.base.numbers"
@@ -74,7 +75,7 @@ local function name_of(options, definition, suffixes)
     if #suffix > #longest then longest = suffix end
   end
   local namespace = not definition.own and options.namespace or nil
-  local room = definition.type == "histogram" and longest or ""
+  local room = kinds.of[definition.type].holds == "sketch" and longest or ""
   return names.metric(namespace, definition.namespace, definition.name, room):sub(1, -#room - 1)
 end
 

@@ -2,6 +2,7 @@
 -- the constant ones, as the core takes it.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local lists = require "chalk.base.lists"
 local naming = require "chalk.define.naming"
 local view = require "chalk.read.view"
@@ -54,7 +55,7 @@ function M.new(segment, number, options)
   c.name, c.unit, c.description = texts.name, texts.unit, texts.description
   c.labels, c.n_labels = texts.labels, #labels
   c.constants, c.n_constants = texts.constants, #constants / 2
-  c.kind = C["CHALK_" .. d.type:upper()]
+  c.kind = C[kinds.of[d.type].constant]
   return { c = c, texts = texts }
 end
 
