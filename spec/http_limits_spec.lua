@@ -1,5 +1,5 @@
 local uv = require "luv"
-local http = require "chalk.net.http"
+local wire = require "chalk.net.http_response"
 local support = require "http_client"
 
 local wait, clock, limit_descriptors = support.wait, support.clock, support.limit_descriptors
@@ -17,7 +17,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     bed:serve { address = "unix://" .. path }
     local pulled, piece = 0, ("x"):rep(65536)
     bed.handler = function(request)
-      if request.path == "/quick" then return http.text(200, "quick") end
+      if request.path == "/quick" then return wire.text(200, "quick") end
       return {
         body = function()
           pulled = pulled + 1
@@ -42,7 +42,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     bed:serve()
     local pulled = 0
     bed.handler = function(request)
-      if request.path == "/quick" then return http.text(200, tostring(pulled)) end
+      if request.path == "/quick" then return wire.text(200, tostring(pulled)) end
       return {
         body = function()
           pulled = pulled + 1
@@ -146,7 +146,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     local started, taken = clock(), {}
     bed.handler = function(request)
       local endless = { body = function() return ("x"):rep(65536) end }
-      return request.path == "/long" and endless or http.text(200, "x")
+      return request.path == "/long" and endless or wire.text(200, "x")
     end
     local cases =
       { silent = bed:open(), partial = bed:open():send "GET /", idle = bed:open(), stuck = bed:connect() }

@@ -1,6 +1,7 @@
 local ffi = require "ffi"
 local uv = require "luv"
 local http = require "chalk.net.http"
+local wire = require "chalk.net.http_response"
 local gzip = require "chalk.net.gzip"
 local support = require "http_client"
 
@@ -116,7 +117,7 @@ describe("http", function()
     assert.equal(405, response.status)
     assert.equal("GET, HEAD", response.headers.allow)
     assert.equal(200, client:get("/metrics").status)
-    assert.equal("GET, HEAD", http.text(405, "no").headers.Allow)
+    assert.equal("GET, HEAD", wire.text(405, "no").headers.Allow)
   end)
 
   it("refuses what it cannot serve with the right status, then closes without a reset", function()
@@ -303,7 +304,7 @@ describe("http", function()
     bed:serve()
     bed.handler = function()
       bed.server:close()
-      return http.text(200, "x")
+      return wire.text(200, "x")
     end
     local client = bed:open():send "GET / HTTP/1.1\r\n\r\n"
     assert.is_true(wait(function() return client.ended end))

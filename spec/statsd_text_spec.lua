@@ -1,7 +1,10 @@
+package.path = "spec/?.lua;" .. package.path
+
 local address = require "chalk.net.address"
 local container = require "chalk.exporter.statsd.container"
+local folded = require "support.statsd_folded"
 local names = require "chalk.exporter.statsd.names"
-local weights = require "chalk.exporter.statsd.weights"
+local weights = require "support.statsd_weights"
 
 describe("the address of a statsd server", function()
   local function udp(host, port, text)
@@ -187,19 +190,19 @@ end)
 
 describe("a name with values folded in", function()
   it("has them in declared order, absent ones as none", function()
-    assert.equal("http.hits._api.200", names.folded("http.hits", { "/api", 200 }, 2))
-    assert.equal("http.hits.none.b.none.p50", names.folded("http.hits", { nil, "b", nil }, 3, ".p50"))
-    assert.equal("up", names.folded("up", {}, 0))
-    assert.equal("none", names.part "")
+    assert.equal("http.hits._api.200", folded.name("http.hits", { "/api", 200 }, 2))
+    assert.equal("http.hits.none.b.none.p50", folded.name("http.hits", { nil, "b", nil }, 3, ".p50"))
+    assert.equal("up", folded.name("up", {}, 0))
+    assert.equal("none", folded.part "")
   end)
 
   it("has exactly as many parts as the metric has tags, whatever the values", function()
-    assert.equal("10_0_0_1_8125", names.part "10.0.0.1:8125")
+    assert.equal("10_0_0_1_8125", folded.part "10.0.0.1:8125")
     for byte = 0, 255 do
-      assert.truthy(names.part("a" .. string.char(byte)):find "^a[%w_-]$")
+      assert.truthy(folded.part("a" .. string.char(byte)):find "^a[%w_-]$")
     end
-    assert.equal(128, #names.part(("v"):rep(500)))
-    assert.not_equal(names.part(("v"):rep(500)), names.part(("v"):rep(501)))
+    assert.equal(128, #folded.part(("v"):rep(500)))
+    assert.not_equal(folded.part(("v"):rep(500)), folded.part(("v"):rep(501)))
   end)
 end)
 

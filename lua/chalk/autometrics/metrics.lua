@@ -10,7 +10,7 @@ local view = require "chalk.read.view"
 
 local M = {}
 
-M.VERSION = "1.0.0" -- of the specification
+local VERSION = "1.0.0" -- of the specification
 
 ---@class chalk.autometrics.Metrics
 ---@field client chalk.Client
@@ -185,7 +185,7 @@ function Metrics:set_build(settings)
     service_name = settings.service_name,
     repository_url = settings.repository_url,
     repository_provider = settings.repository_provider,
-    autometrics_version = M.VERSION,
+    autometrics_version = VERSION,
   }
   if self.client.enabled then
     for _, before in ipairs(series_of(self.client, self.build)) do

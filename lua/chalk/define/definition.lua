@@ -48,15 +48,21 @@ local TAG_FIELDS = {
   { "export_name", "string" },
 }
 
-M.METRIC_FIELDS = {
-  { "name", "string", true },
-  { "type", "string", true },
+--- The fields of a metric beside its name and type.
+M.FIELDS = {
   { "tags", "list" },
   { "description", "string" },
   { "unit", "string" },
   { "buckets", "list" },
   { "max_series", "number" },
   { "across", "string" },
+}
+
+--- All fields of a metric in a document.
+M.METRIC_FIELDS = {
+  { "name", "string", true },
+  { "type", "string", true },
+  unpack(M.FIELDS),
 }
 
 local function contains(list, value)

@@ -30,12 +30,7 @@ local BLOCK_FIELDS = { { "metrics", "list" }, { "namespaces", "object" } }
 
 local DEFINE_FIELDS = {
   { "namespace", "any" },
-  { "tags", "list" },
-  { "description", "string" },
-  { "unit", "string" },
-  { "buckets", "list" },
-  { "max_series", "number" },
-  { "across", "string" },
+  unpack(definition.FIELDS),
 }
 
 local OP_FIELDS = {

@@ -42,8 +42,6 @@ local TIMEOUTS = {
   linger = "linger_timeout",
 }
 
-M.text = wire.text
-
 local close_handle = connections.close_handle
 
 ---@class chalk.http.Server

@@ -13,20 +13,15 @@
 -- cut before a character and gets "_" and the FNV-1a hash of the whole appended, so that two such are still two.
 -- Letters keep their case: Datadog stores tags in lower case.
 --
--- The dialect `statsd` has no tags; values are folded into the name, in the order in which the metric declares them:
--- NAME.VALUE1.VALUE2. There the dot separates, too, and only ASCII letters, digits, _ and - stay. An absent value is
--- "none".
+-- The dialect `statsd` has no tags: the core appends their values to the name.
 
 local bit = require "bit"
 local json = require "chalk.base.json"
 
 local M = {}
 
-M.LONGEST = 200
-M.ABSENT = "none"
-
+local LONGEST = 200
 local LONGEST_KEY = 128
-local LONGEST_PART = 128
 local HASHED = 9 -- "_" and eight digits
 
 -- FNV-1a, 32 bits (Fowler, Noll, Vo). The prime is 2^24 + 403: both products fit into a double.
@@ -102,7 +97,7 @@ function M.metric(namespace, path, name, suffix)
   suffix = suffix or ""
   local whole = table.concat(parts, ".")
   local clean = from_letter((whole:gsub("[^%w_.]", "_")))
-  return fitted(clean, M.LONGEST - #suffix, whole) .. suffix
+  return fitted(clean, LONGEST - #suffix, whole) .. suffix
 end
 
 --- The last part of the name of a quantile's gauge: `p50`, `p99_9` for 0.999, as Etsy's server names its percentiles.
@@ -124,7 +119,7 @@ end
 local function make_tag(key, value)
   local k = M.key(key)
   local v = safe_unicode(value:gsub("[^%w_%-./:\128-\255]", "_"), "_")
-  v = fitted(v, M.LONGEST - characters(k) - 1, value):gsub(":$", "_") -- Datadog drops a colon at the end
+  v = fitted(v, LONGEST - characters(k) - 1, value):gsub(":$", "_") -- Datadog drops a colon at the end
   return k .. ":" .. v
 end
 
@@ -168,29 +163,6 @@ function M.tags(global, own)
     keys[i] = M.tag(key, global[key])
   end
   return keys
-end
-
---- A tag value as a part of a name in the dialect `statsd`.
----@param value? string|number|boolean
----@return string
-function M.part(value)
-  if value == nil or value == "" then return M.ABSENT end
-  local whole = tostring(value)
-  return fitted((whole:gsub("[^%w_-]", "_")), LONGEST_PART, whole)
-end
-
---- A name with the values of its tags folded in: NAME.VALUE1.VALUE2, and the suffix.
----@param name string
----@param values table<integer, string|number|boolean?> in declared order, absent ones nil
----@param n integer how many tags are declared
----@param suffix? string
----@return string
-function M.folded(name, values, n, suffix)
-  local parts = { name }
-  for i = 1, n do
-    parts[i + 1] = M.part(values[i])
-  end
-  return table.concat(parts, ".") .. (suffix or "")
 end
 
 --- What stands in a field of its own (`c:`, `e:`): without what would end the field or the line.

@@ -19,7 +19,6 @@ local names = require "chalk.exporter.statsd.names"
 local option = require "chalk.define.options"
 local packets = require "chalk.net.packet_socket"
 local rules = require "chalk.exporter.statsd.rules"
-local weights = require "chalk.exporter.statsd.weights"
 
 local M = {}
 
@@ -67,6 +66,7 @@ local LONGEST_ID = 128
 local PORT = 8125
 local QUEUE, MOST_QUEUE = 65536, 2 ^ 24
 local LEAST_RATE = 1e-6
+local MOST_WEIGHT = 1000000 -- above it a sample rate has more digits than a double
 local LEAST_PACKET, MOST_PACKET = 64, 65507
 local LINE = 48 -- what a line has beside its name, tags and constant fields: value, type, rate, time
 
@@ -144,7 +144,7 @@ local CHECKS = {
   raw_type = is_raw_type,
   raw_queue = option.whole_between(1, MOST_QUEUE),
   max_packet = option.whole_between(LEAST_PACKET, MOST_PACKET),
-  max_weight = option.whole_between(1, weights.MOST),
+  max_weight = option.whole_between(1, MOST_WEIGHT),
   timestamps = is_boolean,
   container_id = is_container_id,
   cardinality = is_cardinality,
