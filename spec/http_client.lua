@@ -176,7 +176,7 @@ function Fixture:close()
   end
   if self.server then
     self.server:close()
-    assert(self.server:connections() == 0)
+    assert(self.server.count == 0)
   end
   uv.run "nowait"
 end

@@ -1,5 +1,6 @@
 package.path = "spec/?.lua;" .. package.path
 
+local accepted = require "chalk.exporter.prometheus.accept"
 local bed_of = require "segment_bed"
 local prometheus = require "chalk.exporter.prometheus"
 
@@ -65,7 +66,7 @@ describe("a scrape", function()
       },
     }
     for _, case in ipairs(cases) do
-      assert.equal(case[2], prometheus.format_of(case[1]), case[1])
+      assert.equal(case[2], accepted.format_of(case[1]), case[1])
     end
   end)
 end)

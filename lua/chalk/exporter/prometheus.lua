@@ -24,8 +24,6 @@ local M = {}
 local PIECE = 65536
 
 M.check = options_of.check
-M.format_of = accept.format_of
-M.content_type = accept.content_type
 
 ---@class chalk.prometheus.Options
 ---@field namespace string? put before every name
@@ -299,10 +297,10 @@ function Exporter:handler(take_view)
     if request.path ~= self.path then return response.text(404, "not found: metrics are at " .. self.path) end
     local view, message = take_view()
     if not view then return response.text(503, message or "no metrics can be read now") end
-    local format, freed = M.format_of(request.headers.accept), false
+    local format, freed = accept.format_of(request.headers.accept), false
     return {
       status = 200,
-      headers = { ["Content-Type"] = M.content_type[format], Vary = "Accept" },
+      headers = { ["Content-Type"] = accept.content_type[format], Vary = "Accept" },
       body = self:pieces(view, format),
       done = function()
         if not freed then

@@ -46,6 +46,7 @@ local close_handle = connections.close_handle
 
 ---@class chalk.http.Server
 ---@field port integer|nil of a TCP socket
+---@field count integer open connections
 local Server = {}
 Server.__index = Server
 
@@ -191,10 +192,6 @@ function Server:next_turn()
     end
   end
 end
-
----The number of open connections.
----@return integer
-function Server:connections() return self.count end
 
 ---Lets the loop end although the server is open.
 function Server:unref()
