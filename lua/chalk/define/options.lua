@@ -1,5 +1,6 @@
 -- The options of chalk.init: what each one may be. Everything wrong is said at once.
 
+local kinds = require "chalk.define.kinds"
 local lists = require "chalk.base.lists"
 local suggest = require "chalk.base.suggest"
 
@@ -56,14 +57,12 @@ function M.is_buckets(v)
   return true, words
 end
 
-local IDLE = { count = true, gauge = true, histogram = true }
-
 local function is_idle(v)
-  local words = "a number of seconds above 0, or a table of them by count, gauge, histogram"
+  local words = "a number of seconds above 0, or a table of them by " .. table.concat(kinds.names, ", ")
   if type(v) == "number" then return v > 0, words end
   if type(v) ~= "table" then return false, words end
   for kind, seconds in pairs(v) do
-    if not IDLE[kind] or type(seconds) ~= "number" or seconds ~= seconds or seconds <= 0 then
+    if not kinds.of[kind] or type(seconds) ~= "number" or seconds ~= seconds or seconds <= 0 then
       return false, words
     end
   end

@@ -77,27 +77,28 @@ local function is_address(v)
   return message == nil, "the address of a server: " .. (message or "")
 end
 
+-- Whether v is a list of items that are valid and differ from one another.
+local function is_list_of(v, is_valid)
+  if type(v) ~= "table" then return false end
+  local seen, n = {}, 0
+  for i, item in pairs(v) do
+    if type(i) ~= "number" or not is_valid(item) or seen[item] then return false end
+    seen[item], n = true, n + 1
+  end
+  return n == #v
+end
+
+local function is_quantile(q) return type(q) == "number" and q >= 0 and q <= 1 end
+
 local function is_quantiles(v)
   local words = ("a list of 1 to %d different numbers from 0 to 1"):format(MOST_QUANTILES)
-  if type(v) ~= "table" or #v == 0 or #v > MOST_QUANTILES then return false, words end
-  local seen, n = {}, 0
-  for i, q in pairs(v) do
-    if type(i) ~= "number" or type(q) ~= "number" or not (q >= 0 and q <= 1) or seen[q] then return false, words end
-    seen[q], n = true, n + 1
-  end
-  return n == #v, words
+  return is_list_of(v, is_quantile) and #v > 0 and #v <= MOST_QUANTILES, words
 end
 
 local is_aggregate = option.one_of("count", "sum", "avg", "min", "max")
 
 local function is_aggregates(v)
-  local words, seen, n = "a list of count, sum, avg, min, max, each at most once", {}, 0
-  if type(v) ~= "table" then return false, words end
-  for i, name in pairs(v) do
-    if type(i) ~= "number" or not is_aggregate(name) or seen[name] then return false, words end
-    seen[name], n = true, n + 1
-  end
-  return n == #v, words
+  return is_list_of(v, is_aggregate), "a list of count, sum, avg, min, max, each at most once"
 end
 
 local function is_container_id(v)
