@@ -10,6 +10,7 @@
 package.path = "bench/?.lua;" .. package.path
 
 local chalk = require "chalk"
+local commands = require "commands"
 local core = require "chalk.core"
 local http = require "soak.http"
 local ledgers = require "soak.ledger"
@@ -170,12 +171,7 @@ function Run:finish(report)
   check_own(report, left)
 end
 
-local function first_line(command)
-  local pipe = io.popen(command .. " 2>/dev/null")
-  local line = pipe and pipe:read "*l"
-  if pipe then pipe:close() end
-  return line or "unknown"
-end
+local function first_line(command) return commands.first_line(command) or "unknown" end
 
 local function read(path)
   local file = io.open(path, "r")

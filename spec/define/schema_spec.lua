@@ -1,6 +1,7 @@
 --- A metrics.json means what its author wrote: each field arrives in the definition, with the defaults documented.
 
 local schema = require "chalk.define.schema"
+local suggest = require "chalk.base.suggest"
 
 local FIXTURE = "spec/fixtures/metrics.json"
 
@@ -509,15 +510,15 @@ end)
 
 describe("a suggestion", function()
   it("is the nearest word within two edits", function()
-    assert.equal('did you mean "endpoint"?', schema.suggest("endpont", { "status", "endpoint" }))
-    assert.equal('did you mean "status"?', schema.suggest("sttaus", { "endpoint", "status" }))
-    assert.equal('did you mean "ab_c"?', schema.suggest("ab_d", { "abcd_", "ab_c" }))
+    assert.equal('did you mean "endpoint"?', suggest("endpont", { "status", "endpoint" }))
+    assert.equal('did you mean "status"?', suggest("sttaus", { "endpoint", "status" }))
+    assert.equal('did you mean "ab_c"?', suggest("ab_d", { "abcd_", "ab_c" }))
   end)
 
   it("is none when nothing is near", function()
-    assert.is_nil(schema.suggest("colour", { "status", "endpoint" }))
-    assert.is_nil(schema.suggest("ab", { "cd", "x" }))
-    assert.is_nil(schema.suggest(5, { "5" }))
-    assert.is_nil(schema.suggest(("x"):rep(1e6), { ("x"):rep(1e6) }))
+    assert.is_nil(suggest("colour", { "status", "endpoint" }))
+    assert.is_nil(suggest("ab", { "cd", "x" }))
+    assert.is_nil(suggest(5, { "5" }))
+    assert.is_nil(suggest(("x"):rep(1e6), { ("x"):rep(1e6) }))
   end)
 end)

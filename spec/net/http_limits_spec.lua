@@ -2,8 +2,8 @@
 --- of others.
 
 local uv = require "luv"
-local http = require "chalk.net.http"
 local support = require "support.http_client"
+local wire = require "chalk.net.http_response"
 
 local wait, clock, limit_descriptors = support.wait, support.clock, support.limit_descriptors
 
@@ -20,7 +20,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     bed:serve { address = "unix://" .. path }
     local pulled, piece = 0, ("x"):rep(65536)
     bed.handler = function(request)
-      if request.path == "/quick" then return http.text(200, "quick") end
+      if request.path == "/quick" then return wire.text(200, "quick") end
       return {
         body = function()
           pulled = pulled + 1
@@ -45,7 +45,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     bed:serve()
     local pulled = 0
     bed.handler = function(request)
-      if request.path == "/quick" then return http.text(200, tostring(pulled)) end
+      if request.path == "/quick" then return wire.text(200, tostring(pulled)) end
       return {
         body = function()
           pulled = pulled + 1
@@ -81,7 +81,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
         client:close()
       end
     end
-    assert.is_true(wait(function() return bed.server:connections() == 0 and ends == 20 end))
+    assert.is_true(wait(function() return bed.server.count == 0 and ends == 20 end))
     assert.is_true(
       wait(function()
         jit.flush() -- traces keep functions they were compiled for
@@ -104,7 +104,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     local good, most = bed:connect():send("GET /metrics HTTP/1.1\r\n\r\n"):listen(), 0
     local noise = uv.new_timer()
     noise:start(1, 1, function()
-      most = math.max(most, bed.server:connections())
+      most = math.max(most, bed.server.count)
       for n = 1, 1000, 2 do
         local client = bed.clients[n]
         if client.connected and not client.ended then client:send "x" end
@@ -122,12 +122,12 @@ describe("http, with slow, greedy and vanishing peers,", function()
       return { body = function() return ("x"):rep(65536) end }
     end
     local answered = bed:connect():send "GET / HTTP/1.1\r\n\r\n"
-    assert.is_true(wait(function() return bed.server:connections() == 1 end))
+    assert.is_true(wait(function() return bed.server.count == 1 end))
     local waiting = {}
     for n = 1, 4 do
       waiting[n] = bed:open():send "GET /"
       assert.is_true(
-        wait(function() return n <= 2 and bed.server:connections() == n + 1 or n > 2 and waiting[n - 2].ended end)
+        wait(function() return n <= 2 and bed.server.count == n + 1 or n > 2 and waiting[n - 2].ended end)
       )
     end
     assert.is_true(waiting[1].ended and waiting[2].ended)
@@ -141,7 +141,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
       end),
       "a new connection took the place of an answered one"
     )
-    assert.equal(3, bed.server:connections())
+    assert.equal(3, bed.server.count)
   end)
 
   it("closes connections that send no whole head, stay idle or read nothing for too long", function()
@@ -149,7 +149,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     local started, taken = clock(), {}
     bed.handler = function(request)
       local endless = { body = function() return ("x"):rep(65536) end }
-      return request.path == "/long" and endless or http.text(200, "x")
+      return request.path == "/long" and endless or wire.text(200, "x")
     end
     local cases =
       { silent = bed:open(), partial = bed:open():send "GET /", idle = bed:open(), stuck = bed:connect() }
@@ -163,7 +163,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     end
     drip:close()
     assert.is_true(taken.silent >= 0.09 and taken.idle >= 0.29)
-    assert.is_true(wait(function() return bed.server:connections() == 0 end))
+    assert.is_true(wait(function() return bed.server.count == 0 end))
   end)
 
   it("rests when descriptors run out, instead of spinning, and recovers", function()

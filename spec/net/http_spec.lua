@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local uv = require "luv"
 local http = require "chalk.net.http"
+local wire = require "chalk.net.http_response"
 local gzip = require "chalk.net.gzip"
 local support = require "support.http_client"
 
@@ -56,7 +57,7 @@ describe("http", function()
       assert.equal("text/x-test", response.headers["content-type"])
       assert.truthy(response.headers.date:find "^%a%a%a, %d%d %a%a%a %d%d%d%d %d%d:%d%d:%d%d GMT$")
     end
-    assert.equal(1, bed.server:connections())
+    assert.equal(1, bed.server.count)
   end)
 
   it("answers pipelined requests in their order, though a peer ends its side after them", function()
@@ -70,7 +71,7 @@ describe("http", function()
     for n = 1, 100 do
       assert.equal("GET" .. n, client:response().body)
     end
-    assert.is_true(wait(function() return client.ended and bed.server:connections() == 0 end))
+    assert.is_true(wait(function() return client.ended and bed.server.count == 0 end))
   end)
 
   it("takes a request that comes byte by byte", function()
@@ -119,7 +120,7 @@ describe("http", function()
     assert.equal(405, response.status)
     assert.equal("GET, HEAD", response.headers.allow)
     assert.equal(200, client:get("/metrics").status)
-    assert.equal("GET, HEAD", http.text(405, "no").headers.Allow)
+    assert.equal("GET, HEAD", wire.text(405, "no").headers.Allow)
   end)
 
   it("refuses what it cannot serve with the right status, then closes without a reset", function()
@@ -299,14 +300,14 @@ describe("http", function()
       uv.sleep(1)
     end
     assert.is_false(uv.loop_alive())
-    assert.equal(1, bed.server:connections())
+    assert.equal(1, bed.server.count)
   end)
 
   it("may be closed by its own handler, and with the VM's loop", function()
     bed:serve()
     bed.handler = function()
       bed.server:close()
-      return http.text(200, "x")
+      return wire.text(200, "x")
     end
     local client = bed:open():send "GET / HTTP/1.1\r\n\r\n"
     assert.is_true(wait(function() return client.ended end))
@@ -318,7 +319,7 @@ describe("http", function()
       local peer = uv.new_tcp()
       peer:connect("127.0.0.1", server.port, function() peer:write("GET / HTTP/1.1\r\n\r\n") end)
       for _ = 1, 20 do uv.run("nowait") end
-      assert(server:connections() == 1)
+      assert(server.count == 1)
       if arg[1] == "walk" then uv.walk(function(h) h:close() end) uv.run() server:close() end
     ]]
     local name = os.tmpname()

@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local uv = require "luv"
 local http = require "chalk.net.http"
+local wire = require "chalk.net.http_response"
 
 local M = {}
 
@@ -135,7 +136,7 @@ Fixture.__index = Fixture
 function M.fixture()
   local fixture = setmetatable({ clients = {}, logged = {} }, Fixture)
   fixture.handler = function(request)
-    if request.path ~= "/metrics" then return http.text(404, "not here") end
+    if request.path ~= "/metrics" then return wire.text(404, "not here") end
     return { headers = { ["Content-Type"] = "text/x-test" }, body = request.method .. request.query }
   end
   return fixture
@@ -175,7 +176,7 @@ function Fixture:close()
   end
   if self.server then
     self.server:close()
-    assert(self.server:connections() == 0)
+    assert(self.server.count == 0)
   end
   uv.run "nowait"
 end

@@ -162,4 +162,55 @@ describe("tools", function()
     end
     assert.same({ "tools/setup: apt knows none of these: as root, run apt-get update, and then this again" }, lines)
   end)
+
+  -- What the check of the floors says of the sources with one line more in a file of lua/.
+  local function floors_with(file, line)
+    assert(
+      commands.run(
+        ("mkdir %s/tools && cp tools/floors %s/tools && cp -r src lua %s"):format(folder, folder, folder)
+      )
+    )
+    local changed = assert(io.open(folder .. "/lua/chalk/" .. file, "a"))
+    changed:write("\n" .. line .. "\n")
+    changed:close()
+    return (run(folder .. "/tools/floors", ""))
+  end
+
+  for what, case in pairs {
+    ["a module that requires one above it"] = {
+      "define/naming.lua",
+      'local view = require "chalk.read.view"',
+      "define/naming requires read/view, which is not below it\n",
+    },
+    ["one that does so late"] = {
+      "net/gzip.lua",
+      'local function late() return require("chalk.flush.events").mask end',
+      "net/gzip requires flush/events, which is not below it\n",
+    },
+    ["modules that require each other"] = {
+      "base/json.lua",
+      'local quote = require "chalk.base.quote"',
+      "a circle: base/",
+    },
+    ["an exporter that knows another one"] = {
+      "exporter/stream/fields.lua",
+      'local names = require "chalk.exporter.statsd.names"',
+      "exporter/stream/fields requires exporter/statsd/names, which is another exporter's\n",
+    },
+    ["a module that calls the library and is not listed"] = {
+      "define/naming.lua",
+      'local C = require("chalk.core").C',
+      "define/naming calls the library, and tools/floors does not list it\n",
+    },
+    ["a room that runs without the library and reaches it"] = {
+      "base/lists.lua",
+      'local core = require "chalk.core"',
+      "define/tree is to run without the library, and requires base/lists, which requires core\n",
+    },
+  } do
+    it("floors finds " .. what, function()
+      local said = floors_with(case[1], case[2])
+      assert.truthy(said:find(case[3], 1, true), said)
+    end)
+  end
 end)

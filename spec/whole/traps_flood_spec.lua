@@ -162,7 +162,7 @@ describe("a flood", function()
       local service = children.start(SERVICE, {}, "127.0.0.1:" .. port, stop)
       require("chalk.net.http_socket").survive_sigpipe() -- here, where connections are written to that are closed
       local bed = http.fixture()
-      bed.server = { port = port, close = function() end, connections = function() return 0 end }
+      bed.server = { port = port, close = function() end, count = 0 }
       finally(function()
         files.make_at(stop)
         bed:close()

@@ -194,7 +194,7 @@ static bool is_stored(const chalk_cursor *c, const chalk_snapshot *s, uint32_t i
 static baseline *baseline_of(chalk_cursor *c, const chalk_entry *e, bool *same, uint64_t *sent) {
   chalk_segment *g = c->segment;
   uint64_t row = segment_offset(g, segment_baseline(g, c->number, 0));
-  if (!is_real(c, e->series) &&
+  if (!segment_chunk_real(g, head_of(c)->chunks, e->series) &&
       segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series, false) != CHALK_OK) {
     return NULL;
   }

@@ -7,11 +7,12 @@
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
+local lists = require "chalk.base.lists"
 local log = require "chalk.base.log"
 local names = require "chalk.exporter.statsd.names"
 local options_of = require "chalk.exporter.statsd.options"
 local raw = require "chalk.exporter.statsd.raw"
-local sockets = require "chalk.exporter.statsd.socket"
+local sockets = require "chalk.net.packet_socket"
 local telemetry = require "chalk.exporter.statsd.telemetry"
 
 local ffi, C = core.ffi, core.C
@@ -72,18 +73,9 @@ function M.new(options)
   }, Exporter)
 end
 
-local function same_list(a, b)
-  if a == b then return true end
-  if not a or not b or #a ~= #b then return false end
-  for i, value in ipairs(a) do
-    if b[i] ~= value then return false end
-  end
-  return true
-end
-
 function Exporter:family(range)
   local known = self.families[range.definition]
-  if not known or not same_list(known.les, range.les) then
+  if not known or not lists.is_same(known.les, range.les) then
     known = families.new(self.options, self.tags, self.tail, range)
     known.les = range.les
     self.families[range.definition] = known

@@ -7,6 +7,7 @@
 
 local core = require "chalk.core"
 local json = require "chalk.base.json"
+local kinds = require "chalk.define.kinds"
 local metrics = require "chalk.exporter.stream.metric"
 local option = require "chalk.define.options"
 
@@ -22,7 +23,6 @@ local ACCEPTS, PAUSE = 16, 100 -- a turn; milliseconds
 -- Linux's numbers of errors that concern one connection, or none: EINTR, EAGAIN, EPROTO, EUSERS (of ours: too many),
 -- ECONNABORTED. EINVAL: somebody shut the socket.
 local PASSING, SHUT = { [4] = true, [11] = true, [71] = true, [87] = true, [103] = true }, 22
-local KINDS = { "count", "gauge", "histogram" }
 
 ---@class chalk.stream.Options
 ---@field listen string? where clients connect: "127.0.0.1:5000"
@@ -127,7 +127,7 @@ function Exporter:serve(fd, context)
   -- Not ffi.gc: a VM's end calls those before its finalizers, which may flush.
   server.guard = core.finalizer(function() server:free() end)
   server.subscription = {
-    kinds = KINDS,
+    kinds = kinds.names,
     events = size == 0 and C.CHALK_TAP_MOST or size,
     take = function(tap, n)
       if not server.closed then server:take(tap, n) end

@@ -76,7 +76,7 @@ describe("a statsd packet", function()
   end
 
   for _, dialect in ipairs { "dogstatsd", "statsd" } do
-    it("makes of 10,000 hostile tag values what names.lua does, dialect " .. dialect, function()
+    it("makes of 10,000 hostile tag values what the rules say, dialect " .. dialect, function()
       math.randomseed(20240501)
       scene.bed = beds.new { dialect = dialect, namespace = "n" }
       local seen, expected, got = {}, {}, {}

@@ -3,7 +3,7 @@
 
 local uv = require "luv"
 local receivers = require "support.receivers"
-local sockets = require "chalk.exporter.statsd.socket"
+local sockets = require "chalk.net.packet_socket"
 
 local run, start, join, turn_until = receivers.run, receivers.start, receivers.join, receivers.turn_until
 

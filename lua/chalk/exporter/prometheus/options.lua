@@ -1,6 +1,7 @@
 --- The options of the Prometheus exporter, checked.
 
 local json = require "chalk.base.json"
+local lists = require "chalk.base.lists"
 local naming = require "chalk.define.naming"
 local shape = require "chalk.define.shape"
 local definition = require "chalk.define.definition"
@@ -83,7 +84,7 @@ end
 
 local function check_global_tags(report, path, tags)
   local names = {}
-  for _, name in ipairs(shape.names(tags)) do
+  for _, name in ipairs(lists.names(tags)) do
     local label = naming.label(name)
     if names[label] then
       report:add(shape.at(path, name), "exported as %s, like %s", shape.quote(label), shape.quote(names[label]))

@@ -9,7 +9,7 @@ local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
 local log = require "chalk.base.log"
 local rules = require "chalk.exporter.statsd.rules"
-local sockets = require "chalk.exporter.statsd.socket"
+local sockets = require "chalk.net.packet_socket"
 local view = require "chalk.read.view"
 
 local ffi, C = core.ffi, core.C

@@ -1,6 +1,6 @@
 --- Which known word a misspelt one was meant to be.
 
-local quote = require "chalk.define.quote"
+local quote = require "chalk.base.quote"
 
 local LONGEST = 128
 local FURTHEST = 2

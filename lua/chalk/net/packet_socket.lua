@@ -1,4 +1,4 @@
--- The way to a StatsD receiver: packets over UDP or a unix socket, one at a time, each of whose fate is known.
+-- A client socket that sends packets over UDP or a unix socket, one at a time, and knows what became of each.
 --
 --   if not socket:ready() then return nil, socket.last_error end
 --   assert(socket:open())                                -- connects, where it has to
@@ -15,21 +15,24 @@
 -- known not to have arrived, and no other is sent.
 --
 -- Nothing blocks the loop: sockets do not, and where one is full, or a name is being looked up, the export's coroutine
--- yields (chalk.exporter.statsd.pause). One packet is held, no more: for the rest of a partial write, and for the next
+-- yields (chalk.net.pause). One packet is held, no more: for the rest of a partial write, and for the next
 -- address of a name when the first one refuses. A stream that is given up in mid-packet is closed, being out of step.
 
 local bit = require "bit"
+local backoffs = require "chalk.net.backoff"
 local core = require "chalk.core"
 local pauses = require "chalk.net.pause"
 local resolve = require "chalk.net.resolve"
 local system = require "chalk.net.system"
 
-local ffi, C = core.ffi, core.C
+local ffi, now = core.ffi, core.now
 
 local M = {}
 
+--- The longest packet in bytes, by kind of address, where the caller names none: over UDP what an Ethernet frame holds.
+M.PACKETS = { udp = 1432, unix = 8192, unixgram = 8192, unixstream = 8192 }
+
 local HEADER = 4 -- a stream's packets have their size before them
-local PACKET_UDP, PACKET_UNIX = 1432, 8192
 local WRITE_TIMEOUT = 1
 local FIRST_BACKOFF, LAST_BACKOFF = 0.1, 10
 local EARLY = 0.9 -- flushes do not come on the dot: the longest backoff must not make every other one come too soon
@@ -49,7 +52,7 @@ local GONE = {
   [system.EPIPE] = true,
 }
 
----@class chalk.statsd.SocketOptions
+---@class chalk.net.PacketSocketOptions
 ---@field max_packet integer? bytes; 1432 for UDP, 8192 for unix sockets
 ---@field write_timeout number? seconds a full socket is waited for; 1
 ---@field max_backoff number? seconds; 10, or the flush interval where that is shorter
@@ -57,7 +60,7 @@ local GONE = {
 ---@field clock (fun(): number)? for the backoff and for how long names are kept
 ---@field lookup fun(host: string, done: fun(err: string?, found: table?))? in place of libuv's
 
----@class chalk.statsd.Socket
+---@class chalk.net.PacketSocket
 ---@field packets_sent integer whose arrival was confirmed
 ---@field bytes_sent integer
 ---@field packets_dropped integer that were handed over and did not arrive
@@ -73,21 +76,22 @@ local function name_of(address)
 end
 
 --- The way to one receiver. Nothing is opened yet.
----@param address chalk.statsd.Address kind: "udp" with host and port; "unix", "unixgram" or "unixstream" with path
----@param options chalk.statsd.SocketOptions?
----@return chalk.statsd.Socket
+---@param address chalk.net.Address kind: "udp" with host and port; "unix", "unixgram" or "unixstream" with path
+---@param options chalk.net.PacketSocketOptions?
+---@return chalk.net.PacketSocket
 function M.new(address, options)
   options = options or {}
   local is_udp = address.kind == "udp"
-  local clock = options.clock or C.chalk_now
-  local max_packet = options.max_packet or (is_udp and PACKET_UDP or PACKET_UNIX)
+  local clock = options.clock or now
+  local max_packet = options.max_packet or M.PACKETS[address.kind]
+  local max_backoff = options.max_backoff or LAST_BACKOFF
   return setmetatable({
     kind = address.kind,
     path = address.path,
     name = name_of(address),
     max_packet = max_packet,
     write_timeout = options.write_timeout or WRITE_TIMEOUT,
-    max_backoff = options.max_backoff or LAST_BACKOFF,
+    latest = max_backoff * EARLY,
     refusal_wait = options.refusal_wait,
     clock = clock,
     resolver = is_udp and resolve.new(address.host, address.port, { clock = clock, lookup = options.lookup })
@@ -96,7 +100,7 @@ function M.new(address, options)
     held = ffi.new("uint8_t[?]", max_packet + HEADER),
     written = 0, -- of a stream's packet that is under way, header included
     unconfirmed = nil, -- the size of the packet that is on its way
-    backoff = 0,
+    backoff = backoffs.new(FIRST_BACKOFF, max_backoff),
     retry_at = -math.huge,
     packets_sent = 0,
     bytes_sent = 0,
@@ -127,8 +131,7 @@ end
 -- What failed is tried again after a pause, counted from when it was begun.
 function Socket:fail(message)
   self.last_error = message
-  self.backoff = math.min(math.max(FIRST_BACKOFF, self.backoff * 2), self.max_backoff)
-  self.retry_at = self.started + math.max(FIRST_BACKOFF, math.min(self.backoff, self.max_backoff * EARLY))
+  self.retry_at = self.started + math.max(FIRST_BACKOFF, math.min(self.backoff:failed(), self.latest))
   return nil, message
 end
 
@@ -221,7 +224,7 @@ local function connect_unix(self)
   local address, problem = system.unix_address(self.path)
   if not address then return nil, ("cannot connect to %s: %s"):format(self.name, problem) end
   self.identity = system.identity(self.path)
-  local ends, types, at = C.chalk_now() + self.write_timeout, TYPES[self.kind], 1
+  local ends, types, at = now() + self.write_timeout, TYPES[self.kind], 1
   while true do
     local fd, code = system.connect(address, types[at])
     if fd then return self:connected(fd, types[at] == system.STREAM) end
@@ -229,7 +232,7 @@ local function connect_unix(self)
       at = at + 1
     elseif code ~= system.EAGAIN then
       return nil, self:failure("cannot connect to", code)
-    elseif C.chalk_now() >= ends then
+    elseif now() >= ends then
       return nil, self:failure("cannot connect to", system.ETIMEDOUT)
     else
       self.pause:sleep(RETRY)
@@ -249,7 +252,7 @@ end
 
 -- Waits until a full socket has room; false past the deadline.
 local function wait_for_room(self, code, ends)
-  local left = ends - C.chalk_now()
+  local left = ends - now()
   if left <= 0 then return false end
   if code == system.ENOBUFS then
     self.pause:sleep(math.min(RETRY, left))
@@ -269,7 +272,7 @@ local function write(self, data, size)
     elseif code ~= system.EAGAIN and code ~= system.ENOBUFS and code ~= system.EINTR then
       return code
     else
-      ends = ends or C.chalk_now() + self.write_timeout
+      ends = ends or now() + self.write_timeout
       if not wait_for_room(self, code, ends) then return system.ETIMEDOUT end
     end
   until self.written >= size
@@ -366,7 +369,8 @@ local function confirm(self, is_last)
     return self:fail(message)
   end
   self.packets_sent, self.bytes_sent = self.packets_sent + 1, self.bytes_sent + size
-  self.backoff, self.retry_at = 0, -math.huge
+  self.backoff:succeeded()
+  self.retry_at = -math.huge
   return true
 end
 
