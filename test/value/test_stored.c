@@ -130,6 +130,21 @@ static void test_replaced_blocks_are_used_again(void **state) {
   close_histogram(f);
 }
 
+/* One block at a time is set aside: the one before goes back to the heap. */
+static void test_one_block_is_set_aside(void **state) {
+  (void)state;
+  fixture f = open_histogram(NULL);
+  chalk_record(f.s, 1);
+  uint64_t first = stored_take(f.g, f.s->series), second = stored_take(f.g, f.s->series), by = 0;
+  stored_put_by(f.g, first, &by);
+  stored_put_by(f.g, 0, &by);
+  assert_true(by == first);
+  stored_put_by(f.g, second, &by);
+  assert_true(by == second);
+  assert_true(stored_take(f.g, f.s->series) == first);
+  close_histogram(f);
+}
+
 /* Without memory nothing is written down. What an overflow series stood at takes the room that is kept for those. */
 static void test_without_memory(void **state) {
   (void)state;
@@ -186,6 +201,7 @@ int main(void) {
       cmocka_unit_test(test_what_is_written_is_read_back),
       cmocka_unit_test(test_nothing_is_a_histogram_of_nothing),
       cmocka_unit_test(test_replaced_blocks_are_used_again),
+      cmocka_unit_test(test_one_block_is_set_aside),
       cmocka_unit_test(test_without_memory),
       cmocka_unit_test(test_damaged_blocks),
   };
