@@ -197,7 +197,8 @@ make soak SOAK_SECONDS=600
 A parent process has an HTTP listener and a push exporter, and keeps %d workers that record, create and drop series.
 Workers are killed, stopped and forked all the time. Now and then the parent itself is killed, and after it the child
 that took over from it. Each worker also notes what it records in a ledger, in memory outside of chalk. Every scrape and
-every push is compared with the ledger. "In flight" are records whose worker was killed before it had noted them as done.
+every push is compared with the ledger. "In flight" are records whose worker was killed before it had noted them as
+done.
 
 %s s, %s cores, %s, %s.]]
 

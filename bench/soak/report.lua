@@ -85,7 +85,7 @@ end
 local TOTALS = {
   { name = "jobs", entries = ledgers.KINDS, note = "a count, never dropped" },
   { name = "latency", entries = { "sketch" }, note = "a histogram, never dropped" },
-  { name = "churn", entries = { "churn" }, note = "a count whose series are removed, cleared and left idle all the time" },
+  { name = "churn", entries = { "churn" }, note = "a count whose series are removed, cleared and left idle" },
   { name = "wild", entries = { "wild" }, note = "a count with unlimited tag values, of which 50 become series" },
 }
 
@@ -119,7 +119,8 @@ function Report:totals(run)
   end
 end
 
--- The name of the samples, text, unit, the name of the unit, and by which factor and amount the end may exceed the start.
+-- The name of the samples, text, unit, the name of the unit, and by which factor and amount the end may exceed the
+-- start.
 local FLAT = {
   { "segment", "segment memory", MIB, "MiB", 1.02, 0.5 },
   { "controller", "private memory of the process that scrapes", MIB, "MiB", 1.1, 2 },
