@@ -54,7 +54,10 @@ function Report:events(run)
   self:row("workers forked", whole(ledger:get "forks"))
   self:row("workers killed by SIGKILL at random times", whole(ledger:get "kills"))
   self:row("of these, in the middle of a record", whole(ledger:get "in_flight"))
-  self:row("workers that ended normally: by `_exit`, by `os.exit`, or with the VM closed", whole(ledger:get "ended"))
+  self:row(
+    "workers that ended normally: by `_exit`, by `os.exit`, or with the VM closed",
+    whole(ledger:get "ended")
+  )
   self:row("workers stopped for 0.3 s by SIGSTOP", whole(ledger:get "stops"))
   self:row("parents killed; the parent is the process that flushes", run.masters_killed)
   self:row("children killed after they had taken over flushing", run.heirs_killed)
