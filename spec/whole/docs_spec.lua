@@ -143,8 +143,11 @@ describe("the documentation", function()
   end)
 
   it("has a tour that is the example's, and prints what that does", function()
-    local tour = blocks("README.md", "lua")[1]
-    assert.equal("tour.lua", file_of(tour))
+    local tour
+    for _, block in ipairs(blocks("README.md", "lua")) do
+      if file_of(block) == "tour.lua" then tour = block end
+    end
+    assert(tour, "README.md has no block tour.lua")
     local lines = read("examples/tour.lua"):gmatch "([^\n]*)\n"
     for line in tour:gsub("^[^\n]*\n", ""):gmatch "([^\n]*)\n" do
       local found
