@@ -84,9 +84,14 @@ function Exporter:family(range)
   return known.c
 end
 
-function Exporter:look_for_too_long(definition)
+-- The lines that were made, and those that were too long.
+function Exporter:count()
   C.chalk_statsd_count(self.lines, self.totals)
-  local too_long = tonumber(self.totals.too_long)
+  return self.totals
+end
+
+function Exporter:look_for_too_long(definition)
+  local too_long = tonumber(self:count().too_long)
   if too_long ~= self.too_long then self:name_too_long(definition) end
   self.too_long = too_long
 end
@@ -170,7 +175,7 @@ local function run_all(self, batch)
   local run = setmetatable({ exporter = self, batch = batch, sent = {}, packed = {} }, Run)
   run:all()
   if self.raw then run:check(self.raw:flush(batch.blocking)) end
-  if self.telemetry then self.telemetry:send(self.lines, self.socket, batch.blocking, self.raw) end
+  if self.telemetry then self.telemetry:send(self:count(), self.socket, batch.blocking, self.raw) end
 end
 
 local function set_time(self) self.timestamp = self.options.timestamps and ("|T%d"):format(C.chalk_wall()) or "" end

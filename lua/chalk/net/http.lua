@@ -1,9 +1,9 @@
 --- A small HTTP/1.1 server on luv, for serving metrics from the loop of a flush thread.
 --
 -- A server polls its listening socket and accepts a few connections a loop turn; chalk.net.http_connection is what
--- becomes of each. One timer sweeps all connections for those past their limit. When the server is full the connection that has
--- waited longest goes, never one being answered. So a peer that is slow, silent or hostile can cost no more than one of
--- the places.
+-- becomes of each. One timer sweeps all connections for those past their limit. When the server is full the connection
+-- that has waited longest goes, never one being answered. So a peer that is slow, silent or hostile can cost no more
+-- than one of the places.
 
 local uv = require "luv"
 local connections = require "chalk.net.http_connection"
