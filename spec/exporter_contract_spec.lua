@@ -143,6 +143,23 @@ describe("the contract of exporters", function()
     end
   end)
 
+  it("gives chalk.text the formats that a module names, and no others", function()
+    local writer = { text = function(_, view, format) return ("%d ranges as %s"):format(#view.ranges, format) end }
+    package.preload["chalk.exporter.words"] = function()
+      return { formats = { words = true }, new = function() return writer end }
+    end
+    finally(function()
+      package.preload["chalk.exporter.words"], package.loaded["chalk.exporter.words"] = nil, nil
+    end)
+    client:count("jobs"):inc()
+    assert.matches("^%d+ ranges as words$", client:text "words")
+    for _, format in ipairs { "stream", "word", "statsd.raw", "chalk", "" } do
+      local ok, message = pcall(client.text, client, format)
+      assert.is_false(ok)
+      assert.matches('text takes "prometheus", "openmetrics" or "statsd"', message, 1, true)
+    end
+  end)
+
   it("calls hooks on the object itself, and attach with what it may use", function()
     local calls = {}
     local exporter = { name = "all", deltas = false }
