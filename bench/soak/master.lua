@@ -26,8 +26,8 @@ local function worker_of(self, pid)
   end
 end
 
--- A worker may be stopped while it holds a lock of the segment. The parent is the process that lets the worker continue,
--- so until then the parent calls nothing that may wait for such a lock: it neither settles the ledger nor drops series.
+-- A worker may be stopped while it holds a lock of the segment. Only the parent lets the worker continue, so until then
+-- the parent calls nothing that may wait for such a lock: it neither settles the ledger nor drops series.
 local function reap(self)
   while not self.stopped do
     local pid, code, signal = posix.reap()

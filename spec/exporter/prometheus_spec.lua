@@ -451,17 +451,18 @@ describe("the prometheus exporter", function()
 
   describe("given options", function()
     it("takes those that are right", function()
-      assert.is_nil(prometheus.check {})
+      assert.same({ path = "/metrics" }, prometheus.resolve {})
       local right = { namespace = "my:app_1", path = "/", buckets = { -1, 0.5 }, name = "main" }
       right.global_tags = { env = "prod", shard = 1, canary = false }
       for _, listen in ipairs { "127.0.0.1:9464", "[::1]:0", "localhost:65535", "unix:///run/m.sock" } do
         right.listen = listen
-        assert.is_nil(prometheus.check(right))
+        assert.same(right, prometheus.resolve(right))
       end
     end)
 
     local function refuses(options, ...)
-      local message = prometheus.check(options)
+      local resolved, message = prometheus.resolve(options)
+      assert.is_nil(resolved)
       for _, part in ipairs { ... } do
         assert.truthy(message and message:find(part, 1, true), tostring(message))
       end

@@ -61,12 +61,15 @@ describe("the stream's options", function()
     assert.is_false(stream.resolve({ buffer_size = false }).buffer_size)
   end)
 
+  for _, address in ipairs { "127.0.0.1", ":5000", "", "127.0.0.1:99999", "[::1:5000", "unix://" } do
+    it(("refuse %q, which is no address"):format(address), function()
+      local message = problem_of { listen = address }
+      local expected = 'chalk: exporters[1] (stream): listen: bad address "%s": expected "host:port", '
+      assert.equal(1, message:find(expected:format(address), 1, true), message)
+    end)
+  end
+
   for address, why in pairs {
-    ["127.0.0.1"] = "expected host:port",
-    [":5000"] = "expected host:port",
-    [""] = "expected host:port",
-    ["127.0.0.1:99999"] = "expected host:port",
-    ["[::1:5000"] = "expected host:port",
     ["192.0.2.1:5000"] = "Cannot assign requested address",
     ["no.such.host.invalid:5000"] = "",
   } do

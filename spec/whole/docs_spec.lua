@@ -24,6 +24,9 @@ local function read(path)
 end
 
 local function write(path, text)
+  for parent in path:gmatch "()/" do
+    uv.fs_mkdir(path:sub(1, parent - 1), 493) -- 0755
+  end
   local file = assert(io.open(path, "wb"))
   file:write(text)
   file:close()
@@ -78,12 +81,7 @@ describe("the documentation", function()
 
   before_each(function() folder = assert(uv.fs_mkdtemp "/tmp/chalk-docs-XXXXXX") end)
 
-  after_each(function()
-    for name in uv.fs_scandir_next, uv.fs_scandir(folder) do
-      os.remove(folder .. "/" .. name)
-    end
-    uv.fs_rmdir(folder)
-  end)
+  after_each(function() os.execute("rm -r " .. folder) end)
 
   for _, page in ipairs(PAGES) do
     it("of " .. page .. " has examples that run", function()

@@ -23,7 +23,8 @@ local M = {}
 
 local PIECE = 65536
 
-M.check = options_of.check
+M.resolve = options_of.resolve
+M.formats = { prometheus = true, openmetrics = true }
 
 ---@class chalk.prometheus.Options
 ---@field namespace string? put before every name
@@ -35,7 +36,6 @@ M.check = options_of.check
 
 ---@class chalk.prometheus.Exporter
 ---@field deltas boolean
----@field listen string?
 ---@field path string
 local Exporter = {}
 Exporter.__index = Exporter
@@ -46,13 +46,12 @@ local function by_definition() return setmetatable({}, { __mode = "k" }) end
 ---@param options? chalk.prometheus.Options
 ---@return chalk.prometheus.Exporter
 function M.new(options)
-  options = options or {}
-  local message = M.check(options)
-  if message then error(message, 2) end
+  local message
+  options, message = M.resolve(options or {})
+  if not options then error(message, 2) end
   return setmetatable({
     deltas = false,
-    listen = options.listen,
-    path = options.path or "/metrics",
+    path = options.path,
     namespace = options.namespace,
     shown = options.buckets and lists.set(options.buckets),
     constants = family.constants(options.global_tags),

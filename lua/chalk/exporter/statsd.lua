@@ -17,7 +17,7 @@ local telemetry = require "chalk.exporter.statsd.telemetry"
 
 local ffi, C = core.ffi, core.C
 
-local M = { check = options_of.check, resolve = options_of.resolve, events = raw.events }
+local M = { resolve = options_of.resolve, formats = { statsd = true } }
 
 local OVER = "the flusher's role went to another process or VM during its export"
 
@@ -225,16 +225,15 @@ function Exporter:text(view)
   return table.concat(pieces)
 end
 
---- The flusher's events, of which the mode raw makes its lines.
----@param events chalk.Events
----@param yields boolean whether there is a loop
-function Exporter:attach(events, yields)
-  if raw.is_wanted(self.options) then self.raw = raw.new(self, events, yields) end
+--- The mode raw makes its lines of the flusher's events.
+---@param context chalk.ExporterContext
+function Exporter:attach(context)
+  if self.options.tap then self.raw = raw.new(self, context) end
 end
 
 --- Sends what was taken while this process had the flusher's role, and is now in no other's reach.
 ---@return boolean under_way
-function Exporter:rest() return self.raw ~= nil and self.raw:rest() end
+function Exporter:send_rest() return self.raw ~= nil and self.raw:send_rest() end
 
 --- In a forked child: what is under way is the parent's, and so are the connections.
 function Exporter:forked()

@@ -299,6 +299,15 @@ local function fill_of_dialect(options, getenv)
   end
 end
 
+-- What the event tap has to be on for: whether any histogram is sent in the mode raw.
+local function tap(options)
+  local is_raw = options.histograms == "raw"
+  for _, rule in ipairs(options.per_metric) do
+    is_raw = is_raw or rule.histograms == "raw"
+  end
+  return is_raw and { kinds = { "histogram" }, events = options.raw_queue, keep = true } or nil
+end
+
 local function fill(options)
   default(options, "quantiles", copy(QUANTILES))
   default(options, "aggregates", copy(AGGREGATES))
@@ -312,6 +321,7 @@ local function fill(options)
   default(options, "sample_rate", 1)
   default(options, "raw_queue", QUEUE)
   options.counted = counted(options.per_metric)
+  options.tap = tap(options)
 end
 
 -- The bytes of every line that come from the options.

@@ -23,7 +23,7 @@ function M.start(client, config)
   local uv = luv.load()
   local self = setmetatable({ flusher = flushers.new(client, config), config = config, uv = uv }, Driver)
   for _, job in ipairs(self.flusher.jobs) do
-    if job.exporter.handler and job.listen then
+    if job.exporter.needs_loop and job.listen then
       self.flusher:close()
       error("the manual driver has no loop to listen with: use the thread or the loop driver", 0)
     end

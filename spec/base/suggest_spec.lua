@@ -1,6 +1,6 @@
 --- Somebody who misspells a name is told the one that was meant, and never one that has nothing to do with it.
 
-local suggest = require "chalk.define.suggest"
+local suggest = require "chalk.base.suggest"
 
 describe("a suggestion", function()
   local words = { "endpoint", "status", "region", "id" }
