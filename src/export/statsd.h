@@ -4,7 +4,16 @@
 
 #include <stddef.h>
 
+#include <stdbool.h>
+
 #include "chalk.h"
+
+/* Whether the numbers of a family are in their ranges, see chalk_statsd_family: all that is made of it trusts them. */
+static inline bool statsd_family_fits(const chalk_statsd_family *f) {
+  bool fits = f->n_labels <= CHALK_TAGS && f->n_le <= CHALK_LES + 1 && f->mode <= CHALK_STATSD_RAW;
+  for (uint32_t i = 0; fits && i < f->n_le; i++) fits = f->le_index[i] <= CHALK_LES;
+  return fits && (f->mode != CHALK_STATSD_VALUES || (f->max_weight >= 1 && f->max_weight <= CHALK_STATSD_WEIGHT));
+}
 
 /*
  * The line of one value of a series, without the value: where that stands, and where a rate does, in a text that is good

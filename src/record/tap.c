@@ -313,6 +313,7 @@ uint32_t chalk_tap_read(chalk_tap *t) {
 }
 
 const chalk_event *chalk_tap_events(const chalk_tap *t) { return t->events; }
+uint32_t tap_size(const chalk_tap *t) { return t->n_events; }
 uint64_t tap_batch(const chalk_tap *t) { return t->batches; }
 
 static uint64_t untold(shared_u64 *n, shared_u64 *told) {

@@ -47,6 +47,8 @@ bool tap_is_sound(heap_ledger *blocks, chalk_segment *g);
 /* Off. Events of before a boot are forgotten, the others stay. */
 void tap_recover(chalk_segment *g, bool rebooted);
 
+/* How many events chalk_tap_events has: those of the batch that was read last. */
+uint32_t tap_size(const chalk_tap *t);
 /* How many batches were read: what is noted of one does not hold for the next. */
 uint64_t tap_batch(const chalk_tap *t);
 

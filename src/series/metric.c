@@ -313,6 +313,7 @@ uint32_t chalk_metric_top(chalk_segment *g) { return top_of(g); }
 int chalk_metric_shown(chalk_segment *g, uint32_t number) { return number < top_of(g) && metric_is_shown(g, number); }
 
 uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
+  if (number >= top_of(g)) return 0;
   metric *m = &g->metrics[number];
   uint64_t now = atomic_load(&m->folded), told = m->folded_told;
   m->folded_told = now;

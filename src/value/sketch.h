@@ -69,6 +69,8 @@ static inline int sketch_index_fits(int32_t index, int scale) {
   return index >= -1080 * octave && index < 1025 * octave;
 }
 
+/* An empty sketch; NULL: out of memory. Neither argument is checked: `max_buckets` may come from shared memory. */
+chalk_sketch *sketch_new(int scale, uint32_t max_buckets);
 /* Takes out all that is in a sketch, and makes it the finest; its memory is used again. */
 void sketch_clear(chalk_sketch *k);
 void sketch_free_sides(chalk_sketch *k);
