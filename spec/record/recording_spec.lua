@@ -107,6 +107,20 @@ describe("recording", function()
       assert.is_true(sketch:quantile(0.5) ~= sketch:quantile(0.5))
     end)
 
+    it("refuses what no sketch can be made with, at the caller's line", function()
+      for _, options in ipairs { { initial_error = 0 }, { initial_error = 0.6 }, { initial_error = 0 / 0 } } do
+        local made, message = pcall(function() chalk.sketch(options) end)
+        assert.is_false(made)
+        assert.matches("recording_spec.lua:%d+: initial_error must be a number from 0.0001 to 0.5", message)
+      end
+      for _, options in ipairs { { max_buckets = 7 }, { max_buckets = 8193 }, { max_buckets = -1 } } do
+        local made, message = pcall(function() chalk.sketch(options) end)
+        assert.is_false(made)
+        assert.matches("recording_spec.lua:%d+: max_buckets must be a number from 8 to 8192", message)
+      end
+      assert.equal(0, chalk.sketch({ initial_error = 0.5, max_buckets = 8 }):count())
+    end)
+
     it("does not store NaN and infinities, but counts them as errors", function()
       local series = metrics.http.request_latency:with("/n", "success")
       series:record(0 / 0)

@@ -61,6 +61,7 @@ struct chalk_statsd {
 };
 
 chalk_statsd *chalk_statsd_new(uint32_t max_packet) {
+  if (max_packet == 0) return NULL;
   chalk_statsd *k = calloc(1, sizeof *k);
   if (k) k->packet = malloc(max_packet), k->text = malloc(ROOM);
   if (!k || !k->packet || !k->text) {
@@ -430,9 +431,9 @@ static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
   }
 }
 
-static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
+static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts, uint32_t n_counts) {
   for (uint32_t i = 0; i < e->f->n_le; i++) {
-    uint64_t n = counts[e->f->le_index[i]];
+    uint64_t n = e->f->le_index[i] < n_counts ? counts[e->f->le_index[i]] : 0;
     if (n == 0) continue;
     if (!add_item(k, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]})) return;
     begin_line(k, e, e->f->fold ? piece_of(e->f->le_suffixes[i]) : nothing);
@@ -462,7 +463,7 @@ static void put_histogram(chalk_statsd *k, frame *e, chalk_cursor *c, chalk_snap
   k->bounds = e->f->mode == CHALK_STATSD_BUCKETS;
   if (k->bounds) {
     uint64_t counts[CHALK_LES + 1];
-    if (chalk_cursor_delta_les(c, s, i, counts) > 0) put_buckets(k, e, counts);
+    put_buckets(k, e, counts, chalk_cursor_delta_les(c, s, i, counts));
     return;
   }
   if (cursor_subtract(c, s, i, &k->delta) != CHALK_OK) {
@@ -526,6 +527,8 @@ static bool pack(chalk_statsd *k) {
 int chalk_statsd_fill(chalk_statsd *k, const chalk_statsd_family *f, chalk_cursor *c, chalk_snapshot *s, uint32_t *next,
                       uint32_t last) {
   shape shape;
+  if (!statsd_family_fits(f)) return CHALK_EINVALID;
+  if (last > s->n) last = s->n;
   measure(&shape, f);
   for (; *next < last; (*next)++) {
     if (k->text_size == 0) {

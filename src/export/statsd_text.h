@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum {
-  STATSD_TEXT_MORE = 9,  /* how much longer a value may become */
+  STATSD_TEXT_MORE = 9,  /* bytes by which a value may become longer */
   STATSD_TEXT_ROOM = 16, /* bytes behind a value that are read, and behind its text that are written */
 };
 

@@ -27,7 +27,8 @@ uint64_t chalk_flush_request(chalk_segment *g) { return atomic_fetch_add(&g->hea
 
 void chalk_flush_done(chalk_segment *g, uint64_t ticket) {
   header *h = g->head;
-  uint64_t done = atomic_load(&h->done);
+  uint64_t done = atomic_load(&h->done), given = atomic_load(&h->requested);
+  if (ticket > given) ticket = given;
   while (done < ticket && !atomic_compare_exchange_weak(&h->done, &done, ticket)) {
   }
   store_double(&h->flushed, chalk_now());
@@ -42,7 +43,7 @@ int chalk_flush_wait(chalk_segment *g, uint64_t ticket, double timeout) {
     uint32_t word = atomic_load(&h->done_word);
     if (atomic_load(&h->done) >= ticket) return CHALK_OK;
     double left = end - chalk_now();
-    if (left <= 0) return 1;
+    if (!(left > 0)) return 1;
     if (left > 0.1) left = 0.1;
     struct timespec t = {0, (long)(left * 1e9)};
     syscall(SYS_futex, &h->done_word, FUTEX_WAIT, word, &t, NULL, 0);
@@ -78,7 +79,7 @@ static bool is_idle(chalk_segment *g, const chalk_entry *e, double now, const do
   }
   if (recorded || s->seen_time == 0) s->seen_time = now;
   double limit = limit_of(idle, m->kind), age = now - s->seen_time;
-  if (!s->active || limit <= 0 || age <= limit || m->max_series == NONE) return false;
+  if (!s->active || !(limit > 0) || age <= limit || m->max_series == NONE) return false;
   return age > 2 * limit || is_sent(g, e->series, s->seen_total, 0, m->kind);
 }
 

@@ -302,7 +302,7 @@ void chalk_segment_info(chalk_segment *g, chalk_info *info) {
       .memory_limit = atomic_load(&h->memory_limit),
       .requested = atomic_load(&h->requested),
       .done = atomic_load(&h->done),
-      .folded = atomic_load(&h->folded),
+      .folded = atomic_load_explicit(&h->folded, memory_order_relaxed),
       .series = atomic_load(&h->live),
       .quarantined = atomic_load(&h->quarantined),
       .max_series = atomic_load(&h->max_series),

@@ -133,6 +133,7 @@ static uint64_t sent_of(const chalk_cursor *c, const chalk_entry *e) {
 static uint32_t kind_at(const chalk_cursor *c, const chalk_entry *e) { return c->segment->metrics[e->metric].kind; }
 
 int64_t chalk_cursor_delta(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  if (i >= s->n) return 0;
   const chalk_entry *e = &s->entries[i];
   chalk_segment *g = s->segment;
   uint32_t kind = g->metrics[e->metric].kind;
@@ -160,7 +161,8 @@ int cursor_subtract(chalk_cursor *c, chalk_snapshot *s, uint32_t i, chalk_sketch
 }
 
 chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
-  chalk_sketch *d = chalk_sketch_new(0.5, 0);
+  if (i >= s->n) return NULL;
+  chalk_sketch *d = sketch_new(SKETCH_MOST_SCALE, 0);
   if (d && cursor_subtract(c, s, i, d) == CHALK_OK) {
     sketch_clip(d, chalk_snapshot_sketch(s, i));
     return d;
@@ -170,6 +172,7 @@ chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *c, chalk_snapshot *s, uint
 }
 
 uint32_t chalk_cursor_delta_les(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *counts) {
+  if (i >= s->n) return 0;
   const snapshot_detail *d = snapshot_detail_of(s, i);
   histogram_sum before = {0};
   uint64_t sent = sent_of(c, &s->entries[i]);

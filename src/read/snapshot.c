@@ -168,7 +168,7 @@ uint32_t snapshot_key(const chalk_snapshot *s, const chalk_entry *e, void *out) 
 
 size_t chalk_snapshot_key(chalk_snapshot *s, uint32_t i, char *out, size_t size) {
   uint64_t key[(KEY_MOST + 7) / 8];
-  uint32_t n = snapshot_key(s, &s->entries[i], key);
+  uint32_t n = i < s->n ? snapshot_key(s, &s->entries[i], key) : NONE;
   if (n > size) return 0;
   memcpy(out, key, n);
   return n;
@@ -238,12 +238,12 @@ const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
 }
 
 const chalk_sketch *chalk_snapshot_sketch(chalk_snapshot *s, uint32_t i) {
-  const snapshot_detail *d = snapshot_detail_of(s, i);
+  const snapshot_detail *d = i < s->n ? snapshot_detail_of(s, i) : NULL;
   return d ? &d->sketch : NULL;
 }
 
 uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint64_t *counts) {
-  const snapshot_detail *d = snapshot_detail_of(s, i);
+  const snapshot_detail *d = i < s->n ? snapshot_detail_of(s, i) : NULL;
   if (!d) return 0;
   uint32_t n = chalk_metric_les(s->segment, s->entries[i].metric, bounds);
   if (n != d->sum.les) return 0;
@@ -255,7 +255,7 @@ uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint6
 chalk_sketch *chalk_series_sketch(chalk_series *s) {
   if (!writer_is_bound(s) && chalk_rebind(s) < 0) return NULL;
   chalk_segment *g = s->writer->segment;
-  chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  chalk_sketch *k = sketch_new(SKETCH_MOST_SCALE, atomic_load(&g->head->max_buckets));
   histogram_sum sum = {0};
   if (k && stored_read(g, s->series, &sum, k) != CHALK_OK) {
     chalk_sketch_free(k);

@@ -144,7 +144,7 @@ void tap_put(const chalk_series *s, uint32_t verb, double v) {
   if (w->ring) {
     ring_put(w->ring, w->ring_size, &w->ring_limit, s, verb, v, tap & STEADY);
   } else {
-    atomic_fetch_add(&w->segment->head->tap_lost, 1);
+    atomic_fetch_add_explicit(&w->segment->head->tap_lost, 1, memory_order_relaxed);
   }
 }
 
@@ -158,7 +158,7 @@ void tap_put_shared(const chalk_series *s, uint32_t verb, double v) {
   tap_ring *r = reached ? ring_of(g, &g->slots[0], &size) : NULL;
   if (r) ring_put(r, size, &limit, s, verb, v, tap & STEADY);
   if (reached) segment_lock_give(&g->head->tap_lock);
-  if (!r) atomic_fetch_add(&g->head->tap_lost, 1);
+  if (!r) atomic_fetch_add_explicit(&g->head->tap_lost, 1, memory_order_relaxed);
 }
 
 /* Reading */
@@ -314,11 +314,12 @@ uint32_t chalk_tap_read(chalk_tap *t) {
 }
 
 const chalk_event *chalk_tap_events(const chalk_tap *t) { return t->events; }
+uint32_t tap_size(const chalk_tap *t) { return t->n_events; }
 uint64_t tap_batch(const chalk_tap *t) { return t->batches; }
 
 static uint64_t untold(shared_u64 *n, shared_u64 *told) {
-  uint64_t now = atomic_load(n);
-  return now - atomic_exchange(told, now);
+  uint64_t now = atomic_load_explicit(n, memory_order_relaxed);
+  return now - atomic_exchange_explicit(told, now, memory_order_relaxed);
 }
 
 uint64_t chalk_tap_dropped(chalk_tap *t) {

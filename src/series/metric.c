@@ -144,8 +144,8 @@ static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, ui
   m->max_series = d->max_series;
   m->hash = hash;
   m->name_size = d->name_size, m->shape_size = d->shape_size;
-  m->folded_told = 0;
-  atomic_store(&m->folded, 0);
+  atomic_store_explicit(&m->folded_told, 0, memory_order_relaxed);
+  atomic_store_explicit(&m->folded, 0, memory_order_relaxed);
   atomic_store(&m->series, 0);
   m->name = copy(g, d->name, d->name_size);
   m->shape = copy(g, d->shape, d->shape_size);
@@ -325,10 +325,10 @@ uint32_t chalk_metric_top(chalk_segment *g) { return top_of(g); }
 int chalk_metric_shown(chalk_segment *g, uint32_t number) { return number < top_of(g) && metric_is_shown(g, number); }
 
 uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
+  if (number >= top_of(g)) return 0;
   metric *m = &g->metrics[number];
-  uint64_t now = atomic_load(&m->folded), told = m->folded_told;
-  m->folded_told = now;
-  return now - told;
+  uint64_t now = atomic_load_explicit(&m->folded, memory_order_relaxed);
+  return now - atomic_exchange_explicit(&m->folded_told, now, memory_order_relaxed);
 }
 
 /* Leaving */

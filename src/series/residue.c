@@ -30,7 +30,8 @@ static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum
   uint32_t buckets = atomic_load(&g->head->max_buckets);
   uint32_t bounds = histogram_les(g, h);
   uint64_t known = stored_known(g, from, segment_metric_of(g, from)->kind), block = histogram_new(g, bounds, last);
-  chalk_sketch *then = chalk_sketch_new(0.0001, buckets), *had = chalk_sketch_new(0.0001, buckets), *more = NULL;
+  chalk_sketch *then = sketch_new(SKETCH_MOST_SCALE, buckets), *had = sketch_new(SKETCH_MOST_SCALE, buckets),
+               *more = NULL;
   histogram_sum before = {0}, own = {.les = bounds};
   histogram_read(g, h, &own);
   if (block && then && had && histogram_read_sketch(g, h, had) == CHALK_OK &&
@@ -58,7 +59,7 @@ static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t 
     if (!new) return;
     atomic_store(cell, new);
   }
-  chalk_sketch *all = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  chalk_sketch *all = sketch_new(SKETCH_MOST_SCALE, atomic_load(&g->head->max_buckets));
   histogram_sum now = {0};
   if (all && stored_read(g, from, &now, all) == CHALK_OK) {
     const histogram *h = histogram_at(g, atomic_load(cell));
@@ -144,7 +145,8 @@ static void pass_gauges(chalk_segment *g, uint32_t id) {
 static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
   uint64_t known = stored_known(g, id, kind);
   if (cells_total(g, id) > stored_total(g, known, kind)) return true;
-  chalk_sketch *k = kind_has_histogram(kind) ? chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets)) : NULL;
+  uint32_t buckets = atomic_load(&g->head->max_buckets);
+  chalk_sketch *k = kind_has_histogram(kind) ? sketch_new(SKETCH_MOST_SCALE, buckets) : NULL;
   histogram_sum sum = {0};
   bool owed = k && stored_read(g, id, &sum, k) == CHALK_OK && k->count > stored_sketched(g, known, kind);
   chalk_sketch_free(k);

@@ -47,8 +47,8 @@ static void count_gone(chalk_segment *g, metric *m) {
 }
 
 static int fold(chalk_segment *g, metric *m, uint32_t *id, uint32_t number) {
-  atomic_fetch_add(&m->folded, 1);
-  atomic_fetch_add(&g->head->folded, 1);
+  atomic_fetch_add_explicit(&m->folded, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&g->head->folded, 1, memory_order_relaxed);
   *id = number;
   return CHALK_FOLDED;
 }

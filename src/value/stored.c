@@ -119,7 +119,7 @@ void stored_put_by(chalk_segment *g, uint64_t offset, uint64_t *by) {
 }
 
 uint64_t stored_take(chalk_segment *g, uint32_t id) {
-  chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  chalk_sketch *k = sketch_new(SKETCH_MOST_SCALE, atomic_load(&g->head->max_buckets));
   histogram_sum sum = {0};
   uint64_t offset = k && stored_read(g, id, &sum, k) == CHALK_OK ? stored_write(g, &sum, k, true) : 0;
   chalk_sketch_free(k);

@@ -408,6 +408,36 @@ static void test_children_and_kills(void **state) {
   end(&b);
 }
 
+/* The room for events behind a batch has those of the batch before. */
+static void test_takes_no_more_than_was_read(void **state) {
+  (void)state;
+  bed b;
+  begin(&b, 1000, 100);
+  chalk_series *s = bind(b.w, b.metric, "x");
+  for (int i = 0; i < 3; i++) record(s, 7);
+  assert_int_equal(chalk_tap_read(b.t), 3);
+  assert_int_equal(take_batch(&b, UINT32_MAX, 1), 1);
+  record(s, 1);
+  while (chalk_tap_read(b.t) == 0) {
+  }
+  assert_int_equal(take_batch(&b, 3, 1), 0);
+  assert_string_equal(next_packet(&b), "lat:7|d|#a:x\nlat:7|d|#a:x\nlat:7|d|#a:x\nlat:1|d|#a:x\n");
+  free(s);
+  end(&b);
+}
+
+static void test_numbers_of_a_family_have_ranges(void **state) {
+  (void)state;
+  bed b;
+  begin(&b, 1000, 100);
+  assert_int_equal(chalk_statsd_raw_define(b.k, 0, &b.family, 1), CHALK_OK);
+  b.family.n_labels = CHALK_TAGS + 1;
+  assert_int_equal(chalk_statsd_raw_define(b.k, 0, &b.family, 1), CHALK_EINVALID);
+  assert_int_equal(chalk_statsd_raw_define(b.k, 0, NULL, 1), CHALK_OK);
+  assert_null(chalk_statsd_raw_new(b.g, 0, 100));
+  end(&b);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_lines),
@@ -422,6 +452,8 @@ int main(void) {
       cmocka_unit_test(test_definitions_that_change),
       cmocka_unit_test(test_what_a_limit_folds),
       cmocka_unit_test(test_children_and_kills),
+      cmocka_unit_test(test_takes_no_more_than_was_read),
+      cmocka_unit_test(test_numbers_of_a_family_have_ranges),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* What is lost when these fail: a client of the event stream gets bytes that no reader can take, events twice, none or
    out of order, or waits for another client; or the process pays for one that does not read. */
 
+#include "failing.h"
 #include "stream_reader.h"
 
 typedef struct bed {
@@ -407,6 +408,79 @@ static void test_a_fork_while_clients_are_there(void **state) {
   close_bed(&b);
 }
 
+/* The room for events behind a batch has those of the batch before. */
+static void test_takes_no_more_than_was_read(void **state) {
+  (void)state;
+  bed b = open_bed(0);
+  reader r = connect_to(&b, 0);
+  chalk_series *s = bind(b.w, b.count, "x");
+  for (int i = 0; i < 3; i++) assert_true(chalk_add(s, 7) >= CHALK_OK);
+  assert_int_equal(chalk_tap_read(b.tap), 3);
+  assert_int_equal(chalk_stream_take(b.k, b.tap, UINT32_MAX), -1);
+  assert_true(chalk_add(s, 1) >= CHALK_OK);
+  while (chalk_tap_read(b.tap) == 0) {
+  }
+  assert_int_equal(chalk_stream_take(b.k, b.tap, 3), -1);
+  expect_metadata(&b, &r);
+  static const double expected[] = {7, 7, 7, 1};
+  for (int i = 0; i < 4; i++) assert_true(expect_event(&b, &r).number == expected[i]);
+  assert_int_equal(chalk_stream_dropped(b.k, 0), 0);
+  free(s);
+  close_reader(&r);
+  close_bed(&b);
+}
+
+static void test_numbers_of_a_metric_have_ranges(void **state) {
+  (void)state;
+  bed b = open_bed(0);
+  chalk_stream_metric m = {.name = "n", .unit = "", .description = "", .kind = CHALK_COUNT};
+  assert_int_equal(chalk_stream_define(b.k, METRICS, &m), CHALK_EINVALID);
+  m.kind = 0;
+  assert_int_equal(chalk_stream_define(b.k, 0, &m), CHALK_EINVALID);
+  m.kind = CHALK_HISTOGRAM + 1;
+  assert_int_equal(chalk_stream_define(b.k, 0, &m), CHALK_EINVALID);
+  assert_int_equal(chalk_stream_knows(b.k, METRICS), 0);
+  close_bed(&b);
+}
+
+/* Each allocation fails once. A client is then told of the metric once, as of all others. */
+static void test_a_definition_without_memory_leaves_nothing(void **state) {
+  (void)state;
+  static const char *labels[] = {"a"}, *constants[] = {"env", "test"};
+  bed b = open_bed(0);
+  reader r = connect_to(&b, 0);
+  expect_metadata(&b, &r);
+  int metric = define(b.w, "n", CHALK_COUNT, 1, 0);
+  chalk_stream_metric m = {.name = "n",
+                           .unit = "",
+                           .description = "",
+                           .labels = labels,
+                           .constants = constants,
+                           .kind = CHALK_COUNT,
+                           .n_labels = 1,
+                           .n_constants = 1};
+  int failures = 0;
+  for (;; failures++) {
+    failing_after = failures;
+    int e = chalk_stream_define(b.k, (uint32_t)metric, &m);
+    failing_after = -1;
+    if (e == CHALK_OK) break;
+    assert_int_equal(e, CHALK_EMEMORY);
+    assert_int_equal(chalk_stream_knows(b.k, (uint32_t)metric), 0);
+  }
+  assert_true(failures >= 5);
+  chalk_series *s = bind(b.w, metric, "x");
+  assert_true(chalk_add(s, 1) >= CHALK_OK);
+  pump(&b);
+  event e = expect_event(&b, &r);
+  assert_true(e.is_metadata);
+  assert_string_equal(e.name, "n");
+  assert_false(expect_event(&b, &r).is_metadata);
+  free(s);
+  close_reader(&r);
+  close_bed(&b);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_operation),
@@ -417,6 +491,9 @@ int main(void) {
       cmocka_unit_test(test_numbers_that_went_to_others),
       cmocka_unit_test(test_many_series),
       cmocka_unit_test(test_a_fork_while_clients_are_there),
+      cmocka_unit_test(test_takes_no_more_than_was_read),
+      cmocka_unit_test(test_numbers_of_a_metric_have_ranges),
+      cmocka_unit_test(test_a_definition_without_memory_leaves_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

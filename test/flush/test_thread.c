@@ -175,11 +175,40 @@ static void test_waits_for_descriptors(void **state) {
   }
 }
 
+static void test_a_thread_needs_a_chunk(void **state) {
+  (void)state;
+  const chalk_lua lua = {host_new, host_open, host_load, host_push, at_once, host_say, host_open};
+  char message[CHALK_MESSAGE] = "";
+  assert_null(chalk_thread_start(&lua, NULL, NULL, 0, NULL, 0, message));
+  assert_non_null(strstr(message, "no chunk"));
+}
+
+/* Without end, for it ends; and not at all, where the time is none. */
+static void test_timeouts_that_are_no_time(void **state) {
+  (void)state;
+  static const double none[] = {0, -1, -INFINITY, NAN};
+  char message[CHALK_MESSAGE] = "";
+  chalk_segment *g = open_segment(NULL);
+  assert_int_equal(chalk_hold(g, 1), 1);
+  chalk_thread *t = host_start(&calls, at_once, g, 1, message);
+  assert_non_null(t);
+  alarm(DEADLINE);
+  for (int i = 0; i < 4; i++) assert_int_equal(chalk_thread_wait(t, none[i]), 0);
+  assert_int_equal(chalk_thread_wait_ready(t, INFINITY, message), CHALK_OK);
+  chalk_thread_abandon(t);
+  assert_int_equal(chalk_thread_wait(t, INFINITY), 1);
+  alarm(0);
+  chalk_thread_free(t);
+  chalk_release(g);
+  chalk_segment_close(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_no_thread_to_be_had),         cmocka_unit_test(test_stack_is_bounded),
       cmocka_unit_test(test_vm_that_fails_is_made_again), cmocka_unit_test(test_pause_ends_with_the_thread),
-      cmocka_unit_test(test_waits_for_descriptors),
+      cmocka_unit_test(test_waits_for_descriptors),       cmocka_unit_test(test_a_thread_needs_a_chunk),
+      cmocka_unit_test(test_timeouts_that_are_no_time),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -230,11 +230,37 @@ static void test_names_are_remembered(void **state) {
   assert_int_equal(total_of(g, 0), 3);
 }
 
+static void test_options_have_ranges(void **state) {
+  (void)state;
+  const chalk_options bad[] = {{.memory_limit = (4 << 20) - 1}, {.max_series = (1 << 23) + 1}, {.max_buckets = 7},
+                               {.max_buckets = 8193},           {.initial_error = 0.00009},    {.initial_error = 0.51},
+                               {.initial_error = -0.1},         {.initial_error = NAN}};
+  chalk_segment *g = open_segment(NULL);
+  chalk_info before = info_of(g);
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    char message[CHALK_MESSAGE] = "";
+    assert_null(chalk_segment_open(NULL, &bad[i], message));
+    assert_non_null(strstr(message, "must be"));
+    assert_int_equal(chalk_segment_configure(g, &bad[i], message), CHALK_EINVALID);
+  }
+  const chalk_options large[] = {{.max_series = before.capacity / 2 + 1}, {.memory_limit = 1ull << 40}};
+  for (int i = 0; i < 2; i++) {
+    char message[CHALK_MESSAGE] = "";
+    assert_int_equal(chalk_segment_configure(g, &large[i], message), CHALK_EINVALID);
+    assert_non_null(strstr(message, "in this segment"));
+  }
+  chalk_info after = info_of(g);
+  assert_int_equal(after.max_series, before.max_series);
+  assert_true(after.memory_limit == before.memory_limit);
+  chalk_segment_close(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_a_path_is_shared),    cmocka_unit_test(test_damaged_files_are_refused),
       cmocka_unit_test(test_hostile_files),       cmocka_unit_test(test_a_killed_creator),
       cmocka_unit_test(test_options_are_checked), cmocka_unit_test(test_names_are_remembered),
+      cmocka_unit_test(test_options_have_ranges),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, directory_make, directory_remove);

@@ -329,6 +329,30 @@ static void test_parts_of_bounds(void **state) {
   close_fixture(f);
 }
 
+static void test_entries_beyond_the_last_are_none(void **state) {
+  (void)state;
+  fixture f = open_fixture();
+  count(&f, "a", 1);
+  chalk_cursor *c = open_cursor(f.g, "push", 1);
+  chalk_snapshot *s = take(f.g, 1);
+  uint64_t counts[CHALK_LES + 1];
+  uint32_t n;
+  chalk_snapshot_entries(s, &n);
+  const uint32_t beyond[] = {n, n + 1, UINT32_MAX};
+  for (int i = 0; i < 3; i++) {
+    assert_int_equal(chalk_cursor_delta(c, s, beyond[i]), 0);
+    assert_null(chalk_cursor_delta_sketch(c, s, beyond[i]));
+    assert_int_equal(chalk_cursor_delta_les(c, s, beyond[i], counts), 0);
+  }
+  assert_int_equal(chalk_cursor_commit(c, s, n, UINT32_MAX, chalk_now()), CHALK_OK);
+  assert_int_equal(chalk_cursor_delta(c, s, 0), 1);
+  assert_int_equal(chalk_cursor_commit(c, s, 0, UINT32_MAX, chalk_now()), CHALK_OK);
+  assert_int_equal(chalk_cursor_delta(c, s, 0), 0);
+  chalk_snapshot_free(s);
+  chalk_cursor_close(c);
+  close_fixture(f);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_differences),
@@ -343,6 +367,7 @@ int main(void) {
       cmocka_unit_test(test_a_killed_holder),
       cmocka_unit_test(test_parts_of_buckets),
       cmocka_unit_test(test_parts_of_bounds),
+      cmocka_unit_test(test_entries_beyond_the_last_are_none),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -453,6 +453,60 @@ static void test_definitions_taken_back_make_room(void **state) {
   chalk_segment_close(g);
 }
 
+/* Numbers of metrics that there cannot be, and one that was not given yet. */
+static void test_numbers_of_no_metric(void **state) {
+  (void)state;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  const char *value = "x";
+  size_t size = 1;
+  char blob[16];
+  double bounds[CHALK_LES];
+  assert_int_equal(define(w, "h", CHALK_HISTOGRAM, 1, 5), 0);
+  assert_int_equal(chalk_metric_top(g), 1);
+  const uint32_t none[] = {1, METRICS, METRICS + 1, UINT32_MAX};
+  for (int i = 0; i < 4; i++) {
+    assert_int_equal(chalk_bind(w, none[i], &value, &size), none[i] < METRICS ? CHALK_EGONE : CHALK_EINVALID);
+    assert_null(chalk_series_new(w, none[i], &value, &size));
+    assert_int_equal(chalk_remove(w, none[i], &value, &size), 0);
+    assert_int_equal(chalk_clear(w, none[i]), 0);
+    chalk_undefine(w, none[i]);
+    chalk_take_back(w, none[i]);
+    assert_int_equal(chalk_metric_blob(g, none[i], blob, sizeof blob), 0);
+    assert_int_equal(chalk_metric_les(g, none[i], bounds), 0);
+    assert_int_equal(chalk_metric_shown(g, none[i]), 0);
+    assert_int_equal(chalk_metric_folded(g, none[i]), 0);
+  }
+  assert_int_equal(chalk_metric_les(g, 0, bounds), 5);
+  assert_true(chalk_metric_shown(g, 0));
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
+static void test_numbers_of_a_definition_have_ranges(void **state) {
+  (void)state;
+  static const double rising[CHALK_LES + 1] = {1, 2}, falling[] = {2, 1}, equal[] = {1, 1}, endless[] = {1, INFINITY};
+  const chalk_definition good = {
+      .name = "h", .shape = "", .blob = "b", .name_size = 1, .blob_size = 1, .le = rising, .kind = 3, .les = 2};
+  chalk_definition bad[10];
+  for (int i = 0; i < 10; i++) bad[i] = good;
+  bad[0].kind = 0, bad[1].kind = CHALK_HISTOGRAM + 1, bad[2].across = CHALK_MAX + 1, bad[3].tags = CHALK_TAGS + 1;
+  bad[4].les = CHALK_LES + 1, bad[5].le = falling, bad[6].le = equal, bad[7].le = endless, bad[8].name_size = 0;
+  bad[9].les = UINT32_MAX;
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  char message[CHALK_MESSAGE];
+  for (int i = 0; i < 10; i++) {
+    message[0] = 0;
+    assert_int_equal(chalk_define(w, &bad[i], message), CHALK_EINVALID);
+    assert_non_null(strstr(message, "not a valid definition"));
+  }
+  assert_int_equal(chalk_metric_top(g), 0);
+  assert_int_equal(chalk_define(w, &good, message), 0);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_definitions_taken_back_make_room),
@@ -468,6 +522,8 @@ int main(void) {
       cmocka_unit_test(test_the_shared_slot_is_exact),
       cmocka_unit_test(test_the_epoch_moves_from_another_process),
       cmocka_unit_test(test_a_hundred_kills),
+      cmocka_unit_test(test_numbers_of_no_metric),
+      cmocka_unit_test(test_numbers_of_a_definition_have_ranges),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 
 #include "common.h"
 
+#include "failing.h"
 #include "value/sketch.h"
 
 enum { VALUES = 1000000 };
@@ -194,7 +195,7 @@ static void test_every_magnitude(void **state) {
   for (int n = 0; n < 4 * 2098; n++) {
     double v = ldexp(1 + random_unit(), n / 4 - 1074);
     if (n & 1) v = -v;
-    chalk_sketch *k = chalk_sketch_new(0.00001, 512);
+    chalk_sketch *k = chalk_sketch_new(0.0001, 512);
     chalk_sketch_add(k, -DBL_MAX, 1), chalk_sketch_add(k, v, 1), chalk_sketch_add(k, DBL_MAX, 1);
     for (int scale = SKETCH_MOST_SCALE; scale >= SKETCH_LEAST_SCALE; scale--) {
       sketch_coarsen(k, scale);
@@ -262,6 +263,59 @@ static void test_merging_with_none(void **state) {
   chalk_sketch_free(k);
 }
 
+static void test_what_a_sketch_is_made_with_has_ranges(void **state) {
+  (void)state;
+  static const double errors[] = {0, 0.00009, 0.51, -0.001, NAN, INFINITY};
+  static const uint32_t buckets[] = {0, 7, 8193, UINT32_MAX};
+  for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) assert_null(chalk_sketch_new(errors[i], 512));
+  for (size_t i = 0; i < sizeof buckets / sizeof *buckets; i++) assert_null(chalk_sketch_new(0.001, buckets[i]));
+  chalk_sketch *finest = chalk_sketch_new(0.0001, 8192), *coarsest = chalk_sketch_new(0.5, 8);
+  assert_true(chalk_sketch_error(finest) <= 0.0001 && chalk_sketch_error(coarsest) <= 0.5);
+  chalk_sketch_free(finest), chalk_sketch_free(coarsest);
+}
+
+/* Both signs, and a scale that has to become coarser. Each allocation fails once. */
+static void test_a_merge_without_memory_changes_nothing(void **state) {
+  (void)state;
+  chalk_sketch *into = chalk_sketch_new(0.001, 512), *from = chalk_sketch_new(0.1, 512);
+  for (int i = 1; i <= 100; i++) {
+    assert_int_equal(chalk_sketch_add(into, i, 1), CHALK_OK);
+    assert_int_equal(chalk_sketch_add(from, i % 2 ? i : -i, 1), CHALK_OK);
+  }
+  int e, failures = 0;
+  for (;; failures++) {
+    chalk_sketch *before = chalk_sketch_new(0.001, 512);
+    assert_int_equal(chalk_sketch_merge(before, into), CHALK_OK);
+    failing_after = failures;
+    e = chalk_sketch_merge(into, from);
+    failing_after = -1;
+    chalk_sketch *d = e == CHALK_OK ? NULL : sketch_difference(into, before);
+    if (d) assert_int_equal(chalk_sketch_count(d), 0);
+    if (d) assert_int_equal(chalk_sketch_count(into), 100);
+    if (d) assert_int_equal(chalk_sketch_scale(into), chalk_sketch_scale(before));
+    if (d) assert_int_equal(into->positive.n + into->negative.n, before->positive.n + before->negative.n);
+    chalk_sketch_free(before), chalk_sketch_free(d);
+    if (e == CHALK_OK) break;
+    assert_int_equal(e, CHALK_EMEMORY);
+  }
+  assert_true(failures >= 2);
+  assert_int_equal(chalk_sketch_count(into), 200);
+  check_buckets(into);
+  chalk_sketch_free(into), chalk_sketch_free(from);
+}
+
+static void test_merging_with_itself_doubles_it(void **state) {
+  (void)state;
+  chalk_sketch *k = chalk_sketch_new(0.001, 512);
+  for (int i = -5; i <= 5; i++) assert_int_equal(chalk_sketch_add(k, i, 3), CHALK_OK);
+  assert_int_equal(chalk_sketch_merge(k, k), CHALK_OK);
+  assert_int_equal(chalk_sketch_count(k), 66);
+  check_buckets(k);
+  chalk_bucket b;
+  for (uint32_t i = 0; chalk_sketch_bucket(k, i, &b); i++) assert_int_equal(b.count, 6);
+  chalk_sketch_free(k);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_quantiles_within_error),
@@ -275,6 +329,9 @@ int main(void) {
       cmocka_unit_test(test_empty),
       cmocka_unit_test(test_differences_add_up),
       cmocka_unit_test(test_merging_with_none),
+      cmocka_unit_test(test_what_a_sketch_is_made_with_has_ranges),
+      cmocka_unit_test(test_a_merge_without_memory_changes_nothing),
+      cmocka_unit_test(test_merging_with_itself_doubles_it),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
