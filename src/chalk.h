@@ -411,6 +411,7 @@ enum {
 typedef struct chalk_statsd_gauge {
   const char *suffix; /* of the metric's name: ".count", ".p50" */
   double quantile;    /* from 0 to 1, of CHALK_STATSD_QUANTILE */
+  uint32_t size;      /* of the suffix */
   uint32_t what;      /* CHALK_STATSD_COUNT ... */
 } chalk_statsd_gauge;
 enum { CHALK_STATSD_WEIGHT = 1000000 }; /* most that a line may stand for */

@@ -405,14 +405,13 @@ static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
 }
 
 static double gauge_of(const chalk_sketch *d, const chalk_statsd_gauge *g, double factor) {
-  double count = (double)chalk_sketch_count(d);
   switch (g->what) {
     case CHALK_STATSD_COUNT:
-      return count;
+      return (double)d->count;
     case CHALK_STATSD_SUM:
-      return chalk_sketch_sum(d) * factor;
+      return d->sum * factor;
     case CHALK_STATSD_AVG:
-      return chalk_sketch_sum(d) * factor / count;
+      return d->sum * factor / (double)d->count;
     case CHALK_STATSD_MIN:
       return chalk_sketch_min(d) * factor;
     case CHALK_STATSD_MAX:
@@ -425,7 +424,7 @@ static double gauge_of(const chalk_sketch *d, const chalk_statsd_gauge *g, doubl
 static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
   for (uint32_t i = 0; i < e->f->n_gauges; i++) {
     const chalk_statsd_gauge *g = &e->f->gauges[i];
-    put_gauge(k, e, piece_of(g->suffix), gauge_of(d, g, e->f->factor));
+    put_gauge(k, e, (piece){g->suffix, g->size}, gauge_of(d, g, e->f->factor));
   }
 }
 
