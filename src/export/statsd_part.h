@@ -1,5 +1,5 @@
 /*
- * A part of a histogram's lines: what of an entry that takes several packets went out with one of them. It is noted as
+ * What a histogram's lines are made of, its items, and a part of those lines: what of an entry that takes several packets went out with one of them. It is noted as
  * sent when that packet is known to have arrived, so that a receiver that goes away between two is not sent it again.
  */
 #ifndef STATSD_PART_H
@@ -16,6 +16,19 @@ typedef struct statsd_item {
   uint32_t place; /* of its bucket, as chalk_sketch_bucket counts; of its bound among the metric's */
 } statsd_item;
 
+typedef struct statsd_items {
+  statsd_item *at;
+  uint32_t n, room;
+} statsd_items;
+
+/* False: out of memory. */
+bool statsd_items_add(statsd_items *items, statsd_item item);
+/*
+ * Adds the values of a sketch's buckets, multiplied and made finite, in the order of their weights. A bucket of more than
+ * `most` becomes so many lines of that weight, and one of the rest. False: out of memory.
+ */
+bool statsd_items_of(statsd_items *items, const chalk_sketch *d, double factor, uint64_t most);
+
 /* All zero: none. */
 typedef struct statsd_part {
   bool any, bounds;
@@ -25,7 +38,7 @@ typedef struct statsd_part {
 } statsd_part;
 
 /* The part that is `n` values of these items, from the one after `skip` on. `delta` NULL: they are counts of bounds. */
-void statsd_part_note(statsd_part *p, uint32_t entry, const statsd_item *items, uint64_t skip, uint64_t n,
+void statsd_part_note(statsd_part *p, uint32_t entry, const statsd_items *items, uint64_t skip, uint64_t n,
                       const chalk_sketch *delta);
 int statsd_part_commit(statsd_part *p, chalk_cursor *c, chalk_snapshot *s, double now);
 
