@@ -25,7 +25,7 @@
 
 enum { RATE = 24, ROOM = 4096 };
 
-/* A line of the entry under way, or several that have to be in one packet: where its text ends, and the values so far. */
+/* A line of the entry under way, or several that have to share a packet: where its text ends, and the values so far. */
 typedef struct line_end {
   size_t at;
   uint64_t values;

@@ -1,6 +1,7 @@
 /*
- * What a histogram's lines are made of, its items, and a part of those lines: what of an entry that takes several packets went out with one of them. It is noted as
- * sent when that packet is known to have arrived, so that a receiver that goes away between two is not sent it again.
+ * The items that a histogram's lines are made of, and a part of those lines: what of an entry that takes several
+ * packets went out with one of them. A part is noted as sent when its packet is known to have arrived, so that a
+ * receiver that goes away between two packets is not sent the part again.
  */
 #ifndef STATSD_PART_H
 #define STATSD_PART_H
@@ -24,8 +25,8 @@ typedef struct statsd_items {
 /* False: out of memory. */
 bool statsd_items_add(statsd_items *items, statsd_item item);
 /*
- * Adds the values of a sketch's buckets, multiplied and made finite, in the order of their weights. A bucket of more than
- * `most` becomes so many lines of that weight, and one of the rest. False: out of memory.
+ * Adds the values of a sketch's buckets, multiplied by `factor` and made finite, in the order of their weights. A
+ * bucket of more than `most` values becomes so many values of that weight and one of the rest. False: out of memory.
  */
 bool statsd_items_of(statsd_items *items, const chalk_sketch *d, double factor, uint64_t most);
 
