@@ -48,7 +48,7 @@ bench-nginx: all ## what scrapes and recording cost inside nginx, with and witho
 soak: all ## kills, forks, drops, scrapes and pushes at once for SOAK_SECONDS (600); report in docs/soak.md
 	@SOAK_REPORT=docs/soak.md $(lua) bench/soak.lua
 
-lint: setup ## luacheck, StyLua, clang-format, the floors, warnings of gcc and clang as errors
+lint: setup ## luacheck, StyLua, clang-format, the floors, tests by name, warnings of gcc and clang as errors
 	@tools/lint
 
 format: ## write every C and Lua file in the layout of clang-format and StyLua

@@ -4,20 +4,16 @@
 --
 -- Values are recorded into a histogram series and read back with value(), as an application would do it.
 
+package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
+
 local chalk = require "chalk"
+local random = require "random"
 
 local N, SERIES = 1000000, 1024
 local QUANTILES = { 0.5, 0.9, 0.99, 0.999 }
 local LIMITS = { 200, 512, 2048 }
 
--- Uniform in (0, 1): the minimal standard generator (Park and Miller 1988), the same on every machine.
-local state = 1
-local function uniform()
-  state = state * 48271 % 2147483647
-  return state / 2147483647
-end
-
-local function normal() return math.sqrt(-2 * math.log(uniform())) * math.cos(2 * math.pi * uniform()) end
+local uniform, normal = random.uniform, random.normal
 
 local DISTRIBUTIONS = {
   { "normal, mean 100, sd 10", function() return 100 + 10 * normal() end },
@@ -29,7 +25,7 @@ local DISTRIBUTIONS = {
 }
 
 local function values_of(draw)
-  state = 20240229
+  random.reset()
   local values = {}
   for i = 1, N do
     values[i] = draw()

@@ -1,4 +1,4 @@
--- Commands for their effect. LuaJIT's os.execute answers with the exit status; built with LUA52COMPAT, with true.
+-- Commands. LuaJIT's os.execute answers with the exit status; built with LUA52COMPAT, with true.
 
 local M = {}
 
@@ -7,5 +7,20 @@ function M.run(command)
   local status = os.execute(command)
   return status == 0 or status == true
 end
+
+--- What a shell command prints; nothing of its errors.
+---@param command string
+---@return string
+function M.output(command)
+  local pipe = assert(io.popen(command .. " 2>/dev/null"))
+  local text = pipe:read "*a"
+  pipe:close()
+  return text
+end
+
+--- The first line that a shell command prints; nil when there is none.
+---@param command string
+---@return string?
+function M.first_line(command) return M.output(command):match "^[^\n]+" end
 
 return M

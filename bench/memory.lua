@@ -2,22 +2,16 @@
 --
 --     luajit bench/memory.lua
 
+package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
+
 local clients = require "chalk.client"
+local random = require "random"
 
 local SERIES, ROOM = 100000, 4 * 1024 * 1024 * 1024
 
--- Uniform in (0, 1): the minimal standard generator (Park and Miller 1988).
-local state = 20240229
-local function uniform()
-  state = state * 48271 % 2147483647
-  return state / 2147483647
-end
-
-local function normal() return math.sqrt(-2 * math.log(uniform())) * math.cos(2 * math.pi * uniform()) end
-
 local lognormal = {}
 for i = 1, 1000 do
-  lognormal[i] = 0.02 * math.exp(0.5 * normal())
+  lognormal[i] = 0.02 * math.exp(0.5 * random.normal())
 end
 
 local wide = {}

@@ -1,4 +1,4 @@
--- An exporter of one's own: examples/jsonlines.lua, on the flush thread.
+-- A custom exporter, examples/jsonlines.lua, on the flush thread.
 --
 --     luajit examples/custom.lua [FILE]
 

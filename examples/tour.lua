@@ -81,4 +81,4 @@ for line in assert(response, message).body:gmatch "[^\n]+" do
   if line:find "myapp_[hu]" then print(line) end
 end
 
--- 7. The last flush comes by itself when the program ends.
+-- 7. The last flush happens automatically when the program ends.

@@ -16,6 +16,7 @@
 #include "read/cursor.h"
 #include "series/key.h"
 #include "series/series_key.h"
+#include "value/kind.h"
 #include "value/sketch.h"
 #include "read/snapshot.h"
 #include "export/statsd.h"
@@ -445,16 +446,17 @@ static void put_entry(chalk_statsd *k, const shape *h, chalk_cursor *c, chalk_sn
   const chalk_statsd_family *f = h->f;
   const chalk_entry *e = &s->entries[i];
   uint32_t kind = s->segment->metrics[e->metric].kind;
-  if (kind == CHALK_HISTOGRAM && f->mode == CHALK_STATSD_RAW) return; /* see statsd_raw.c */
-  int64_t delta = kind == CHALK_GAUGE ? 1 : chalk_cursor_delta(c, s, i);
-  if (delta == 0 || (kind == CHALK_GAUGE && f->changed_only && is_sent(k, e))) return;
+  bool has_value = kind_has_value(kind), has_histogram = kind_has_histogram(kind);
+  if (has_histogram && f->mode == CHALK_STATSD_RAW) return; /* see statsd_raw.c */
+  int64_t delta = has_value ? 1 : chalk_cursor_delta(c, s, i);
+  if (delta == 0 || (has_value && f->changed_only && is_sent(k, e))) return;
   uint64_t key[SERIES_KEY_WORDS + STATSD_TEXT_ROOM / 8];
   uint32_t key_size = snapshot_key(s, e, key);
   if (key_size == NONE) return;
   frame frame = frame_of(h, key, key_size);
-  if (kind == CHALK_COUNT) put_count(k, &frame, delta);
-  if (kind == CHALK_GAUGE) put_gauge(k, &frame, nothing, e->value);
-  if (kind == CHALK_HISTOGRAM) put_histogram(k, &frame, c, s, i);
+  if (kind_has_total(kind)) put_count(k, &frame, delta);
+  if (has_value) put_gauge(k, &frame, nothing, e->value);
+  if (has_histogram) put_histogram(k, &frame, c, s, i);
 }
 
 static size_t packed_size(const chalk_statsd *k) { return k->packed ? k->lines[k->packed - 1].at : 0; }

@@ -30,6 +30,7 @@
 #include "export/stream_log.h"
 #include "record/tap.h"
 #include "export/wire.h"
+#include "value/kind.h"
 
 enum { CLIENTS = 64, WRITE = 1 << 18, OPERATION = 16, TIME = 32, FRAME = 32 };
 
@@ -209,7 +210,7 @@ static bool make_metadata(told_metric *m, const chalk_stream_metric *d) {
   if (!o) return false;
   o = wire_length(wire_varint(o, event), EVENT_METADATA, size);
   o = wire_bytes(o, METADATA_NAME, d->name, name);
-  o = wire_number(o, METADATA_TYPE, d->kind - CHALK_COUNT);
+  o = wire_number(o, METADATA_TYPE, kind_of(d->kind)->stream_type);
   if (unit) o = wire_bytes(o, METADATA_UNIT, d->unit, unit);
   o = wire_bytes(o, METADATA_DESCRIPTION, d->description, description);
   m->frame_size = (size_t)(o - m->frame);

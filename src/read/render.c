@@ -10,6 +10,7 @@
 #include "series/key.h"
 #include "read/snapshot.h"
 #include "base/text.h"
+#include "value/kind.h"
 
 typedef struct piece {
   const char *at;
@@ -63,7 +64,7 @@ static void plan_make(plan *p, const chalk_family *f, uint32_t kind) {
   }
   p->lines = 1;
   p->le_most = 0;
-  if (kind != CHALK_HISTOGRAM) return;
+  if (!kind_has_histogram(kind)) return;
   plan_les(p, f);
   p->lines = p->n_le + 3;
 }
@@ -104,7 +105,7 @@ static char *put_sample(char *o, const plan *p, const chalk_entry *e, uint32_t k
     *o++ = '}';
   }
   *o++ = ' ';
-  o += kind == CHALK_COUNT ? text_uint(o, (uint64_t)e->total) : text_double(o, e->value);
+  o += kind_has_total(kind) ? text_uint(o, (uint64_t)e->total) : text_double(o, e->value);
   *o++ = '\n';
   return o;
 }
@@ -155,8 +156,9 @@ size_t chalk_snapshot_render(chalk_snapshot *s, const chalk_family *f, uint32_t 
   if (*next >= last) return 0;
   plan p;
   uint32_t kind = s->segment->metrics[s->entries[*next].metric].kind;
+  bool has_histogram = kind_has_histogram(kind);
   /* The number went to another metric. */
-  if (!(kind == CHALK_HISTOGRAM ? f->bucket : f->sample)) {
+  if (!(has_histogram ? f->bucket : f->sample)) {
     *next = last;
     return 0;
   }
@@ -170,8 +172,8 @@ size_t chalk_snapshot_render(chalk_snapshot *s, const chalk_family *f, uint32_t 
     if (key_size == NONE) continue;
     if ((size_t)(end - o) < most_bytes(&p, key_size)) break;
     histogram_sum sum;
-    if (kind == CHALK_HISTOGRAM && !snapshot_sum(s, e, &sum)) continue;
-    o = kind == CHALK_HISTOGRAM ? put_histogram(o, &p, &sum, key, key_size) : put_sample(o, &p, e, kind, key, key_size);
+    if (has_histogram && !snapshot_sum(s, e, &sum)) continue;
+    o = has_histogram ? put_histogram(o, &p, &sum, key, key_size) : put_sample(o, &p, e, kind, key, key_size);
   }
   return (size_t)(o - out);
 }

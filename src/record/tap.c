@@ -8,13 +8,14 @@
 #include "shm/process.h"
 #include "shm/role.h"
 #include "record/writer.h"
-#include "series/series.h"
+#include "series/number.h"
 #include "base/ticks.h"
+#include "value/kind.h"
 
 /* The switch: the kinds that it is on for as 1 << kind, by which clock, and above 8 bits the logarithm of rings' size. */
-
-enum { KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, STEADY = 1 << 7, SIZE_AT = 8 };
+enum { STEADY = 1 << 7, SIZE_AT = 8 };
 enum { UNTOLD = 1 << 6 }; /* no switch */
+_Static_assert((int)KIND_MASK < (int)UNTOLD, "each kind has a bit of the switch");
 
 static uint64_t size_of(uint32_t tap) { return 1ull << (tap >> SIZE_AT & 31); }
 
@@ -23,7 +24,7 @@ static uint32_t switch_for(uint32_t kinds, uint32_t events) {
   if (events < CHALK_TAP_LEAST) events = CHALK_TAP_LEAST;
   if (events > CHALK_TAP_MOST) events = CHALK_TAP_MOST;
   while (1u << log < events) log++;
-  return kinds & KINDS ? (kinds & KINDS) | log << SIZE_AT : 0;
+  return kinds & KIND_MASK ? (kinds & KIND_MASK) | log << SIZE_AT : 0;
 }
 
 /*
@@ -37,7 +38,7 @@ static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool wi
     new = switch_for(kinds, events);
     if (widen && old) {
       uint32_t larger = size_of(old) > size_of(new) ? old : new;
-      new = ((old | new) & KINDS) | (larger >> SIZE_AT << SIZE_AT);
+      new = ((old | new) & KIND_MASK) | (larger >> SIZE_AT << SIZE_AT);
     }
     if (new) new |= old ? (old & STEADY) : clock;
     if (new == old && atomic_load(&h->tap_told) == new) return;
@@ -49,7 +50,7 @@ static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool wi
 
 uint32_t chalk_tap_passes(chalk_segment *g) { return atomic_load(&g->head->tap_pass); }
 
-uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) & KINDS; }
+uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) & KIND_MASK; }
 
 bool tap_wants(const chalk_segment *g, uint32_t number) {
   uint32_t tap = atomic_load(&g->head->tap);
@@ -231,7 +232,7 @@ void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int wid
     switch_to(g, kinds, events, true);
   } else if (role_enter(g)) {
     switch_to(g, kinds, events, false);
-    if (!(kinds & KINDS)) forget_events(g); /* or the next reader would take them for new */
+    if (!(kinds & KIND_MASK)) forget_events(g); /* or the next reader would take them for new */
     role_leave(g);
   }
 }

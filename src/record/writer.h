@@ -1,5 +1,5 @@
 /*
- * Writers: a VM's slot in the segment, and recording through it.
+ * Writers: a VM's slot in the segment, and the definitions that it has.
  *
  * A slot is taken for a process and given back by it. What its owner counted stays; the next to take it goes on from
  * there. A slot is taken over from a process that is known to be dead. When all are in use, further VMs share slot 0:
@@ -47,10 +47,20 @@ static inline bool writer_is_bound(const chalk_series *s) {
   return load_double((const shared_u64 *)s->shared) + *s->own == s->bound;
 }
 
+/* Makes all handles of this VM bind anew. */
+void writer_turn(chalk_writer *w);
 /* Makes all handles of this process bind anew. */
 void writers_turn(void);
 
 /* Takes a slot if the process has none yet (it was just opened, or forked), or shares one and may have one of its own. */
 void writer_take_slot(chalk_writer *w);
+
+/* Every record of this VM compares with this epoch or a later one. Without a row it is bound to nothing. */
+static inline void writer_tell_seen(const chalk_writer *w, uint64_t epoch) {
+  slot *slots = w->segment->slots;
+  if (!w->slot) return;
+  atomic_store_explicit(&slots[w->slot].seen, epoch, memory_order_release);
+  if (w->guest) atomic_store_explicit(&slots[w->guest].seen, epoch, memory_order_release);
+}
 
 #endif

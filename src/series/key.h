@@ -14,6 +14,14 @@ enum { KEY_MOST = CHALK_TAGS * (2 + CHALK_VALUE) };
 /* The value that every tag of an overflow series has. */
 #define KEY_OVERFLOW "__overflow__"
 
+/* What identifies a series. */
+typedef struct series_key {
+  uint32_t metric;
+  uint32_t size;
+  const char *bytes;
+  uint64_t hash;
+} series_key;
+
 /* Writes the key of n values; `out` has room for KEY_MOST. Returns its size. */
 uint32_t key_encode(char *out, const char *const *values, const size_t *sizes, uint32_t n);
 /* The key of the overflow series. */

@@ -13,23 +13,16 @@
 #ifndef SERIES_H
 #define SERIES_H
 
-#include "shm/lives.h"
+#include "series/key.h"
+#include "series/number.h"
+#include "series/stripe.h"
 #include "shm/segment.h"
 
-/* What identifies a series. */
-typedef struct series_key {
-  uint32_t metric;
-  uint32_t size;
-  const char *bytes;
-  uint64_t hash;
-} series_key;
-
 /*
- * Finds or creates; *id is the overflow series when CHALK_FOLDED. For callers that must act on a live series before
- * anybody can drop it: `series_hold` leaves its stripe locked, to be unlocked with series_let_go. An overflow series
- * has many keys and one stripe, so key->hash may change. Either fails where the stripe's lock is not to be had.
+ * Finds or creates a series, and leaves its stripe locked, so that nobody can drop it before the caller has acted on it;
+ * series_let_go unlocks the stripe. *id is the overflow series when CHALK_FOLDED. An overflow series has many keys and
+ * one stripe, so key->hash may change. Fails where the stripe's lock is not to be had.
  */
-int series_find(chalk_segment *g, series_key *key, uint32_t *id);
 int series_hold(chalk_segment *g, series_key *key, uint32_t *id);
 /* Holds the metric's overflow series instead of what is held. */
 void series_hold_overflow(chalk_segment *g, series_key *key);
@@ -37,20 +30,6 @@ void series_let_go(chalk_segment *g, const series_key *key);
 
 /* Puts right what a dead owner of the stripe's lock left. */
 void series_repair(chalk_segment *g, uint64_t hash);
-static inline uint32_t series_stripe(uint64_t hash) { return (uint32_t)(hash >> 58); }
-
-/*
- * Whether what a dropped series stood at is known, as it is once its epoch is. A holder that reads the cells of a live
- * series, and after that still finds it alive, has read no more than it will be dropped with; else `at_drop` says
- * what counts, once it is settled.
- */
-#define SERIES_UNSETTLED UINT64_MAX
-static inline bool series_is_settled(const series *s) {
-  return atomic_load((shared_u64 *)&s->drop_epoch) != SERIES_UNSETTLED;
-}
-
-/* Whether the number still is this series, alive. */
-bool series_is(const chalk_segment *g, uint32_t id, uint32_t generation);
 
 /* Drops those among these that nobody has recorded into since, moving the epoch once a stripe. Only the holder. */
 uint32_t series_drop_idle(chalk_segment *g, const uint32_t *ids, uint32_t n);
@@ -69,31 +48,5 @@ void series_recount(chalk_segment *g);
 bool series_revive(chalk_segment *g, uint32_t id);
 /* Counts one series less in quarantine. */
 void series_count_reclaimed(chalk_segment *g);
-/* Gives back the number of a series that is dropped and has nothing left. */
-void series_give_number(chalk_segment *g, uint32_t id);
-
-static inline uint32_t series_state(const series *s) {
-  return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & 255;
-}
-
-/* What a slot's cell of a series holds; 0: the slot never bound it. */
-static inline uint64_t series_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
-  if (!segment_chunk_real(g, g->slots[writer].chunks, id)) return 0;
-  return atomic_load_explicit(segment_cell(g, writer, id), memory_order_acquire);
-}
-
-/* The total of a count over all writers; the number of values of a histogram. */
-int64_t series_total(const chalk_segment *g, uint32_t id);
-/* A gauge as `across` combines it over those who live; false when none of them has set it. */
-bool series_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *value);
-/* Whether any writer has recorded into it since the marks were last taken. */
-bool series_gauge_touched(const chalk_segment *g, uint32_t id);
-/* The same, and takes the marks. Only the holder. */
-bool series_gauge_take(chalk_segment *g, uint32_t id);
-/* Whether any writer has bound it. */
-bool series_bound(const chalk_segment *g, uint32_t id);
-
-/* The one past the highest number in use. */
-static inline uint32_t series_top(const chalk_segment *g) { return segment_top(&g->head->ids_top, g->capacity); }
 
 #endif

@@ -29,9 +29,6 @@ void slot_give(chalk_segment *g, uint32_t number);
 /* Whether a row may have become free since `vacancies`, which is brought up to date. */
 bool slot_may_be_free(chalk_segment *g, uint32_t *vacancies);
 
-/* Every slot can reach its metrics' overflow series without asking for memory. */
-bool slot_make_overflow_cells(chalk_segment *g, uint32_t number, uint32_t metric_number);
-
 /* The slots after 0 that were ever used, one after the other; NONE: that was the last. */
 static inline uint32_t slot_after(const chalk_segment *g, uint32_t number) {
   uint32_t next = number + 1;

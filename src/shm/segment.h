@@ -28,6 +28,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "base/bits.h"
 #include "chalk.h"
 
 enum {
@@ -334,22 +335,6 @@ void segment_lock_give(segment_lock *lock);
 double segment_epoch(const chalk_segment *g);
 /* The epoch, moved on by one; returns the new one. */
 double segment_epoch_move(chalk_segment *g);
-
-static inline double as_double(uint64_t bits) {
-  union {
-    uint64_t u;
-    double d;
-  } v = {bits};
-  return v.d;
-}
-
-static inline uint64_t as_bits(double d) {
-  union {
-    double d;
-    uint64_t u;
-  } v = {d};
-  return v.u;
-}
 
 static inline double load_double(const shared_u64 *p) {
   return as_double(atomic_load_explicit((shared_u64 *)p, memory_order_relaxed));

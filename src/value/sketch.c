@@ -6,15 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MANTISSA ((1ull << 52) - 1)
+#include "base/bits.h"
 
-static double from_bits(uint64_t u) {
-  union {
-    uint64_t u;
-    double d;
-  } v = {u};
-  return v.d;
-}
+#define MANTISSA ((1ull << 52) - 1)
 
 /* Maps */
 
@@ -73,13 +67,9 @@ static inline const sketch_map *map_of(int scale) {
 const sketch_map *sketch_map_of(int scale) { return map_of(scale < 0 ? 0 : scale); }
 
 int32_t sketch_index(const sketch_map *map, double v) {
-  union {
-    double d;
-    uint64_t u;
-  } bits = {v};
-  if (bits.u >> 52 != 0) return sketch_index_normal(map, bits.u);
-  bits.d *= 18014398509481984.0; /* 2^54: subnormal no more */
-  return sketch_index_normal(map, bits.u) - 54 * (1 << map->scale);
+  if (as_bits(v) >> 52 != 0) return sketch_index_normal(map, as_bits(v));
+  v *= 18014398509481984.0; /* 2^54: subnormal no more */
+  return sketch_index_normal(map, as_bits(v)) - 54 * (1 << map->scale);
 }
 
 double sketch_error_of(int scale) {
@@ -90,7 +80,7 @@ double sketch_error_of(int scale) {
       0.0013538022599560793, 0.0006769014401311318, 0.00033845075883472906, 0.00016922538426351075,
       8.461269273752368e-05};
   if (scale < 0) {
-    double g = from_bits((uint64_t)(1023 + (1 << -scale > 1023 ? 1023 : 1 << -scale)) << 52);
+    double g = as_double((uint64_t)(1023 + (1 << -scale > 1023 ? 1023 : 1 << -scale)) << 52);
     return (g - 1) / (g + 1);
   }
   return errors[scale];
@@ -112,10 +102,10 @@ double sketch_bound(int32_t index, int scale) {
     exponent = index >> scale;
     if (map) mantissa = map->bound[index & ((1 << scale) - 1)];
   }
-  if (exponent > 1023) return from_bits((2046ull << 52) | MANTISSA);
+  if (exponent > 1023) return as_double((2046ull << 52) | MANTISSA);
   if (exponent < -1074) return 0;
-  if (exponent < -1022) return from_bits((1ull << 52) | mantissa) * from_bits((uint64_t)(exponent + 2045) << 52);
-  return from_bits((uint64_t)(exponent + 1023) << 52 | mantissa);
+  if (exponent < -1022) return as_double((1ull << 52) | mantissa) * as_double((uint64_t)(exponent + 2045) << 52);
+  return as_double((uint64_t)(exponent + 1023) << 52 | mantissa);
 }
 
 /* Private sketches */
@@ -124,7 +114,7 @@ void sketch_clear(chalk_sketch *k) {
   k->positive.n = k->negative.n = 0;
   k->count = k->zero = 0;
   k->sum = 0;
-  k->min = from_bits(2047ull << 52);
+  k->min = as_double(2047ull << 52);
   k->max = -k->min;
   k->scale = SKETCH_MOST_SCALE;
 }
@@ -311,7 +301,7 @@ static uint64_t side_subtract(sketch_side *side, const sketch_side *before, int 
 
 void sketch_clip(chalk_sketch *d, const chalk_sketch *all) {
   chalk_bucket b;
-  double low = from_bits(2047ull << 52), high = -low;
+  double low = as_double(2047ull << 52), high = -low;
   uint32_t n = d->negative.n + (d->zero > 0) + d->positive.n;
   if (n > 0) {
     chalk_sketch_bucket(d, 0, &b), low = b.lower;

@@ -6,6 +6,7 @@
 #include "shm/heap.h"
 #include "base/peek.h"
 #include "base/tally.h"
+#include "value/kind.h"
 
 /* What a block holds: this, les + 1 counts, then the buckets' counts, then their indices. */
 typedef struct stored {
@@ -182,14 +183,20 @@ void stored_give(chalk_segment *g, uint64_t offset) {
 }
 
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {
-  if (kind != CHALK_HISTOGRAM) return (int64_t)total;
+  if (!kind_has_histogram(kind)) return (int64_t)total;
   view v = view_of(g, total);
   return v.at ? (int64_t)v.at->counts[v.les] : 0;
 }
 
 uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind) {
-  const stored *s = kind == CHALK_HISTOGRAM ? segment_block(g, total, sizeof *s) : NULL;
+  const stored *s = kind_has_histogram(kind) ? segment_block(g, total, sizeof *s) : NULL;
   return s ? s->count : 0;
+}
+
+uint64_t stored_sent(const chalk_segment *g, uint32_t cursor, uint32_t id, uint32_t generation) {
+  if (!segment_chunk_real(g, g->cursors[cursor].chunks, id)) return 0;
+  baseline *b = segment_baseline(g, cursor, id);
+  return atomic_load(&b->generation) == generation ? atomic_load(&b->total) : 0;
 }
 
 static bool is_further(const chalk_segment *g, uint64_t a, uint64_t b, uint32_t kind) {
@@ -201,11 +208,8 @@ uint64_t stored_known(const chalk_segment *g, uint32_t id, uint32_t kind) {
   series *s = &g->series[id];
   uint64_t known = atomic_load(&s->at_drop);
   for (uint32_t c = 0; c < CURSORS; c++) {
-    cursor_head *head = &g->cursors[c];
-    if (!atomic_load(&head->state) || !segment_chunk_real(g, head->chunks, id)) continue;
-    baseline *b = segment_baseline(g, c, id);
-    if (atomic_load(&b->generation) != atomic_load(&s->generation)) continue;
-    uint64_t sent = atomic_load(&b->total);
+    if (!atomic_load(&g->cursors[c].state)) continue;
+    uint64_t sent = stored_sent(g, c, id, atomic_load(&s->generation));
     if (is_further(g, sent, known, kind)) known = sent;
   }
   return known;
@@ -217,7 +221,7 @@ void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
     if (!segment_chunk_real(g, g->cursors[c].chunks, id)) continue;
     baseline *b = segment_baseline(g, c, id);
     uint64_t total = atomic_exchange(&b->total, 0);
-    if (kind == CHALK_HISTOGRAM) stored_give(g, total);
+    if (kind_has_histogram(kind)) stored_give(g, total);
   }
 }
 

@@ -35,6 +35,8 @@ bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind);
 /* How many values are in the block's sketch: one more than it says where a record was under way. */
 uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind);
+/* What a cursor has sent of a series: a total as above; 0: nothing, or of an earlier series of that number. */
+uint64_t stored_sent(const chalk_segment *g, uint32_t cursor, uint32_t id, uint32_t generation);
 /*
  * What nobody has to be told of a dropped series any more: what it was dropped with, or what a cursor sent, which is
  * more where a snapshot was taken between the dropper's look at the cells and the drop.

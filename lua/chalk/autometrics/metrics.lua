@@ -3,16 +3,14 @@
 -- are as many as the program has instrumented functions and calls between them: no limit applies, and none is idle.
 
 local accessor = require "chalk.record.accessor"
-local core = require "chalk.core"
+local lists = require "chalk.base.lists"
 local log = require "chalk.base.log"
 local option = require "chalk.define.options"
 local view = require "chalk.read.view"
 
-local ffi, C = core.ffi, core.C
-
 local M = {}
 
-M.VERSION = "1.0.0" -- of the specification
+local VERSION = "1.0.0" -- of the specification
 
 ---@class chalk.autometrics.Metrics
 ---@field client chalk.Client
@@ -121,28 +119,9 @@ end
 
 -- Bounds
 
--- Each once.
-local function sorted(list)
-  local out, seen = {}, {}
-  for _, bound in ipairs(list) do
-    if not seen[bound] then out[#out + 1] = bound end
-    seen[bound] = true
-  end
-  table.sort(out)
-  return out
-end
-
-local function is_same_list(a, b)
-  if #a ~= #b then return false end
-  for i, item in ipairs(a) do
-    if b[i] ~= item then return false end
-  end
-  return true
-end
-
 -- In nginx a reload finds what the workers before it recorded.
 local function change(self, bounds)
-  if is_same_list(bounds, self.bounds) then return end
+  if lists.is_same(bounds, self.bounds) then return end
   self.bounds = bounds
   if not self.duration or not self.client.enabled then return end
   if self.client:change_bounds(self.duration, bounds) then
@@ -152,10 +131,10 @@ local function change(self, bounds)
 end
 
 --- Sets the bounds of durations. Returns what is wrong.
----@param list number[] in any order
+---@param wanted number[] in any order
 ---@return string?
-function Metrics:set_bounds(list)
-  local bounds = sorted(list)
+function Metrics:set_bounds(wanted)
+  local bounds = lists.union { wanted }
   local fits, words = option.is_buckets(bounds)
   if not fits then return "the buckets of durations have to be " .. words end
   change(self, bounds)
@@ -164,19 +143,7 @@ end
 --- Makes a number one of the bounds. Returns what is wrong.
 ---@param bound number
 ---@return string?
-function Metrics:add_bound(bound)
-  local list = { unpack(self.bounds) }
-  list[#list + 1] = bound
-  return self:set_bounds(list)
-end
-
---- A threshold as the `le` of its bucket has it, so that rules can compare the two.
----@param threshold number
----@return string
-function M.bound_text(threshold)
-  local text = ffi.new "char[32]"
-  return ffi.string(text, C.chalk_text_bound(text, threshold))
-end
+function Metrics:add_bound(bound) return self:set_bounds(lists.union { self.bounds, { bound } }) end
 
 -- build_info
 
@@ -218,7 +185,7 @@ function Metrics:set_build(settings)
     service_name = settings.service_name,
     repository_url = settings.repository_url,
     repository_provider = settings.repository_provider,
-    autometrics_version = M.VERSION,
+    autometrics_version = VERSION,
   }
   if self.client.enabled then
     for _, before in ipairs(series_of(self.client, self.build)) do

@@ -4,7 +4,7 @@
 -- one, as `--output FILE`, `--output=FILE`, `-o FILE` or `-oFILE`; with `many` it may be repeated. What follows `--`
 -- is an operand, and so is a lone `-`.
 
-local suggest = require "chalk.define.suggest"
+local suggest = require "chalk.base.suggest"
 
 local M = {}
 

@@ -11,7 +11,7 @@
 -- The label names are those of Autometrics; the record names are the ones that Sloth has made common.
 
 local escape = require "chalk.cli.escape"
-local metrics = require "chalk.autometrics.metrics"
+local numbers = require "chalk.base.numbers"
 
 local M = {}
 
@@ -39,7 +39,7 @@ local function number(value) return ("%.14g"):format(value) end
 
 -- The texts that a bound may have in a label: chalk's own, "1.0", and the one that others write, "1".
 local function bound_texts(value)
-  local text = metrics.bound_text(value)
+  local text = numbers.bound(value)
   return text == number(value) and { text } or { text, number(value) }
 end
 

@@ -51,8 +51,8 @@ function Sketch:buckets()
   end
 end
 
-local known, metatype = pcall(ffi.metatype, "chalk_sketch", { __index = Sketch })
-M.metatype = known and metatype or nil
+-- Fails when the module is loaded again: the functions of the first load stay.
+pcall(ffi.metatype, "chalk_sketch", { __index = Sketch })
 
 --- Takes charge of a sketch that the core made for us.
 ---@param pointer ffi.cdata*

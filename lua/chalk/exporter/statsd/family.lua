@@ -2,7 +2,10 @@
 -- its histograms are sent. As the core takes it, with the texts that it points to.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
+local lists = require "chalk.base.lists"
 local names = require "chalk.exporter.statsd.names"
+local numbers = require "chalk.base.numbers"
 local rules = require "chalk.exporter.statsd.rules"
 
 local ffi, C = core.ffi, core.C
@@ -34,25 +37,12 @@ local MILLISECONDS = {
 }
 local INF = "Inf"
 
-local function strings(list) return ffi.new("const char *[?]", math.max(#list, 1), list) end
-
-local function bound_text(bound)
-  local buffer = ffi.new "char[32]"
-  return ffi.string(buffer, C.chalk_text_double(buffer, bound))
-end
-
 -- The bounds to send, +Inf last, with their places among those that are counted.
 local function bounds_of(les, wanted)
-  local set, texts, tags, suffixes, places = nil, {}, {}, {}, {}
-  if wanted then
-    set = {}
-    for _, bound in ipairs(wanted) do
-      set[bound] = true
-    end
-  end
+  local set, texts, tags, suffixes, places = wanted and lists.set(wanted), {}, {}, {}, {}
   for i, bound in ipairs(les) do
     if not set or set[bound] then
-      texts[#texts + 1] = bound_text(bound)
+      texts[#texts + 1] = numbers.text(bound)
       places[#places + 1] = i - 1
     end
   end
@@ -91,7 +81,7 @@ local function name_of(options, definition, suffixes)
     if #suffix > #longest then longest = suffix end
   end
   local namespace = not definition.own and options.namespace or nil
-  local room = definition.type == "histogram" and longest or ""
+  local room = kinds.of[definition.type].holds == "sketch" and longest or ""
   return names.metric(namespace, definition.namespace, definition.name, room):sub(1, -#room - 1)
 end
 
@@ -125,14 +115,14 @@ function M.new(options, tags, tail, range)
     tags = table.concat(names.tags(tags, own), ","),
     tail = tail,
     type = TYPES[sent_as] or "g",
-    labels = strings(labels),
+    labels = core.strings(labels),
     labels_of = labels,
     value_most = ffi.new("uint32_t[?]", math.max(#most, 1), most),
     gauges = gauges,
     gauge_suffixes = gauge_suffixes,
-    le_tags = strings(le_tags),
+    le_tags = core.strings(le_tags),
     le_tags_of = le_tags,
-    le_suffixes = strings(le_suffixes),
+    le_suffixes = core.strings(le_suffixes),
     le_suffixes_of = le_suffixes,
     le_index = ffi.new("uint32_t[?]", #places, places),
   }
