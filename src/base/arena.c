@@ -33,9 +33,9 @@ struct arena_block {
 };
 
 /*
- * The process keeps one block, of at most KEPT bytes, for the next arena in any thread. Each page of a new mapping costs
- * a fault, which takes longer than to fill the page; an exporter that needs an arena for each flush takes none after its
- * first ones. Whoever exchanges the pointer for another owns what it pointed to.
+ * The process keeps one block, of at most KEPT bytes, for the next arena in any thread. Each page of a new mapping
+ * costs a fault, which takes longer than to fill the page; an exporter that needs an arena for each flush takes no
+ * faults after its first flushes. A thread that exchanges the pointer owns the block that it pointed to.
  */
 static _Atomic(arena_block *) kept;
 

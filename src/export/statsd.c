@@ -9,7 +9,6 @@
  *
  * A sketch goes over the wire as its buckets' representative values, each weighted by a sample rate of 1 / count.
  */
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +26,7 @@
 
 enum { RATE = 24, ROOM = 4096 };
 
-/* A line of the entry under way, or several that have to be in one packet: where its text ends, and the values so far. */
+/* A line of the entry under way, or several that have to share a packet: where its text ends, and the values so far. */
 typedef struct line_end {
   size_t at;
   uint64_t values;
@@ -54,8 +53,7 @@ struct chalk_statsd {
   uint32_t entry; /* the one under way; what follows is a histogram's */
   chalk_sketch delta;
   bool bounds; /* its lines are of bounds, not of the delta's buckets */
-  statsd_item *items;
-  uint32_t n_items, items_room;
+  statsd_items items;
   uint64_t values_begun; /* in its lines of the packets before this one */
   statsd_part sent;      /* what of it is in the packet that was begun before */
 };
@@ -79,7 +77,7 @@ void chalk_statsd_free(chalk_statsd *k) {
   free(k->text);
   free(k->lines);
   free(k->gauges);
-  free(k->items);
+  free(k->items.at);
   sketch_free_sides(&k->delta);
   sketch_free_sides(&k->sent.sketch);
   free(k);
@@ -314,7 +312,7 @@ static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
 static void end_entry(chalk_statsd *k) {
   k->text_size = 0;
   k->values = k->values_begun = 0;
-  k->n_lines = k->packed = k->n_items = 0;
+  k->n_lines = k->packed = k->items.n = 0;
   k->failed = false;
 }
 
@@ -326,40 +324,6 @@ void chalk_statsd_forget(chalk_statsd *k) {
 }
 
 /* Histograms */
-
-static double clamped(double v) { return v > DBL_MAX ? DBL_MAX : v < -DBL_MAX ? -DBL_MAX : v; }
-
-static bool add_item(chalk_statsd *k, statsd_item item) {
-  if (k->n_items == k->items_room) {
-    uint32_t room = k->items_room ? 2 * k->items_room : 64;
-    statsd_item *more = realloc(k->items, room * sizeof *more);
-    if (!more) {
-      k->failed = true;
-      return false;
-    }
-    k->items = more;
-    k->items_room = room;
-  }
-  k->items[k->n_items++] = item;
-  return true;
-}
-
-static int by_weight(const void *a, const void *b) {
-  const statsd_item *x = a, *y = b;
-  return x->weight != y->weight ? (x->weight < y->weight ? -1 : 1) : (x->value > y->value) - (x->value < y->value);
-}
-
-/* A bucket of more than the most weight: so many lines of that, and one of the rest. */
-static void add_items(chalk_statsd *k, const chalk_statsd_family *f, const chalk_sketch *d) {
-  chalk_bucket b;
-  for (uint32_t i = 0; chalk_sketch_bucket(d, i, &b); i++) {
-    double v = clamped(sketch_representative(&b) * f->factor);
-    uint64_t whole = b.count < f->max_weight ? 0 : b.count / f->max_weight, rest = b.count - whole * f->max_weight;
-    if (whole && !add_item(k, (statsd_item){v, f->max_weight, whole, i})) return;
-    if (rest && !add_item(k, (statsd_item){v, rest, 1, i})) return;
-  }
-  if (k->n_items > 1) qsort(k->items, k->n_items, sizeof *k->items, by_weight);
-}
 
 /* How long a line's end is, without the rest of the line. */
 static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
@@ -377,14 +341,15 @@ static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
 /* The values of one weight, from item i on, share lines as long as a line fits into a packet. Returns the next item. */
 static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i) {
   char text[RATE + 1];
-  uint64_t weight = k->items[i].weight, times = 0;
-  uint32_t n = k->n_items;
+  const statsd_item *items = k->items.at;
+  uint64_t weight = items[i].weight, times = 0;
+  uint32_t n = k->items.n;
   text[chalk_statsd_rate(text, weight)] = 0;
   const char *rate = weight > 1 ? text : NULL;
   size_t begun = k->text_size, end = n > 1 && e->f->pack ? end_size(k, e, rate) : 0;
   begin_line(k, e, nothing);
-  for (bool first = true; i < n && k->items[i].weight == weight && !k->failed; first = false) {
-    double v = k->items[i].value;
+  for (bool first = true; i < n && items[i].weight == weight && !k->failed; first = false) {
+    double v = items[i].value;
     if (!first && e->f->pack && k->text_size - begun + TEXT_NUMBER_MAX + end <= k->packet_most) {
       put_further(k, e, v);
     } else {
@@ -395,26 +360,25 @@ static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i) {
       }
       put_number(k, v);
     }
-    if (++times == k->items[i].times) i++, times = 0;
+    if (++times == items[i].times) i++, times = 0;
   }
   end_line(k, e, e->h->type, rate, NULL, false);
   return i;
 }
 
 static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  add_items(k, e->f, d);
-  for (uint32_t i = 0; i < k->n_items && !k->failed;) i = put_values(k, e, i);
+  k->failed = !statsd_items_of(&k->items, d, e->f->factor, e->f->max_weight);
+  for (uint32_t i = 0; i < k->items.n && !k->failed;) i = put_values(k, e, i);
 }
 
 static double gauge_of(const chalk_sketch *d, const chalk_statsd_gauge *g, double factor) {
-  double count = (double)chalk_sketch_count(d);
   switch (g->what) {
     case CHALK_STATSD_COUNT:
-      return count;
+      return (double)d->count;
     case CHALK_STATSD_SUM:
-      return chalk_sketch_sum(d) * factor;
+      return d->sum * factor;
     case CHALK_STATSD_AVG:
-      return chalk_sketch_sum(d) * factor / count;
+      return d->sum * factor / (double)d->count;
     case CHALK_STATSD_MIN:
       return chalk_sketch_min(d) * factor;
     case CHALK_STATSD_MAX:
@@ -427,7 +391,7 @@ static double gauge_of(const chalk_sketch *d, const chalk_statsd_gauge *g, doubl
 static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
   for (uint32_t i = 0; i < e->f->n_gauges; i++) {
     const chalk_statsd_gauge *g = &e->f->gauges[i];
-    put_gauge(k, e, piece_of(g->suffix), gauge_of(d, g, e->f->factor));
+    put_gauge(k, e, (piece){g->suffix, g->size}, gauge_of(d, g, e->f->factor));
   }
 }
 
@@ -435,7 +399,8 @@ static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts, uint3
   for (uint32_t i = 0; i < e->f->n_le; i++) {
     uint64_t n = e->f->le_index[i] < n_counts ? counts[e->f->le_index[i]] : 0;
     if (n == 0) continue;
-    if (!add_item(k, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]})) return;
+    k->failed = !statsd_items_add(&k->items, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]});
+    if (k->failed) return;
     begin_line(k, e, e->f->fold ? piece_of(e->f->le_suffixes[i]) : nothing);
     put_whole(k, (int64_t)n);
     end_line(k, e, count_type, NULL, e->f->le_tags[i], true);
@@ -551,10 +516,10 @@ const char *chalk_statsd_packet(chalk_statsd *k, uint32_t *size) {
 }
 
 void chalk_statsd_begin(chalk_statsd *k) {
-  uint64_t values = k->n_items ? packed_values(k) - k->values_begun : 0;
+  uint64_t values = k->items.n ? packed_values(k) - k->values_begun : 0;
   k->sent.any = false;
   if (values) {
-    statsd_part_note(&k->sent, k->entry, k->items, k->values_begun, values, k->bounds ? NULL : &k->delta);
+    statsd_part_note(&k->sent, k->entry, &k->items, k->values_begun, values, k->bounds ? NULL : &k->delta);
   }
   k->values_begun += values;
   k->packet_size = 0;

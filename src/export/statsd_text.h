@@ -1,7 +1,7 @@
 /*
- * Tag values as StatsD's lines can carry them: a byte that may not stand there becomes "_", and a value that is too long
- * is cut and gets "_" and the FNV-1a hash of the whole. Which bytes may stand there is part of the format, and declared
- * here; how long a value may be is the caller's choice. chalk.exporter.statsd.names does the same to names and constant
+ * Tag values as StatsD's lines can carry them: a byte that may not stand there becomes "_", and a value that is too
+ * long is cut and gets "_" and the FNV-1a hash of the whole. Which bytes may stand there is part of the format, and
+ * declared here; how long a value may be is the caller's choice. chalk.exporter.statsd.names does the same to names and constant
  * tags, and spec/statsd_lines_spec.lua compares the two. No NUL is added.
  */
 #ifndef STATSD_TEXT_H

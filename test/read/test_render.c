@@ -123,11 +123,31 @@ static void test_pieces_make_the_whole(void **state) {
   chalk_segment_close(g);
 }
 
+/* Of the bounds that are to be shown, those are from the first one on that is none of the metric's. */
+static void test_bounds_that_are_not_the_metrics_are_left_out(void **state) {
+  (void)state;
+  static const char *const les[] = {"0.01", "7", "100"};
+  chalk_segment *g = open_segment(NULL);
+  chalk_writer *w = open_writer(g);
+  chalk_series *h = bind(w, define(w, "h", CHALK_HISTOGRAM, 0, 5), NULL);
+  assert_int_equal(chalk_record(h, 1), CHALK_OK);
+  static const uint32_t beyond[] = {5, CHALK_LES + 1, UINT32_MAX};
+  for (int i = 0; i < 3; i++) {
+    const uint32_t places[] = {0, beyond[i], 4};
+    chalk_family f = {.bucket = "h_bucket", .constant = "", .le = les, .le_index = places, .n_le = 3};
+    assert_string_equal(render(g, &f, 4096), "h_bucket{le=\"0.01\"} 0\nh_bucket{le=\"+Inf\"} 1\n");
+  }
+  free(h);
+  chalk_writer_close(w);
+  chalk_segment_close(g);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_lines_of_counts),
       cmocka_unit_test(test_lines_of_histograms),
       cmocka_unit_test(test_an_untagged_metric_has_no_braces),
+      cmocka_unit_test(test_bounds_that_are_not_the_metrics_are_left_out),
       cmocka_unit_test(test_pieces_make_the_whole),
   };
   alarm(DEADLINE);

@@ -57,19 +57,18 @@ end
 -- The gauges of a histogram in the mode percentiles: the aggregates that are wanted, then the quantiles.
 local function gauges_of(aggregates, quantiles)
   local suffixes, gauges, wanted = {}, {}, {}
+  local function add(suffix, what, quantile)
+    suffixes[#suffixes + 1] = suffix
+    gauges[#suffixes] = { suffix = suffix, size = #suffix, what = what, quantile = quantile }
+  end
   for _, name in ipairs(aggregates) do
     wanted[name] = true
   end
   for _, aggregate in ipairs(AGGREGATES) do
-    local name, what = aggregate[1], aggregate[2]
-    if wanted[name] then
-      suffixes[#suffixes + 1] = "." .. name
-      gauges[#suffixes] = { suffix = suffixes[#suffixes], what = what }
-    end
+    if wanted[aggregate[1]] then add("." .. aggregate[1], aggregate[2]) end
   end
   for _, q in ipairs(quantiles) do
-    suffixes[#suffixes + 1] = "." .. names.quantile(q)
-    gauges[#suffixes] = { suffix = suffixes[#suffixes], what = C.CHALK_STATSD_QUANTILE, quantile = q }
+    add("." .. names.quantile(q), C.CHALK_STATSD_QUANTILE, q)
   end
   return ffi.new("chalk_statsd_gauge[?]", math.max(#gauges, 1), gauges), suffixes
 end

@@ -1,9 +1,10 @@
 /* What is lost when these fail: the process, to a C host's mistake in the description of a family. What the lines say is
-   tested from Lua, in spec/statsd_spec.lua. */
+   tested from Lua, in spec/exporter/statsd_spec.lua. */
 
 #include "common.h"
 
-static const char *const labels[] = {"a"}, *const le[] = {"0.01", "+Inf"}, *const suffixes[] = {".a", ".b"};
+static const uint32_t value_most[] = {198};
+static const char *const labels[] = {"a"}, *const le_tags[] = {"le:0.01", "le:+Inf"}, *const suffixes[] = {".a", ".b"};
 
 typedef struct bed {
   chalk_segment *g;
@@ -23,6 +24,8 @@ static void begin(bed *b) {
   b->s = take(b->g, 0);
   b->family = (chalk_statsd_family){.name = "lat",
                                     .labels = labels,
+                                    .value_most = value_most,
+                                    .absent = "none",
                                     .n_labels = 1,
                                     .tags = "",
                                     .tail = "",
@@ -30,7 +33,7 @@ static void begin(bed *b) {
                                     .type = "d",
                                     .factor = 1,
                                     .max_weight = 2,
-                                    .le = le,
+                                    .le_tags = le_tags,
                                     .le_suffixes = suffixes,
                                     .le_index = b->le_index,
                                     .n_le = 2};
