@@ -183,7 +183,7 @@ static void begin_line(chalk_statsd *k, const frame *e, piece suffix) {
   char *o = reserve(k, e->room + suffix.size + TEXT_NUMBER_MAX);
   if (!o) return;
   o = append_piece(o, e->h->name);
-  if (e->f->fold) o = put_folded(o, e);
+  if (e->f->tags_in_name) o = put_folded(o, e);
   o = append_piece(o, suffix);
   *o++ = ':';
   k->text_size = (size_t)(o - k->text);
@@ -258,7 +258,7 @@ static void end_line(chalk_statsd *k, frame *e, piece type, const char *rate, co
   *o++ = '|';
   o = append_piece(o, type);
   if (rate) o = append_piece(append(o, "|@", 2), piece_of(rate));
-  if (!e->f->fold) {
+  if (!e->f->tags_in_name) {
     char *start = o;
     o = e->tags_size ? append(o, k->text + e->tags_at, e->tags_size) : put_tags(o, e);
     e->tags_at = (size_t)(start - k->text), e->tags_size = (size_t)(o - start);
@@ -401,7 +401,7 @@ static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts, uint3
     if (n == 0) continue;
     k->failed = !statsd_items_add(&k->items, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]});
     if (k->failed) return;
-    begin_line(k, e, e->f->fold ? piece_of(e->f->le_suffixes[i]) : nothing);
+    begin_line(k, e, e->f->tags_in_name ? piece_of(e->f->le_suffixes[i]) : nothing);
     put_whole(k, (int64_t)n);
     end_line(k, e, count_type, NULL, e->f->le_tags[i], true);
   }
