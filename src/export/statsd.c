@@ -19,6 +19,7 @@
 #include "value/kind.h"
 #include "value/sketch.h"
 #include "read/snapshot.h"
+#include "export/by_series.h"
 #include "export/statsd.h"
 #include "export/statsd_part.h"
 #include "export/statsd_text.h"
@@ -32,6 +33,7 @@ typedef struct line_end {
   uint64_t values;
 } line_end;
 
+/* What was sent of a gauge's series. */
 typedef struct sent_gauge {
   double value;
   uint32_t generation;
@@ -48,9 +50,8 @@ struct chalk_statsd {
   uint64_t values; /* in the text */
   bool failed;     /* no memory for the entry's lines */
   chalk_statsd_totals totals;
-  sent_gauge *gauges;
-  uint32_t n_gauges;
-  uint32_t entry; /* the one under way; what follows is a histogram's */
+  by_series gauges; /* sent_gauge */
+  uint32_t entry;   /* the one under way; what follows is a histogram's */
   chalk_sketch delta;
   bool bounds; /* its lines are of bounds, not of the delta's buckets */
   statsd_items items;
@@ -76,7 +77,7 @@ void chalk_statsd_free(chalk_statsd *k) {
   free(k->packet);
   free(k->text);
   free(k->lines);
-  free(k->gauges);
+  free(k->gauges.items);
   free(k->items.at);
   sketch_free_sides(&k->delta);
   sketch_free_sides(&k->sent.sketch);
@@ -293,18 +294,12 @@ static void put_gauge(chalk_statsd *k, frame *e, piece suffix, double v) {
   end_line(k, e, gauge_type, NULL, NULL, true);
 }
 
-static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
-  if (e->series >= k->n_gauges) {
-    uint32_t n = 2 * (e->series + 512);
-    sent_gauge *more = realloc(k->gauges, n * sizeof *more);
-    if (!more) return false;
-    memset(more + k->n_gauges, 0, (n - k->n_gauges) * sizeof *more);
-    k->gauges = more;
-    k->n_gauges = n;
-  }
-  sent_gauge *g = &k->gauges[e->series];
-  bool same = g->sent && g->generation == e->generation && g->value == e->value;
-  *g = (sent_gauge){e->value, e->generation, true};
+/* Whether this value of a gauge was the last one sent. Notes it as sent. */
+static bool is_sent(chalk_statsd *k, const chalk_entry *entry) {
+  sent_gauge *sent = by_series_at(&k->gauges, entry->series, sizeof *sent);
+  if (!sent) return false;
+  bool same = sent->sent && sent->generation == entry->generation && sent->value == entry->value;
+  *sent = (sent_gauge){entry->value, entry->generation, true};
   return same;
 }
 
@@ -317,7 +312,7 @@ static void end_entry(chalk_statsd *k) {
 }
 
 void chalk_statsd_forget(chalk_statsd *k) {
-  if (k->gauges) memset(k->gauges, 0, k->n_gauges * sizeof *k->gauges);
+  if (k->gauges.items) memset(k->gauges.items, 0, k->gauges.n * sizeof(sent_gauge));
   end_entry(k);
   k->sent.any = false;
   k->packet_size = 0;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "series/series_key.h"
+#include "export/by_series.h"
 #include "export/statsd.h"
 #include "export/statsd_text.h"
 #include "record/tap.h"
@@ -56,8 +57,7 @@ struct chalk_statsd_raw {
   uint64_t batch;
   uint64_t random;
   chalk_statsd_raw_totals totals;
-  line *lines; /* by series */
-  uint32_t n_lines;
+  by_series lines; /* line */
   sampling metrics[METRICS];
 };
 
@@ -79,8 +79,9 @@ chalk_statsd_raw *chalk_statsd_raw_new(chalk_segment *g, uint32_t max_packet, ui
 void chalk_statsd_raw_free(chalk_statsd_raw *k) {
   if (!k) return;
   while (k->first) chalk_statsd_raw_next(k);
-  for (uint32_t i = 0; i < k->n_lines; i++) free(k->lines[i].text);
-  free(k->lines);
+  line *lines = k->lines.items;
+  for (uint32_t i = 0; i < k->lines.n; i++) free(lines[i].text);
+  free(lines);
   chalk_statsd_free(k->maker);
   free(k);
 }
@@ -117,17 +118,6 @@ static sampling *sampling_of(chalk_statsd_raw *k, uint32_t number) {
 
 /* Lines */
 
-static bool grow_lines(chalk_statsd_raw *k, uint32_t id) {
-  if (id < k->n_lines) return true;
-  uint32_t n = 2 * id + 512;
-  line *more = realloc(k->lines, n * sizeof *more);
-  if (!more) return false;
-  memset(more + k->n_lines, 0, (n - k->n_lines) * sizeof *more);
-  k->lines = more;
-  k->n_lines = n;
-  return true;
-}
-
 static bool make_line(chalk_statsd_raw *k, line *l, const chalk_statsd_family *f, const char *key, uint32_t key_size) {
   const char *text;
   size_t value_at, rate_at, size = statsd_line(k->maker, f, key, key_size, &text, &value_at, &rate_at);
@@ -140,8 +130,8 @@ static bool make_line(chalk_statsd_raw *k, line *l, const chalk_statsd_family *f
 
 /* The line of an event's series; NULL: that has gone. */
 static const line *line_of(chalk_statsd_raw *k, const sampling *m, const chalk_event *e) {
-  if (!grow_lines(k, e->series)) return NULL;
-  line *l = &k->lines[e->series];
+  line *l = by_series_at(&k->lines, e->series, sizeof *l);
+  if (!l) return NULL;
   if (l->text && l->generation == e->generation) return l;
   uint64_t key[SERIES_KEY_WORDS + STATSD_TEXT_ROOM / 8];
   uint32_t n = series_key_read(k->segment, e->metric, e->series, e->generation, key);
