@@ -20,7 +20,7 @@
 #include "value/sketch.h"
 #include "read/snapshot.h"
 #include "export/by_series.h"
-#include "export/statsd.h"
+#include "export/statsd_lines.h"
 #include "export/statsd_part.h"
 #include "export/statsd_text.h"
 #include "base/text.h"

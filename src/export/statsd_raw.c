@@ -14,7 +14,7 @@
 
 #include "series/series_key.h"
 #include "export/by_series.h"
-#include "export/statsd.h"
+#include "export/statsd_lines.h"
 #include "export/statsd_text.h"
 #include "record/tap.h"
 #include "base/text.h"

@@ -2,8 +2,8 @@
  * What other files need of StatsD's lines: the ranges of a family's numbers, and a series' line without its value.
  * Bytes of the format are made in statsd.c only.
  */
-#ifndef STATSD_H
-#define STATSD_H
+#ifndef STATSD_LINES_H
+#define STATSD_LINES_H
 
 #include <stddef.h>
 
