@@ -54,17 +54,17 @@ static void side_compact(sketch_side *side) {
   side->n = n;
 }
 
-static void add(chalk_sketch *k, const chalk_sketch *delta, uint32_t place, uint64_t count) {
+static void add(chalk_sketch *k, const chalk_sketch *delta, uint32_t index, uint64_t count) {
   chalk_bucket b;
-  if (!chalk_sketch_bucket(delta, place, &b)) return;
+  if (!chalk_sketch_bucket(delta, index, &b)) return;
   k->sum += sketch_representative(&b) * (double)count;
   k->count += count;
-  if (place < k->negative.n) {
-    k->negative.at[k->negative.n - 1 - place].count += count;
+  if (index < k->negative.n) {
+    k->negative.at[k->negative.n - 1 - index].count += count;
   } else if (b.upper == 0 && b.lower == 0) {
     k->zero += count;
   } else {
-    k->positive.at[place - k->negative.n - (delta->zero > 0)].count += count;
+    k->positive.at[index - k->negative.n - (delta->zero > 0)].count += count;
   }
 }
 
@@ -84,9 +84,9 @@ void statsd_part_note(statsd_part *p, uint32_t entry, const statsd_items *items,
     n -= taken;
     if (taken == 0) continue;
     if (delta) {
-      add(k, delta, item->place, taken * item->weight);
+      add(k, delta, item->index, taken * item->weight);
     } else {
-      p->les[item->place] += item->weight;
+      p->les[item->index] += item->weight;
     }
   }
   side_compact(&k->positive);

@@ -14,7 +14,7 @@
 typedef struct statsd_item {
   double value;
   uint64_t weight, times;
-  uint32_t place; /* the bucket's, as chalk_sketch_bucket counts; or the bound's among the metric's */
+  uint32_t index; /* of the bucket, as chalk_sketch_bucket counts; or of the bound among the metric's bounds */
 } statsd_item;
 
 typedef struct statsd_items {

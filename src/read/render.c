@@ -17,14 +17,9 @@
 #include "series/key.h"
 #include "series/series_key.h"
 #include "read/snapshot.h"
+#include "base/measured.h"
 #include "base/text.h"
 #include "value/kind.h"
-
-/* A text whose size is measured once. `bytes` may be NULL. */
-typedef struct measured {
-  const char *bytes;
-  size_t size;
-} measured;
 
 /* What is the same for all entries of a chalk_family. Made once in each call, because the family is the caller's. */
 typedef struct pattern {
@@ -37,8 +32,6 @@ typedef struct pattern {
   size_t line_most; /* the most bytes of a line, without the key and the bound */
   size_t le_most;   /* the most bytes of a bound */
 } pattern;
-
-static measured measure(const char *text) { return (measured){text, text ? strlen(text) : 0}; }
 
 static size_t longest(const pattern *p) {
   size_t n = p->sample.size;
