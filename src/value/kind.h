@@ -28,7 +28,7 @@ typedef enum kind_content { KIND_NOTHING, KIND_TOTAL, KIND_VALUE, KIND_HISTOGRAM
 typedef struct kind {
   const char *name; /* as in definitions */
   kind_content holds;
-  uint32_t stream_type; /* in the event stream's metadata, see stream.c */
+  uint32_t stream_type; /* in the event stream's metadata, see stream_encoder.h */
 } kind;
 
 /* By number; the first is what a number has that is no kind's. */
