@@ -1,4 +1,5 @@
---- The event stream exporter: every record live to clients over TCP, as messages of protobuf (see src/export/stream_encoder.h).
+--- The event stream exporter: every record live to clients over TCP, as messages of protobuf (their fields are in
+-- src/export/stream_encoder.h).
 --
 -- While nobody is connected, all there is is a listening socket. With the first client the event tap goes on; the core
 -- takes events out of it, encodes and sends them. A *server* is what serves in the process that has the flusher's role:
