@@ -4,7 +4,9 @@
 #include <string.h>
 
 enum { FIRST_CAPACITY = 65536, FIRST_ENDS = 1024 };
-/* An empty log is freed if it has more than KEPT_CAPACITY bytes and more than MUCH_MORE times those it needed lately. */
+/*
+ * An empty log is freed if it has more than KEPT_CAPACITY bytes and more than MUCH_MORE times those it needed lately.
+ */
 enum { KEPT_CAPACITY = 1 << 20, MUCH_MORE = 16 };
 
 void stream_log_free(stream_log *l) {
