@@ -737,7 +737,7 @@ typedef struct chalk_statsd_family {
   const char *const *le_suffixes;   /* the same for names: ".le_0_5" */
   const uint32_t *le_index; /* their indexes among the metric's bounds, 0 to CHALK_LES; unknown ones are left out */
   double factor;            /* multiplies a histogram's values; finite */
-  uint64_t max_weight;      /* as CHALK_STATSD_WEIGHT, 1 to that; for CHALK_STATSD_VALUES */
+  uint64_t max_weight;      /* in CHALK_STATSD_VALUES: the most that a value stands for, 1 to CHALK_STATSD_WEIGHT */
   uint32_t n_labels;        /* 0 to CHALK_TAGS */
   uint32_t n_gauges;
   uint32_t n_le;         /* 0 to CHALK_LES + 1 */

@@ -6,11 +6,11 @@
  * A line begins with statsd_lines_begin, has at least one value, and ends with statsd_lines_end. Each end is noted with
  * the number of values up to it, so packing a text never reads it again.
  *
- * What is the same for all lines of a metric, a *pattern*, is measured once a metric; what is the same for all lines of
- * a series, a *frame*, once a series: the tags of the first line are copied to the next ones. Space is compared only
- * when a line begins or gets a further value, which reserves enough for the line's end too.
+ * What all lines of a metric share is its *pattern*, which is made once a metric. What all lines of a series share is
+ * its *frame*, which is made once a series; the tags of the first line are copied to the next ones. The free space is
+ * compared only when a line begins or gets a further value; it then suffices for the line's end too.
  *
- * Only this file and statsd_text.c know the bytes of the format. All names and limits are those of the caller's family.
+ * Only this unit and statsd_text.c know the bytes of the format. All names and limits come from the caller's family.
  */
 #ifndef STATSD_LINES_H
 #define STATSD_LINES_H
@@ -24,7 +24,7 @@
 
 enum { STATSD_RATE_MOST = 24 }; /* bytes of a sample rate's text */
 
-/* Where a line ends, or several lines that have to be in one packet. */
+/* The end of a line, or of several lines that have to be in one packet. */
 typedef struct statsd_end {
   size_t at;       /* in the text */
   uint64_t values; /* in the text up to there */
@@ -35,7 +35,7 @@ typedef struct statsd_lines {
   char *text;
   size_t size, capacity;
   statsd_end *ends;
-  uint32_t n, ends_capacity; /* of `ends` */
+  uint32_t n, ends_capacity; /* how many ends there are, and fit */
   uint64_t values;           /* in the text */
   bool failed;               /* out of memory: the text is of no use */
 } statsd_lines;
@@ -68,14 +68,17 @@ static inline bool statsd_family_fits(const chalk_statsd_family *f) {
   return fits && (f->mode != CHALK_STATSD_VALUES || (f->max_weight >= 1 && f->max_weight <= CHALK_STATSD_WEIGHT));
 }
 
+/* Measures a family's texts. The pattern is good as long as the family is. */
 void statsd_pattern_make(statsd_pattern *p, const chalk_statsd_family *family);
+/* The frame of the series with this key, which is good as long as the pattern and the key are. */
 static inline statsd_frame statsd_frame_of(const statsd_pattern *p, const void *key, uint32_t key_size) {
   return (statsd_frame){
       .pattern = p, .family = p->family, .key = key, .key_size = key_size, .line_most = p->line_most + key_size};
 }
 
-/* Empties the text. It keeps its memory. */
+/* Empties the text, which keeps its memory. */
 void statsd_lines_clear(statsd_lines *lines);
+/* Frees the text's memory. */
 void statsd_lines_free(statsd_lines *lines);
 
 /* Makes the text's memory larger, by at least n bytes. Returns the same as statsd_lines_reserve, which calls it. */
@@ -85,16 +88,16 @@ static inline char *statsd_lines_reserve(statsd_lines *lines, size_t n) {
   return lines->size + n > lines->capacity ? statsd_lines_grow(lines, n) : lines->text + lines->size;
 }
 
-/* A line's name, up to its first value, for which there is space. */
+/* Writes a line's name, with a suffix, up to the first value. There is space for that value and the line's end. */
 void statsd_lines_begin(statsd_lines *lines, const statsd_frame *frame, measured suffix);
-/* A line's first value. */
+/* Writes a line's first value. */
 static inline void statsd_lines_number(statsd_lines *lines, double v) {
   if (!lines->failed) lines->size += text_double(lines->text + lines->size, v);
 }
 static inline void statsd_lines_whole(statsd_lines *lines, int64_t v) {
   if (!lines->failed) lines->size += text_int(lines->text + lines->size, v);
 }
-/* A further value. Inline, because a histogram's line has very many. */
+/* Writes a further value. It is inline because a histogram's line has very many. */
 static inline void statsd_lines_further(statsd_lines *lines, const statsd_frame *frame, double v) {
   char *o = statsd_lines_reserve(lines, 1 + TEXT_NUMBER_MAX + frame->line_most);
   if (!o) return;
@@ -104,8 +107,8 @@ static inline void statsd_lines_further(statsd_lines *lines, const statsd_frame 
   statsd_lines_number(lines, v);
 }
 /*
- * All that follows a line's values. `rate` is a sample rate and `le` the tag of a bound; NULL: the line has none.
- * `timed` lines have the family's timestamp.
+ * Writes all that follows a line's values, and notes the line's end. `rate` is a sample rate and `le` the tag of a
+ * bound; NULL: the line has none. `timed` lines have the family's timestamp.
  */
 void statsd_lines_end(statsd_lines *lines, statsd_frame *frame, measured type, const char *rate, const char *le,
                       bool timed);

@@ -1,6 +1,5 @@
 #include "export/statsd_text.h"
 
-#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -31,9 +30,9 @@ static bool is_first(char c) { return ((unsigned char)c & 0xc0) != 0x80; }
 /* Sixteen bytes, which are compared at once: the result of a comparison has all bits of a byte set where it is true. */
 typedef unsigned char bytes __attribute__((vector_size(STATSD_TEXT_PADDING)));
 
-/* The sixteen bytes from byte 16 - n on are n zeros, then ones: a mask of the bytes after the first n. */
-static const unsigned char behind[2 * STATSD_TEXT_PADDING] = {[16] = 255, 255, 255, 255, 255, 255, 255, 255,
-                                                              255,        255, 255, 255, 255, 255, 255, 255};
+/* The sixteen bytes from byte 16 - n on are n zeros, then 255s: a mask of the bytes after the first n. */
+static const unsigned char masks[2 * STATSD_TEXT_PADDING] = {[16] = 255, 255, 255, 255, 255, 255, 255, 255,
+                                                             255,        255, 255, 255, 255, 255, 255, 255};
 
 /* Which of the bytes a tag may have: letters, digits and _ - . / : */
 static inline bytes are_plain(bytes x) {
@@ -54,7 +53,7 @@ static inline bool copy_plain(char *o, const char *s, uint32_t n) {
     if (!are_all(are_plain(x))) return false;
   }
   memcpy(&x, s, 16), memcpy(o, &x, 16);
-  memcpy(&beyond, behind + 16 - n, 16);
+  memcpy(&beyond, masks + 16 - n, 16);
   return are_all(are_plain(x) | beyond);
 }
 

@@ -65,7 +65,7 @@ static char *put_label(char *o, const char *key, size_t key_size, const char *va
 }
 
 static bool make_constants(stream_metric *m, const chalk_stream_metric *definition) {
-  const char *const *texts = definition->constants; /* names and values by turns */
+  const char *const *texts = definition->constants; /* pairs of a name and a value */
   m->constants_size = 0;
   for (uint32_t i = 0; i < definition->n_constants; i++) {
     m->constants_size += label_size(wire_bytes_size(strlen(texts[2 * i])), strlen(texts[2 * i + 1]));

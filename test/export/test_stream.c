@@ -73,9 +73,9 @@ static void close_bed(bed *b) {
   chalk_segment_close(b->g);
 }
 
-/* A client that the stream has accepted. */
-static reader connect_to(bed *b, int room) {
-  reader r = open_reader(b->port, room);
+/* A client that the stream has accepted. `buffer` is the size of its receive buffer; 0: the usual one. */
+static reader connect_to(bed *b, int buffer) {
+  reader r = open_reader(b->port, buffer);
   double end = chalk_now() + DEADLINE;
   int client;
   while ((client = chalk_stream_accept(b->k)) < 0 && chalk_now() < end) pause_ms(1);
