@@ -690,10 +690,10 @@ uint64_t chalk_stream_dropped(chalk_stream *stream, int by_clients);
  * packed into packets of a limited size. The core writes the format; the caller chooses every name and limit, in the
  * family. A packer belongs to one thread.
  *
- * Fill one family after the other. When a packet is full: send it, commit, begin another packet, and continue from
- * *next. The lines of entry *next may be only partly packed. chalk_cursor_commit commits the entries before *next, and
- * chalk_statsd_commit what the packet has of entry *next. Gauges are noted as sent when they are packed, so call
- * chalk_statsd_forget after a failure to send.
+ * Fill one family after the other. When a packet is full, send it, begin another packet, and continue from *next; the
+ * lines of entry *next may be only partly packed. When the sent packet has arrived, commit it: chalk_cursor_commit
+ * commits the entries before *next, and chalk_statsd_commit what the packet has of entry *next. Gauges are noted as
+ * sent when they are packed, so call chalk_statsd_forget after a failure to send.
  */
 enum {
   CHALK_STATSD_VALUES,      /* a line with a value for each bucket, with a sample rate */
