@@ -1,4 +1,4 @@
--- The report of a run: Markdown, and whether all went well.
+-- The report of a run: a text in Markdown, and whether all checks succeeded.
 
 local ledgers = require "soak.ledger"
 
@@ -27,13 +27,13 @@ function Report:row(...)
   self:line("| %s |", table.concat(cells, " | "))
 end
 
---- What must hold.
+--- Adds a problem to the report if a condition does not hold.
 function Report:expect(holds, format, ...)
   local text = format:format(...)
   if not holds then self.problems[#self.problems + 1] = text end
 end
 
---- 1234567 as 1,234,567.
+--- Writes 1234567 as "1,234,567".
 local function whole(n)
   local text = ("%.0f"):format(n)
   repeat
@@ -46,7 +46,7 @@ M.whole = whole
 
 local function at(times, part) return times[math.max(1, math.ceil(#times * part))] or 0 end
 
---- What happened.
+--- Adds the table of what happened in the run.
 function Report:events(run)
   local ledger, times = run.ledger, run.scraper.times
   table.sort(times)
@@ -54,23 +54,20 @@ function Report:events(run)
   self:row("workers forked", whole(ledger:get "forks"))
   self:row("workers killed by SIGKILL at random", whole(ledger:get "kills"))
   self:row("of those, in the middle of a record", whole(ledger:get "in_flight"))
-  self:row("workers that ended by themselves: `_exit`, `os.exit`, the VM closed", whole(ledger:get "ended"))
+  self:row("workers that ended normally: by `_exit`, `os.exit`, or closing the VM", whole(ledger:get "ended"))
   self:row("workers stopped for 0.3 s by SIGSTOP", whole(ledger:get "stops"))
-  self:row("parents killed, the flusher with them", run.masters_killed)
-  self:row("then children killed that had taken over", run.heirs_killed)
-  self:row("longest until an heir answered a scrape", ("%.2f s"):format(run.longest_gap))
-  self:row("series removed one by one; `clear` of all", ledger:get "removes" .. "; " .. ledger:get "clears")
+  self:row("parents killed while they had the flusher's role", run.masters_killed)
+  self:row("children killed after they had taken over the role", run.holders_killed)
+  self:row("longest time until the next holder answered a scrape", ("%.2f s"):format(run.longest_gap))
+  self:row("series removed one by one; calls of `clear`", ledger:get "removes" .. "; " .. ledger:get "clears")
+  self:row("moves of the epoch, one for each stripe from which series are dropped", whole(run.info.epoch))
+  self:row("scrapes answered, each parsed and checked against the ledger", whole(#times))
   self:row(
-    "moves of the epoch, one for each stripe of the table that series are dropped from",
-    whole(run.info.epoch)
-  )
-  self:row("scrapes answered, each parsed and held against the ledger", whole(#times))
-  self:row(
-    "scrape: median, 95th of 100, most",
+    "duration of a scrape: median, 95th percentile, longest",
     ("%.1f, %.1f, %.1f ms"):format(at(times, 0.5) * 1e3, at(times, 0.95) * 1e3, at(times, 1) * 1e3)
   )
   self:row("pushed batches", whole(run.receiver.batches))
-  self:row("slots in use at the end, most", run.info.writers .. ", " .. run.most_writers)
+  self:row("slots in use: at the end, at most", run.info.writers .. ", " .. run.most_writers)
 end
 
 local function sum_of(ledger, names)
@@ -85,11 +82,15 @@ end
 local TOTALS = {
   { name = "jobs", entries = ledgers.KINDS, note = "a count, never dropped" },
   { name = "latency", entries = { "sketch" }, note = "a histogram, never dropped" },
-  { name = "churn", entries = { "churn" }, note = "a count, its series removed, cleared and idle all the time" },
-  { name = "wild", entries = { "wild" }, note = "a count with endless values, of which 50 fit" },
+  {
+    name = "churn",
+    entries = { "churn" },
+    note = "a count whose series are removed, cleared and idle all the time",
+  },
+  { name = "wild", entries = { "wild" }, note = "a count with a new tag value in each record and `max_series` 50" },
 }
 
---- What was recorded against what the push exporter sent.
+--- Adds the table that compares what was recorded with what the push exporter sent.
 function Report:totals(run)
   local receiver = run.receiver
   self:table("metric", "recorded", "in flight at kills", "pushed", "of that sent twice", "difference")
@@ -109,7 +110,7 @@ function Report:totals(run)
     local holds = pushed >= done + least and pushed <= intended + most
     self:expect(
       holds,
-      "%s: recorded %.0f to %.0f, pushed %.0f, of that twice %s",
+      "%s: %.0f to %.0f was recorded, but %.0f was pushed, of which %s was sent twice",
       name,
       done,
       intended,
@@ -119,22 +120,24 @@ function Report:totals(run)
   end
 end
 
--- name, text, unit, its word, by which factor and amount the end may be above the beginning
+-- Each figure: name, text, unit, the unit's word, and the factor and amount by which the end may be above the
+-- beginning.
 local FLAT = {
   { "segment", "segment memory", MIB, "MiB", 1.02, 0.5 },
-  { "controller", "own memory of a process that reads and scrapes", MIB, "MiB", 1.1, 2 },
-  { "master", "own memory of the parent, which flushes and serves", MIB, "MiB", 1.1, 2 },
-  { "controller_descriptors", "descriptors of the first", 1, "", 1, 0 },
+  { "controller", "private memory of a process that reads and scrapes", MIB, "MiB", 1.1, 2 },
+  { "master", "private memory of the parent, which flushes and serves", MIB, "MiB", 1.1, 2 },
+  { "controller_descriptors", "descriptors of the process that scrapes", 1, "", 1, 0 },
   { "master_descriptors", "descriptors of the parent", 1, "", 1, 3 },
   { "writers", "slots in use", 1, "", 1, 8 },
   { "series", "series", 1, "", 1, 200 },
   { "quarantined", "dropped series not yet reusable", 1, "", 1, 200 },
 }
 
---- What has to stay flat. Over a short time VMs and allocators still grow, so that only what is chalk's is judged.
+--- Adds the table of figures that must stay flat. In a short run VMs and allocators still grow, so private memory is
+--- not checked then.
 ---@param is_short boolean
 function Report:flat(samples, is_short)
-  self:table("what stays flat", "after warm-up", "in the last quarter")
+  self:table("figure that must stay flat", "after warm-up", "in the last quarter")
   for _, one in ipairs(FLAT) do
     local name, text, unit, word, factor, more = unpack(one)
     local early, late = samples:ends(name)
@@ -143,18 +146,18 @@ function Report:flat(samples, is_short)
       self:row(text, shown:format(early / unit, word), shown:format(late / unit, word))
       local judged = not is_short or (name ~= "controller" and name ~= "master")
       early, late = early / unit, late / unit
-      self:expect(not judged or late <= early * factor + more, "%s grows: %g, %g", text, early, late)
+      self:expect(not judged or late <= early * factor + more, "%s grows from %g to %g", text, early, late)
     end
   end
 end
 
---- The problems so far, also those that processes wrote to the log.
+--- Adds all problems, also those that processes wrote to the log. Returns whether there is none.
 function Report:verdict(log)
-  local said = {}
+  local seen = {}
   for line in log:gmatch "[^\n]+" do
     local problem = line:match "^FAIL (.*)" or line:match "^(chalk: error: .*)" or line:match "^(luajit: .*)"
-    if problem and not problem:find("the target is away", 1, true) and not said[problem] then
-      said[problem] = true
+    if problem and not problem:find("the target is away", 1, true) and not seen[problem] then
+      seen[problem] = true
       self.problems[#self.problems + 1] = problem
     end
   end
