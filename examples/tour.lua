@@ -1,6 +1,6 @@
 -- Five minutes with chalk: definitions, records, reading back, and a scrape.
 --
---     luajit examples/tour.lua [ADDRESS]     where to be scraped, 127.0.0.1:9464
+--     luajit examples/tour.lua [ADDRESS]     the address to serve scrapes at, default 127.0.0.1:9464
 
 local here = arg[0]:match "^(.*/)" or "./"
 package.path = here .. "?.lua;" .. package.path
@@ -81,4 +81,4 @@ for line in assert(response, message).body:gmatch "[^\n]+" do
   if line:find "myapp_[hu]" then print(line) end
 end
 
--- 7. The last flush comes by itself when the program ends.
+-- 7. The last flush happens automatically when the program ends.

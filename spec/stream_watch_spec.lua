@@ -145,7 +145,7 @@ describe("watch.lua", function()
     for _, address in ipairs { "5000", ":5000", "host:", "127.0.0.1:65536", "[::1:5000" } do
       start(address)
       ends(2)
-      assert.matches('^watch.lua: %b"" is no HOST:PORT\nusage: ', watch.output)
+      assert.matches('^watch.lua: %b"" is not a HOST:PORT\nusage: ', watch.output)
     end
   end)
 end)
