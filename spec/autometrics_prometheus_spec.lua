@@ -78,12 +78,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     if prometheus then prometheus:stop() end
   end)
 
-  local function needs(name, body)
-    it(name, function()
-      if not programs.need "prometheus" then return end
-      body()
-    end)
-  end
+  local needs = programs.needing(it, "prometheus")
 
   local function one(found, id)
     local n = 0

@@ -100,12 +100,7 @@ describe("a dashboard", function()
     folder:remove()
   end)
 
-  local function needs(name, body)
-    it(name, function()
-      if not programs.need "prometheus" then return end
-      body()
-    end)
-  end
+  local needs = programs.needing(it, "prometheus")
 
   local function number(dashboard, title)
     local samples = assert(server:query(filled(panel_of(dashboards[dashboard], title).targets[1].expr)))

@@ -38,12 +38,7 @@ describe("rules", function()
   before_each(function() folder = chalk_command.folder() end)
   after_each(function() folder:remove() end)
 
-  local function needs(name, body)
-    it(name, function()
-      if not programs.need "promtool" then return end
-      body()
-    end)
-  end
+  local needs = programs.needing(it, "promtool")
 
   local function run(...)
     local code, output, errors = folder:shell("env -u LD_PRELOAD " .. promtool .. " " .. table.concat({ ... }, " "))

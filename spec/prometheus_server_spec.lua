@@ -55,12 +55,7 @@ describe("a real Prometheus", function()
     if service then service:stop() end
   end)
 
-  local function needs(name, body)
-    it(name, function()
-      if not programs.need "prometheus" then return end
-      body()
-    end)
-  end
+  local needs = programs.needing(it, "prometheus")
 
   needs("has the counts that the client made, and saw no counter reset", function()
     assert.same(counts, prometheus:settle(counts, "http_request_count_total", "endpoint", "status"))
