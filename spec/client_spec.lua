@@ -26,7 +26,7 @@ describe("a client", function()
   end
 
   describe("is initialised", function()
-    it("once: init raises at the caller's line, try_init says so", function()
+    it("only once: init raises at the caller's line, try_init returns a message", function()
       client:init()
       local ok, message = pcall(function() client:init() end)
       assert.is_false(ok)
@@ -52,7 +52,7 @@ describe("a client", function()
       assert.matches("client_spec.lua:%d+: chalk: options are a table", message)
     end)
 
-    it("with what was recorded before", function()
+    it("after records, which it keeps", function()
       local metrics = client:load(documents.service())
       local kept = metrics.http.request_count:with("/a", "success")
       kept:inc(3)
@@ -65,7 +65,7 @@ describe("a client", function()
       assert.equal(1, seen['http_auth_login_latency_count{status="success"}'])
     end)
 
-    it("silently, where nothing is to be said", function()
+    it("without a message if nothing is wrong", function()
       local code, output = children.run(
         [[
         local chalk = require "chalk"
@@ -92,24 +92,29 @@ describe("a client", function()
       end)
     end
 
-    it_refuses("what is no option", { flush_intervall = 3 }, "flush_intervall", 'did you mean "flush_interval"')
+    it_refuses("an unknown option", { flush_intervall = 3 }, "flush_intervall", 'did you mean "flush_interval"')
     it_refuses(
       "worker_threads, with what is there instead",
       { worker_threads = 1 },
       'unknown option worker_threads: there is one flush thread, with driver = "thread"'
     )
-    it_refuses("all at once", { driver = 1, strict = "yes" }, "driver must be", "strict must be")
-    it_refuses("a flush_interval of nothing", { flush_interval = 0 }, "flush_interval")
+    it_refuses(
+      "all wrong options in one message",
+      { driver = 1, strict = "yes" },
+      "driver must be",
+      "strict must be"
+    )
+    it_refuses("a flush_interval of 0", { flush_interval = 0 }, "flush_interval")
     it_refuses("buckets that do not increase", { buckets = { 1, 1 } }, "buckets")
-    it_refuses("global_tags that are none", { global_tags = { ["a b"] = "x" } }, "global_tags")
-    it_refuses("an idle_timeout of nothing", { idle_timeout = 0 }, "idle_timeout")
-    it_refuses("an idle_timeout of no type", { idle_timeout = { counts = 3 } }, "idle_timeout")
-    it_refuses("max_series of none", { max_series = 0 }, "max_series")
+    it_refuses("global_tags with names that cannot be tags", { global_tags = { ["a b"] = "x" } }, "global_tags")
+    it_refuses("an idle_timeout of 0", { idle_timeout = 0 }, "idle_timeout")
+    it_refuses("an idle_timeout of an unknown kind", { idle_timeout = { counts = 3 } }, "idle_timeout")
+    it_refuses("max_series of 0", { max_series = 0 }, "max_series")
     it_refuses("max_buckets out of range", { max_buckets = 4 }, "max_buckets")
     it_refuses("initial_error out of range", { initial_error = 0 }, "initial_error")
     it_refuses("too little memory", { memory_limit = 1000 }, "memory_limit", "4194304")
-    it_refuses("a segment_path that cannot be", { segment_path = "/nowhere/at/all" }, "/nowhere/at/all")
-    it_refuses("exporters that are none", { exporters = { 3 } }, "exporters[1]")
+    it_refuses("a segment_path that cannot be created", { segment_path = "/nowhere/at/all" }, "/nowhere/at/all")
+    it_refuses("exporters that are no objects", { exporters = { 3 } }, "exporters[1]")
     it_refuses(
       "an exporter that is in no list",
       function() return { exporters = chalk.exporter.prometheus {} } end,
@@ -133,7 +138,7 @@ describe("a client", function()
       "exporters[1]",
       "module"
     )
-    it_refuses("two exporters of one name", function()
+    it_refuses("two exporters with the same name", function()
       local one = chalk.exporter.custom("support.file_exporter", { path = "x" })
       return { exporters = { one, chalk.exporter.custom("support.file_exporter", { path = "y" }) } }
     end, "exporters[1]", "exporters[2]", "name")
@@ -161,7 +166,7 @@ describe("a client", function()
       assert.has_error(function() chalk.exporter.custom {} end)
     end)
 
-    it("a port that is taken, saying whose exporter wanted it", function()
+    it("a port that is in use, and names the exporter", function()
       local other = chalk.new()
       local listen = "unix://" .. files.name()
       other:init { exporters = { chalk.exporter.prometheus { listen = listen } } }
@@ -211,7 +216,7 @@ describe("a client", function()
       return table.concat(les, " ")
     end
 
-    it("of the buckets that init names, for handles from before it too", function()
+    it("by the buckets of init, also for handles from before init", function()
       local latency = client:histogram("latency", { tags = { { tag = "a" } } })
       local own = client:histogram("own", { buckets = { 7 } })
       local kept = latency:with "x"
@@ -228,18 +233,18 @@ describe("a client", function()
       assert.equal(2, kept:value():count())
     end)
 
-    it("of the default buckets where nothing else is said", function()
+    it("by the default buckets if none are given", function()
       client:histogram("latency"):record(0.2)
       assert.equal("0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf", bounds_of(client:text(), "latency"))
     end)
 
-    it("of an exporter's buckets", function()
+    it("by an exporter's buckets", function()
       client:init { driver = "manual", exporters = { chalk.exporter.prometheus { buckets = { 3, 4 } } } }
       client:histogram("latency"):record(3.5)
       assert.equal("3.0 4.0 +Inf", bounds_of(client:text(), "latency"))
     end)
 
-    it("of chalk's own flushes as ever, whatever buckets the application has", function()
+    it("of chalk's own flushes by their own buckets, whatever buckets the application has", function()
       client:init {
         driver = "manual",
         buckets = { 1, 2 },
@@ -265,7 +270,7 @@ describe("a client", function()
       assert.matches("client_spec.lua:%d+: chalk: text takes", message)
     end)
 
-    it("gauges that were never set where that is asked for, as 0, and else not", function()
+    it("gauges that were never set only if asked for, as 0", function()
       client:gauge "waiting"
       client:gauge("depth", { across = "sum", tags = { "queue" } }):with "mail"
       client:gauge("level"):set(3)
@@ -341,7 +346,7 @@ describe("a client", function()
       receiver:close()
     end)
 
-    it("nothing of options that are none, at the caller's line", function()
+    it("nothing for wrong options, with an error at the caller's line", function()
       for words, options in pairs {
         ["text: options are a table"] = "unset",
         ['text: unknown option unsed, did you mean "unset"?'] = { unsed = true },
@@ -358,7 +363,7 @@ describe("a client", function()
       assert.matches('jobs_total{dd_team="b",kube_cluster_name="a"} 2\n', client:text(), 1, true)
     end)
 
-    it("what init says, whatever was rendered before it", function()
+    it("by the options of init, whatever was rendered before init", function()
       assert.matches("\njobs_total 2\n", client:text(), 1, true)
       client:init { driver = "manual", exporters = { chalk.exporter.prometheus { namespace = "app" } } }
       assert.matches("\napp_jobs_total 2\n", client:text(), 1, true)
@@ -377,7 +382,7 @@ describe("a client", function()
     end)
   end)
 
-  it("is independent of every other", function()
+  it("is independent of every other client", function()
     local other = chalk.new()
     client:count("same"):inc(2)
     other:gauge("same"):set(5)
@@ -411,7 +416,7 @@ describe("a client", function()
       return output
     end
 
-    it("folds what is more into one overflow series, and counts it", function()
+    it("folds further lookups into one overflow series, and counts them", function()
       client = chalk.new { max_series = 10, driver = "manual" }
       local users = client:count("users", { tags = { { tag = "id" }, { tag = "kind", optional = true } } })
       for i = 1, 100 do
@@ -430,7 +435,7 @@ describe("a client", function()
       assert.equal(10, seen.chalk_series)
     end)
 
-    it("of a metric leaves the others alone", function()
+    it("of a metric does not limit other metrics", function()
       local few = client:gauge("few", { tags = { { tag = "id" } }, max_series = 2 })
       local many = client:histogram("many", { tags = { { tag = "id" } } })
       for i = 1, 5 do
@@ -444,7 +449,7 @@ describe("a client", function()
       assert.equal(1, seen['many_count{id="5"}'])
     end)
 
-    it("warns once a metric and flush", function()
+    it("warns once for each metric and flush", function()
       said = stderr_of [[
         local chalk = require "chalk"
         local exporter = { export = function() return true end }
@@ -468,7 +473,7 @@ describe("a client", function()
       assert.equal(1, times, said)
     end)
 
-    it("makes room as series leave", function()
+    it("creates new series again when others have left", function()
       client = chalk.new { max_series = 2, driver = "manual" }
       local m = client:count("m", { tags = { { tag = "id" } } })
       m:with("a"):inc()
@@ -480,7 +485,7 @@ describe("a client", function()
     end)
   end)
 
-  it("with its memory full goes on in the overflow series", function()
+  it("records into the overflow series when its memory is full", function()
     client = chalk.new { memory_limit = 4 * 1024 * 1024, max_series = 3000, driver = "manual" }
     local m = client:histogram("m", { tags = { { tag = "id" } } })
     for i = 1, 3000 do
@@ -519,7 +524,7 @@ describe("a client", function()
       assert.is_true(client:flush())
     end
 
-    it("drops what was not recorded for so long, and only that", function()
+    it("drops series without a record for that time, and no others", function()
       start(60)
       local count = metrics.http.request_count:with("/idle", "success")
       local busy = metrics.http.request_count:with("/busy", "success")
@@ -551,7 +556,7 @@ describe("a client", function()
       assert.equal(2, exporter.last["request_count{endpoint=/idle,status=success}"].delta)
     end)
 
-    it("takes the same value set again for a record", function()
+    it("counts setting the same value again as a record", function()
       start(60)
       local gauge = metrics.http.open:with "/same"
       for _ = 1, 20 do
@@ -561,7 +566,7 @@ describe("a client", function()
       assert.equal(1, collect.samples(client:text())['http_open{endpoint="/same"}'])
     end)
 
-    it("spares series that were created at zero until they are recorded", function()
+    it("does not drop series that were created at zero until they are recorded", function()
       start(60)
       local zero = metrics.http.request_count:with("/zero", "success")
       for _ = 1, 20 do
@@ -576,7 +581,7 @@ describe("a client", function()
       assert.is_nil(collect.samples(client:text())[id])
     end)
 
-    it("goes by type", function()
+    it("may differ by kind", function()
       start { gauge = 20 }
       metrics.http.request_count:with("/a", "success"):inc()
       metrics.http.open:with("/a"):set(1)

@@ -42,20 +42,16 @@ describe("tools/fresh", function()
     assert(uv.fs_chmod(path, tonumber("755", 8)))
   end
 
+  -- Spawns a command with the folder's programs first on PATH.
+  local function spawn(...)
+    local temporary, path = "TMPDIR=" .. folder .. "/roots", "PATH=" .. folder .. "/bin:" .. os.getenv "PATH"
+    return child.spawn(child.find "env", { "-u", "LD_PRELOAD", temporary, path, ... })
+  end
+
   -- Starts tools/fresh with the stand-in after a shell command, in its own mount namespace.
   local function start(before)
     program(STAND_IN)
-    process = child.spawn(child.find "env", {
-      "-u",
-      "LD_PRELOAD",
-      "TMPDIR=" .. folder .. "/roots",
-      "PATH=" .. folder .. "/bin:" .. os.getenv "PATH",
-      "unshare",
-      "-m",
-      "sh",
-      "-c",
-      before .. "exec tools/fresh 2>&1",
-    })
+    process = spawn("unshare", "-m", "sh", "-c", before .. "exec tools/fresh 2>&1")
     assert(child.wait(function() return files.read(folder .. "/pid") ~= "" end, 30), process.output)
   end
 
@@ -117,15 +113,7 @@ describe("tools/fresh", function()
 
   it_roots("fails if mmdebstrap fails, and leaves nothing behind", function()
     program "#!/bin/sh\nexit 7\n"
-    process = child.spawn(child.find "env", {
-      "-u",
-      "LD_PRELOAD",
-      "TMPDIR=" .. folder .. "/roots",
-      "PATH=" .. folder .. "/bin:" .. os.getenv "PATH",
-      "bash",
-      "-c",
-      "exec tools/fresh 2>&1",
-    })
+    process = spawn("bash", "-c", "exec tools/fresh 2>&1")
     assert.equal(1, process:finish(60), process.output)
     assert.matches("cannot make a root directory: mmdebstrap failed\n0 passed, 1 failed\n$", process.output)
     assert.same({}, roots())

@@ -7,19 +7,11 @@ local broken = require "support.broken_exporters"
 local children = require "support.children"
 local core = require "chalk.core"
 local files = require "support.files"
+local ports = require "support.ports"
 local request = require "support.request"
 local uv = require "luv"
 
 local DRIVERS = { "thread", "loop", "manual" }
-
-local function free_port()
-  local socket = uv.new_tcp()
-  socket:bind("127.0.0.1", 0)
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run "nowait"
-  return port
-end
 
 -- A segment of a host that defined as many metrics as there can be.
 local function fill_segment(path)
@@ -74,7 +66,7 @@ describe("an init that fails", function()
   for _, driver in ipairs(DRIVERS) do
     describe("with the driver " .. driver, function()
       it("leaves no port that accepts and never answers", function()
-        local port, path = free_port(), files.name()
+        local port, path = ports.tcp(), files.name()
         local list = { prometheus("127.0.0.1:" .. port), prometheus("unix://" .. path), raises() }
         -- Without a loop there is no exporter that listens; so that is what fails there.
         local words = driver == "manual" and "no loop to listen with" or LATE
@@ -97,7 +89,7 @@ describe("an init that fails", function()
 
       it("lets the next one listen there, and answers", function()
         if driver == "manual" then return end
-        local port = free_port()
+        local port = ports.tcp()
         local good = prometheus("127.0.0.1:" .. port)
         assert_refused(LATE, { driver = driver, exporters = { good, raises() } })
         client:count("jobs"):inc(3)
@@ -125,12 +117,12 @@ describe("an init that fails", function()
 
       it("when it begins to serve turns nothing over a segment that is closed", function()
         if driver == "manual" then return end
-        local port = free_port()
+        local port = ports.tcp()
         assert_refused("no handler", {
           driver = driver,
           exporters = {
             prometheus("127.0.0.1:" .. port),
-            custom("broken_raises_in_handler", { listen = "127.0.0.1:" .. free_port() }),
+            custom("broken_raises_in_handler", { listen = "127.0.0.1:" .. ports.tcp() }),
           },
         })
         local timer = uv.new_timer()
@@ -172,7 +164,7 @@ describe("an init that fails", function()
 
       it("leaves the event tap off", function()
         client:histogram("latency"):record(1)
-        local raw = chalk.exporter.statsd { address = "127.0.0.1:" .. free_port(), histograms = "raw" }
+        local raw = chalk.exporter.statsd { address = "127.0.0.1:" .. ports.tcp(), histograms = "raw" }
         assert_refused(LATE, { driver = driver, exporters = { raw, raises() } })
         assert.equal(0, core.C.chalk_tap_kinds(client.segment))
       end)

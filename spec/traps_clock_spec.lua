@@ -7,6 +7,7 @@ package.path = "spec/?.lua;" .. package.path
 local children = require "support.children"
 local commands = require "support.commands"
 local files = require "support.files"
+local ports = require "support.ports"
 
 local SOURCE = "spec/fixtures/clock.c"
 
@@ -100,13 +101,8 @@ describe("a clock that is set", function()
       if not shim then return pending "there is no C compiler" end
       local others = os.getenv "LD_PRELOAD" -- a sanitizer's runtime must come first
       local env = { LD_PRELOAD = (others and others .. ":" or "") .. shim }
-      local uv = require "luv"
-      local socket = uv.new_tcp()
-      socket:bind("127.0.0.1", 0)
-      local port = socket:getsockname().port
-      socket:close()
-      uv.run "nowait"
-      assert.same({ 0, "well\n" }, { children.run(SCRIPT, { env = env }, driver, "127.0.0.1:" .. port) })
+      local address = "127.0.0.1:" .. ports.tcp()
+      assert.same({ 0, "well\n" }, { children.run(SCRIPT, { env = env }, driver, address) })
     end)
   end
 end)

@@ -11,6 +11,7 @@ local core = require "chalk.core"
 local descriptors = require "support.descriptors"
 local files = require "support.files"
 local log = require "chalk.base.log"
+local ports = require "support.ports"
 
 local SECONDS = tonumber(os.getenv "CHALK_FLOOD" or "5")
 local EACH = 100000
@@ -145,22 +146,13 @@ describe("a flood", function()
     local http = require "http_client"
     local uv = require "luv"
 
-    local function free_port()
-      local socket = uv.new_tcp()
-      socket:bind("127.0.0.1", 0)
-      local port = socket:getsockname().port
-      socket:close()
-      uv.run "nowait"
-      return port
-    end
-
     local function status(pid, field)
       return tonumber(files.read(("/proc/%d/status"):format(pid)):match(field .. ":%s*(%d+)"))
     end
 
     it("leaves good scrapes quick, and memory and descriptors within limits", function()
       local before = http.limit_descriptors(4096)
-      local port, stop = free_port(), files.name()
+      local port, stop = ports.tcp(), files.name()
       local service = children.start(SERVICE, {}, "127.0.0.1:" .. port, stop)
       require("chalk.net.http_socket").survive_sigpipe() -- this process writes to connections that are closed
       local bed = http.fixture()

@@ -9,6 +9,7 @@ local core = require "chalk.core"
 local commands = require "support.commands"
 local exposition = require "support.exposition"
 local files = require "support.files"
+local ports = require "support.ports"
 local request = require "support.request"
 local wait = require "support.wait"
 
@@ -136,14 +137,7 @@ function M.stream_missing() return find().stream_missing end
 
 --- Returns a port that is free at the moment.
 ---@return integer
-function M.free_port()
-  local socket = uv.new_tcp()
-  socket:bind("127.0.0.1", 0)
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run "nowait"
-  return port
-end
+function M.free_port() return ports.tcp() end
 
 ---@class spec.Nginx
 ---@field prefix string

@@ -3,6 +3,7 @@
 local collect = require "support.collect"
 local examples = require "support.examples"
 local files = require "support.files"
+local ports = require "support.ports"
 local uv = require "luv"
 local wait = require "support.wait"
 local web = require "demo.web"
@@ -32,16 +33,6 @@ end
 function M.missing(name)
   if (found or install())[name] then return nil end
   return ("%s is not installed, by %s: %s"):format(name, TOOL, found.said)
-end
-
--- Returns a UDP port that is free at the moment. The server binds it right after.
-local function free_udp_port()
-  local socket = uv.new_udp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run "nowait"
-  return port
 end
 
 -- Starts a program without the sanitizer's runtime that may be preloaded into LuaJIT.
@@ -86,7 +77,7 @@ end
 --- Starts Etsy's statsd, which keeps all values as long as it runs.
 ---@return spec.StatsdServer
 function M.etsy()
-  local port, admin = free_udp_port(), web.free_port()
+  local port, admin = ports.udp(), web.free_port()
   local config = files.make(([[{ address: "127.0.0.1", port: %d, mgmt_address: "127.0.0.1", mgmt_port: %d,
     backends: ["./backends/console"], flushInterval: 3600000, prefixStats: "own" }]]):format(port, admin))
   local self = setmetatable({ address = "127.0.0.1:" .. port, admin = admin }, Server)
@@ -99,7 +90,7 @@ end
 ---@param kind "udp"|"unixgram"
 ---@return spec.StatsdServer
 function M.exporter(kind)
-  local port, pages, path = free_udp_port(), web.free_port(), files.name()
+  local port, pages, path = ports.udp(), web.free_port(), files.name()
   local is_udp = kind == "udp"
   local address = is_udp and "127.0.0.1:" .. port or "unixgram://" .. path
   local self = setmetatable({ address = address, pages = pages }, Server)
