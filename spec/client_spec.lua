@@ -543,7 +543,7 @@ describe("a client", function()
       assert.is_nil(text:find('"/idle"', 1, true))
       assert.equal(9, busy:value())
       assert.equal(9, collect.samples(text)['http_request_count_total{endpoint="/busy",status="success"}'])
-      -- and come back right
+      -- The dropped series come back with only the new records.
       count:inc()
       gauge:inc(2)
       latency:record(2)
