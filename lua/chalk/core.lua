@@ -6,7 +6,7 @@ local ffi = require "ffi"
 
 local M = { ffi = ffi }
 
-local ABI = 3
+local ABI = 4
 
 ---@param path string
 ---@return string?
