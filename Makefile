@@ -48,7 +48,7 @@ bench-nginx: all ## measure nginx with and without chalk
 soak: all ## kill, fork, drop, scrape and push at once for SOAK_SECONDS (600), and write docs/soak.md
 	@SOAK_REPORT=docs/soak.md $(lua) bench/soak.lua
 
-lint: setup ## check by luacheck, StyLua, clang-format, tools/floors, and gcc and clang with warnings as errors
+lint: setup ## check layout, floors, names of tests, and warnings of gcc and clang as errors
 	@tools/lint
 
 format: ## format all C and Lua files with clang-format and StyLua

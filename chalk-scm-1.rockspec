@@ -2,12 +2,15 @@ rockspec_format = "3.0"
 package = "chalk"
 version = "scm-1"
 source = {
-  -- `luarocks make` builds the checkout it stands in.
+  -- `luarocks make` builds the current checkout and does not use this URL.
   url = "git+file://.",
 }
 description = {
-  summary = "Metrics for LuaJIT with a C core",
-  detailed = "Typed metrics declared in metrics.json, recorded at the cost of a memory write, and exported to Prometheus.",
+  summary = "Metrics for LuaJIT, OpenResty and nginx, with a core in C",
+  detailed = [[
+Counts, gauges and histograms that are declared in metrics.json and kept in shared memory, so that forked processes and
+Lua VMs share one total. A record costs a memory write. Exporters for Prometheus, OpenMetrics, StatsD and DogStatsD, and
+custom exporters in Lua.]],
   license = "MIT",
 }
 supported_platforms = { "linux" }
@@ -23,5 +26,5 @@ build = {
   },
   copy_directories = { "man" },
 }
--- The command finds its modules itself, and names its interpreter: a wrapper would run it with any Lua 5.1.
+-- bin/chalk finds its modules and names LuaJIT as its interpreter. A LuaRocks wrapper could run it with another Lua 5.1.
 deploy = { wrap_bin_scripts = false }

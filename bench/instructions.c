@@ -59,7 +59,7 @@ static void set_up(void) {
   summed = chalk_series_new(writer, (uint32_t)define("sum", CHALK_GAUGE, CHALK_SUM), tags, sizes);
   for (int i = 0; i < COMBINATIONS; i++) bind(metrics[CHALK_COUNT], i % ENDPOINTS, i / ENDPOINTS);
   for (int i = 0; i < VALUES; i++) chalk_record(kept[CHALK_HISTOGRAM], values[i]);
-  sketch = chalk_sketch_new(0, 0);
+  sketch = chalk_sketch_new(0.001, 512);
   for (int i = 0; i < VALUES; i++) chalk_sketch_add(sketch, values[i], 1);
 }
 

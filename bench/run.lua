@@ -9,6 +9,7 @@ package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
 
 local autometrics = require "autometrics"
 local cjson = require "cjson"
+local commands = require "commands"
 local export = require "export"
 local harness = require "harness"
 local processes = require "processes"
@@ -66,12 +67,7 @@ if mode == "--paths" then
   return
 end
 
-local function first_line(command)
-  local pipe = io.popen(command .. " 2>/dev/null")
-  local line = pipe and pipe:read "*l"
-  if pipe then pipe:close() end
-  return line or "unknown"
-end
+local function first_line(command) return commands.first_line(command) or "unknown" end
 
 local function processor()
   for line in io.lines "/proc/cpuinfo" do

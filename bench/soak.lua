@@ -11,6 +11,7 @@
 package.path = "bench/?.lua;" .. package.path
 
 local chalk = require "chalk"
+local commands = require "commands"
 local core = require "chalk.core"
 local http = require "soak.http"
 local ledgers = require "soak.ledger"
@@ -172,12 +173,7 @@ function Run:finish(report)
   check_own(report, left)
 end
 
-local function first_line(command)
-  local pipe = io.popen(command .. " 2>/dev/null")
-  local line = pipe and pipe:read "*l"
-  if pipe then pipe:close() end
-  return line or "unknown"
-end
+local function first_line(command) return commands.first_line(command) or "unknown" end
 
 local function read(path)
   local file = io.open(path, "r")
@@ -187,12 +183,20 @@ local function read(path)
 end
 
 local HEAD = [[
-# Soak
+# Soak test
 
-The report of the last run of `make soak`, which writes this file. A parent process with an HTTP listener and a push
-exporter keeps %d workers, which record, create and drop series. Workers are killed, stopped and forked all the time. At
-times the parent itself is killed, and then the child that took over from it. A ledger in separate memory has what was
-recorded, and everything that chalk exports is checked against the ledger.
+This page is the report of the last run of `make soak`, which writes this file. The soak test runs a service under
+constant disturbance and checks that chalk loses and invents nothing and does not grow.
+
+```sh
+make soak SOAK_SECONDS=600
+```
+
+A parent process has an HTTP listener and a push exporter, and keeps %d workers that record, create and drop series.
+Workers are killed, stopped and forked all the time. Now and then the parent itself is killed, and after it the child
+that took over from it. Each worker also notes what it records in a ledger, in memory outside of chalk. Every scrape and
+every push is compared with the ledger. "In flight" are records whose worker was killed before it had noted them as
+done.
 
 %s s, %s cores, %s, %s.]]
 

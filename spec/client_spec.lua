@@ -1,4 +1,5 @@
---- The client: what init takes and refuses, limits, buckets, idle series, text.
+--- A client keeps what it was told at init: options that are wrong are refused at the caller's line, and limits,
+--- buckets and idle timeouts hold for the series that they are for, and for no others.
 
 package.path = "spec/?.lua;" .. package.path
 

@@ -28,14 +28,7 @@ end
 local rounds, seconds = tonumber(option("rounds", "7")), tonumber(option("seconds", "0.1"))
 local only = option("only", "")
 
-local function capture(command)
-  local pipe = assert(io.popen(command .. " 2>/dev/null"))
-  local text = pipe:read "*a"
-  pipe:close()
-  return text
-end
-
-local function first_line(command) return capture(command):match "^[^\n]+" end
+local first_line = commands.first_line
 
 local function succeeds(command) return commands.run(("(%s) >/dev/null 2>&1"):format(command)) end
 

@@ -27,8 +27,10 @@ local function worker_of(self, pid)
   end
 end
 
+-- A worker may be stopped while it holds a lock of the segment. Only the parent lets the worker continue, so until then
+-- the parent calls nothing that may wait for such a lock: it neither settles the ledger nor drops series.
 local function reap(self)
-  while true do
+  while not self.stopped do
     local pid, code, signal = posix.reap()
     if not pid then return end
     local worker = worker_of(self, pid)
@@ -66,7 +68,7 @@ end
 local function act(self, now)
   if now < self.next then return end
   self.next = now + ACT * (0.5 + random())
-  drop_some(self)
+  if not self.stopped then drop_some(self) end
   local worker = random(ledgers.WORKERS)
   local pid = self.workers[worker]
   if not pid then return end

@@ -1,4 +1,4 @@
--- The report of a run: a text in Markdown, and whether all checks succeeded.
+-- The report of a run of the soak test: its text in Markdown, and the list of what went wrong.
 
 local ledgers = require "soak.ledger"
 
@@ -27,7 +27,7 @@ function Report:row(...)
   self:line("| %s |", table.concat(cells, " | "))
 end
 
---- Adds a problem to the report if a condition does not hold.
+--- Adds a problem to the report unless `holds` is true.
 function Report:expect(holds, format, ...)
   local text = format:format(...)
   if not holds then self.problems[#self.problems + 1] = text end
@@ -46,28 +46,34 @@ M.whole = whole
 
 local function at(times, part) return times[math.max(1, math.ceil(#times * part))] or 0 end
 
---- Adds the table of what happened in the run.
+--- The table of events.
 function Report:events(run)
   local ledger, times = run.ledger, run.scraper.times
   table.sort(times)
-  self:table("what happened", "figure")
+  self:table("event", "figure")
   self:row("workers forked", whole(ledger:get "forks"))
-  self:row("workers killed by SIGKILL at random", whole(ledger:get "kills"))
-  self:row("of those, in the middle of a record", whole(ledger:get "in_flight"))
-  self:row("workers that ended normally: by `_exit`, `os.exit`, or closing the VM", whole(ledger:get "ended"))
-  self:row("workers stopped for 0.3 s by SIGSTOP", whole(ledger:get "stops"))
-  self:row("parents killed while they had the flusher's role", run.masters_killed)
-  self:row("children killed after they had taken over the role", run.holders_killed)
-  self:row("longest time until the next holder answered a scrape", ("%.2f s"):format(run.longest_gap))
-  self:row("series removed one by one; calls of `clear`", ledger:get "removes" .. "; " .. ledger:get "clears")
-  self:row("moves of the epoch, one for each stripe from which series are dropped", whole(run.info.epoch))
-  self:row("scrapes answered, each parsed and checked against the ledger", whole(#times))
+  self:row("workers killed by SIGKILL at random times", whole(ledger:get "kills"))
+  self:row("of these, in the middle of a record", whole(ledger:get "in_flight"))
   self:row(
-    "duration of a scrape: median, 95th percentile, longest",
+    "workers that ended normally: by `_exit`, by `os.exit`, or with the VM closed",
+    whole(ledger:get "ended")
+  )
+  self:row("workers stopped for 0.3 s by SIGSTOP", whole(ledger:get "stops"))
+  self:row("parents killed; the parent is the process that flushes", run.masters_killed)
+  self:row("children killed after they had taken over flushing", run.holders_killed)
+  self:row("longest time until another process answered a scrape", ("%.2f s"):format(run.longest_gap))
+  self:row("series removed one by one; calls of `clear`", ledger:get "removes" .. "; " .. ledger:get "clears")
+  self:row(
+    "changes of the epoch: one for each stripe of the series table from which series are dropped",
+    whole(run.info.epoch)
+  )
+  self:row("scrapes answered, each parsed and compared with the ledger", whole(#times))
+  self:row(
+    "time of a scrape: median, 95th percentile, maximum",
     ("%.1f, %.1f, %.1f ms"):format(at(times, 0.5) * 1e3, at(times, 0.95) * 1e3, at(times, 1) * 1e3)
   )
-  self:row("pushed batches", whole(run.receiver.batches))
-  self:row("slots in use: at the end, at most", run.info.writers .. ", " .. run.most_writers)
+  self:row("batches pushed", whole(run.receiver.batches))
+  self:row("slots in use: at the end, maximum", run.info.writers .. ", " .. run.most_writers)
 end
 
 local function sum_of(ledger, names)
@@ -82,18 +88,14 @@ end
 local TOTALS = {
   { name = "jobs", entries = ledgers.KINDS, note = "a count, never dropped" },
   { name = "latency", entries = { "sketch" }, note = "a histogram, never dropped" },
-  {
-    name = "churn",
-    entries = { "churn" },
-    note = "a count whose series are removed, cleared and idle all the time",
-  },
-  { name = "wild", entries = { "wild" }, note = "a count with a new tag value in each record and `max_series` 50" },
+  { name = "churn", entries = { "churn" }, note = "a count whose series are removed, cleared and left idle" },
+  { name = "wild", entries = { "wild" }, note = "a count with unlimited tag values, of which 50 become series" },
 }
 
---- Adds the table that compares what was recorded with what the push exporter sent.
+--- The table that compares what was recorded with what the push exporter sent.
 function Report:totals(run)
   local receiver = run.receiver
-  self:table("metric", "recorded", "in flight at kills", "pushed", "of that sent twice", "difference")
+  self:table("metric", "recorded", "in flight at kills", "pushed", "of these pushed twice", "difference")
   for _, one in ipairs(TOTALS) do
     local name = one.name
     local done, intended = sum_of(run.ledger, one.entries)
@@ -110,7 +112,7 @@ function Report:totals(run)
     local holds = pushed >= done + least and pushed <= intended + most
     self:expect(
       holds,
-      "%s: %.0f to %.0f was recorded, but %.0f was pushed, of which %s was sent twice",
+      "%s: recorded %.0f to %.0f, pushed %.0f, of these twice %s",
       name,
       done,
       intended,
@@ -120,24 +122,24 @@ function Report:totals(run)
   end
 end
 
--- Each figure: name, text, unit, the unit's word, and the factor and amount by which the end may be above the
--- beginning.
+-- The name of the samples, text, unit, the name of the unit, and by which factor and amount the end may exceed the
+-- start.
 local FLAT = {
   { "segment", "segment memory", MIB, "MiB", 1.02, 0.5 },
-  { "controller", "private memory of a process that reads and scrapes", MIB, "MiB", 1.1, 2 },
+  { "controller", "private memory of the process that scrapes", MIB, "MiB", 1.1, 2 },
   { "master", "private memory of the parent, which flushes and serves", MIB, "MiB", 1.1, 2 },
-  { "controller_descriptors", "descriptors of the process that scrapes", 1, "", 1, 0 },
-  { "master_descriptors", "descriptors of the parent", 1, "", 1, 3 },
+  { "controller_descriptors", "file descriptors of the process that scrapes", 1, "", 1, 0 },
+  { "master_descriptors", "file descriptors of the parent", 1, "", 1, 3 },
   { "writers", "slots in use", 1, "", 1, 8 },
   { "series", "series", 1, "", 1, 200 },
-  { "quarantined", "dropped series not yet reusable", 1, "", 1, 200 },
+  { "quarantined", "dropped series that are still in quarantine", 1, "", 1, 200 },
 }
 
---- Adds the table of figures that must stay flat. In a short run VMs and allocators still grow, so private memory is
---- not checked then.
+--- The table of what must not grow. In a short run VMs and allocators still grow, so only the segment's figures are
+--- judged then.
 ---@param is_short boolean
 function Report:flat(samples, is_short)
-  self:table("figure that must stay flat", "after warm-up", "in the last quarter")
+  self:table("must not grow", "after warm-up", "in the last quarter")
   for _, one in ipairs(FLAT) do
     local name, text, unit, word, factor, more = unpack(one)
     local early, late = samples:ends(name)
@@ -151,7 +153,7 @@ function Report:flat(samples, is_short)
   end
 end
 
---- Adds all problems, also those that processes wrote to the log. Returns whether there is none.
+--- Ends the report with all problems, including those that processes wrote to the log. True if there are none.
 function Report:verdict(log)
   local seen = {}
   for line in log:gmatch "[^\n]+" do

@@ -16,7 +16,7 @@ local option = require "chalk.define.options"
 local queries = require "chalk.autometrics.queries"
 local series = require "chalk.autometrics.series"
 local settings = require "chalk.autometrics.settings"
-local suggest = require("chalk.define.schema").suggest
+local suggest = require "chalk.base.suggest"
 local wrapper = require "chalk.autometrics.wrapper"
 
 ---@class chalk.Autometrics

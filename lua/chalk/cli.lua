@@ -11,7 +11,7 @@
 local arguments = require "chalk.cli.arguments"
 local failure = require "chalk.cli.failure"
 local help = require "chalk.cli.help"
-local suggest = require "chalk.define.suggest"
+local suggest = require "chalk.base.suggest"
 
 local M = {}
 

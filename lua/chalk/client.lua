@@ -4,6 +4,7 @@
 local accessor = require "chalk.record.accessor"
 local core = require "chalk.core"
 local exporters = require "chalk.flush.exporters"
+local kinds = require "chalk.define.kinds"
 local log = require "chalk.base.log"
 local op = require "chalk.record.op"
 local option = require "chalk.define.options"
@@ -23,6 +24,9 @@ local M = {}
 local LOOSE = 256 -- series dropped between two sweeps of a client without a flush loop
 
 ---@class chalk.Client
+---@field count fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
+---@field gauge fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
+---@field histogram fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
 ---@field on_forked fun()? called in a forked process that has not started a driver
 ---@field flush_unstarted (fun(timeout: number?): boolean?, string?)? what flush does in one
 ---@field pause (fun(): boolean)? lets others go on while a flush is waited for; false: it cannot here
@@ -187,14 +191,14 @@ function Client:define(state)
     keys[i] = tag.key
   end
   local shape, blob = table.concat(keys, "\0"), schema.encode(definition)
-  local les = definition.type == "histogram" and (definition.buckets or self.buckets) or {}
+  local les = kinds.of[definition.type].has_bounds and (definition.buckets or self.buckets) or {}
   local le = ffi.new("double[?]", math.max(#les, 1), les)
   local d = ffi.new "chalk_definition"
   d.name, d.name_size = definition.id_name, #definition.id_name
   d.shape, d.shape_size = shape, #shape
   d.blob, d.blob_size = blob, #blob
   d.le, d.les = le, #les
-  d.kind = C["CHALK_" .. definition.type:upper()]
+  d.kind = C[kinds.of[definition.type].constant]
   d.across = C["CHALK_" .. definition.across:upper()]
   d.tags = #definition.tags
   d.max_series = definition.own and ffi.cast("uint32_t", C.CHALK_NONE) or definition.max_series or 0
@@ -281,13 +285,10 @@ local function definer(kind)
   end
 end
 
---- Defines one metric and returns it.
----@type fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
-Client.count = definer "count"
----@type fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
-Client.gauge = definer "gauge"
----@type fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
-Client.histogram = definer "histogram"
+-- A method for each kind: it defines one metric and returns it.
+for _, kind in ipairs(kinds.names) do
+  Client[kind] = definer(kind)
+end
 
 --- Defines a pair, `name` (count) and `name_duration_seconds` (histogram), recorded as one.
 ---@param name string
@@ -344,7 +345,7 @@ function Client:tidy(dropped)
   C.chalk_writer_tick(self.writer)
   local v = view.take(self.segment)
   if v then
-    C.chalk_sweep(v.snapshot, C.chalk_now(), ffi.new "double[3]")
+    C.chalk_sweep(v.snapshot, C.chalk_now(), ffi.new("double[?]", #kinds.names))
     view.free(v)
   end
   C.chalk_release(self.segment)
@@ -376,7 +377,7 @@ function Client:change_buckets(buckets)
   self.buckets = buckets
   for _, state in ipairs(self.states) do
     local definition = state.definition
-    if definition.type == "histogram" and not definition.buckets and state.number then
+    if kinds.of[definition.type].has_bounds and not definition.buckets and state.number then
       if self:recorded(state.number) then
         log.write("warning", definition.id_name .. " was recorded before init and keeps its buckets")
       else
@@ -540,9 +541,6 @@ end
 -- What users call. A dot where the colon belongs is said at the caller's line; no record comes through here.
 for _, name in ipairs {
   "load",
-  "count",
-  "gauge",
-  "histogram",
   "op",
   "source",
   "init",
@@ -551,6 +549,7 @@ for _, name in ipairs {
   "shutdown",
   "text",
   "info",
+  unpack(kinds.names),
 } do
   local method = Client[name]
   Client[name] = function(self, ...)
@@ -558,7 +557,5 @@ for _, name in ipairs {
     error(("chalk: %s is a client's, called with a colon: client:%s(...)"):format(name, name), 2)
   end
 end
-
-M.Client = Client
 
 return M

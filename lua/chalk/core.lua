@@ -6,7 +6,7 @@ local ffi = require "ffi"
 
 local M = { ffi = ffi }
 
-local ABI = 3
+local ABI = 4
 
 ---@param path string
 ---@return string?
@@ -65,6 +65,15 @@ local function look_up()
 end
 
 pcall(look_up) -- where the files have been replaced meanwhile, functions are found when they are called
+
+--- Seconds on a clock that never goes back, from an arbitrary start.
+---@type fun(): number
+M.now = M.C.chalk_now
+
+--- The texts of a list as an array of pointers, which are good as long as the texts are kept.
+---@param list string[]
+---@return ffi.cdata*
+function M.strings(list) return ffi.new("const char *[?]", math.max(#list, 1), list) end
 
 M.message = ffi.new("char[?]", M.C.CHALK_MESSAGE)
 

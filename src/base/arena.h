@@ -1,4 +1,7 @@
-/* Private memory in small pieces that goes all at once. */
+/*
+ * Private memory that is freed all at once: an arena for small pieces, and bulk for large ones. An arena belongs to one
+ * thread. Its pieces never move, and none is freed before the others.
+ */
 #ifndef ARENA_H
 #define ARENA_H
 
@@ -6,21 +9,20 @@
 
 typedef struct arena_block arena_block;
 
-/* All zero: empty. */
+/* All zero is an empty arena. */
 typedef struct arena {
-  arena_block *blocks; /* the one under way first */
-  size_t left;         /* bytes at its end */
+  arena_block *blocks; /* the block that pieces are taken from now, then the full ones */
+  size_t left;         /* bytes that are left at its end */
 } arena;
 
-/* Memory as it comes, aligned for anything; NULL: there is none. */
+/* A piece of `size` bytes, aligned for any type, not zeroed. NULL: out of memory. */
 void *arena_take(arena *a, size_t size);
+/* Frees all pieces; the arena is empty afterwards. */
 void arena_free(arena *a);
 
-/*
- * Memory in one piece, zeroed. What is large is the kernel's again once it is freed, with the size that it was taken
- * with. NULL: there is none.
- */
+/* Zeroed memory in one piece. A large piece goes back to the kernel when it is freed. NULL: out of memory. */
 void *bulk_take(size_t size);
-void bulk_free(void *p, size_t size); /* NULL is allowed */
+/* Frees a piece with the size that it was taken with. NULL is allowed. */
+void bulk_free(void *p, size_t size);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Sums of counts that are read from a file: each count and each sum is at most TALLY_MOST, so that later sums of them
- * stay exact in an int64.
+ * Sums of counts that are read from a file. Each count and each sum is at most TALLY_MOST, 2^62, so later sums of them
+ * do not overflow an int64.
  */
 #ifndef TALLY_H
 #define TALLY_H

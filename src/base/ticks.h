@@ -1,7 +1,7 @@
 /*
- * A clock that is cheap to read: the processor's time stamp counter, where the kernel trusts it on all processors alike
- * for its own clocks, else the wall clock. Who reads what others noted converts it to the wall clock's nanoseconds, with a
- * rate that is measured while time goes by.
+ * A clock that is cheap to read: the processor's time stamp counter where the kernel uses that for its own clocks, so
+ * that it agrees on all processors, and the wall clock elsewhere. A writer notes ticks; the reader converts them to the
+ * wall clock's nanoseconds, with a rate that it measures while time goes by.
  */
 #ifndef TICKS_H
 #define TICKS_H
@@ -21,9 +21,10 @@ static inline uint64_t ticks_wall(void) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Whether the counter can be had here. */
+/* Whether this machine's counter can be used. */
 bool ticks_are_steady(void);
 
+/* The ticks of now. `steady` is what ticks_are_steady said where the ticks are to be converted. */
 static inline uint64_t ticks_now(bool steady) {
 #if defined(__x86_64__)
   if (steady) return __rdtsc();
@@ -32,19 +33,20 @@ static inline uint64_t ticks_now(bool steady) {
   return ticks_wall();
 }
 
-/* What turns ticks into nanoseconds since 1970. */
+/* What turns ticks into nanoseconds since 1970. It belongs to one thread. */
 typedef struct ticks_scale {
   bool steady;
   uint64_t from_ticks, from; /* where the rate is measured from */
   uint64_t ticks, wall;      /* a point near to what is converted */
   double rate;               /* nanoseconds a tick */
-  uint64_t last;             /* result */
+  uint64_t last;             /* the last result */
 } ticks_scale;
 
+/* Begins to measure, for ticks of the counter or (not steady) of the wall clock. */
 void ticks_begin(ticks_scale *s, bool steady);
-/* Now and then, so that neither drift nor a wall clock that is set leads astray. */
+/* Measures again. Called now and then, so that neither drift nor a wall clock that is set leads astray. */
 void ticks_adjust(ticks_scale *s);
-/* For ticks in their order; results keep it, but where the wall clock was set back. */
+/* Converts ticks that come in their order. Results keep the order, except where the wall clock was set back. */
 uint64_t ticks_to_wall(ticks_scale *s, uint64_t ticks);
 
 #endif

@@ -4,11 +4,11 @@
  *
  * An entry's lines are made in a text of their own, then packed: all of them into one packet where they fit into one,
  * so that a packet that is lost or refused is a set of whole entries. Of a histogram whose lines do not, what is in each
- * packet is committed with it, see statsd_part.h.
+ * packet is committed with it, see statsd_part.h. Each line notes where it ends and how many values stand up to there,
+ * so that packing never reads the text again.
  *
  * A sketch goes over the wire as its buckets' representative values, each weighted by a sample rate of 1 / count.
  */
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +16,7 @@
 #include "read/cursor.h"
 #include "series/key.h"
 #include "series/series_key.h"
+#include "value/kind.h"
 #include "value/sketch.h"
 #include "read/snapshot.h"
 #include "export/statsd.h"
@@ -23,8 +24,13 @@
 #include "export/statsd_text.h"
 #include "base/text.h"
 
-enum { TAG = 200, RATE = 24, ROOM = 4096 }; /* TAG: characters of a tag */
-enum { JOINT = 1 }; /* for the newline between lines that have to be in one packet; no text has it */
+enum { RATE = 24, ROOM = 4096 };
+
+/* A line of the entry under way, or several that have to share a packet: where its text ends, and the values so far. */
+typedef struct line_end {
+  size_t at;
+  uint64_t values;
+} line_end;
 
 typedef struct sent_gauge {
   double value;
@@ -35,24 +41,25 @@ typedef struct sent_gauge {
 struct chalk_statsd {
   char *packet, *text;
   uint32_t packet_size, packet_most;
-  size_t text_at, text_size, text_room;
-  size_t text_begun; /* where the packet's part of it begins */
-  uint32_t lines;    /* in the text, from text_at on */
-  bool failed;       /* no memory for the entry's lines */
-  bool joined;       /* some of them are */
+  size_t text_size, text_room;
+  line_end *lines; /* the text's */
+  uint32_t n_lines, lines_room;
+  uint32_t packed; /* of them, those in a packet, or too long for any */
+  uint64_t values; /* in the text */
+  bool failed;     /* no memory for the entry's lines */
   chalk_statsd_totals totals;
   sent_gauge *gauges;
   uint32_t n_gauges;
   uint32_t entry; /* the one under way; what follows is a histogram's */
   chalk_sketch delta;
   bool bounds; /* its lines are of bounds, not of the delta's buckets */
-  statsd_item *items;
-  uint32_t n_items, items_room;
-  uint64_t values_begun; /* in its lines up to text_begun */
+  statsd_items items;
+  uint64_t values_begun; /* in its lines of the packets before this one */
   statsd_part sent;      /* what of it is in the packet that was begun before */
 };
 
 chalk_statsd *chalk_statsd_new(uint32_t max_packet) {
+  if (max_packet == 0) return NULL;
   chalk_statsd *k = calloc(1, sizeof *k);
   if (k) k->packet = malloc(max_packet), k->text = malloc(ROOM);
   if (!k || !k->packet || !k->text) {
@@ -68,8 +75,9 @@ void chalk_statsd_free(chalk_statsd *k) {
   if (!k) return;
   free(k->packet);
   free(k->text);
+  free(k->lines);
   free(k->gauges);
-  free(k->items);
+  free(k->items.at);
   sketch_free_sides(&k->delta);
   sketch_free_sides(&k->sent.sketch);
   free(k);
@@ -121,26 +129,25 @@ typedef struct piece {
 static inline piece piece_of(const char *text) { return (piece){text, strlen(text)}; }
 static inline char *append_piece(char *o, piece p) { return append(o, p.text, p.size); }
 
+/* The types of counts and gauges are the protocol's; a histogram's is its family's. */
 static const piece nothing = {"", 0}, count_type = {"c", 1}, gauge_type = {"g", 1};
 
 /* A family's texts, measured, and the room that a line of an empty key takes, but for what only some lines have. */
 typedef struct shape {
   const chalk_statsd_family *f;
-  piece name, tags, tail, type, timestamp, labels[CHALK_TAGS];
-  size_t most[CHALK_TAGS]; /* characters of a value */
+  piece name, tags, tail, type, timestamp, absent, labels[CHALK_TAGS];
   size_t room;
 } shape;
 
 static void measure(shape *h, const chalk_statsd_family *f) {
   h->f = f;
   h->name = piece_of(f->name), h->tags = piece_of(f->tags), h->tail = piece_of(f->tail);
-  h->type = piece_of(f->type), h->timestamp = piece_of(f->timestamp);
+  h->type = piece_of(f->type), h->timestamp = piece_of(f->timestamp), h->absent = piece_of(f->absent);
   h->room = h->name.size + h->tags.size + h->tail.size + h->type.size + h->timestamp.size;
   h->room += sizeof ":||@|#\n" + RATE + STATSD_TEXT_ROOM;
   for (uint32_t i = 0; i < f->n_labels; i++) {
     h->labels[i] = piece_of(f->labels[i]);
-    h->most[i] = TAG - 1 - statsd_text_characters(f->labels[i]);
-    h->room += h->labels[i].size + 2 + STATSD_TEXT_MORE;
+    h->room += h->labels[i].size + 2 + STATSD_TEXT_MORE + h->absent.size;
   }
 }
 
@@ -164,7 +171,10 @@ static inline frame frame_of(const shape *h, const void *key, uint32_t key_size)
 static char *put_folded(char *o, const frame *e) {
   uint32_t at = 0, n;
   const char *value;
-  while (key_next(e->key, e->key_size, &at, &value, &n)) o = statsd_text_folded(o, value, n);
+  for (uint32_t i = 0; i < e->f->n_labels && key_next(e->key, e->key_size, &at, &value, &n); i++) {
+    *o++ = '.';
+    o = n > 0 ? statsd_text_folded(o, value, n, e->f->value_most[i]) : append_piece(o, e->h->absent);
+  }
   return o;
 }
 
@@ -177,6 +187,7 @@ static void begin_line(chalk_statsd *k, const frame *e, piece suffix) {
   o = append_piece(o, suffix);
   *o++ = ':';
   k->text_size = (size_t)(o - k->text);
+  k->values++;
 }
 
 /* A line's first value: there is room. */
@@ -193,6 +204,7 @@ static void put_further(chalk_statsd *k, const frame *e, double v) {
   if (!o) return;
   *o = ':';
   k->text_size++;
+  k->values++;
   put_number(k, v);
 }
 
@@ -211,7 +223,7 @@ static char *put_tags(char *o, const frame *e) {
     *o++ = ',';
     o = append_piece(o, e->h->labels[i]);
     *o++ = ':';
-    o = statsd_text_value(o, value, n, e->h->most[i]);
+    o = statsd_text_value(o, value, n, e->f->value_most[i]);
   }
   if (o - start == 1) return start;
   start[1] = '#'; /* or there was a comma */
@@ -219,13 +231,28 @@ static char *put_tags(char *o, const frame *e) {
 }
 
 static char *put_le(char *o, bool any, piece le) {
-  o = any ? append(o, ",le:", 4) : append(o, "|#le:", 5);
-  return append_piece(o, le);
+  return append_piece(any ? append(o, ",", 1) : append(o, "|#", 2), le);
+}
+
+static bool grow_lines(chalk_statsd *k) {
+  uint32_t room = k->lines_room ? 2 * k->lines_room : 64;
+  line_end *more = realloc(k->lines, room * sizeof *more);
+  if (!more) {
+    k->failed = true;
+    return false;
+  }
+  k->lines = more;
+  k->lines_room = room;
+  return true;
+}
+
+static inline void note_line(chalk_statsd *k) {
+  if (k->n_lines < k->lines_room || grow_lines(k)) k->lines[k->n_lines++] = (line_end){k->text_size, k->values};
 }
 
 /* From behind the values: the line's type and all that follows. */
 static void end_line(chalk_statsd *k, frame *e, piece type, const char *rate, const char *le, bool timed) {
-  if (le) reserve(k, e->room + strlen(le) + sizeof "|#le:");
+  if (le) reserve(k, e->room + strlen(le) + sizeof "|#");
   if (k->failed) return;
   char *o = k->text + k->text_size;
   *o++ = '|';
@@ -241,7 +268,7 @@ static void end_line(chalk_statsd *k, frame *e, piece type, const char *rate, co
   if (timed) o = append_piece(o, e->h->timestamp);
   *o++ = '\n';
   k->text_size = (size_t)(o - k->text);
-  k->lines++;
+  note_line(k);
 }
 
 /* Counts and gauges */
@@ -259,9 +286,7 @@ static void put_gauge(chalk_statsd *k, frame *e, piece suffix, double v) {
     put_whole(k, 0);
     end_line(k, e, gauge_type, NULL, NULL, true);
     if (k->failed) return;
-    k->text[k->text_size - 1] = JOINT;
-    k->joined = true;
-    k->lines--;
+    k->n_lines--; /* one with the next */
   }
   begin_line(k, e, suffix);
   put_number(k, v);
@@ -285,10 +310,10 @@ static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
 
 /* No entry is under way. */
 static void end_entry(chalk_statsd *k) {
-  k->text_at = k->text_size = k->text_begun = 0;
-  k->values_begun = 0;
-  k->lines = k->n_items = 0;
-  k->joined = k->failed = false;
+  k->text_size = 0;
+  k->values = k->values_begun = 0;
+  k->n_lines = k->packed = k->items.n = 0;
+  k->failed = false;
 }
 
 void chalk_statsd_forget(chalk_statsd *k) {
@@ -300,48 +325,15 @@ void chalk_statsd_forget(chalk_statsd *k) {
 
 /* Histograms */
 
-static double clamped(double v) { return v > DBL_MAX ? DBL_MAX : v < -DBL_MAX ? -DBL_MAX : v; }
-
-static bool add_item(chalk_statsd *k, statsd_item item) {
-  if (k->n_items == k->items_room) {
-    uint32_t room = k->items_room ? 2 * k->items_room : 64;
-    statsd_item *more = realloc(k->items, room * sizeof *more);
-    if (!more) {
-      k->failed = true;
-      return false;
-    }
-    k->items = more;
-    k->items_room = room;
-  }
-  k->items[k->n_items++] = item;
-  return true;
-}
-
-static int by_weight(const void *a, const void *b) {
-  const statsd_item *x = a, *y = b;
-  return x->weight != y->weight ? (x->weight < y->weight ? -1 : 1) : (x->value > y->value) - (x->value < y->value);
-}
-
-/* A bucket of more than the most weight: so many lines of that, and one of the rest. */
-static void add_items(chalk_statsd *k, const chalk_statsd_family *f, const chalk_sketch *d) {
-  chalk_bucket b;
-  for (uint32_t i = 0; chalk_sketch_bucket(d, i, &b); i++) {
-    double v = clamped(sketch_representative(&b) * f->factor);
-    uint64_t whole = b.count < f->max_weight ? 0 : b.count / f->max_weight, rest = b.count - whole * f->max_weight;
-    if (whole && !add_item(k, (statsd_item){v, f->max_weight, whole, i})) return;
-    if (rest && !add_item(k, (statsd_item){v, rest, 1, i})) return;
-  }
-  if (k->n_items > 1) qsort(k->items, k->n_items, sizeof *k->items, by_weight);
-}
-
 /* How long a line's end is, without the rest of the line. */
 static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
   size_t start = k->text_size;
   if (!reserve(k, e->room)) return 0;
   end_line(k, e, e->h->type, rate, NULL, false);
+  if (k->failed) return 0;
   size_t size = k->text_size - start;
   k->text_size = start;
-  k->lines--;
+  k->n_lines--;
   e->tags_size = 0;
   return size;
 }
@@ -349,14 +341,15 @@ static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
 /* The values of one weight, from item i on, share lines as long as a line fits into a packet. Returns the next item. */
 static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i) {
   char text[RATE + 1];
-  uint64_t weight = k->items[i].weight, times = 0;
-  uint32_t n = k->n_items;
+  const statsd_item *items = k->items.at;
+  uint64_t weight = items[i].weight, times = 0;
+  uint32_t n = k->items.n;
   text[chalk_statsd_rate(text, weight)] = 0;
   const char *rate = weight > 1 ? text : NULL;
   size_t begun = k->text_size, end = n > 1 && e->f->pack ? end_size(k, e, rate) : 0;
   begin_line(k, e, nothing);
-  for (bool first = true; i < n && k->items[i].weight == weight && !k->failed; first = false) {
-    double v = k->items[i].value;
+  for (bool first = true; i < n && items[i].weight == weight && !k->failed; first = false) {
+    double v = items[i].value;
     if (!first && e->f->pack && k->text_size - begun + TEXT_NUMBER_MAX + end <= k->packet_most) {
       put_further(k, e, v);
     } else {
@@ -367,43 +360,50 @@ static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i) {
       }
       put_number(k, v);
     }
-    if (++times == k->items[i].times) i++, times = 0;
+    if (++times == items[i].times) i++, times = 0;
   }
   end_line(k, e, e->h->type, rate, NULL, false);
   return i;
 }
 
 static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  add_items(k, e->f, d);
-  for (uint32_t i = 0; i < k->n_items && !k->failed;) i = put_values(k, e, i);
+  k->failed = !statsd_items_of(&k->items, d, e->f->factor, e->f->max_weight);
+  for (uint32_t i = 0; i < k->items.n && !k->failed;) i = put_values(k, e, i);
 }
 
-static void put_aggregates(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  double count = (double)chalk_sketch_count(d), sum = chalk_sketch_sum(d) * e->f->factor;
-  uint32_t wanted = e->f->aggregates;
-  if (wanted & CHALK_STATSD_COUNT) put_gauge(k, e, piece_of(".count"), count);
-  if (wanted & CHALK_STATSD_SUM) put_gauge(k, e, piece_of(".sum"), sum);
-  if (wanted & CHALK_STATSD_AVG) put_gauge(k, e, piece_of(".avg"), sum / count);
-  if (wanted & CHALK_STATSD_MIN) put_gauge(k, e, piece_of(".min"), chalk_sketch_min(d) * e->f->factor);
-  if (wanted & CHALK_STATSD_MAX) put_gauge(k, e, piece_of(".max"), chalk_sketch_max(d) * e->f->factor);
-}
-
-static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  double factor = e->f->factor;
-  put_aggregates(k, e, d);
-  for (uint32_t i = 0; i < e->f->n_quantiles; i++) {
-    put_gauge(k, e, piece_of(e->f->quantile_names[i]), chalk_sketch_quantile(d, e->f->quantiles[i]) * factor);
+static double gauge_of(const chalk_sketch *d, const chalk_statsd_gauge *g, double factor) {
+  switch (g->what) {
+    case CHALK_STATSD_COUNT:
+      return (double)d->count;
+    case CHALK_STATSD_SUM:
+      return d->sum * factor;
+    case CHALK_STATSD_AVG:
+      return d->sum * factor / (double)d->count;
+    case CHALK_STATSD_MIN:
+      return chalk_sketch_min(d) * factor;
+    case CHALK_STATSD_MAX:
+      return chalk_sketch_max(d) * factor;
+    default:
+      return chalk_sketch_quantile(d, g->quantile) * factor;
   }
 }
 
-static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts) {
+static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
+  for (uint32_t i = 0; i < e->f->n_gauges; i++) {
+    const chalk_statsd_gauge *g = &e->f->gauges[i];
+    put_gauge(k, e, (piece){g->suffix, g->size}, gauge_of(d, g, e->f->factor));
+  }
+}
+
+static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts, uint32_t n_counts) {
   for (uint32_t i = 0; i < e->f->n_le; i++) {
-    uint64_t n = counts[e->f->le_index[i]];
+    uint64_t n = e->f->le_index[i] < n_counts ? counts[e->f->le_index[i]] : 0;
     if (n == 0) continue;
-    if (!add_item(k, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]})) return;
+    k->failed = !statsd_items_add(&k->items, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]});
+    if (k->failed) return;
     begin_line(k, e, e->f->fold ? piece_of(e->f->le_suffixes[i]) : nothing);
     put_whole(k, (int64_t)n);
-    end_line(k, e, count_type, NULL, e->f->le[i], true);
+    end_line(k, e, count_type, NULL, e->f->le_tags[i], true);
   }
 }
 
@@ -419,9 +419,7 @@ size_t statsd_line(chalk_statsd *k, const chalk_statsd_family *f, const char *ke
   size_t size = k->failed ? 0 : k->text_size;
   *rate_at = *value_at + 1 + h.type.size;
   *text = k->text;
-  k->text_size = 0;
-  k->lines = 0;
-  k->failed = false;
+  end_entry(k);
   return size;
 }
 
@@ -430,7 +428,7 @@ static void put_histogram(chalk_statsd *k, frame *e, chalk_cursor *c, chalk_snap
   k->bounds = e->f->mode == CHALK_STATSD_BUCKETS;
   if (k->bounds) {
     uint64_t counts[CHALK_LES + 1];
-    if (chalk_cursor_delta_les(c, s, i, counts) > 0) put_buckets(k, e, counts);
+    put_buckets(k, e, counts, chalk_cursor_delta_les(c, s, i, counts));
     return;
   }
   if (cursor_subtract(c, s, i, &k->delta) != CHALK_OK) {
@@ -449,48 +447,43 @@ static void put_entry(chalk_statsd *k, const shape *h, chalk_cursor *c, chalk_sn
   const chalk_statsd_family *f = h->f;
   const chalk_entry *e = &s->entries[i];
   uint32_t kind = s->segment->metrics[e->metric].kind;
-  if (kind == CHALK_HISTOGRAM && f->mode == CHALK_STATSD_RAW) return; /* see statsd_raw.c */
-  int64_t delta = kind == CHALK_GAUGE ? 1 : chalk_cursor_delta(c, s, i);
-  if (delta == 0 || (kind == CHALK_GAUGE && f->changed_only && is_sent(k, e))) return;
+  bool has_value = kind_has_value(kind), has_histogram = kind_has_histogram(kind);
+  if (has_histogram && f->mode == CHALK_STATSD_RAW) return; /* see statsd_raw.c */
+  int64_t delta = has_value ? 1 : chalk_cursor_delta(c, s, i);
+  if (delta == 0 || (has_value && f->changed_only && is_sent(k, e))) return;
   uint64_t key[SERIES_KEY_WORDS + STATSD_TEXT_ROOM / 8];
   uint32_t key_size = snapshot_key(s, e, key);
   if (key_size == NONE) return;
   frame frame = frame_of(h, key, key_size);
-  if (kind == CHALK_COUNT) put_count(k, &frame, delta);
-  if (kind == CHALK_GAUGE) put_gauge(k, &frame, nothing, e->value);
-  if (kind == CHALK_HISTOGRAM) put_histogram(k, &frame, c, s, i);
+  if (kind_has_total(kind)) put_count(k, &frame, delta);
+  if (has_value) put_gauge(k, &frame, nothing, e->value);
+  if (has_histogram) put_histogram(k, &frame, c, s, i);
 }
 
-static void copy_lines(const chalk_statsd *k, char *out, const char *lines, size_t n) {
-  memcpy(out, lines, n);
-  for (char *joint; k->joined && (joint = memchr(out, JOINT, n)) != NULL;) *joint = '\n';
-}
+static size_t packed_size(const chalk_statsd *k) { return k->packed ? k->lines[k->packed - 1].at : 0; }
+static uint64_t packed_values(const chalk_statsd *k) { return k->packed ? k->lines[k->packed - 1].values : 0; }
 
-/* The next n bytes, which are so many lines, into the packet where they may fit into one. False: it is full. */
-static bool pack_lines(chalk_statsd *k, size_t n, uint32_t lines) {
+/* The lines that are not packed yet, up to this one, into the packet where they may fit into one. False: it is full. */
+static bool pack_lines(chalk_statsd *k, uint32_t end) {
+  size_t at = packed_size(k), n = k->lines[end - 1].at - at;
   if (n > k->packet_most) {
-    k->totals.too_long += lines;
+    k->totals.too_long += end - k->packed;
   } else if (n + k->packet_size > k->packet_most) {
     return false;
   } else {
-    copy_lines(k, k->packet + k->packet_size, k->text + k->text_at, n);
+    memcpy(k->packet + k->packet_size, k->text + at, n);
     k->packet_size += (uint32_t)n;
-    k->totals.lines += lines;
+    k->totals.lines += end - k->packed;
   }
-  k->text_at += n;
-  k->lines -= lines;
+  k->packed = end;
   return true;
 }
 
 /* Packs the lines of the entry under way. False: the packet is full. */
 static bool pack(chalk_statsd *k) {
-  size_t left = k->text_size - k->text_at;
-  if (left <= k->packet_most) {
-    if (!pack_lines(k, left, k->lines)) return false;
-  }
-  for (; k->text_at < k->text_size; left = k->text_size - k->text_at) {
-    const char *line = k->text + k->text_at, *end = memchr(line, '\n', left);
-    if (!pack_lines(k, (size_t)(end - line) + 1, 1)) return false;
+  if (k->text_size - packed_size(k) <= k->packet_most && !pack_lines(k, k->n_lines)) return false;
+  while (k->packed < k->n_lines) {
+    if (!pack_lines(k, k->packed + 1)) return false;
   }
   end_entry(k);
   return true;
@@ -499,6 +492,8 @@ static bool pack(chalk_statsd *k) {
 int chalk_statsd_fill(chalk_statsd *k, const chalk_statsd_family *f, chalk_cursor *c, chalk_snapshot *s, uint32_t *next,
                       uint32_t last) {
   shape shape;
+  if (!statsd_family_fits(f)) return CHALK_EINVALID;
+  if (last > s->n) last = s->n;
   measure(&shape, f);
   for (; *next < last; (*next)++) {
     if (k->text_size == 0) {
@@ -521,13 +516,12 @@ const char *chalk_statsd_packet(chalk_statsd *k, uint32_t *size) {
 }
 
 void chalk_statsd_begin(chalk_statsd *k) {
-  uint64_t values = statsd_part_values(k->text + k->text_begun, k->n_items ? k->text_at - k->text_begun : 0);
+  uint64_t values = k->items.n ? packed_values(k) - k->values_begun : 0;
   k->sent.any = false;
   if (values) {
-    statsd_part_note(&k->sent, k->entry, k->items, k->values_begun, values, k->bounds ? NULL : &k->delta);
+    statsd_part_note(&k->sent, k->entry, &k->items, k->values_begun, values, k->bounds ? NULL : &k->delta);
   }
   k->values_begun += values;
-  k->text_begun = k->text_at;
   k->packet_size = 0;
 }
 

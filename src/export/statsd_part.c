@@ -1,17 +1,40 @@
 #include "export/statsd_part.h"
 
+#include <float.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "read/cursor.h"
 
-uint64_t statsd_part_values(const char *lines, size_t n) {
-  uint64_t values = 0;
-  for (const char *end = lines + n; lines < end;) {
-    const char *next = (const char *)memchr(lines, '\n', (size_t)(end - lines)) + 1;
-    for (; *lines != '|'; lines++) values += *lines == ':';
-    lines = next;
+bool statsd_items_add(statsd_items *items, statsd_item item) {
+  if (items->n == items->room) {
+    uint32_t room = items->room ? 2 * items->room : 64;
+    statsd_item *more = realloc(items->at, room * sizeof *more);
+    if (!more) return false;
+    items->at = more;
+    items->room = room;
   }
-  return values;
+  items->at[items->n++] = item;
+  return true;
+}
+
+static double clamped(double v) { return v > DBL_MAX ? DBL_MAX : v < -DBL_MAX ? -DBL_MAX : v; }
+
+static int by_weight(const void *a, const void *b) {
+  const statsd_item *x = a, *y = b;
+  return x->weight != y->weight ? (x->weight < y->weight ? -1 : 1) : (x->value > y->value) - (x->value < y->value);
+}
+
+bool statsd_items_of(statsd_items *items, const chalk_sketch *d, double factor, uint64_t most) {
+  chalk_bucket b;
+  for (uint32_t i = 0; chalk_sketch_bucket(d, i, &b); i++) {
+    double v = clamped(sketch_representative(&b) * factor);
+    uint64_t whole = b.count < most ? 0 : b.count / most, rest = b.count - whole * most;
+    if (whole && !statsd_items_add(items, (statsd_item){v, most, whole, i})) return false;
+    if (rest && !statsd_items_add(items, (statsd_item){v, rest, 1, i})) return false;
+  }
+  if (items->n > 1) qsort(items->at, items->n, sizeof *items->at, by_weight);
+  return true;
 }
 
 /* Buckets like these, with nothing in them. */
@@ -45,7 +68,7 @@ static void add(chalk_sketch *k, const chalk_sketch *delta, uint32_t place, uint
   }
 }
 
-void statsd_part_note(statsd_part *p, uint32_t entry, const statsd_item *items, uint64_t skip, uint64_t n,
+void statsd_part_note(statsd_part *p, uint32_t entry, const statsd_items *items, uint64_t skip, uint64_t n,
                       const chalk_sketch *delta) {
   chalk_sketch *k = &p->sketch;
   sketch_clear(k);
@@ -55,7 +78,7 @@ void statsd_part_note(statsd_part *p, uint32_t entry, const statsd_item *items, 
   p->any = !delta || (side_like(&k->positive, &delta->positive) && side_like(&k->negative, &delta->negative));
   if (!p->any) return;
   if (delta) k->scale = delta->scale;
-  for (const statsd_item *item = items; n > 0; item++) {
+  for (const statsd_item *item = items->at; n > 0; item++) {
     uint64_t left = item->times > skip ? item->times - skip : 0, taken = left < n ? left : n;
     skip -= item->times - left;
     n -= taken;

@@ -98,7 +98,7 @@ static double random_unit(chalk_statsd_raw *k) {
 static void put_rate(char *out, uint64_t n) { out[n > 1 ? chalk_statsd_rate(out, n) : 0] = 0; }
 
 int chalk_statsd_raw_define(chalk_statsd_raw *k, uint32_t metric, const chalk_statsd_family *f, double rate) {
-  if (metric >= METRICS || !(rate >= 0 && rate <= 1)) return CHALK_EINVALID;
+  if (metric >= METRICS || !(rate >= 0 && rate <= 1) || (f && !statsd_family_fits(f))) return CHALK_EINVALID;
   double stands_for = rate > 0 ? 1 / rate : 0;
   if (stands_for >= CHALK_STATSD_WEIGHT + 1.0) return CHALK_EINVALID;
   uint64_t whole = (uint64_t)stands_for;
@@ -205,6 +205,7 @@ static void put_event(chalk_statsd_raw *k, sampling *m, const chalk_event *e) {
 
 int chalk_statsd_raw_take(chalk_statsd_raw *k, const chalk_tap *tap, uint32_t n) {
   const chalk_event *events = chalk_tap_events(tap);
+  if (n > tap_size(tap)) n = tap_size(tap);
   if (k->batch != tap_batch(tap)) k->at = 0; /* the caller may have left the one before unfinished */
   k->batch = tap_batch(tap);
   for (; k->at < n; k->at++) {

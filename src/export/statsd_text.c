@@ -7,7 +7,7 @@
 #include "chalk.h"
 #include "base/text.h"
 
-enum { HASH = 9, PART = 128 }; /* "_" and eight digits; characters of a value in a name */
+enum { HASH = 9 }; /* "_" and eight digits */
 
 /* 32 bits of FNV-1a, as text after "_". */
 static char *put_hash(char *o, const char *s, size_t n) {
@@ -87,21 +87,10 @@ char *statsd_text_value(char *o, const char *value, uint32_t n, size_t most) {
   return end;
 }
 
-char *statsd_text_folded(char *o, const char *value, uint32_t n) {
-  *o++ = '.';
-  if (n == 0) {
-    memcpy(o, "none", 4);
-    return o + 4;
-  }
-  uint32_t size = n > PART ? PART - HASH : n;
-  for (uint32_t i = 0; i < size; i++) *o++ = kept(in_name, (unsigned char)value[i]);
-  return n > PART ? put_hash(o, value, n) : o;
-}
-
-size_t statsd_text_characters(const char *s) {
-  size_t n = 0;
-  for (; *s; s++) n += is_first(*s);
-  return n;
+char *statsd_text_folded(char *o, const char *value, uint32_t n, size_t most) {
+  size_t size = n > most ? most - HASH : n;
+  for (size_t i = 0; i < size; i++) *o++ = kept(in_name, (unsigned char)value[i]);
+  return n > most ? put_hash(o, value, n) : o;
 }
 
 /* As receivers compute: the decimal to a double, its inverse cut to a whole number. */

@@ -30,6 +30,7 @@
 #include "export/stream_log.h"
 #include "record/tap.h"
 #include "export/wire.h"
+#include "value/kind.h"
 
 enum { CLIENTS = 64, WRITE = 1 << 18, OPERATION = 16, TIME = 32, FRAME = 32 };
 
@@ -121,15 +122,16 @@ chalk_stream *chalk_stream_new(chalk_segment *g, uint32_t most, int listener) {
   return k;
 }
 
+static void free_metric(told_metric *m) {
+  free(m->frame), free(m->name), free(m->constants), free(m->key_sizes);
+  for (uint32_t j = 0; j < m->n_keys; j++) free(m->keys[j]);
+  free(m->keys);
+}
+
 /* What is known is forgotten: nobody listens. */
 static void forget(chalk_stream *k) {
   stream_log_free(&k->log);
-  for (uint32_t i = 0; i < k->n_metrics; i++) {
-    told_metric *m = &k->metrics[i];
-    free(m->frame), free(m->name), free(m->constants), free(m->key_sizes);
-    for (uint32_t j = 0; j < m->n_keys; j++) free(m->keys[j]);
-    free(m->keys);
-  }
+  for (uint32_t i = 0; i < k->n_metrics; i++) free_metric(&k->metrics[i]);
   for (uint32_t i = 0; i < k->n_series; i++) free(k->series[i].fields);
   free(k->metrics), free(k->series), free(k->message);
   k->metrics = NULL, k->series = NULL, k->message = NULL;
@@ -209,7 +211,7 @@ static bool make_metadata(told_metric *m, const chalk_stream_metric *d) {
   if (!o) return false;
   o = wire_length(wire_varint(o, event), EVENT_METADATA, size);
   o = wire_bytes(o, METADATA_NAME, d->name, name);
-  o = wire_number(o, METADATA_TYPE, d->kind - CHALK_COUNT);
+  o = wire_number(o, METADATA_TYPE, kind_of(d->kind)->stream_type);
   if (unit) o = wire_bytes(o, METADATA_UNIT, d->unit, unit);
   o = wire_bytes(o, METADATA_DESCRIPTION, d->description, description);
   m->frame_size = (size_t)(o - m->frame);
@@ -219,7 +221,7 @@ static bool make_metadata(told_metric *m, const chalk_stream_metric *d) {
 static uint32_t generation_of(const chalk_segment *g, uint32_t id) { return atomic_load(&g->series[id].generation); }
 
 int chalk_stream_define(chalk_stream *k, uint32_t metric, const chalk_stream_metric *d) {
-  if (metric >= METRICS) return CHALK_EINVALID;
+  if (metric >= METRICS || d->kind < CHALK_COUNT || d->kind > CHALK_HISTOGRAM) return CHALK_EINVALID;
   if (k->n_metrics == k->metrics_room) {
     uint32_t room = k->metrics_room ? 2 * k->metrics_room : 64;
     told_metric *more = realloc(k->metrics, room * sizeof *more);
@@ -227,12 +229,15 @@ int chalk_stream_define(chalk_stream *k, uint32_t metric, const chalk_stream_met
     k->metrics = more;
     k->metrics_room = room;
   }
-  told_metric *m = &k->metrics[k->n_metrics++];
+  told_metric *m = &k->metrics[k->n_metrics];
   *m = (told_metric){.metric = metric, .generation = generation_of(k->segment, metric)};
   m->name = field_of(METRIC_NAME, d->name, &m->name_size);
-  bool made = m->name && make_constants(m, d) && make_keys(m, d) && make_metadata(m, d);
-  if (made) k->places[metric] = k->n_metrics;
-  return made ? CHALK_OK : CHALK_EMEMORY;
+  if (!m->name || !make_constants(m, d) || !make_keys(m, d) || !make_metadata(m, d)) {
+    free_metric(m);
+    return CHALK_EMEMORY;
+  }
+  k->places[metric] = ++k->n_metrics;
+  return CHALK_OK;
 }
 
 /* The metric of an event; NULL: it has not been told of, or its number was another's. */
@@ -434,6 +439,7 @@ static void add(chalk_stream *k, const told_metric *m, const chalk_event *e) {
 
 int chalk_stream_take(chalk_stream *k, const chalk_tap *tap, uint32_t n) {
   const chalk_event *events = chalk_tap_events(tap);
+  if (n > tap_size(tap)) n = tap_size(tap);
   if (k->batch != tap_batch(tap)) k->at = 0; /* the caller may have left the one before unfinished */
   k->batch = tap_batch(tap);
   for (; k->at < n; k->at++) {

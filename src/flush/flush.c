@@ -12,11 +12,13 @@
 
 #include "read/cursor.h"
 #include "shm/lives.h"
+#include "series/cells.h"
 #include "series/metric.h"
 #include "shm/role.h"
-#include "series/reclaim.h"
+#include "flush/reclaim.h"
 #include "series/series.h"
 #include "read/snapshot.h"
+#include "value/kind.h"
 #include "value/stored.h"
 
 /* Tickets */
@@ -25,7 +27,8 @@ uint64_t chalk_flush_request(chalk_segment *g) { return atomic_fetch_add(&g->hea
 
 void chalk_flush_done(chalk_segment *g, uint64_t ticket) {
   header *h = g->head;
-  uint64_t done = atomic_load(&h->done);
+  uint64_t done = atomic_load(&h->done), given = atomic_load(&h->requested);
+  if (ticket > given) ticket = given;
   while (done < ticket && !atomic_compare_exchange_weak(&h->done, &done, ticket)) {
   }
   store_double(&h->flushed, chalk_now());
@@ -40,7 +43,7 @@ int chalk_flush_wait(chalk_segment *g, uint64_t ticket, double timeout) {
     uint32_t word = atomic_load(&h->done_word);
     if (atomic_load(&h->done) >= ticket) return CHALK_OK;
     double left = end - chalk_now();
-    if (left <= 0) return 1;
+    if (!(left > 0)) return 1;
     if (left > 0.1) left = 0.1;
     struct timespec t = {0, (long)(left * 1e9)};
     syscall(SYS_futex, &h->done_word, FUTEX_WAIT, word, &t, NULL, 0);
@@ -52,31 +55,31 @@ int chalk_flush_wait(chalk_segment *g, uint64_t ticket, double timeout) {
 /* Whether every cursor has sent what the series stands at: `sketched` values in its sketch, if it is a histogram. */
 static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_t sketched, uint32_t kind) {
   const series *s = &g->series[id];
-  if (kind == CHALK_GAUGE || (total == 0 && sketched == 0)) return true;
+  if (kind_has_value(kind) || (total == 0 && sketched == 0)) return true;
   for (uint32_t c = 0; c < CURSORS; c++) {
-    cursor_head *h = &g->cursors[c];
-    if (!atomic_load(&h->state)) continue;
-    if (!segment_chunk_real(g, h->chunks, id)) return false;
-    baseline *b = segment_baseline(g, c, id);
-    if (atomic_load(&b->generation) != atomic_load((shared_u32 *)&s->generation)) return false;
-    uint64_t sent = atomic_load(&b->total);
+    if (!atomic_load(&g->cursors[c].state)) continue;
+    uint64_t sent = stored_sent(g, c, id, atomic_load((shared_u32 *)&s->generation));
     if (stored_total(g, sent, kind) < (int64_t)total || stored_sketched(g, sent, kind) < sketched) return false;
   }
   return true;
 }
 
+/* The limit of a kind, of which chalk_sweep is given one for each; 0: none. */
+static double limit_of(const double *idle, uint32_t kind) { return kind_is_known(kind) ? idle[kind - CHALK_COUNT] : 0; }
+
 /* Notes whether something was recorded; whether the series is to leave. */
 static bool is_idle(chalk_segment *g, const chalk_entry *e, double now, const double *idle) {
   series *s = &g->series[e->series];
   const metric *m = &g->metrics[e->metric];
-  bool recorded = m->kind == CHALK_GAUGE ? series_gauge_take(g, e->series) : (uint64_t)e->total != s->seen_total;
+  bool has_value = kind_has_value(m->kind);
+  bool recorded = has_value ? cells_gauge_take(g, e->series) : (uint64_t)e->total != s->seen_total;
   if (recorded) {
     s->active = 1;
-    if (m->kind != CHALK_GAUGE) s->seen_total = (uint64_t)e->total;
+    if (!has_value) s->seen_total = (uint64_t)e->total;
   }
   if (recorded || s->seen_time == 0) s->seen_time = now;
-  double limit = idle[m->kind - 1], age = now - s->seen_time;
-  if (!s->active || limit <= 0 || age <= limit || m->max_series == NONE) return false;
+  double limit = limit_of(idle, m->kind), age = now - s->seen_time;
+  if (!s->active || !(limit > 0) || age <= limit || m->max_series == NONE) return false;
   return age > 2 * limit || is_sent(g, e->series, s->seen_total, 0, m->kind);
 }
 
@@ -90,7 +93,8 @@ static void reclaim(chalk_segment *g, double now, const double *idle, lives *ali
     if (atomic_load(&s->state) != SERIES_DROPPED || !series_is_settled(s)) continue;
     uint32_t kind = segment_metric_of(g, id)->kind;
     if (s->active != STAMPED) s->active = STAMPED, s->seen_time = now;
-    double limit = idle[kind - 1] > 0 ? idle[kind - 1] : QUARANTINE;
+    double limit = limit_of(idle, kind);
+    if (limit <= 0) limit = QUARANTINE;
     uint64_t at_drop = atomic_load(&s->at_drop);
     uint64_t total = (uint64_t)stored_total(g, at_drop, kind), sketched = stored_sketched(g, at_drop, kind);
     if (now - s->seen_time > limit || is_sent(g, id, total, sketched, kind)) {

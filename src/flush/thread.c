@@ -30,6 +30,9 @@
 #define FIRST_PAUSE 0.5
 #define LONGEST_PAUSE 30.0
 
+/* Seconds that a wait takes at most: some 30 years. */
+#define LONGEST_WAIT 1e9
+
 enum {
   /*
    * Descriptors that are free before a VM loads luv. libuv opens up to eight before its loop exists (epoll, an eventfd,
@@ -77,9 +80,9 @@ static void say_ready(chalk_thread *t, const char *message) {
   pthread_mutex_unlock(&t->lock);
 }
 
-/* The moment so many seconds from now, as pthread_cond_timedwait takes it. */
+/* The moment so many seconds from now, as pthread_cond_timedwait takes it: now at the least, years from now at the most. */
 static struct timespec moment_in(double seconds) {
-  double end = chalk_now() + seconds;
+  double end = chalk_now() + (!(seconds > 0) ? 0 : seconds < LONGEST_WAIT ? seconds : LONGEST_WAIT);
   struct timespec t = {.tv_sec = (time_t)end};
   t.tv_nsec = (long)((end - (double)t.tv_sec) * 1e9);
   return t;
@@ -271,6 +274,10 @@ static void enlist(chalk_thread *t) {
 
 chalk_thread *chalk_thread_start(const chalk_lua *lua, const char *const *texts, const size_t *sizes, uint32_t n,
                                  chalk_segment *segment, uint32_t generation, char *message) {
+  if (n == 0) {
+    process_say(message, "cannot start the flush thread: it has no chunk");
+    return NULL;
+  }
   chalk_thread *t = calloc(1, sizeof *t);
   if (!t || !copy_texts(t, texts, sizes, n)) {
     process_say(message, "cannot start the flush thread: %s", strerror(errno));

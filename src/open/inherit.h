@@ -1,6 +1,7 @@
 /*
- * A server with worker processes opens memory and sockets in its first process and hands them on: to the workers it
- * forks, and to the program that replaces it in an upgrade of its binary, which finds them among its descriptors.
+ * Inheritance. A server with worker processes opens memory and sockets in its first process and hands them on: to the
+ * workers that it forks, and to the program that replaces it in an upgrade of its binary, which finds them among its
+ * descriptors. What is handed on is not closed on exec, as long as process_hands_on says so.
  */
 #ifndef INHERIT_H
 #define INHERIT_H
@@ -8,18 +9,18 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-/* Lets a descriptor survive exec, or not, as is in force now. */
+/* Makes a descriptor survive exec, or not, as process_hands_on says now. */
 void inherit_mark(int fd);
 
-/* Says on a socket itself that it was opened here: the server listens, too. */
+/* Marks a socket itself as opened by chalk: the server has listening sockets of its own among the descriptors. */
 void inherit_sign(int fd);
 
-/* Whether connections come in at it, which end for all processes where one has shut it down. */
+/* Whether a socket still listens. It does not once any process that has it has shut it down. */
 bool inherit_is_listening(int fd);
 
 /*
- * The memory file of this name, or the listening socket of this address and so signed, that came with the process; -1:
- * none did.
+ * The descriptor of the memory file of this label, or of the signed listening socket of this address, that came with
+ * the process. It stays one of the process's; nobody is given it twice by this alone. -1: none came.
  */
 int inherit_memory(const char *name);
 int inherit_listener(const struct sockaddr *address, socklen_t size);

@@ -1,7 +1,6 @@
 /*
- * Opening segments: by name, at a path, or anonymous. A segment is laid out and filled in once; `ready` is stored last,
- * so a file that somebody died at making is told from a whole one and made anew. What comes from a file is checked
- * before it is used.
+ * Opening segments: by name, at a path, or anonymous. A file whose maker died is made anew, see layout.h. What comes from
+ * a file is checked before it is used.
  */
 #include "shm/segment.h"
 
@@ -11,191 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "shm/heap.h"
 #include "open/inherit.h"
+#include "open/layout.h"
+#include "open/limits.h"
 #include "shm/life.h"
 #include "shm/process.h"
 #include "open/recover.h"
-#include "value/sketch.h"
-
-#define MAGIC 0x31746e6d67657363ull /* "csegmnt1" */
-
-enum { STRIPE_HEADS = 32 };
-static const uint64_t DEFAULT_LIMIT = 1ull << 30, LEAST_LIMIT = 4ull << 20;
-static const uint32_t DEFAULT_SERIES = 100000, LEAST_CAPACITY = 1u << 17, MOST_CAPACITY = 1u << 24;
 
 static chalk_segment *segments; /* of this process; process lock */
-
-/* Laying out and creating */
-
-static uint64_t rounded_up(uint64_t n) { return (n + 4095) & ~4095ull; }
-
-/* Places every region for this capacity and heap; returns the size of all. */
-static uint64_t lay_out(header *h, uint32_t capacity, uint64_t heap) {
-  uint64_t at = rounded_up(sizeof(header));
-  h->capacity = capacity;
-  h->stripes = at, at += rounded_up(sizeof(stripe) * STRIPES);
-  h->cursors = at, at += rounded_up(sizeof(cursor_head) * CURSORS);
-  h->slots = at, at += rounded_up(sizeof(slot) * OWNERS);
-  h->metrics = at, at += rounded_up(sizeof(metric) * METRICS);
-  h->series = at, at += rounded_up(sizeof(series) * (uint64_t)capacity);
-  h->cells = at, at += (uint64_t)WRITERS * capacity * 8;
-  h->baselines = at, at += (uint64_t)CURSORS * capacity * sizeof(baseline);
-  h->heap = at;
-  return h->size = at + rounded_up(heap);
-}
-
-static uint32_t capacity_for(uint32_t max_series) {
-  uint32_t capacity = LEAST_CAPACITY;
-  while (capacity < MOST_CAPACITY && capacity / 2 < max_series + METRICS) capacity *= 2;
-  return capacity;
-}
-
-/* Where the parts are, by a header of this process's own. */
-static void view(chalk_segment *g, const header *plan) {
-  uint32_t items = plan->capacity / CHUNKS;
-  g->capacity = plan->capacity;
-  g->chunk_log = (uint32_t)__builtin_ctz(items < CHUNK_LEAST ? CHUNK_LEAST : items);
-  g->cells = plan->cells;
-  g->baselines = plan->baselines;
-  g->heap = plan->heap;
-  g->slots = segment_at(g, plan->slots);
-  g->stripes = segment_at(g, plan->stripes);
-  g->cursors = segment_at(g, plan->cursors);
-  g->metrics = segment_at(g, plan->metrics);
-  g->series = segment_at(g, plan->series);
-}
-
-static int file_limit(uint64_t size, char *message) {
-  struct rlimit r;
-  if (getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY && size > r.rlim_cur) {
-    process_say(message, "the file size limit (%llu bytes) is below what a segment reserves",
-                (unsigned long long)r.rlim_cur);
-    return CHALK_EMEMORY;
-  }
-  return CHALK_OK;
-}
-
-/* Reserves and maps; a smaller heap where the address space is limited. Fills in g->base, g->size, plan. */
-static int reserve(chalk_segment *g, const chalk_options *o, header *plan, char *message) {
-  uint64_t wanted = o->memory_limit ? o->memory_limit : DEFAULT_LIMIT, limit = wanted;
-  uint32_t capacity = capacity_for(o->max_series ? o->max_series : DEFAULT_SERIES);
-  struct rlimit r;
-  bool limited = getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY;
-  for (;; limit /= 2) {
-    uint64_t size = lay_out(plan, capacity, limit);
-    if (limited && size > r.rlim_cur && limit > LEAST_LIMIT) continue;
-    if (file_limit(size, message) != CHALK_OK) return CHALK_EMEMORY;
-    void *base = MAP_FAILED;
-    static const uint64_t magic = MAGIC;
-    if (pwrite(g->fd, &magic, sizeof magic, 0) == sizeof magic && ftruncate(g->fd, (off_t)size) == 0) {
-      base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd, 0);
-    }
-    if (base != MAP_FAILED) {
-      g->base = base;
-      g->size = size;
-      if (limit < wanted) {
-        process_say(message, "only %llu of %llu MiB could be reserved: the address space or file size is limited",
-                    (unsigned long long)(limit >> 20), (unsigned long long)(wanted >> 20));
-      }
-      return CHALK_OK;
-    }
-    if (limit <= LEAST_LIMIT) {
-      process_say(message, "cannot reserve memory for a segment: %s", strerror(errno));
-      return ftruncate(g->fd, 0) == 0 ? CHALK_EMEMORY : CHALK_EINVALID;
-    }
-  }
-}
-
-/* Half of what a control group leaves: beyond its limit the kernel kills, where beyond ours series are folded. */
-static uint64_t default_limit(void) {
-  uint64_t half = process_memory_limit() / 2;
-  return half > DEFAULT_LIMIT ? DEFAULT_LIMIT : half < LEAST_LIMIT ? LEAST_LIMIT : half;
-}
-
-static void set_limits(chalk_segment *g, const chalk_options *o) {
-  header *h = g->head;
-  uint32_t most = g->capacity / 2;
-  if (o->max_series) atomic_store(&h->max_series, o->max_series < most ? o->max_series : most);
-  if (o->max_buckets) atomic_store(&h->max_buckets, o->max_buckets);
-  if (o->initial_error > 0) atomic_store(&h->start_scale, (uint32_t)sketch_scale_for(o->initial_error));
-  if (o->memory_limit) atomic_store(&h->memory_limit, o->memory_limit);
-}
-
-static int check_options(const chalk_options *o, char *message) {
-  if (o->max_buckets && (o->max_buckets < 8 || o->max_buckets > 8192)) {
-    process_say(message, "max_buckets must be from 8 to 8192");
-    return CHALK_EINVALID;
-  }
-  if (o->initial_error != 0 && !(o->initial_error >= 0.0001 && o->initial_error <= 0.5)) {
-    process_say(message, "initial_error must be from 0.0001 to 0.5");
-    return CHALK_EINVALID;
-  }
-  if (o->max_series > MOST_CAPACITY / 2) {
-    process_say(message, "max_series must be at most %u", MOST_CAPACITY / 2);
-    return CHALK_EINVALID;
-  }
-  if (o->memory_limit && o->memory_limit < LEAST_LIMIT) {
-    process_say(message, "memory_limit must be at least %llu bytes", (unsigned long long)LEAST_LIMIT);
-    return CHALK_EINVALID;
-  }
-  return CHALK_OK;
-}
-
-static void read_boot(char *boot, size_t size) {
-  memset(boot, 0, size);
-  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  ssize_t n = read(fd, boot, size - 1);
-  if (n < 0) boot[0] = 0;
-  close(fd);
-}
-
-/* Writes a new segment's header; the file is all zeroes. `ready` is stored last. */
-static int create(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
-  uint64_t start = 0, real = segment_pages(g, &start, plan->slots + rounded_up(sizeof(slot) * WRITERS));
-  if (segment_allocate(g->fd, start, real) != CHALK_OK) {
-    process_say(message, "no memory for a segment: %s", strerror(errno ? errno : ENOSPC));
-    return CHALK_EMEMORY;
-  }
-  header *h = g->head;
-  static const chalk_options defaults = {.max_series = 100000, .max_buckets = 512, .initial_error = 0.001};
-  h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
-  lay_out(h, plan->capacity, plan->size - plan->heap);
-  view(g, plan);
-  atomic_store(&h->memory_limit, o->memory_limit ? o->memory_limit : default_limit());
-  atomic_store(&h->memory, real);
-  set_limits(g, &defaults);
-  set_limits(g, o);
-  atomic_store(&h->epoch, as_bits(1));
-  h->heap_top = h->heap_real = g->heap;
-  h->ids_free = NONE;
-  atomic_store(&h->ids_top, METRICS);
-  atomic_store(&h->series_real, METRICS);
-  atomic_store(&h->slot_top, 1);
-  atomic_store(&h->guest_top, WRITERS);
-  atomic_store(&h->slots_real, WRITERS);
-  read_boot(h->boot, sizeof h->boot);
-  segment_locks_new(g);
-  for (uint32_t i = 0; i < STRIPES; i++) {
-    stripe *s = &g->stripes[i];
-    s->size = STRIPE_HEADS;
-    s->heads = heap_take(g, STRIPE_HEADS * sizeof(uint32_t));
-    if (!s->heads) {
-      process_say(message, "no memory for a segment");
-      return CHALK_EMEMORY;
-    }
-    memset(segment_at(g, s->heads), 0xff, STRIPE_HEADS * sizeof(uint32_t));
-  }
-  atomic_store_explicit(&h->ready, 1, memory_order_release);
-  return CHALK_OK;
-}
-
-/* Opening: by name, by path, or anonymous */
 
 static int restart_needed(char *message) {
   process_say(message, "restart needed: the segment was made by another version of chalk");
@@ -213,7 +38,7 @@ static bool inside(uint64_t offset, uint64_t size) { return offset >= sizeof(hea
 static bool is_half_made(const chalk_segment *g, uint64_t size) {
   header h = {0};
   uint64_t read = size < sizeof h ? size : sizeof h;
-  if (pread(g->fd, &h, read, 0) != (ssize_t)read || h.magic != MAGIC) return false;
+  if (pread(g->fd, &h, read, 0) != (ssize_t)read || h.magic != LAYOUT_MAGIC) return false;
   bool ours = h.layout == 0 || h.layout == SEGMENT_LAYOUT;
   return size == sizeof h.magic || (size >= sizeof h && ours && !atomic_load(&h.ready));
 }
@@ -253,7 +78,7 @@ static bool is_in_use(int fd) {
 static int take_up(chalk_segment *g, const header *h, char *message) {
   if (is_in_use(g->fd)) return CHALK_OK;
   char boot[sizeof h->boot];
-  read_boot(boot, sizeof boot);
+  layout_boot(boot, sizeof boot);
   int e = recover(g, memcmp(boot, h->boot, sizeof boot) != 0, message);
   if (e == CHALK_OK) memcpy(g->head->boot, boot, sizeof boot);
   return e;
@@ -262,14 +87,15 @@ static int take_up(chalk_segment *g, const header *h, char *message) {
 /* Maps what another process made: at a path, or in memory that was inherited from the server which is replaced. */
 static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message) {
   header h;
-  if (size < sizeof h || pread(g->fd, &h, sizeof h, 0) != (ssize_t)sizeof h || h.magic != MAGIC) {
+  if (size < sizeof h || pread(g->fd, &h, sizeof h, 0) != (ssize_t)sizeof h || h.magic != LAYOUT_MAGIC) {
     process_say(message, "the file is not a segment of chalk");
     return CHALK_EINVALID;
   }
   if (h.layout != SEGMENT_LAYOUT || h.abi != CHALK_ABI) return restart_needed(message);
   header plan = {0};
-  bool sane = h.capacity >= LEAST_CAPACITY && h.capacity <= MOST_CAPACITY && (h.capacity & (h.capacity - 1)) == 0 &&
-              inside(h.heap, h.size) && h.size == size && lay_out(&plan, h.capacity, h.size - h.heap) == h.size &&
+  bool sane = h.capacity >= LIMITS_LEAST_CAPACITY && h.capacity <= LIMITS_MOST_CAPACITY &&
+              (h.capacity & (h.capacity - 1)) == 0 && inside(h.heap, h.size) && h.size == size &&
+              layout_plan(&plan, h.capacity, h.size - h.heap) == h.size &&
               memcmp(&plan.slots, &h.slots, offsetof(header, heap) + sizeof h.heap - offsetof(header, slots)) == 0;
   if (!sane || !atomic_load(&h.ready)) {
     process_say(message, "the file is a damaged segment of chalk");
@@ -282,7 +108,7 @@ static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message
   }
   g->base = base;
   g->size = size;
-  view(g, &plan);
+  layout_view(g, &plan);
   int e = CHALK_OK;
   if (!inherited) e = take_up(g, &h, message);
   if (e == CHALK_OK && !recover_is_plausible(g)) e = overwritten(message);
@@ -305,10 +131,10 @@ static int create_or_attach(chalk_segment *g, const chalk_options *o, char *mess
     if (!anew || ftruncate(g->fd, 0) != 0) return attach(g, size, !o->path, message);
   }
   header plan = {0};
-  int e = reserve(g, o, &plan, message);
+  int e = layout_reserve(g, o, &plan, message);
   if (e != CHALK_OK) return e;
   if (!o->path) seal(g);
-  return create(g, &plan, o, message);
+  return layout_fill(g, &plan, o, message);
 }
 
 /* New memory, or what the program that this one replaced had under the name. */
@@ -404,7 +230,7 @@ static void in_child(void) {
 chalk_segment *chalk_segment_open(const char *name, const chalk_options *options, char *message) {
   const chalk_options *o = options ? options : &no_options;
   process_say(message, "%s", "");
-  if (check_options(o, message) != CHALK_OK) return NULL;
+  if (limits_check(o, message) != CHALK_OK) return NULL;
   process_at_fork(in_child);
   process_lock();
   chalk_segment *g = NULL;
@@ -466,27 +292,6 @@ void chalk_segment_abandon(chalk_segment *g) {
   chalk_segment_close(g);
 }
 
-int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *message) {
-  int e = check_options(o, message);
-  if (e == CHALK_OK && o->max_series > g->capacity / 2) {
-    process_say(message, "max_series can be at most %u in this segment; give it before the first load",
-                g->capacity / 2);
-    e = CHALK_EINVALID;
-  }
-  uint64_t room = g->size - g->heap;
-  if (e == CHALK_OK && o->memory_limit > room) {
-    process_say(message, "memory_limit can be at most %llu in this segment; give it before the first load",
-                (unsigned long long)room);
-    e = CHALK_EINVALID;
-  }
-  if (e != CHALK_OK) return e;
-  bool more =
-      o->max_series > atomic_load(&g->head->max_series) || o->memory_limit > atomic_load(&g->head->memory_limit);
-  set_limits(g, o);
-  if (more) segment_epoch_move(g); /* handles that were folded look for their series again */
-  return CHALK_OK;
-}
-
 void chalk_segment_info(chalk_segment *g, chalk_info *info) {
   header *h = g->head;
   *info = (chalk_info){
@@ -497,7 +302,7 @@ void chalk_segment_info(chalk_segment *g, chalk_info *info) {
       .memory_limit = atomic_load(&h->memory_limit),
       .requested = atomic_load(&h->requested),
       .done = atomic_load(&h->done),
-      .folded = atomic_load(&h->folded),
+      .folded = atomic_load_explicit(&h->folded, memory_order_relaxed),
       .series = atomic_load(&h->live),
       .quarantined = atomic_load(&h->quarantined),
       .max_series = atomic_load(&h->max_series),

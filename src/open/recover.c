@@ -15,6 +15,7 @@
 #include "shm/process.h"
 #include "series/pass.h"
 #include "series/series.h"
+#include "value/kind.h"
 #include "value/stored.h"
 #include "record/tap.h"
 #include "base/text.h"
@@ -92,8 +93,8 @@ static bool metric_is_sound(recovery *r, uint32_t number) {
   }
   metric seen;
   memcpy(&seen, m, sizeof seen); /* so that what was checked is what is used */
-  bool fits = state <= METRIC_SUPERSEDED && seen.kind >= CHALK_COUNT && seen.kind <= CHALK_HISTOGRAM &&
-              seen.across <= CHALK_MAX && seen.tags <= CHALK_TAGS && seen.les <= CHALK_LES && seen.name_size > 0;
+  bool fits = state <= METRIC_SUPERSEDED && kind_is_known(seen.kind) && seen.across <= CHALK_MAX &&
+              seen.tags <= CHALK_TAGS && seen.les <= CHALK_LES && seen.name_size > 0;
   return fits && parts_are_sound(r, &seen) && overflow_is_sound(g, number);
 }
 
@@ -131,7 +132,7 @@ static bool key_is_sound(const chalk_segment *g, const series *s, uint64_t offse
  * sent may be a part.
  */
 static bool total_is_sound(recovery *r, const metric *m, uint64_t total, bool sent) {
-  if (m->kind == CHALK_HISTOGRAM) return !total || stored_is_sound(r->g, total, m->les, sent, &r->blocks);
+  if (kind_has_histogram(m->kind)) return !total || stored_is_sound(r->g, total, m->les, sent, &r->blocks);
   return total <= TALLY_MOST;
 }
 
@@ -148,7 +149,7 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   uint32_t key_size = s->key_size;
   if (!m || (key_size > 0) != (key != 0)) return false;
   if (key && !heap_note(&r->blocks, key, key_size)) return false;
-  if (m->kind == CHALK_GAUGE) atomic_store(&s->at_drop, atomic_load(&s->at_drop) == 1);
+  if (kind_has_value(m->kind)) atomic_store(&s->at_drop, atomic_load(&s->at_drop) == 1);
   uint64_t epoch = (uint64_t)segment_epoch(g), dropped = atomic_load(&s->drop_epoch);
   if (dropped != UINT64_MAX && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
   if (!isfinite(s->seen_time)) s->seen_time = 0;
@@ -194,16 +195,16 @@ static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
     atomic_store(cell, 0);
     return true;
   }
-  if (m->kind == CHALK_HISTOGRAM) return histogram_is_sound(r->g, bits, m->les, &r->blocks, &r->counts[id]);
+  if (kind_has_histogram(m->kind)) return histogram_is_sound(r->g, bits, m->les, &r->blocks, &r->counts[id]);
   uint32_t row = cell < segment_cell(r->g, 1, 0) ? 0 : 1;
-  if (m->kind == CHALK_GAUGE) return m->across == CHALK_LAST || gauge_is_sound(r->g, row, bits, &r->blocks);
+  if (kind_has_value(m->kind)) return !kind_is_split(m) || gauge_is_sound(r->g, row, bits, &r->blocks);
   double n = as_double(bits);
   return n >= 0 && n <= (double)TALLY_MOST && tally_add(&r->counts[id], (uint64_t)n);
 }
 
 static bool baseline_is_sound(recovery *r, shared_u64 *total, uint32_t id) {
   const metric *m = metric_of(r->g, id);
-  if (!m || m->kind == CHALK_GAUGE) atomic_store(total, 0);
+  if (!m || kind_has_value(m->kind)) atomic_store(total, 0);
   return !m || total_is_sound(r, m, atomic_load(total), true);
 }
 
@@ -259,7 +260,7 @@ static bool stripes_are_sound(recovery *r) {
   for (uint32_t i = 0; i < STRIPES; i++) {
     const stripe *t = &r->g->stripes[i];
     uint32_t size = peek_u32(&t->size);
-    bool sound = size >= 32 && size <= 1u << 24 && (size & (size - 1)) == 0 &&
+    bool sound = size >= STRIPE_LEAST && size <= 1u << 24 && (size & (size - 1)) == 0 &&
                  heap_note(&r->blocks, t->heads, size * sizeof(uint32_t));
     if (!sound) return false;
   }
@@ -272,11 +273,11 @@ static bool passing_is_sound(recovery *r, const stripe *t) {
   if (!atomic_load((shared_u32 *)&t->passing)) return true;
   uint32_t from = peek_u32(&t->pass_from), to = peek_u32(&t->pass_to);
   const metric *m = from >= METRICS ? metric_of(g, from) : NULL;
-  if (!m || m->kind == CHALK_GAUGE || m != metric_of(g, to) || from == to) return false;
+  if (!m || kind_has_value(m->kind) || m != metric_of(g, to) || from == to) return false;
   if (!segment_chunk_real(g, g->slots[0].chunks, to)) return false;
   if (!total_is_sound(r, m, t->pass_at_drop, false)) return false;
   if (!total_is_sound(r, m, atomic_load(&g->series[from].at_drop), false)) return false;
-  if (m->kind == CHALK_COUNT) return as_double(t->pass_value) >= 0 && as_double(t->pass_value) <= (double)TALLY_MOST;
+  if (kind_has_total(m->kind)) return as_double(t->pass_value) >= 0 && as_double(t->pass_value) <= (double)TALLY_MOST;
   uint64_t count = 0, cell = atomic_load(segment_cell(g, 0, to));
   return cell != t->pass_value && histogram_is_sound(g, cell, m->les, &r->blocks, &count) &&
          (count = 0, histogram_is_sound(g, t->pass_value, m->les, &r->blocks, &count));

@@ -2,11 +2,11 @@
 #include <string.h>
 
 #include "read/cursor.h"
-#include "shm/heap.h"
 #include "shm/process.h"
 #include "shm/role.h"
-#include "series/series.h"
+#include "series/number.h"
 #include "read/snapshot.h"
+#include "value/kind.h"
 #include "value/stored.h"
 
 enum { DAY = 86400 };
@@ -19,10 +19,6 @@ struct chalk_cursor {
 
 static cursor_head *head_of(const chalk_cursor *c) { return &c->segment->cursors[c->number]; }
 
-static bool is_real(const chalk_cursor *c, uint32_t id) {
-  return segment_chunk_real(c->segment, head_of(c)->chunks, id);
-}
-
 static void forget(chalk_segment *g, uint32_t number) {
   cursor_head *h = &g->cursors[number];
   atomic_store(&h->state, 0);
@@ -32,7 +28,7 @@ static void forget(chalk_segment *g, uint32_t number) {
     uint64_t total = atomic_exchange(&b->total, 0);
     bool own = atomic_load(&b->generation) == atomic_load(&g->series[id].generation);
     atomic_store(&b->generation, 0);
-    if (own && segment_metric_of(g, id)->kind == CHALK_HISTOGRAM) stored_give(g, total);
+    if (own && kind_has_histogram(segment_metric_of(g, id)->kind)) stored_give(g, total);
   }
 }
 
@@ -131,20 +127,19 @@ int chalk_cursors_ever(chalk_segment *g) {
 
 /* The total or block that was sent of this entry; 0 when nothing was, as without a cursor. */
 static uint64_t sent_of(const chalk_cursor *c, const chalk_entry *e) {
-  if (!c || !is_real(c, e->series)) return 0;
-  baseline *b = segment_baseline(c->segment, c->number, e->series);
-  return atomic_load(&b->generation) == e->generation ? atomic_load(&b->total) : 0;
+  return c ? stored_sent(c->segment, c->number, e->series, e->generation) : 0;
 }
 
-static uint32_t kind_of(const chalk_cursor *c, const chalk_entry *e) { return c->segment->metrics[e->metric].kind; }
+static uint32_t kind_at(const chalk_cursor *c, const chalk_entry *e) { return c->segment->metrics[e->metric].kind; }
 
 int64_t chalk_cursor_delta(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  if (i >= s->n) return 0;
   const chalk_entry *e = &s->entries[i];
   chalk_segment *g = s->segment;
   uint32_t kind = g->metrics[e->metric].kind;
   uint64_t sent = sent_of(c, e);
   int64_t d = e->total - stored_total(g, sent, kind);
-  if (d <= 0 && e->dropped && kind == CHALK_HISTOGRAM) {
+  if (d <= 0 && e->dropped && kind_has_histogram(kind)) {
     uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
     d = (int64_t)(stored_sketched(g, at_drop, kind) - stored_sketched(g, sent, kind));
   }
@@ -166,7 +161,8 @@ int cursor_subtract(chalk_cursor *c, chalk_snapshot *s, uint32_t i, chalk_sketch
 }
 
 chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
-  chalk_sketch *d = chalk_sketch_new(0.5, 0);
+  if (i >= s->n) return NULL;
+  chalk_sketch *d = sketch_new(SKETCH_MOST_SCALE, 0);
   if (d && cursor_subtract(c, s, i, d) == CHALK_OK) {
     sketch_clip(d, chalk_snapshot_sketch(s, i));
     return d;
@@ -176,6 +172,7 @@ chalk_sketch *chalk_cursor_delta_sketch(chalk_cursor *c, chalk_snapshot *s, uint
 }
 
 uint32_t chalk_cursor_delta_les(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *counts) {
+  if (i >= s->n) return 0;
   const snapshot_detail *d = snapshot_detail_of(s, i);
   histogram_sum before = {0};
   uint64_t sent = sent_of(c, &s->entries[i]);
@@ -189,8 +186,8 @@ uint32_t chalk_cursor_delta_les(chalk_cursor *c, chalk_snapshot *s, uint32_t i, 
 /* Whether `old` says all that was sent: what was read for the entry if it was, else what it stood at. */
 static bool is_stored(const chalk_cursor *c, const chalk_snapshot *s, uint32_t i, uint64_t old) {
   const chalk_entry *e = &s->entries[i];
-  uint32_t kind = kind_of(c, e);
-  if (kind != CHALK_HISTOGRAM) return (int64_t)old == e->total;
+  uint32_t kind = kind_at(c, e);
+  if (!kind_has_histogram(kind)) return (int64_t)old == e->total;
   if (!old) return false;
   const snapshot_detail *d = s->details ? s->details[i] : NULL;
   return d ? stored_is(c->segment, old, &d->sum, &d->sketch) : stored_total(c->segment, old, kind) == e->total;
@@ -199,8 +196,11 @@ static bool is_stored(const chalk_cursor *c, const chalk_snapshot *s, uint32_t i
 /* The entry's baseline, and what it says; NULL: it is not real, and cannot be made so. */
 static baseline *baseline_of(chalk_cursor *c, const chalk_entry *e, bool *same, uint64_t *sent) {
   chalk_segment *g = c->segment;
-  uint64_t row = (uint64_t)((char *)segment_baseline(g, c->number, 0) - g->base);
-  if (segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series, false) != CHALK_OK) return NULL;
+  uint64_t row = segment_offset(g, segment_baseline(g, c->number, 0));
+  if (!segment_chunk_real(g, head_of(c)->chunks, e->series) &&
+      segment_chunk_make(g, head_of(c)->chunks, row, sizeof(baseline), e->series, false) != CHALK_OK) {
+    return NULL;
+  }
   baseline *b = segment_baseline(g, c->number, e->series);
   *same = atomic_load(&b->generation) == e->generation;
   *sent = *same ? atomic_load(&b->total) : 0;
@@ -217,20 +217,20 @@ static void publish(baseline *b, const chalk_entry *e, bool same, uint64_t total
 
 static int commit_one(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *by) {
   const chalk_entry *e = &s->entries[i];
-  uint32_t kind = kind_of(c, e);
-  if (kind == CHALK_GAUGE) return CHALK_OK;
+  uint32_t kind = kind_at(c, e);
+  if (kind_has_value(kind)) return CHALK_OK;
   bool same;
   uint64_t old, total = (uint64_t)e->total;
   baseline *b = baseline_of(c, e, &same, &old);
   if (!b) return CHALK_EMEMORY;
   if (same && is_stored(c, s, i, old)) return CHALK_OK;
-  if (kind == CHALK_HISTOGRAM) {
+  if (kind_has_histogram(kind)) {
     const snapshot_detail *d = snapshot_detail_of(s, i);
     total = d ? stored_write_next(c->segment, &d->sum, &d->sketch, by) : 0;
     if (!total) return CHALK_EMEMORY;
   }
   publish(b, e, same, total);
-  if (kind == CHALK_HISTOGRAM) stored_put_by(c->segment, old, by);
+  if (kind_has_histogram(kind)) stored_put_by(c->segment, old, by);
   return CHALK_OK;
 }
 

@@ -10,6 +10,7 @@
 #include "series/key.h"
 #include "read/snapshot.h"
 #include "base/text.h"
+#include "value/kind.h"
 
 typedef struct piece {
   const char *at;
@@ -37,8 +38,11 @@ static size_t longest(const plan *p) {
   return n < p->count.n ? p->count.n : n;
 }
 
-static void plan_les(plan *p, const chalk_family *f) {
-  p->n_le = f->n_le < CHALK_LES ? f->n_le : CHALK_LES;
+/* Up to the first one that is none of the metric's own. */
+static void plan_les(plan *p, const chalk_family *f, uint32_t les) {
+  uint32_t most = f->n_le < CHALK_LES ? f->n_le : CHALK_LES;
+  p->n_le = 0;
+  while (p->n_le < most && f->le_index[p->n_le] < les) p->n_le++;
   p->le_index = f->le_index;
   p->le_most = 4;
   for (uint32_t i = 0; i < p->n_le; i++) {
@@ -48,7 +52,7 @@ static void plan_les(plan *p, const chalk_family *f) {
   p->le[p->n_le] = (piece){"+Inf", 4};
 }
 
-static void plan_make(plan *p, const chalk_family *f, uint32_t kind) {
+static void plan_make(plan *p, const chalk_family *f, uint32_t kind, uint32_t les) {
   enum { PUNCTUATION = 16, AROUND_LABEL = 4 };
   p->sample = piece_of(f->sample);
   p->bucket = piece_of(f->bucket);
@@ -63,8 +67,8 @@ static void plan_make(plan *p, const chalk_family *f, uint32_t kind) {
   }
   p->lines = 1;
   p->le_most = 0;
-  if (kind != CHALK_HISTOGRAM) return;
-  plan_les(p, f);
+  if (!kind_has_histogram(kind)) return;
+  plan_les(p, f, les < CHALK_LES ? les : CHALK_LES);
   p->lines = p->n_le + 3;
 }
 
@@ -104,7 +108,7 @@ static char *put_sample(char *o, const plan *p, const chalk_entry *e, uint32_t k
     *o++ = '}';
   }
   *o++ = ' ';
-  o += kind == CHALK_COUNT ? text_uint(o, (uint64_t)e->total) : text_double(o, e->value);
+  o += kind_has_total(kind) ? text_uint(o, (uint64_t)e->total) : text_double(o, e->value);
   *o++ = '\n';
   return o;
 }
@@ -154,13 +158,15 @@ size_t chalk_snapshot_render(chalk_snapshot *s, const chalk_family *f, uint32_t 
   if (last > s->n) last = s->n;
   if (*next >= last) return 0;
   plan p;
-  uint32_t kind = s->segment->metrics[s->entries[*next].metric].kind;
+  const metric *m = &s->segment->metrics[s->entries[*next].metric];
+  uint32_t kind = m->kind;
+  bool has_histogram = kind_has_histogram(kind);
   /* The number went to another metric. */
-  if (!(kind == CHALK_HISTOGRAM ? f->bucket : f->sample)) {
+  if (!(has_histogram ? f->bucket : f->sample)) {
     *next = last;
     return 0;
   }
-  plan_make(&p, f, kind);
+  plan_make(&p, f, kind, m->les);
   char *o = out, *end = out + size;
   uint64_t key_words[(KEY_MOST + 7) / 8];
   const char *key = (const char *)key_words;
@@ -170,8 +176,8 @@ size_t chalk_snapshot_render(chalk_snapshot *s, const chalk_family *f, uint32_t 
     if (key_size == NONE) continue;
     if ((size_t)(end - o) < most_bytes(&p, key_size)) break;
     histogram_sum sum;
-    if (kind == CHALK_HISTOGRAM && !snapshot_sum(s, e, &sum)) continue;
-    o = kind == CHALK_HISTOGRAM ? put_histogram(o, &p, &sum, key, key_size) : put_sample(o, &p, e, kind, key, key_size);
+    if (has_histogram && !snapshot_sum(s, e, &sum)) continue;
+    o = has_histogram ? put_histogram(o, &p, &sum, key, key_size) : put_sample(o, &p, e, kind, key, key_size);
   }
   return (size_t)(o - out);
 }

@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "series/cells.h"
 #include "series/key.h"
 #include "series/metric.h"
-#include "base/peek.h"
 #include "shm/process.h"
 #include "series/series.h"
 #include "series/series_key.h"
+#include "value/kind.h"
 #include "value/stored.h"
 #include "record/writer.h"
 
@@ -25,7 +26,7 @@ typedef struct plan {
 
 /* An overflow series that was never set holds nothing, and nobody asked for it. */
 static bool gauge_wanted(plan *p, uint32_t id, double *value) {
-  if (series_gauge(p->g, id, &p->alive, value)) return true;
+  if (cells_gauge(p->g, id, &p->alive, value)) return true;
   *value = 0;
   return p->unset && id >= METRICS;
 }
@@ -34,15 +35,15 @@ static bool wanted(plan *p, uint32_t id, chalk_entry *e) {
   series *s = &p->g->series[id];
   e->series = id;
   e->generation = atomic_load_explicit(&s->generation, memory_order_acquire);
-  uint32_t state = atomic_load_explicit(&s->state, memory_order_acquire) & 255;
+  uint32_t state = series_state(s);
   e->dropped = state == SERIES_DROPPED;
   if (state != SERIES_LIVE && !(e->dropped && p->dropped)) return false;
   e->metric = s->metric;
   e->total = 0;
   if (e->metric >= p->metrics || !p->shown[e->metric]) return false;
   const metric *m = &p->g->metrics[e->metric];
-  if (m->kind == CHALK_GAUGE) return !e->dropped && gauge_wanted(p, id, &e->value);
-  return id >= METRICS || series_bound(p->g, id);
+  if (kind_has_value(m->kind)) return !e->dropped && gauge_wanted(p, id, &e->value);
+  return id >= METRICS || cells_bound(p->g, id);
 }
 
 /* Adds one writer's cells to the entries of counts. */
@@ -52,20 +53,15 @@ static void add_writer(chalk_snapshot *s, uint32_t w) {
   bool real = false;
   for (uint32_t i = 0; i < s->n; i++) {
     chalk_entry *e = &s->entries[i];
-    const metric *m = &g->metrics[e->metric];
-    if (m->kind == CHALK_GAUGE) continue;
+    kind_content holds = kind_of(g->metrics[e->metric].kind)->holds;
+    if (holds == KIND_VALUE) continue;
     if (segment_chunk_of(g, e->series) != chunk) {
       chunk = segment_chunk_of(g, e->series);
       real = segment_chunk_real(g, g->slots[w].chunks, e->series);
     }
     if (!real) continue;
     uint64_t bits = atomic_load_explicit(segment_cell(g, w, e->series), memory_order_acquire);
-    uint64_t n = 0; /* what is no sum of counts may overflow, which unsigned ones may */
-    if (m->kind == CHALK_COUNT)
-      n = (uint64_t)(int64_t)as_double(bits);
-    else if (histogram_at(g, bits))
-      n = histogram_count(g, histogram_at(g, bits));
-    e->total = (int64_t)((uint64_t)e->total + n);
+    e->total = (int64_t)((uint64_t)e->total + cells_part(g, holds, bits));
   }
 }
 
@@ -73,7 +69,7 @@ static void add_writer(chalk_snapshot *s, uint32_t w) {
 static bool is_dropped(const chalk_snapshot *s, const chalk_entry *e) {
   series *x = &s->segment->series[e->series];
   if (!s->dropped || e->series < METRICS) return e->dropped;
-  while ((atomic_load_explicit(&x->state, memory_order_acquire) & 255) == SERIES_DROPPED) {
+  while (series_state(x) == SERIES_DROPPED) {
     if (series_is_settled(x)) return true;
     series_repair(s->segment, x->hash);
   }
@@ -82,9 +78,7 @@ static bool is_dropped(const chalk_snapshot *s, const chalk_entry *e) {
 
 /* Whether nothing of the same key can have been found beside it. */
 static bool is_alive(const chalk_snapshot *s, const chalk_entry *e) {
-  const series *x = &s->segment->series[e->series];
-  return e->series < METRICS ||
-         (atomic_load_explicit((shared_u32 *)&x->state, memory_order_acquire) & 255) == SERIES_LIVE;
+  return e->series < METRICS || series_state(&s->segment->series[e->series]) == SERIES_LIVE;
 }
 
 /*
@@ -97,10 +91,10 @@ static void settle(chalk_snapshot *s) {
   for (uint32_t i = 0; i < s->n; i++) {
     chalk_entry e = s->entries[i];
     uint32_t kind = g->metrics[e.metric].kind;
-    if (kind != CHALK_GAUGE) e.dropped = is_dropped(s, &e);
+    if (!kind_has_value(kind)) e.dropped = is_dropped(s, &e);
     uint64_t at_drop = atomic_load(&g->series[e.series].at_drop);
     if (e.dropped) e.total = stored_total(g, at_drop, kind);
-    bool seen = (s->dropped && kind != CHALK_GAUGE) || is_alive(s, &e);
+    bool seen = (s->dropped && !kind_has_value(kind)) || is_alive(s, &e);
     if (seen && snapshot_is_current(s, &e)) s->entries[n++] = e;
   }
   s->n = n;
@@ -108,8 +102,8 @@ static void settle(chalk_snapshot *s) {
 
 static int collect(chalk_snapshot *s, plan *p) {
   uint32_t top = series_top(p->g), n = 0;
-  uint32_t low = segment_metrics(p->g);
-  size_t size = ((size_t)top + 1) * sizeof(chalk_entry);
+  uint32_t low = segment_metrics(p->g), most = top > METRICS ? top - METRICS + low : low;
+  size_t size = ((size_t)most + 1) * sizeof(chalk_entry);
   chalk_entry *found = bulk_take(size);
   if (!found) return CHALK_EMEMORY;
   for (uint32_t id = 0; id < top; id++) {
@@ -174,7 +168,7 @@ uint32_t snapshot_key(const chalk_snapshot *s, const chalk_entry *e, void *out) 
 
 size_t chalk_snapshot_key(chalk_snapshot *s, uint32_t i, char *out, size_t size) {
   uint64_t key[(KEY_MOST + 7) / 8];
-  uint32_t n = snapshot_key(s, &s->entries[i], key);
+  uint32_t n = i < s->n ? snapshot_key(s, &s->entries[i], key) : NONE;
   if (n > size) return 0;
   memcpy(out, key, n);
   return n;
@@ -244,12 +238,12 @@ const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
 }
 
 const chalk_sketch *chalk_snapshot_sketch(chalk_snapshot *s, uint32_t i) {
-  const snapshot_detail *d = snapshot_detail_of(s, i);
+  const snapshot_detail *d = i < s->n ? snapshot_detail_of(s, i) : NULL;
   return d ? &d->sketch : NULL;
 }
 
 uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint64_t *counts) {
-  const snapshot_detail *d = snapshot_detail_of(s, i);
+  const snapshot_detail *d = i < s->n ? snapshot_detail_of(s, i) : NULL;
   if (!d) return 0;
   uint32_t n = chalk_metric_les(s->segment, s->entries[i].metric, bounds);
   if (n != d->sum.les) return 0;
@@ -261,7 +255,7 @@ uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint6
 chalk_sketch *chalk_series_sketch(chalk_series *s) {
   if (!writer_is_bound(s) && chalk_rebind(s) < 0) return NULL;
   chalk_segment *g = s->writer->segment;
-  chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  chalk_sketch *k = sketch_new(SKETCH_MOST_SCALE, atomic_load(&g->head->max_buckets));
   histogram_sum sum = {0};
   if (k && stored_read(g, s->series, &sum, k) != CHALK_OK) {
     chalk_sketch_free(k);

@@ -8,13 +8,14 @@
 #include "shm/process.h"
 #include "shm/role.h"
 #include "record/writer.h"
-#include "series/series.h"
+#include "series/number.h"
 #include "base/ticks.h"
+#include "value/kind.h"
 
 /* The switch: the kinds that it is on for as 1 << kind, by which clock, and above 8 bits the logarithm of rings' size. */
-
-enum { KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM, STEADY = 1 << 7, SIZE_AT = 8 };
+enum { STEADY = 1 << 7, SIZE_AT = 8 };
 enum { UNTOLD = 1 << 6 }; /* no switch */
+_Static_assert((int)KIND_MASK < (int)UNTOLD, "each kind has a bit of the switch");
 
 static uint64_t size_of(uint32_t tap) { return 1ull << (tap >> SIZE_AT & 31); }
 
@@ -23,7 +24,7 @@ static uint32_t switch_for(uint32_t kinds, uint32_t events) {
   if (events < CHALK_TAP_LEAST) events = CHALK_TAP_LEAST;
   if (events > CHALK_TAP_MOST) events = CHALK_TAP_MOST;
   while (1u << log < events) log++;
-  return kinds & KINDS ? (kinds & KINDS) | log << SIZE_AT : 0;
+  return kinds & KIND_MASK ? (kinds & KIND_MASK) | log << SIZE_AT : 0;
 }
 
 /*
@@ -37,7 +38,7 @@ static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool wi
     new = switch_for(kinds, events);
     if (widen && old) {
       uint32_t larger = size_of(old) > size_of(new) ? old : new;
-      new = ((old | new) & KINDS) | (larger >> SIZE_AT << SIZE_AT);
+      new = ((old | new) & KIND_MASK) | (larger >> SIZE_AT << SIZE_AT);
     }
     if (new) new |= old ? (old & STEADY) : clock;
     if (new == old && atomic_load(&h->tap_told) == new) return;
@@ -49,7 +50,7 @@ static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool wi
 
 uint32_t chalk_tap_passes(chalk_segment *g) { return atomic_load(&g->head->tap_pass); }
 
-uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) & KINDS; }
+uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) & KIND_MASK; }
 
 bool tap_wants(const chalk_segment *g, uint32_t number) {
   uint32_t tap = atomic_load(&g->head->tap);
@@ -143,7 +144,7 @@ void tap_put(const chalk_series *s, uint32_t verb, double v) {
   if (w->ring) {
     ring_put(w->ring, w->ring_size, &w->ring_limit, s, verb, v, tap & STEADY);
   } else {
-    atomic_fetch_add(&w->segment->head->tap_lost, 1);
+    atomic_fetch_add_explicit(&w->segment->head->tap_lost, 1, memory_order_relaxed);
   }
 }
 
@@ -157,7 +158,7 @@ void tap_put_shared(const chalk_series *s, uint32_t verb, double v) {
   tap_ring *r = reached ? ring_of(g, &g->slots[0], &size) : NULL;
   if (r) ring_put(r, size, &limit, s, verb, v, tap & STEADY);
   if (reached) segment_lock_give(&g->head->tap_lock);
-  if (!r) atomic_fetch_add(&g->head->tap_lost, 1);
+  if (!r) atomic_fetch_add_explicit(&g->head->tap_lost, 1, memory_order_relaxed);
 }
 
 /* Reading */
@@ -231,7 +232,7 @@ void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int wid
     switch_to(g, kinds, events, true);
   } else if (role_enter(g)) {
     switch_to(g, kinds, events, false);
-    if (!(kinds & KINDS)) forget_events(g); /* or the next reader would take them for new */
+    if (!(kinds & KIND_MASK)) forget_events(g); /* or the next reader would take them for new */
     role_leave(g);
   }
 }
@@ -313,11 +314,12 @@ uint32_t chalk_tap_read(chalk_tap *t) {
 }
 
 const chalk_event *chalk_tap_events(const chalk_tap *t) { return t->events; }
+uint32_t tap_size(const chalk_tap *t) { return t->n_events; }
 uint64_t tap_batch(const chalk_tap *t) { return t->batches; }
 
 static uint64_t untold(shared_u64 *n, shared_u64 *told) {
-  uint64_t now = atomic_load(n);
-  return now - atomic_exchange(told, now);
+  uint64_t now = atomic_load_explicit(n, memory_order_relaxed);
+  return now - atomic_exchange_explicit(told, now, memory_order_relaxed);
 }
 
 uint64_t chalk_tap_dropped(chalk_tap *t) {

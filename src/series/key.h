@@ -11,18 +11,27 @@
 
 enum { KEY_MOST = CHALK_TAGS * (2 + CHALK_VALUE) };
 
-/* The value that every tag of an overflow series has. */
+/* The value that every tag of an overflow series has. No other series has it in all tags. */
 #define KEY_OVERFLOW "__overflow__"
 
-/* Writes the key of n values; `out` has room for KEY_MOST. Returns its size. */
+/* What identifies a series. */
+typedef struct series_key {
+  uint32_t metric;
+  uint32_t size;     /* of the key in bytes, up to KEY_MOST */
+  const char *bytes; /* as key_encode writes them */
+  uint64_t hash;     /* key_hash of all this */
+} series_key;
+
+/* Writes the key of n values, n up to CHALK_TAGS, to `out`, room for KEY_MOST. Returns its size in bytes. */
 uint32_t key_encode(char *out, const char *const *values, const size_t *sizes, uint32_t n);
-/* The key of the overflow series. */
+/* Writes the key of the overflow series of a metric with n tags in the same way. */
 uint32_t key_overflow(char *out, uint32_t n);
-/* What decides the stripe of a metric's overflow series. */
+/* The hash that decides the stripe of a metric's overflow series. */
 uint64_t key_overflow_hash(uint32_t metric);
+/* The hash of a series, by its metric and key. */
 uint64_t key_hash(uint32_t metric, const char *key, uint32_t size);
 
-/* The next value of a key: advances *at; false at the end or where the key is damaged. */
+/* The next value of a key: begin with *at = 0, which advances. False: the key ends there, or is damaged. */
 static inline bool key_next(const char *key, uint32_t size, uint32_t *at, const char **value, uint32_t *value_size) {
   if (*at + 2 > size) return false;
   uint32_t n = (unsigned char)key[*at] | (uint32_t)(unsigned char)key[*at + 1] << 8;

@@ -3,14 +3,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "series/gauge.h"
+#include "series/cells.h"
 #include "shm/heap.h"
-#include "value/histogram.h"
 #include "base/peek.h"
 #include "series/plain.h"
 #include "shm/process.h"
 #include "series/series.h"
 #include "series/slot.h"
+#include "value/kind.h"
 #include "value/stored.h"
 #include "base/text.h"
 
@@ -144,8 +144,8 @@ static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, ui
   m->max_series = d->max_series;
   m->hash = hash;
   m->name_size = d->name_size, m->shape_size = d->shape_size;
-  m->folded_told = 0;
-  atomic_store(&m->folded, 0);
+  atomic_store_explicit(&m->folded_told, 0, memory_order_relaxed);
+  atomic_store_explicit(&m->folded, 0, memory_order_relaxed);
   atomic_store(&m->series, 0);
   m->name = copy(g, d->name, d->name_size);
   m->shape = copy(g, d->shape, d->shape_size);
@@ -165,8 +165,8 @@ static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, ui
 }
 
 static int check(const chalk_definition *d, char *message) {
-  bool ok = d->kind >= CHALK_COUNT && d->kind <= CHALK_HISTOGRAM && d->across <= CHALK_MAX && d->tags <= CHALK_TAGS &&
-            d->les <= CHALK_LES && d->name_size > 0;
+  bool ok = kind_is_known(d->kind) && d->across <= CHALK_MAX && d->tags <= CHALK_TAGS && d->les <= CHALK_LES &&
+            d->name_size > 0;
   for (uint32_t i = 0; i < d->les; i++) ok = ok && isfinite(d->le[i]) && (i == 0 || d->le[i - 1] < d->le[i]);
   if (!ok) process_say(message, "not a valid definition: %.*s", (int)d->name_size, d->name);
   if (ok && !d->blob) return plain_check(d, message);
@@ -213,33 +213,45 @@ int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *
   return number == NONE ? CHALK_EGONE : (int)number;
 }
 
+/* The definition that is the same as this one, whatever its text; NONE: there is none. */
+static uint32_t same_as(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
+  for (uint32_t i = 0; i < top_of(g); i++) {
+    if (is_same(g, i, d, hash)) return i;
+  }
+  return NONE;
+}
+
+/* Writes a definition into a free struct: *number. */
+static int make(chalk_segment *g, const chalk_definition *d, uint64_t hash, uint32_t *number, char *message) {
+  if (is_taken(g, d, hash)) {
+    process_say(message, "%.*s is defined otherwise by another host: chalk_find finds it", (int)d->name_size, d->name);
+    return CHALK_EINVALID;
+  }
+  *number = struct_take(g);
+  if (*number == NONE || fill(g, *number, d, hash) != CHALK_OK) {
+    process_say(message, "no room for the definition of %.*s", (int)d->name_size, d->name);
+    return CHALK_EMEMORY;
+  }
+  if (*number == top_of(g)) atomic_store_explicit(&g->head->metric_top, *number + 1, memory_order_release);
+  return CHALK_OK;
+}
+
 int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, bool *made,
                   char *message) {
   int e = check(d, message);
   if (e != CHALK_OK) return e;
-  uint64_t hash = text_hash(d->name, d->name_size);
   if (!segment_lock_reach_any(&g->head->registry)) {
     process_say(message, "cannot define %.*s: another process holds the definitions' lock and does not let go",
                 (int)d->name_size, d->name);
     return CHALK_EMEMORY;
   }
-  uint32_t number = NONE;
-  for (uint32_t i = 0; i < top_of(g) && number == NONE; i++) {
-    if (is_same(g, i, d, hash)) number = i;
-  }
+  uint64_t hash = text_hash(d->name, d->name_size);
+  uint32_t number = same_as(g, d, hash);
   *made = number == NONE;
-  if (number != NONE) refresh(g, number, d);
-  if (number == NONE && is_taken(g, d, hash)) {
-    process_say(message, "%.*s is defined otherwise by another host: chalk_find finds it", (int)d->name_size, d->name);
-    e = CHALK_EINVALID;
-  } else if (number == NONE) {
-    number = struct_take(g);
-    if (number == NONE || fill(g, number, d, hash) != CHALK_OK) {
-      process_say(message, "no room for the definition of %.*s", (int)d->name_size, d->name);
-      e = CHALK_EMEMORY;
-    } else if (number == top_of(g)) {
-      atomic_store_explicit(&g->head->metric_top, number + 1, memory_order_release);
-    }
+  if (*made) {
+    e = make(g, d, hash, &number, message);
+  } else {
+    refresh(g, number, d);
   }
   if (e == CHALK_OK) {
     make_newest(g, number, d, hash);
@@ -313,10 +325,10 @@ uint32_t chalk_metric_top(chalk_segment *g) { return top_of(g); }
 int chalk_metric_shown(chalk_segment *g, uint32_t number) { return number < top_of(g) && metric_is_shown(g, number); }
 
 uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
+  if (number >= top_of(g)) return 0;
   metric *m = &g->metrics[number];
-  uint64_t now = atomic_load(&m->folded), told = m->folded_told;
-  m->folded_told = now;
-  return now - told;
+  uint64_t now = atomic_load_explicit(&m->folded, memory_order_relaxed);
+  return now - atomic_exchange_explicit(&m->folded_told, now, memory_order_relaxed);
 }
 
 /* Leaving */
@@ -340,17 +352,9 @@ static bool has_series(const chalk_segment *g, uint32_t number) {
 }
 
 static void free_overflow(chalk_segment *g, uint32_t number) {
-  const metric *m = &g->metrics[number];
   atomic_fetch_add(&g->series[number].generation, 1);
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    if (!segment_chunk_real(g, g->slots[w].chunks, number)) continue;
-    uint64_t bits = atomic_load(segment_cell(g, w, number));
-    if (m->kind == CHALK_GAUGE && m->across != CHALK_LAST) gauge_free(g, w, number);
-    if (bits && m->kind == CHALK_HISTOGRAM) histogram_empty(g, bits);
-    atomic_store(segment_cell(g, w, number), 0);
-    if (bits && m->kind == CHALK_HISTOGRAM) histogram_free_block(g, bits);
-  }
-  stored_forget_baselines(g, number, m->kind);
+  cells_free(g, number);
+  stored_forget_baselines(g, number, g->metrics[number].kind);
 }
 
 /* A metric leaves in two sweeps or more: first its series, then, once they are reclaimed, itself. */
@@ -374,7 +378,7 @@ void metric_take_back(chalk_segment *g, uint32_t number) {
     segment_lock_give(&g->head->registry);
     return;
   }
-  if (series_bound(g, number) || has_series(g, number)) {
+  if (cells_bound(g, number) || has_series(g, number)) {
     atomic_store(&m->generation, 0);
   } else {
     atomic_fetch_add(&g->series[number].generation, 1);

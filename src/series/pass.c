@@ -2,6 +2,7 @@
 
 #include "base/peek.h"
 #include "value/histogram.h"
+#include "value/kind.h"
 #include "value/stored.h"
 
 void pass_finish(chalk_segment *g, stripe *t) {
@@ -13,7 +14,7 @@ void pass_finish(chalk_segment *g, stripe *t) {
   }
   series *from = &g->series[number];
   shared_u64 *cell = segment_cell(g, 0, to);
-  bool is_histogram = segment_metric_of(g, number)->kind == CHALK_HISTOGRAM;
+  bool is_histogram = kind_has_histogram(segment_metric_of(g, number)->kind);
   uint64_t tables[2] = {0, 0};
   if (is_histogram) {
     histogram *h = histogram_at(g, atomic_load(cell)), *new = histogram_at(g, t->pass_value);

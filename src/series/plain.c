@@ -3,10 +3,11 @@
 #include <string.h>
 
 #include "shm/process.h"
+#include "value/kind.h"
 
 enum { NAME = 128, DEPTH = 32 }; /* longest name in bytes; most namespaces around a metric */
 
-static const char *const kinds[] = {"", "count", "gauge", "histogram"}, *const ways[] = {"last", "sum", "min", "max"};
+static const char *const ways[] = {"last", "sum", "min", "max"};
 
 static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 
@@ -54,7 +55,7 @@ int plain_check(const chalk_definition *d, char *message) {
                 d->name);
     return CHALK_EINVALID;
   }
-  if (d->across != CHALK_LAST && d->kind != CHALK_GAUGE) {
+  if (d->across != CHALK_LAST && !kind_has_value(d->kind)) {
     process_say(message, "%.*s: across is a gauge's", (int)d->name_size, d->name);
     return CHALK_EINVALID;
   }
@@ -71,8 +72,9 @@ static size_t put(char *out, size_t at, const char *bytes, size_t size) {
 }
 
 size_t plain_write(const chalk_definition *d, char *out) {
+  const char *kind = kind_of(d->kind)->name;
   size_t at = put(out, 0, "=", 1);
-  at = put(out, at, kinds[d->kind], strlen(kinds[d->kind]) + 1);
+  at = put(out, at, kind, strlen(kind) + 1);
   at = put(out, at, ways[d->across], strlen(ways[d->across]) + 1);
   at = put(out, at, d->name, d->name_size);
   if (d->tags == 0) return at;

@@ -1,16 +1,17 @@
 #include "series/residue.h"
 
+#include "series/cells.h"
 #include "series/gauge.h"
-#include "shm/heap.h"
 #include "value/histogram.h"
 #include "series/key.h"
 #include "series/pass.h"
 #include "base/peek.h"
 #include "series/series.h"
+#include "value/kind.h"
 #include "value/stored.h"
 
 static void pass_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
-  int64_t total = series_total(g, from), known = (int64_t)stored_known(g, from, CHALK_COUNT);
+  int64_t total = cells_total(g, from), known = (int64_t)stored_known(g, from, segment_metric_of(g, from)->kind);
   double had = as_double(atomic_load(segment_cell(g, 0, to)));
   if (total > known) pass_publish(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
 }
@@ -28,8 +29,9 @@ static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum
                        bool last) {
   uint32_t buckets = atomic_load(&g->head->max_buckets);
   uint32_t bounds = histogram_les(g, h);
-  uint64_t known = stored_known(g, from, CHALK_HISTOGRAM), block = histogram_new(g, bounds, last);
-  chalk_sketch *then = chalk_sketch_new(0.0001, buckets), *had = chalk_sketch_new(0.0001, buckets), *more = NULL;
+  uint64_t known = stored_known(g, from, segment_metric_of(g, from)->kind), block = histogram_new(g, bounds, last);
+  chalk_sketch *then = sketch_new(SKETCH_MOST_SCALE, buckets), *had = sketch_new(SKETCH_MOST_SCALE, buckets),
+               *more = NULL;
   histogram_sum before = {0}, own = {.les = bounds};
   histogram_read(g, h, &own);
   if (block && then && had && histogram_read_sketch(g, h, had) == CHALK_OK &&
@@ -57,7 +59,7 @@ static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t 
     if (!new) return;
     atomic_store(cell, new);
   }
-  chalk_sketch *all = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  chalk_sketch *all = sketch_new(SKETCH_MOST_SCALE, atomic_load(&g->head->max_buckets));
   histogram_sum now = {0};
   if (all && stored_read(g, from, &now, all) == CHALK_OK) {
     const histogram *h = histogram_at(g, atomic_load(cell));
@@ -90,7 +92,7 @@ static void pass_gauge(shared_u64 *from, shared_u64 *to) {
 
 /* The successor's block of a slot's `across` gauge, made if there is none; NULL without memory. */
 static shared_u64 *gauge_block(chalk_segment *g, uint32_t w, uint32_t to) {
-  if (segment_chunk_make(g, g->slots[w].chunks, segment_row(g, w), 8, to, to < METRICS) != CHALK_OK) return NULL;
+  if (!cells_make(g, w, to)) return NULL;
   shared_u64 *cell = segment_cell(g, w, to);
   if (!atomic_load(cell)) atomic_store_explicit(cell, gauge_block_new(g, to < METRICS), memory_order_release);
   return segment_block(g, atomic_load(cell), GAUGE_BLOCK);
@@ -101,7 +103,7 @@ static bool is_touched(const gauge_link *l) { return as_double(peek_u64(&l->mark
 /* Those of VMs that share slot 0, or did: each into that VM's link of the successor. */
 static void pass_links(chalk_segment *g, uint32_t from, uint32_t to) {
   if (!segment_chunk_real(g, g->slots[0].chunks, from)) return;
-  if (segment_chunk_make(g, g->slots[0].chunks, segment_row(g, 0), 8, to, to < METRICS) != CHALK_OK) return;
+  if (!cells_make(g, 0, to)) return;
   for (gauge_link *l = gauge_first(g, atomic_load(segment_cell(g, 0, from))); l; l = gauge_next(g, l)) {
     if (!is_touched(l) || gauge_is_vacant(g, l)) continue;
     uint64_t own = gauge_link_of(g, to, atomic_load(&l->whose));
@@ -127,7 +129,7 @@ static void pass_across(chalk_segment *g, uint32_t from, uint32_t to) {
  */
 static void pass_gauges(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
-  if (!atomic_load(&s->at_drop) || !series_gauge_touched(g, id)) return;
+  if (!atomic_load(&s->at_drop) || !cells_gauge_touched(g, id)) return;
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
   uint32_t to;
   segment_lock_take(&g->head->registry);
@@ -142,8 +144,9 @@ static void pass_gauges(chalk_segment *g, uint32_t id) {
 /* By either of a histogram's counts: where a record was under way at the drop, only one of them had it. */
 static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
   uint64_t known = stored_known(g, id, kind);
-  if (series_total(g, id) > stored_total(g, known, kind)) return true;
-  chalk_sketch *k = kind == CHALK_HISTOGRAM ? chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets)) : NULL;
+  if (cells_total(g, id) > stored_total(g, known, kind)) return true;
+  uint32_t buckets = atomic_load(&g->head->max_buckets);
+  chalk_sketch *k = kind_has_histogram(kind) ? sketch_new(SKETCH_MOST_SCALE, buckets) : NULL;
   histogram_sum sum = {0};
   bool owed = k && stored_read(g, id, &sum, k) == CHALK_OK && k->count > stored_sketched(g, known, kind);
   chalk_sketch_free(k);
@@ -154,7 +157,7 @@ void residue_pass_on(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
   if (atomic_load(&m->state) == METRIC_FREE) return;
-  if (m->kind == CHALK_GAUGE) {
+  if (kind_has_value(m->kind)) {
     pass_gauges(g, id);
     return;
   }
@@ -166,9 +169,9 @@ void residue_pass_on(chalk_segment *g, uint32_t id) {
   if (key.size > 0 && !(key.bytes = segment_block(g, s->key, key.size))) return;
   uint32_t to;
   int e = series_hold(g, &key, &to);
-  if (e >= 0) e = segment_chunk_make(g, g->slots[0].chunks, g->cells, 8, to, to < METRICS);
+  if (e >= 0 && !cells_make(g, 0, to)) e = CHALK_EMEMORY;
   stripe *t = &g->stripes[series_stripe(key.hash)];
-  if (e >= 0 && m->kind == CHALK_COUNT) pass_count(g, t, id, to);
-  if (e >= 0 && m->kind == CHALK_HISTOGRAM) pass_histogram(g, t, id, to);
+  if (e >= 0 && kind_has_total(m->kind)) pass_count(g, t, id, to);
+  if (e >= 0 && kind_has_histogram(m->kind)) pass_histogram(g, t, id, to);
   series_let_go(g, &key);
 }

@@ -1,16 +1,17 @@
 /*
  * The residue of a dropped series: what was recorded after the drop by writers that had not noticed it yet. It goes to
- * the successor, the series that now has the key, through the shared slot.
- *
- * A gauge's value goes to the cell of the same writer, and only if nobody has begun to set that. To do it twice is to do
- * it once.
+ * the successor, the series that has the key now, and there into the cell of slot 0. A gauge's value goes to the cell
+ * of the same writer, and only if nobody has begun to set that. To pass a residue on twice is to pass it on once.
  */
 #ifndef RESIDUE_H
 #define RESIDUE_H
 
 #include "shm/segment.h"
 
-/* Passes on what a dropped series has got. Only the holder, when nobody can record into the series any more. */
+/*
+ * Passes a dropped series' residue on. What there is no memory for is lost. Only the holder, when nobody can record
+ * into the series any more.
+ */
 void residue_pass_on(chalk_segment *g, uint32_t id);
 
 #endif

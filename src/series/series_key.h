@@ -1,4 +1,6 @@
-/* Reading a series' key without a lock: it is copied, then the series is asked whether it still was that one. */
+/*
+ * Reading a series' key without a lock: the key is copied, then the generation says whether the series was still there.
+ */
 #ifndef SERIES_KEY_H
 #define SERIES_KEY_H
 
@@ -6,7 +8,7 @@
 
 enum { SERIES_KEY_WORDS = (KEY_MOST + 7) / 8 };
 
-/* The key of a metric's series, to `out`; its size, NONE: it is not there any more. */
+/* Copies the key of a series to `out`, room for SERIES_KEY_WORDS, and returns its size in bytes. NONE: it has gone. */
 uint32_t series_key_read(const chalk_segment *g, uint32_t metric, uint32_t id, uint32_t generation, uint64_t *out);
 
 #endif

@@ -4,7 +4,9 @@
 
 #include "shm/life.h"
 #include "shm/process.h"
-#include "series/series.h"
+#include "series/cells.h"
+#include "series/number.h"
+#include "value/kind.h"
 
 enum { LOOK = 1000 }; /* ms between two looks for rows of the dead */
 
@@ -19,7 +21,7 @@ static void forget_gauges(chalk_segment *g, uint32_t number) {
     if (id == segment_metrics(g)) id = METRICS;
     if (id >= series_top(g)) break;
     const metric *m = segment_metric_of(g, id);
-    if (m->kind != CHALK_GAUGE || m->across == CHALK_LAST) continue;
+    if (!kind_is_split(m)) continue;
     if (!segment_chunk_real(g, g->slots[number].chunks, id)) continue;
     shared_u64 *block = segment_block(g, atomic_load(segment_cell(g, number, id)), 2 * sizeof *block);
     if (!block) continue;
@@ -39,10 +41,6 @@ static uint32_t find_used(chalk_segment *g, uint32_t first, uint32_t top, bool t
   return 0;
 }
 
-bool slot_make_overflow_cells(chalk_segment *g, uint32_t number, uint32_t metric_number) {
-  return segment_chunk_make(g, g->slots[number].chunks, segment_row(g, number), 8, metric_number, true) == CHALK_OK;
-}
-
 /* Free first: in no moment the slot has the new owner in the turn of the old one, whose gauges would live again. */
 static void own(chalk_segment *g, uint32_t number, const uint64_t *uses, uint64_t seen) {
   slot *l = &g->slots[number];
@@ -58,7 +56,7 @@ static void own(chalk_segment *g, uint32_t number, const uint64_t *uses, uint64_
 uint32_t slot_take(chalk_segment *g, const uint64_t *uses, bool thorough) {
   uint32_t top = segment_slots(g), number = find_used(g, 1, top, thorough);
   if (!number && top < WRITERS) number = top;
-  if (!number || !slot_make_overflow_cells(g, number, 0)) return 0;
+  if (!number || !cells_make(g, number, 0)) return 0;
   forget_gauges(g, number);
   own(g, number, uses, (uint64_t)segment_epoch(g));
   if (number == top) atomic_store(&g->head->slot_top, number + 1);
@@ -76,7 +74,7 @@ static bool make_guest_real(chalk_segment *g, uint32_t number) {
 
 uint32_t slot_take_guest(chalk_segment *g, const uint64_t *uses) {
   header *h = g->head;
-  slot_make_overflow_cells(g, 0, 0);
+  cells_make(g, 0, 0);
   uint32_t top = segment_guests(g), number = find_used(g, WRITERS, top, false);
   if (!number && top < OWNERS && make_guest_real(g, top)) number = top;
   if (!number) number = find_used(g, WRITERS, top, true);

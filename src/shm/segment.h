@@ -9,16 +9,39 @@
  *   baselines  CURSORS rows of `capacity` pairs, the same
  *   heap       the rest: names, tag values, histograms, sketch tables
  *
- * The whole range is reserved at once, sparsely: addresses never move. Offsets inside, never pointers. A page is
- * fallocate()d before its first use, so that a full disk is an error to handle and never SIGBUS.
+ * The whole range is reserved at once, sparsely: addresses never move. Inside there are offsets, never pointers. A page
+ * is made real, that is fallocate()d, before its first use, so a full disk is an error to handle and never SIGBUS.
  *
- * A series' number is also the number of its cells: cells[writer][series]. For a count the cell is the double that the
- * writer adds to; for a histogram and an `across` gauge it holds the heap offset of the writer's block. A cell whose
- * bits are not zero was bound by that writer: binding a count stores BOUND.
+ * A series' number is also the number of its cells: cells[writer][series]. A cell whose bits are not zero was bound by
+ * that writer.
  *
- * Locks are robust and process-shared. Under each, every prefix of the stores leaves what the next owner can use, or
- * rebuild: what a lock protects is written so that one store publishes it. Order: stripe, then ids, then heap;
- * registry before stripe; acting before all of them; tap_lock before heap.
+ *   count             the double that the slot's owner adds to, load and store relaxed. Binding stores BOUND. The cell
+ *                     of slot 0 changes by compare-and-swap, or by a residue, under the lock of the series' stripe.
+ *   histogram,        the heap offset of the writer's block, store-release by the slot's owner once the block is
+ *   `across` gauge    filled. The holder empties the cell when it reclaims the series.
+ *   `last` gauge      BOUND. The value stands in the series.
+ *
+ * Readers load a cell with acquire.
+ *
+ * Locks. All are robust and process-shared. Under each, every prefix of the stores leaves what the next owner can use,
+ * or rebuild: what a lock protects is written so that one store publishes it.
+ *
+ *   seats       who flushes: the holder owns the seat in force all the time, see role.h
+ *   acting      what only the holder changes: cursors, baselines, the reading of events, sweeps
+ *   registry    definitions, slots, and the freeing of cells
+ *   stripes     series of one stripe: their chains, creation and drop, slot 0's records of them
+ *   ids_lock    the list of free series numbers
+ *   tap_lock    the event ring of slot 0
+ *   heap_lock   the lists of free blocks and the heap's top
+ *
+ * A thread that holds one waits only for those below it. No thread waits for a stripe while it holds another one,
+ * except to count all series anew, which takes all stripes in their order.
+ *
+ * Memory order. A field of an atomic type is loaded and stored with sequential consistency, unless its comment names a
+ * weaker order; that is then the least which holds, and an access may be stronger. A plain field is used under the
+ * lock, or by the writer, that its comment names, or is read as peek.h says. A comment names the writer: "the owner" is
+ * the VM whose slot it is, "the holder" holds the flusher's role and, unless otherwise said, `acting`; "anybody" is any
+ * thread of any process that has the segment. A statistic orders nothing: it is relaxed.
  */
 #ifndef SEGMENT_H
 #define SEGMENT_H
@@ -28,6 +51,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "base/bits.h"
 #include "chalk.h"
 
 enum {
@@ -52,59 +76,74 @@ typedef struct segment_lock {
   _Alignas(64) pthread_mutex_t mutex;
 } segment_lock;
 
-/* Who owns a slot or the flusher's role: enough to prove a death. */
+/*
+ * Who owns a slot or the flusher's role: enough to prove a death. A slot's is written by whoever takes the slot, under
+ * the registry lock, before `turn` and `taken`; header.flusher by the holder. Anybody reads both, so what was read is
+ * one owner's only if the slot's `turn` has not moved meanwhile.
+ */
 typedef struct owner {
   shared_u32 pid;
   shared_u32 image; /* of its program: another one after exec; 0: not known */
   shared_u64 start; /* the process's start time, in clock ticks since boot */
   shared_u64 space; /* its pid namespace; 0: not known, or the /proc that it sees is of another one */
-  shared_u64 life;  /* the byte of the file that it, or its family, has a lock on, see life.h; 0: none */
+  shared_u64 life;  /* the byte of the file that it, or its family, has a lock on, see life.h; 0: none. A slot's only */
 } owner;
 
 /*
- * A writer's slot. Written by its owner; taken and given back under the registry lock. What follows `uses` belongs to a
- * row of cells: guests' slots have none.
+ * A writer's slot. It is taken, given back and freed in a dead owner's name under the registry lock; in between its
+ * owner writes it. What follows `uses` belongs to a row of cells: guests' slots have none.
  */
 typedef struct slot {
-  _Alignas(64) shared_u32 taken; /* 0 free, 1 taken */
-  shared_u32 turn;               /* how often it was taken; moves after the owner is stored, before `taken` is */
+  /* 1 taken, store-release once all that follows is the owner's; 0 free. */
+  _Alignas(64) shared_u32 taken;
+  shared_u32 turn; /* how often it was taken; moves after the owner is stored, before `taken` is */
   owner owner;
-  shared_u64 seen;                /* the epoch its VM has acted on; store-release by the owner */
-  shared_u64 uses[METRICS / 64];  /* metrics its VM has defined; set by the owner, read by the holder */
-  shared_u64 chunks[CHUNKS / 64]; /* pieces of its row of cells that are real; store-release after fallocate */
-  shared_u64 ring;                /* its events, see tap.h; by the owner, store-release */
-  shared_u64 ring_old;            /* one that was too small and is empty; by the owner; freed by the reader */
-  shared_u64 dropped;             /* events that found no room in its ring; by the owner, of slot 0 under tap_lock */
-  shared_u64 dropped_told;        /* of them; the holder's */
+  /* The epoch its VM has acted on; the owner, store-release; load-acquire. */
+  shared_u64 seen;
+  /* Metrics that its VM uses; set under the registry lock, cleared by the owner without it. */
+  shared_u64 uses[METRICS / 64];
+  /* Pieces of its row of cells that are real; anybody, or-release after fallocate; load-acquire. */
+  shared_u64 chunks[CHUNKS / 64];
+  shared_u64 ring;         /* its events, see tap.h; the owner, store-release; of slot 0 under tap_lock */
+  shared_u64 ring_old;     /* one that was too small and is empty; as `ring`; the holder empties this and frees it */
+  shared_u64 dropped;      /* events that found no room in its ring; as `ring`, but a statistic */
+  shared_u64 dropped_told; /* those of them that were told; the holder, a statistic */
 } slot;
 
-/* A stripe of the series table: chains of series through series.next. And a residue on its way, see pass.h. */
+/*
+ * A stripe of the series table: chains of series through series.next. And a residue on its way, see pass.h. All is
+ * written and read under the stripe's lock.
+ */
 typedef struct stripe {
   segment_lock lock;
-  uint64_t heads; /* heap offset of `size` uint32 */
-  uint32_t size;
-  uint32_t used;
-  shared_u32 passing; /* 1: what follows is whole and not yet, or not quite, in place */
+  uint64_t heads;     /* heap offset of `size` uint32 */
+  uint32_t size;      /* a power of two */
+  uint32_t used;      /* series in the chains */
+  shared_u32 passing; /* store-release of 1: what follows is whole and not yet, or not quite, in place */
   uint32_t pass_from, pass_to;
   uint64_t pass_value, pass_at_drop;
 } stripe;
 
 enum { METRIC_FREE, METRIC_LIVE, METRIC_SUPERSEDED };
 
-/* A definition. Written under the registry lock, published by `state`; immutable until it leaves. */
+/*
+ * A definition. Written under the registry lock, published by `state` and immutable until it leaves, but for what says
+ * otherwise. Anybody reads what is atomic without the lock, and asks afterwards whether the generation of the metric's
+ * overflow series has moved; plain fields are read under the registry lock.
+ */
 typedef struct metric {
-  shared_u32 state;
+  shared_u32 state; /* store-release of LIVE; load-acquire */
   shared_u32 kind, across, tags, les;
-  shared_u32 max_series; /* may change while the metric stays */
-  shared_u32 series;     /* live ones, overflow left out */
-  shared_u32 generation; /* of the configuration that last defined it */
-  uint64_t hash;         /* of the name */
-  shared_u64 name, shape;
+  shared_u32 max_series;  /* may change while the metric stays */
+  shared_u32 series;      /* live ones, overflow left out; whoever creates or drops one, its stripe's lock */
+  shared_u32 generation;  /* of the configuration that last defined it */
+  uint64_t hash;          /* of the name */
+  shared_u64 name, shape; /* heap offsets */
   uint64_t name_size, shape_size;
-  shared_u64 blob; /* its size, then its bytes; replaced under the registry lock */
-  shared_u64 le;   /* heap offset of `les` doubles */
-  shared_u64 folded;
-  uint64_t folded_told; /* the holder's */
+  shared_u64 blob;        /* heap offset of its size, then its bytes; may be replaced while the metric stays */
+  shared_u64 le;          /* heap offset of `les` doubles */
+  shared_u64 folded;      /* lookups that were folded; anybody, a statistic */
+  shared_u64 folded_told; /* those of them that were told; the holder without a lock, a statistic */
 } metric;
 
 enum { SERIES_FREE, SERIES_RESERVED, SERIES_LIVE, SERIES_DROPPED };
@@ -118,25 +157,32 @@ enum { GAUGE_UNSET = 0, GAUGE_TOUCHED = 1, GAUGE_SET = 2 }; /* a gauge's mark, a
 
 /*
  * A series. Created and dropped under its stripe's lock; `state` is published last. `key` and `metric` stay readable
- * while it is quarantined, and `generation` moves before they are reused: a reader copies, then looks again.
+ * while it is quarantined, and `generation` moves before they are reused: a reader without the lock copies, then looks
+ * again. "The creator" holds the stripe's lock and has the number RESERVED; an overflow series is created and left with
+ * its metric, under the registry lock. "The holder's" fields are the creator's until the series is LIVE.
  */
 typedef struct series {
-  shared_u32 state; /* SERIES_..., and for RESERVED the stripe in the bits above 8 */
-  shared_u32 generation;
-  shared_u32 metric;
-  uint32_t next; /* in its chain, or in the list of free ones */
-  shared_u64 hash;
-  shared_u64 key;
-  shared_u32 key_size;
-  uint32_t active; /* the holder's: something was recorded since creation */
-  uint32_t pass;   /* the holder's: of the event tap's reader, after which no event of it is left; 0: not dropped yet */
-  shared_u64 drop_epoch;
-  shared_u64 gauge; /* a `last` gauge: value and mark, doubles; written by every VM */
-  shared_u64 mark;
+  /* SERIES_..., and for RESERVED the stripe in the bits above 8. LIVE and DROPPED are stored under the stripe's lock,
+     LIVE with release; RESERVED and FREE under ids_lock. Load-acquire. */
+  shared_u32 state;
+  shared_u32 generation; /* the holder, when it reclaims the series, before the key goes; load-acquire */
+  shared_u32 metric;     /* the creator, relaxed */
+  uint32_t next;         /* in its chain: stripe's lock; in the list of free ones: ids_lock */
+  shared_u64 hash;       /* the creator, relaxed */
+  shared_u64 key;        /* heap offset; the creator, after key_size; 0 by the holder, when it reclaims the series */
+  shared_u32 key_size;   /* the creator, relaxed */
+  uint32_t active;       /* the holder's: 1 something was recorded since creation; 2 seen_time is of the drop */
+  uint32_t pass;         /* the holder's: the event tap's pass after which no event of it is left; 0: not dropped yet */
+  shared_u64 drop_epoch; /* stripe's lock; SERIES_UNSETTLED until `at_drop` is true, see series_is_settled */
+  /* A `last` gauge: its value, a double, by a relaxed store or a compare-and-swap; then its mark, GAUGE_... as a
+     double, store-release. Anybody; load-acquire of the mark before the value is read. The holder takes the mark by
+     compare-and-swap. */
+  shared_u64 gauge, mark;
   uint64_t seen_total; /* the holder's: total when last swept */
-  double seen_time;
-  shared_u64 at_drop; /* what it stood at when dropped: a count's total; a histogram's: a stored sketch; a gauge's: 1
-                         if it was idle, so that a late value counts */
+  double seen_time; /* the holder's: when it was last recorded into, or was first seen dropped; its clock's seconds */
+  /* What it stood at when dropped: a count's total; a histogram's: the heap offset of a stored sketch; a gauge's: 1 if
+     it was idle, so that a late value counts. Stripe's lock; 0 by the holder, when it reclaims the series. */
+  shared_u64 at_drop;
 } series;
 
 /*
@@ -145,70 +191,91 @@ typedef struct series {
  */
 #define BOUND 0x1p-1022
 
-/* A baseline: what a cursor has sent of a series. Written by the holder: a new generation with no total, then the total. */
+/*
+ * A baseline: what a cursor has sent of a series. Written by the holder: where the generation is another one, first a
+ * total of 0, then the generation; then the total. The holder's thread reads it without a lock.
+ */
 typedef struct baseline {
-  shared_u64 total; /* a count's total as int64; a histogram's: heap offset of a stored sketch */
+  shared_u64 total; /* a count's total as int64; a histogram's: heap offset of a stored sketch; store-release */
   shared_u32 generation;
-  uint32_t spare;
+  uint32_t spare; /* not used */
 } baseline;
 
+/* A cursor. Written and read by the holder, but for `state`, which anybody reads. */
 typedef struct cursor_head {
-  shared_u32 state; /* 0 free, 1 in use; stored last */
+  shared_u32 state; /* 0 free; 1 in use, store-release after all else */
   uint32_t name_size;
-  char name[240];
-  double used;
-  shared_u64 chunks[CHUNKS / 64];
+  char name[240];                 /* without a NUL */
+  double used;                    /* when it was opened, touched or committed last, by the holder's clock */
+  shared_u64 chunks[CHUNKS / 64]; /* pieces of its row of baselines that are real; or-release after fallocate */
 } cursor_head;
 
+/*
+ * The header. What stands before `epoch` is written once, by whoever creates the segment, before `ready`. A process
+ * that opens the segment checks a copy of it, and reads no more than `layout` and `abi` again.
+ */
 typedef struct header {
   uint64_t magic;
   uint32_t layout;
   uint32_t abi;
-  char boot[40];    /* of the machine; after another boot nobody of those in here lives */
-  shared_u32 ready; /* 1 once all else is written */
-  uint32_t capacity;
-  uint64_t size;
-  uint64_t slots, stripes, cursors, metrics, series, cells, baselines, heap;
-  _Alignas(64) shared_u64 epoch; /* a double's bits; moved by whoever drops, by compare-and-swap */
+  /* Of the machine: after another boot nobody of those in here lives. Stored anew by whoever opens a file that nobody
+     else has open. */
+  char boot[40];
+  shared_u32 ready;  /* 1 once all else is written, store-release */
+  uint32_t capacity; /* of series: structs, cells and baselines; a power of two */
+  uint64_t size;     /* bytes in all */
+  uint64_t slots, stripes, cursors, metrics, series, cells, baselines, heap; /* offsets */
+  /* A double's bits. Moved by compare-and-swap, by who drops series, makes room for folded ones or switches the tap;
+     load-acquire where something is bound by it, relaxed in a record. */
+  _Alignas(64) shared_u64 epoch;
   _Alignas(64) segment_lock registry;
   segment_lock ids_lock;
   segment_lock heap_lock;
   segment_lock seats[SEATS]; /* of the flusher: the one in force is seats[seat % SEATS], see role.h */
   segment_lock acting;       /* over what only the flusher changes */
   segment_lock tap_lock;     /* over the ring of slot 0 */
-  _Alignas(64) shared_u32 max_series, max_buckets;
-  shared_u32 start_scale, ids_top;
-  shared_u32 live, quarantined;
-  shared_u32 metric_top, metrics_real;
-  shared_u32 series_real; /* series structs made real */
-  uint32_t ids_free;      /* head of the free list, ids lock */
-  shared_u32 generation;
-  shared_u32 cursors_ever;
-  shared_u32 recount;    /* somebody died while he changed the number of series: the holder counts anew */
-  shared_u32 strangers;  /* a VM shared slot 0 without a slot of its own, for want of one: nobody knows what it uses */
-  shared_u32 slot_top;   /* slots with a row ever used */
-  shared_u32 guest_top;  /* the one past the highest guest slot ever used; registry lock */
-  shared_u32 slots_real; /* slots made real; registry lock */
-  shared_u32 vacancies;  /* moves when a slot with a row became free; registry lock, or who looks for deaths */
-  shared_u32 looked;     /* ms of when rows of the dead were looked for; by compare-and-swap of who then looks */
-  shared_u32 tap;        /* what the event tap is on for, see tap.c; 0: off */
-  shared_u32 tap_told;   /* what the epoch was moved for of that */
-  shared_u32 tap_turn;   /* of its readers, see tap.c; the holder's */
-  shared_u32 tap_pass;   /* of its reader: how often it was through all rings; the holder's */
-  shared_u64 tap_lost;   /* events of writers that have no ring, for want of memory */
-  shared_u64 tap_lost_told;
-  shared_u64 folded;
-  shared_u64 heartbeat, flushed; /* doubles' bits */
-  shared_u64 requested, done;
-  shared_u64 lives;     /* numbers of locks on the file that were given out, see life.h */
-  shared_u32 done_word; /* moves with `done`; a futex */
-  shared_u64 claim;     /* on the flusher's role: generation << 32 | milliseconds of when; by whoever asks for it */
-  shared_u32 seat;
-  shared_u32 leaving; /* the holder is in its last flush: whoever ends now may have recorded what it has not seen */
-  owner flusher;
-  uint64_t heap_top, heap_real;     /* heap lock */
-  uint64_t heap_free[HEAP_CLASSES]; /* heap lock; a free block's first word is the next */
-  shared_u64 memory, memory_limit;
+  _Alignas(64) shared_u32 max_series, max_buckets; /* whoever configures; max_buckets: relaxed loads */
+  shared_u32 start_scale;                          /* of a histogram's first table; whoever configures; relaxed loads */
+  shared_u32 ids_top;      /* the number after the highest series ever used; ids_lock, store-release; load-acquire */
+  shared_u32 live;         /* live series that count; whoever creates or drops one, its stripe's lock */
+  shared_u32 quarantined;  /* dropped ones; whoever drops one, its stripe's lock; the holder, when it reclaims one */
+  shared_u32 metric_top;   /* the number after the highest metric ever used; registry, store-release; load-acquire */
+  shared_u32 metrics_real; /* metric structs made real; registry */
+  shared_u32 series_real;  /* series structs made real; ids_lock */
+  uint32_t ids_free;       /* head of the list of free series numbers; ids_lock */
+  shared_u32 generation;   /* of the configuration; whoever configures, rising */
+  shared_u32 cursors_ever; /* 1: there was a cursor; the holder */
+  shared_u32 recount;      /* 1: who changed the number of series has died; who finds it so; the holder counts anew */
+  shared_u32 strangers;  /* 1, for good: a VM shares slot 0 without a guest slot, so its metrics are unknown; that VM */
+  shared_u32 slot_top;   /* the number after the highest slot with a row ever used; registry; load-acquire */
+  shared_u32 guest_top;  /* the number after the highest guest slot ever used; registry; load-acquire */
+  shared_u32 slots_real; /* slots made real; registry */
+  shared_u32 vacancies;  /* moves when a slot with a row became free; registry, or who looks for deaths */
+  shared_u32 looked;     /* ms of when rows of the dead were looked for; compare-and-swap of who then looks */
+  /* What the event tap is on for, see tap.c; 0: off. Compare-and-swap by the holder, or by anybody who widens it;
+     relaxed loads behind a record. */
+  shared_u32 tap;
+  shared_u32 tap_told;      /* the switch that the epoch was moved for; who switches */
+  shared_u32 tap_turn;      /* of the tap's readers, see tap.c; the holder */
+  shared_u32 tap_pass;      /* how often the reader was through all rings; the holder */
+  shared_u64 tap_lost;      /* events of writers that have no ring, for want of memory; anybody, a statistic */
+  shared_u64 tap_lost_told; /* those of them that were told; the holder, a statistic */
+  shared_u64 folded;        /* lookups that were folded; anybody, a statistic */
+  /* When the holder's loop last turned, and last flushed: doubles' bits. The holder without a lock, relaxed. */
+  shared_u64 heartbeat, flushed;
+  shared_u64 requested; /* the last ticket for a flush; anybody */
+  shared_u64 done;      /* the last ticket served; the holder without a lock, rising */
+  shared_u64 lives;     /* numbers of locks on the file that were given out, see life.h; who takes one */
+  shared_u32 done_word; /* moves after `done`; the holder without a lock; a futex */
+  shared_u64 claim;     /* on the flusher's role: generation << 32 | milliseconds of when; who asks for the role */
+  shared_u32 seat;      /* the seat in force, see role.h; who succeeds a stopped holder, under `acting` */
+  shared_u32 leaving;   /* 1: the holder is in its last flush, so who ends now flushes too; the holder without a lock */
+  owner flusher;        /* the holder itself, without a lock; pid 0: none */
+  uint64_t heap_top;    /* the end of the part that was ever used; heap_lock */
+  uint64_t heap_real;   /* the end of the part that is real; heap_lock */
+  uint64_t heap_free[HEAP_CLASSES]; /* the first free block of a class, whose first word is the next; heap_lock */
+  shared_u64 memory;                /* bytes made real; who makes some real, after that */
+  shared_u64 memory_limit;          /* whoever configures; several who make memory real at once may pass it a little */
 } header;
 
 /*
@@ -220,20 +287,20 @@ struct chalk_segment {
     char *base;
     header *head;
   };
-  size_t size;
+  size_t size;                     /* bytes */
   uint64_t cells, baselines, heap; /* offsets */
-  uint32_t capacity;
-  uint32_t chunk_log; /* items of a row that are made real together: a power of two, as capacities are */
+  uint32_t capacity;               /* of series */
+  uint32_t chunk_log;              /* 1 << chunk_log items of a row are made real together */
   int fd;
   uint32_t references;     /* process lock */
   bool at_path;            /* a file's, which stays when the segment is closed */
   shared_u32 seat, sitter; /* of this process, when it took the flusher's role last, and as which process that was */
-  char *name;
-  dev_t device; /* of its file */
+  char *name;              /* process lock; NULL: private */
+  dev_t device;            /* of its file */
   ino_t inode;
   uint64_t life, family; /* see life.h; `life` is this process's; registry lock */
   void *life_page;
-  struct chalk_segment *next;
+  struct chalk_segment *next; /* of this process; process lock */
   struct slot *slots;
   struct stripe *stripes;
   struct cursor_head *cursors;
@@ -241,8 +308,10 @@ struct chalk_segment {
   struct series *series;
 };
 
+/* An offset that this process has checked, or that it has made itself, as an address. */
 static inline void *segment_at(const chalk_segment *g, uint64_t offset) { return g->base + offset; }
 
+/* The offset of an address in the mapping. */
 static inline uint64_t segment_offset(const chalk_segment *g, const void *p) {
   return (uint64_t)((const char *)p - g->base);
 }
@@ -258,12 +327,13 @@ static inline void *segment_block(const chalk_segment *g, uint64_t offset, uint6
   return fits ? segment_at(g, offset) : NULL;
 }
 
-/* How many there are by a word of the header: never more than there can be. */
+/* How many there are by a word of the header, but never more than `most`: so the result bounds an index. */
 static inline uint32_t segment_top(const shared_u32 *top, uint32_t most) {
   uint32_t n = atomic_load_explicit((shared_u32 *)top, memory_order_acquire);
   return n < most ? n : most;
 }
 
+/* The number after the highest metric, slot with a row, or guest slot that was ever used. */
 static inline uint32_t segment_metrics(const chalk_segment *g) { return segment_top(&g->head->metric_top, METRICS); }
 static inline uint32_t segment_slots(const chalk_segment *g) { return segment_top(&g->head->slot_top, WRITERS); }
 static inline uint32_t segment_guests(const chalk_segment *g) {
@@ -271,86 +341,90 @@ static inline uint32_t segment_guests(const chalk_segment *g) {
   return top < WRITERS ? WRITERS : top;
 }
 
+/* The offset of a slot's row of cells; writer is below WRITERS. */
 static inline uint64_t segment_row(const chalk_segment *g, uint32_t writer) {
   return g->cells + (uint64_t)writer * g->capacity * 8;
 }
 
+/*
+ * A slot's cell of a series; writer is below WRITERS, id below the capacity. The piece that holds it may not be real.
+ */
 static inline shared_u64 *segment_cell(const chalk_segment *g, uint32_t writer, uint32_t id) {
   return (shared_u64 *)(g->base + segment_row(g, writer)) + id;
 }
 
-/* The metric of a series; of one that has none, any. */
+/* The metric of a series. For a series that is free the result is some metric. */
 static inline metric *segment_metric_of(const chalk_segment *g, uint32_t id) {
   uint32_t number = atomic_load_explicit(&g->series[id].metric, memory_order_relaxed);
   return &g->metrics[number % METRICS];
 }
 
+/* A cursor's baseline of a series. The piece that holds it may not be real. */
 static inline baseline *segment_baseline(const chalk_segment *g, uint32_t cursor, uint32_t id) {
   return (baseline *)(g->base + g->baselines) + (uint64_t)cursor * g->capacity + id;
 }
 
-/* Items of a row that are made real together. */
+/* How many items of a row are made real together. */
 static inline uint32_t segment_chunk_items(const chalk_segment *g) { return 1u << g->chunk_log; }
 
+/* The number of the piece of a row that holds item `id`. */
 static inline uint32_t segment_chunk_of(const chalk_segment *g, uint32_t id) { return id >> g->chunk_log; }
 
+/* Whether the piece that holds item `id` is real, by the row's bits. A piece that is not real is not touched. */
 static inline bool segment_chunk_real(const chalk_segment *g, const shared_u64 *chunks, uint32_t id) {
   uint32_t chunk = segment_chunk_of(g, id);
   return atomic_load_explicit((shared_u64 *)&chunks[chunk / 64], memory_order_acquire) >> (chunk % 64) & 1;
 }
 
-/* Makes the piece of a row real that holds item `id`; rows start at `row`, each item takes `width` bytes. */
+/*
+ * Makes the piece of a row real that holds item `id`: the row starts at offset `row`, each item takes `width` bytes.
+ * CHALK_OK also if it was. `last` and the failure are segment_make_real's.
+ */
 int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id, bool last);
 
 /*
- * Makes a range real. CHALK_EMEMORY when the file system or the limit does not allow it. `last`: may take from the last
- * sixteenth below the limit, which is kept for overflow series, or there would be none when they are needed.
+ * Makes a range real and counts it in header.memory. With `last` it may take from the last sixteenth below the limit,
+ * which is kept for overflow series, or there would be none when they are needed. CHALK_EMEMORY: the file system or the
+ * limit does not allow it.
  */
 int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool last);
 
 /* The whole pages of this machine that a range lies in, as far as the segment goes. Moves *offset; returns the size. */
 uint64_t segment_pages(const chalk_segment *g, uint64_t *offset, uint64_t size);
 
-/* Makes a range of a file real; CHALK_EMEMORY when the file system does not allow it. */
+/* Allocates a range of a file, uncounted. CHALK_EMEMORY: the file system does not allow it; errno says why. */
 int segment_allocate(int fd, uint64_t offset, uint64_t size);
 
-/* Marks the named segments' descriptors as what process_hands_on says. */
+/* Makes the named segments' descriptors survive exec, or not, as process_hands_on says. */
 void segments_mark(void);
 
-/* All the segment's locks anew; only before anybody else has it. */
+/* Makes all the segment's locks anew. Only before anybody else has the segment. */
 void segment_locks_new(chalk_segment *g);
-/* Takes a lock. True: its last owner died in it, and the caller has to put right what it protects. */
+/*
+ * Takes a lock, for as long as it takes. True: the last owner died in it, and the caller has to put right what the lock
+ * protects. Not for what the master of a server does.
+ */
 bool segment_lock_take(segment_lock *lock);
+/* Takes a lock if it is free. False: it is not. *orphaned is what segment_lock_take returns. */
 bool segment_lock_try(segment_lock *lock, bool *orphaned);
 /*
- * The same for what the master of a server does too: false when nobody let go of it for seconds, which the caller
- * answers as it does the want of memory. Any other process waits for as long as it takes.
+ * Takes a lock where the master of a server may be the caller. False, in the master only: nobody let go of the lock for
+ * seconds, which the caller answers as it does the want of memory. *orphaned is what segment_lock_take returns.
  */
 bool segment_lock_reach(segment_lock *lock, bool *orphaned);
-bool segment_lock_reach_any(segment_lock *lock); /* where a death leaves nothing to put right */
-extern double segment_lock_patience;             /* in seconds; tests have less */
+/* The same for a lock whose owner's death leaves nothing to put right. */
+bool segment_lock_reach_any(segment_lock *lock);
+/* How long the master waits, in seconds; tests have less. */
+extern double segment_lock_patience;
+/* Lets go of a lock. From the thread that took it. */
 void segment_lock_give(segment_lock *lock);
 
+/* The epoch: a whole number from 1 on. */
 double segment_epoch(const chalk_segment *g);
-/* The epoch, moved on by one; returns the new one. */
+/* Moves the epoch on by one and returns the new one. */
 double segment_epoch_move(chalk_segment *g);
 
-static inline double as_double(uint64_t bits) {
-  union {
-    uint64_t u;
-    double d;
-  } v = {bits};
-  return v.d;
-}
-
-static inline uint64_t as_bits(double d) {
-  union {
-    double d;
-    uint64_t u;
-  } v = {d};
-  return v.u;
-}
-
+/* A double in shared memory, relaxed. */
 static inline double load_double(const shared_u64 *p) {
   return as_double(atomic_load_explicit((shared_u64 *)p, memory_order_relaxed));
 }

@@ -76,22 +76,30 @@ static uint32_t place(const chalk_segment *g, table t, int32_t index) {
   return NONE;
 }
 
-static sketch_bucket bucket_peek(const chalk_segment *g, table t, uint32_t i) {
-  uint64_t word = peek_u64(&counts_of(g, t)[i]);
-  if (!t.wide) return (sketch_bucket){(int32_t)(word >> 32), word & 0xffffffffu};
-  return (sketch_bucket){(int32_t)peek_u32(&indices_of(g, t)[i]), word};
-}
-
 static uint64_t most_count(table t) { return t.wide ? UINT64_MAX : UINT32_MAX; }
 
-/* A table's buckets, unsorted, at a coarser scale; `out` has room for all that it can hold. Returns how many. */
-static uint32_t copy_table(const chalk_segment *g, table t, int scale, sketch_bucket *out) {
+static uint32_t copy_wide(const uint64_t *counts, uint32_t capacity, int steps, sketch_bucket *out) {
+  const uint32_t *indices = (const uint32_t *)(counts + capacity);
   uint32_t n = 0;
-  for (uint32_t i = 0; i < 1u << t.log; i++) {
-    sketch_bucket b = bucket_peek(g, t, i);
-    if (b.count > 0) out[n++] = (sketch_bucket){b.index >> (t.scale - scale), b.count};
+  for (uint32_t i = 0; i < capacity; i++) {
+    uint64_t count = peek_u64(&counts[i]);
+    if (count > 0) out[n++] = (sketch_bucket){(int32_t)peek_u32(&indices[i]) >> steps, count};
   }
   return n;
+}
+
+static uint32_t copy_narrow(const uint64_t *words, uint32_t capacity, int steps, sketch_bucket *out) {
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < capacity; i++) {
+    uint64_t word = peek_u64(&words[i]);
+    if ((uint32_t)word > 0) out[n++] = (sketch_bucket){(int32_t)(word >> 32) >> steps, (uint32_t)word};
+  }
+  return n;
+}
+
+/* A table's buckets, unsorted, at a coarser scale; `out` has room for all that it can hold. Returns how many. */
+static inline uint32_t copy_table(const chalk_segment *g, table t, int scale, sketch_bucket *out) {
+  return (t.wide ? copy_wide : copy_narrow)(segment_at(g, t.offset), 1u << t.log, t.scale - scale, out);
 }
 
 /* Whether a table of this capacity takes n buckets from `low` to `high` without long probes. */
@@ -389,8 +397,10 @@ static int read_side(const chalk_segment *g, const histogram *h, int which, chal
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into) {
   reading r; /* not emptied: that would take as long as reading a small one */
   r.at = r.few, r.many = NULL, r.room = sizeof r.few / sizeof *r.few;
-  int e = read_side(g, h, 0, into, &r);
-  if (e == CHALK_OK) e = read_side(g, h, 1, into, &r);
+  int e = CHALK_OK;
+  for (int which = 0; which < 2 && e == CHALK_OK; which++) {
+    if (peek_u64(&h->table[which])) e = read_side(g, h, which, into, &r);
+  }
   free(r.many);
   if (e != CHALK_OK) return e;
   uint64_t zero = peek_u64(&h->zero);

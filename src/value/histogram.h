@@ -3,12 +3,16 @@
  *
  * The sketch's buckets stand in an open-addressing table, at index & mask: neighbouring buckets never collide, so the
  * usual distribution is found at the first probe, and the table may fill up when its span is below its capacity. A
- * table is narrow (index and a 32-bit count in one word) or, once a count would overflow, wide (an array of indices,
- * then one of 64-bit counts).
+ * table is narrow (index and a 32-bit count in one word) or, once a count would overflow, wide (an array of 64-bit
+ * counts, then one of indices).
  *
  * One word says all of a table: where it is, how large, at which scale, narrow or wide. Growing, widening and
- * collapsing build another table and publish it by storing that word; a writer killed anywhere leaves a whole sketch.
- * A reader reads beside the writer and starts again if `version` moved, which it does before the old table is reused.
+ * collapsing build another table and publish it by storing that word, so a writer that is killed anywhere leaves a
+ * whole sketch. A reader reads beside the writer and starts again if `version` moved: it moves before the old table is
+ * reused.
+ *
+ * One thread at a time writes a block: the owner of the slot, or for slot 0 whoever holds the lock of the series'
+ * stripe. Functions that change a block are called by that thread.
  */
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H
@@ -17,23 +21,28 @@
 #include "shm/segment.h"
 #include "value/sketch.h"
 
+/*
+ * All fields are the writer's. The atomic ones are read by anybody, load-acquire; `les` and `start_scale` are stored
+ * before the block is published and do not change.
+ */
 typedef struct histogram {
-  _Alignas(64) shared_u64 table[2]; /* positive values, negative ones by magnitude; 0: none yet */
-  shared_u64 version;
-  uint32_t used[2];     /* the writer's */
+  /* Tables of positive values, and of negative ones by magnitude; 0: none yet. Store-release. */
+  _Alignas(64) shared_u64 table[2];
+  shared_u64 version;   /* how often a table was replaced; moves after `table`, before the old one is freed */
+  uint32_t used[2];     /* buckets in each table */
   uint32_t start_scale; /* of a first table */
-  uint32_t les;
+  uint32_t les;         /* how many bounds */
   /* What every record touches: a short cut into table[0], worked out anew whenever the block is bound, and sums. */
-  _Alignas(64) uint64_t place;
-  uint32_t mask;
-  uint16_t shift, log;
-  shared_u64 sum, min, max; /* doubles */
-  shared_u64 zero;
+  _Alignas(64) uint64_t place;  /* offset of the table, or of `none` */
+  uint32_t mask;                /* the table's capacity - 1 */
+  uint16_t shift, log;          /* from the plan's scale to the table's; the logarithm of its capacity */
+  shared_u64 sum, min, max;     /* doubles, relaxed; min and max are infinities when nothing was recorded */
+  shared_u64 zero;              /* how many zeros were recorded; relaxed */
   shared_u64 none;              /* always 0: what `place` points at while there is no narrow table of positive values */
-  shared_u64 le[CHALK_LES + 1]; /* `les` + 1 counts, not cumulative; the last is +Inf; a block ends there */
+  shared_u64 le[CHALK_LES + 1]; /* `les` + 1 counts, relaxed, not cumulative; the last is +Inf; a block ends there */
 } histogram;
 
-enum { HISTOGRAM_LEAST = offsetof(histogram, le) }; /* bytes of any block, at least */
+enum { HISTOGRAM_LEAST = offsetof(histogram, le) }; /* the fewest bytes of a block */
 
 /* What was read of one series' histogram, over all writers. */
 typedef struct histogram_sum {
@@ -42,41 +51,47 @@ typedef struct histogram_sum {
   uint64_t le[CHALK_LES + 1]; /* cumulative; what is kept may end with the last one */
 } histogram_sum;
 
-/* A new block for `les` bounds; 0 when the segment is full. `last`: for an overflow series. */
+/*
+ * The offset of a new block for `les` bounds, 0 to CHALK_LES. 0: the segment is full. `last`: for an overflow series.
+ */
 uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last);
+/* Frees a block that nobody can reach any more, and its tables. 0 is allowed. */
 void histogram_free(chalk_segment *g, uint64_t offset);
-/* The parts of that: a block that stays reachable until it has no tables any more loses one at most to a death. */
+/*
+ * The parts of histogram_free. A caller empties a block while it can still be reached and frees it once it cannot, so a
+ * death in between loses one block at most. histogram_free_table takes a word of `table`; 0 is allowed.
+ */
 void histogram_empty(chalk_segment *g, uint64_t offset);
 void histogram_free_block(chalk_segment *g, uint64_t offset);
 void histogram_free_table(chalk_segment *g, uint64_t table);
 /*
- * Makes a block equal to another, whose tables are then its own; the same when done again. `replaced` gets the tables
- * it had, for the caller to free; 0 where it had none.
+ * Makes a block equal to another, and the other's tables its own. To do it twice is to do it once. `replaced` gets the
+ * two tables that the block had, for the caller to free; 0 where there was none.
  */
 void histogram_become(const chalk_segment *g, histogram *h, const histogram *other, uint64_t *replaced);
-/* The scale of a first table. */
+/* The scale of the block's first table, at most SKETCH_MOST_SCALE whatever stands there. */
 int histogram_start_scale(const histogram *h);
-/* The block that a cell points to; NULL: none can stand there. */
+/* The block that a cell's offset leads to. NULL: no block can stand there. */
 static inline histogram *histogram_at(const chalk_segment *g, uint64_t offset) {
   return offset % _Alignof(histogram) == 0 ? segment_block(g, offset, HISTOGRAM_LEAST) : NULL;
 }
-/* Bytes of a block of `les` bounds. */
+/* How many bytes a block of `les` bounds has. */
 uint64_t histogram_size(uint32_t les);
 /*
- * How many bounds a block has, as it says, but no more than there can be in the mapping: a reader without a lock may
- * meet what is no longer a block, and what it reads then is thrown away.
+ * How many bounds a block has, as it says, but no more than the mapping has room for: a reader without a lock may meet
+ * what is no longer a block, and then drops what it read.
  */
 uint32_t histogram_les(const chalk_segment *g, const histogram *h);
 
 /*
- * What recording into a metric's histograms needs, apart from the block: private to a process, made once for a writer
- * and metric. The bounds are padded with infinities to whole groups of four.
+ * What recording into a metric's histograms needs apart from the block. It is private, made once for a writer and
+ * metric. The bounds are padded with infinities to whole groups of four.
  */
 typedef struct histogram_plan {
   char *base; /* the segment's */
   chalk_segment *segment;
-  const sketch_map *map;
-  uint32_t groups, les;
+  const sketch_map *map; /* of the start scale, or a finer one that an older block has */
+  uint32_t groups, les;  /* of four bounds; bounds */
   _Alignas(16) double le[];
 } histogram_plan;
 
@@ -86,15 +101,12 @@ typedef struct histogram_plan {
  */
 extern const sketch_map *_Atomic histogram_usual_map;
 
-/* NULL: out of memory. Freed with free(). */
+/* Makes a plan for `les` increasing bounds, which the caller frees with free(). NULL: out of memory. */
 histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t les);
-/* Makes a block ready for recording, whatever state its last writer left it in. */
+/* Makes a block ready for records with the plan: works out its short cut, whatever its last writer left there. */
 void histogram_bind(chalk_segment *g, histogram *h, const histogram_plan *plan);
 
-/*
- * How many bounds v is above, without a branch on v: four comparisons a step; three steps for
- * the default bounds.
- */
+/* How many bounds v is above, without a branch on v: four comparisons a step, three steps for the default bounds. */
 static inline __attribute__((always_inline)) uint32_t histogram_le(const histogram_plan *plan, double v) {
   typedef double pair __attribute__((vector_size(16)));
   typedef int64_t mask __attribute__((vector_size(16)));
@@ -110,11 +122,12 @@ static inline __attribute__((always_inline)) uint32_t histogram_le(const histogr
   return (uint32_t)(above[0] + above[1]);
 }
 
+/* Adds to a count that only the caller's thread writes. */
 static inline void histogram_bump(shared_u64 *counter, uint64_t n) {
   atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
-/* All of a record but the sketch's bucket. */
+/* All of a record but the sketch's bucket: bounds, sum, minimum and maximum. */
 static inline __attribute__((always_inline)) void histogram_note(histogram *h, const histogram_plan *plan, double v) {
   histogram_bump(&h->le[histogram_le(plan, v)], 1);
   store_double(&h->sum, load_double(&h->sum) + v);
@@ -122,27 +135,30 @@ static inline __attribute__((always_inline)) void histogram_note(histogram *h, c
   if (__builtin_expect(v > load_double(&h->max), 0)) store_double(&h->max, v);
 }
 
-/* The bucket, `at` the table's scale, may not be at its first place. */
+/*
+ * Parts of histogram_add, with the same results. `at` is the bucket's index at the table's scale. The first takes a
+ * bucket that is not at its first place.
+ */
 int histogram_add_probing(const chalk_series *s, double v, int32_t at);
-/* Not the usual case: zero, negative, tiny; a new bucket, a wide table. */
+/* Records what is not usual: zero, a negative or subnormal number; a new bucket, a wide table. */
 int histogram_add_otherwise(const chalk_series *s, double v);
 /*
- * Any case, without the short cuts that stand in the block: for those who must not go where others may have led them.
- * The block is at least as large as the plan's bounds take.
+ * Records any finite v without the short cut that stands in the block: for a server's master, which must not go where
+ * its workers may have led it. The block has room for as many bounds as the plan has.
  */
 int histogram_add_warily(const chalk_series *s, double v);
 
-/* Above zero, normal and finite. */
+/* Whether v is above zero, normal and finite. */
 static inline bool histogram_is_usual(double v) { return (as_bits(v) >> 52) - 1 < 2046; }
 
-/* The step from place to place of a bucket whose first one is taken: neighbouring buckets have the same. */
+/* The step from place to place of a bucket whose first place is taken. Neighbouring buckets have the same step. */
 static inline uint32_t histogram_step(int32_t index, uint32_t log) {
   return ((uint32_t)(index >> log) * 0x9e3779b1u >> 8) | 1;
 }
 
 /*
- * Records v, finite, through a bound handle. CHALK_EMEMORY: counted, but the sketch had no room. One caller at a time.
- * The usual case is a normal number above zero whose bucket stands in a narrow table, mostly at its first place.
+ * Records a finite v through a bound handle. The usual case is a normal number above zero whose bucket stands in a
+ * narrow table, mostly at its first place. CHALK_EMEMORY: v was counted, but the sketch had no room for its bucket.
  */
 static inline __attribute__((always_inline)) int histogram_add(const chalk_series *s, double v) {
   if (__builtin_expect(!histogram_is_usual(v), 0)) return histogram_add_otherwise(s, v);
@@ -163,16 +179,19 @@ static inline __attribute__((always_inline)) int histogram_add(const chalk_serie
   return CHALK_OK;
 }
 
-/* Adds a whole sketch and counts (cumulative), for residues. One caller at a time. */
+/* Adds a whole sketch and cumulative counts of the block's bounds, for residues. CHALK_EMEMORY: as histogram_add. */
 int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const uint64_t *les);
 
-/* Adds the counts of a block, cumulative, of no more bounds than `into` has, and its sum. */
+/* Adds the block's counts, cumulative, to those of `into`, up to as many bounds as `into` has; and its sum. */
 void histogram_read(const chalk_segment *g, const histogram *h, histogram_sum *into);
-/* Merges a block's sketch into a private one. */
+/* Merges a block's sketch into a private one. CHALK_EMEMORY: `into` has a part of it. */
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into);
-/* Whether a block of `les` bounds stands there that can be used; adds all counts in it to *count. Nobody else may use it. */
+/*
+ * Whether a block of `les` bounds stands at the offset that can be used; notes its blocks, and adds all counts in it to
+ * *count. Nobody else has the segment.
+ */
 bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, heap_ledger *blocks, uint64_t *count);
-/* How many values were recorded. */
+/* How many values were recorded into the block, by the counts of its bounds. */
 uint64_t histogram_count(const chalk_segment *g, const histogram *h);
 
 #endif

@@ -6,15 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MANTISSA ((1ull << 52) - 1)
+#include "base/bits.h"
 
-static double from_bits(uint64_t u) {
-  union {
-    uint64_t u;
-    double d;
-  } v = {u};
-  return v.d;
-}
+#define MANTISSA ((1ull << 52) - 1)
 
 /* Maps */
 
@@ -55,26 +49,27 @@ static sketch_map *map_new(int scale) {
   return map;
 }
 
-const sketch_map *sketch_map_of(int scale) {
-  static _Atomic(sketch_map *) maps[SKETCH_MOST_SCALE + 1];
-  if (scale < 0) scale = 0;
-  sketch_map *map = atomic_load_explicit(&maps[scale], memory_order_acquire);
-  if (map) return map;
-  sketch_map *made = map_new(scale);
+static _Atomic(sketch_map *) maps[SKETCH_MOST_SCALE + 1];
+
+static const sketch_map *map_make(int scale) {
+  sketch_map *map = NULL, *made = map_new(scale);
   if (!made) return NULL;
   if (atomic_compare_exchange_strong(&maps[scale], &map, made)) return made;
   free(made->bound), free(made->guess), free(made);
   return map;
 }
 
+static inline const sketch_map *map_of(int scale) {
+  const sketch_map *map = atomic_load_explicit(&maps[scale], memory_order_acquire);
+  return map ? map : map_make(scale);
+}
+
+const sketch_map *sketch_map_of(int scale) { return map_of(scale < 0 ? 0 : scale); }
+
 int32_t sketch_index(const sketch_map *map, double v) {
-  union {
-    double d;
-    uint64_t u;
-  } bits = {v};
-  if (bits.u >> 52 != 0) return sketch_index_normal(map, bits.u);
-  bits.d *= 18014398509481984.0; /* 2^54: subnormal no more */
-  return sketch_index_normal(map, bits.u) - 54 * (1 << map->scale);
+  if (as_bits(v) >> 52 != 0) return sketch_index_normal(map, as_bits(v));
+  v *= 18014398509481984.0; /* 2^54: subnormal no more */
+  return sketch_index_normal(map, as_bits(v)) - 54 * (1 << map->scale);
 }
 
 double sketch_error_of(int scale) {
@@ -85,7 +80,7 @@ double sketch_error_of(int scale) {
       0.0013538022599560793, 0.0006769014401311318, 0.00033845075883472906, 0.00016922538426351075,
       8.461269273752368e-05};
   if (scale < 0) {
-    double g = from_bits((uint64_t)(1023 + (1 << -scale > 1023 ? 1023 : 1 << -scale)) << 52);
+    double g = as_double((uint64_t)(1023 + (1 << -scale > 1023 ? 1023 : 1 << -scale)) << 52);
     return (g - 1) / (g + 1);
   }
   return errors[scale];
@@ -103,14 +98,14 @@ double sketch_bound(int32_t index, int scale) {
   if (scale <= 0) {
     exponent = (int64_t)index * (1ll << -scale);
   } else {
-    const sketch_map *map = sketch_map_of(scale);
+    const sketch_map *map = map_of(scale);
     exponent = index >> scale;
     if (map) mantissa = map->bound[index & ((1 << scale) - 1)];
   }
-  if (exponent > 1023) return from_bits((2046ull << 52) | MANTISSA);
+  if (exponent > 1023) return as_double((2046ull << 52) | MANTISSA);
   if (exponent < -1074) return 0;
-  if (exponent < -1022) return from_bits((1ull << 52) | mantissa) * from_bits((uint64_t)(exponent + 2045) << 52);
-  return from_bits((uint64_t)(exponent + 1023) << 52 | mantissa);
+  if (exponent < -1022) return as_double((1ull << 52) | mantissa) * as_double((uint64_t)(exponent + 2045) << 52);
+  return as_double((uint64_t)(exponent + 1023) << 52 | mantissa);
 }
 
 /* Private sketches */
@@ -119,7 +114,7 @@ void sketch_clear(chalk_sketch *k) {
   k->positive.n = k->negative.n = 0;
   k->count = k->zero = 0;
   k->sum = 0;
-  k->min = from_bits(2047ull << 52);
+  k->min = as_double(2047ull << 52);
   k->max = -k->min;
   k->scale = SKETCH_MOST_SCALE;
 }
@@ -129,13 +124,18 @@ void sketch_free_sides(chalk_sketch *k) {
   free(k->negative.at);
 }
 
-chalk_sketch *chalk_sketch_new(double initial_error, uint32_t max_buckets) {
+chalk_sketch *sketch_new(int scale, uint32_t max_buckets) {
   chalk_sketch *k = calloc(1, sizeof *k);
   if (!k) return NULL;
   sketch_clear(k);
-  k->scale = sketch_scale_for(initial_error);
+  k->scale = scale;
   k->max_buckets = max_buckets;
   return k;
+}
+
+chalk_sketch *chalk_sketch_new(double initial_error, uint32_t max_buckets) {
+  if (!(initial_error >= 0.0001 && initial_error <= 0.5) || max_buckets < 8 || max_buckets > 8192) return NULL;
+  return sketch_new(sketch_scale_for(initial_error), max_buckets);
 }
 
 void chalk_sketch_free(chalk_sketch *k) {
@@ -193,22 +193,33 @@ static int side_fill(sketch_side *side, const sketch_bucket *buckets, uint32_t n
   return CHALK_OK;
 }
 
+/* Joins a side with sorted buckets that are `steps` scales finer. `out` has room for all of both; returns how many. */
+static uint32_t side_join(const sketch_side *side, const sketch_bucket *more, uint32_t n, int steps,
+                          sketch_bucket *out) {
+  uint32_t i = 0, j = 0, m = 0;
+  while (i < side->n || j < n) {
+    sketch_bucket b = j < n ? (sketch_bucket){more[j].index >> steps, more[j].count} : side->at[i];
+    if (j < n && (i == side->n || side->at[i].index > b.index)) {
+      j++;
+    } else {
+      b = side->at[i++];
+    }
+    if (m > 0 && out[m - 1].index == b.index) {
+      out[m - 1].count += b.count;
+    } else {
+      out[m++] = b;
+    }
+  }
+  return m;
+}
+
 int sketch_side_add(sketch_side *side, sketch_bucket *buckets, uint32_t n) {
   if (n == 0) return CHALK_OK;
   if (!is_sorted(buckets, n)) qsort(buckets, n, sizeof *buckets, by_index);
   if (side->n == 0) return side_fill(side, buckets, n);
   sketch_bucket *merged = malloc(((size_t)side->n + n) * sizeof *merged);
   if (!merged) return CHALK_EMEMORY;
-  uint32_t i = 0, j = 0, m = 0;
-  while (i < side->n || j < n) {
-    bool first = j == n || (i < side->n && side->at[i].index <= buckets[j].index);
-    sketch_bucket b = first ? side->at[i++] : buckets[j++];
-    if (m > 0 && merged[m - 1].index == b.index) {
-      merged[m - 1].count += b.count;
-    } else {
-      merged[m++] = b;
-    }
-  }
+  uint32_t m = side_join(side, buckets, n, 0, merged);
   free(side->at);
   *side = (sketch_side){merged, m, side->n + n};
   return CHALK_OK;
@@ -260,25 +271,33 @@ int chalk_sketch_add(chalk_sketch *k, double v, uint64_t count) {
   return CHALK_OK;
 }
 
-static int side_merge(chalk_sketch *into, sketch_side *side, const sketch_side *from, int from_scale) {
-  if (from->n == 0) return CHALK_OK;
-  sketch_bucket *copy = malloc(from->n * sizeof *copy);
-  if (!copy) return CHALK_EMEMORY;
-  memcpy(copy, from->at, from->n * sizeof *copy);
-  sketch_side moved = {copy, from->n, from->n};
-  side_coarsen(&moved, from_scale - into->scale);
-  int e = sketch_side_add(side, moved.at, moved.n);
-  free(copy);
-  return e;
+/* An empty side with room for two. False: there is no memory. A side with nothing to add to it needs none. */
+static bool side_for_both(sketch_side *both, const sketch_side *side, const sketch_side *from) {
+  *both = (sketch_side){.room = side->n + from->n};
+  if (from->n == 0) return true;
+  both->at = malloc(both->room * sizeof *both->at);
+  return both->at != NULL;
 }
 
+static void side_merge(sketch_side *side, const sketch_side *from, int steps, sketch_side both) {
+  if (from->n == 0) return;
+  both.n = side_join(side, from->at, from->n, steps, both.at);
+  free(side->at);
+  *side = both;
+}
+
+/* The memory for both sides is taken before either changes, so a merge without memory changes nothing. */
 int chalk_sketch_merge(chalk_sketch *into, const chalk_sketch *from) {
   if (!into || !from) return CHALK_EMEMORY;
-  sketch_coarsen(into, from->scale);
-  if (side_merge(into, &into->positive, &from->positive, from->scale) != CHALK_OK ||
-      side_merge(into, &into->negative, &from->negative, from->scale) != CHALK_OK) {
+  sketch_side positive, negative = {.at = NULL};
+  if (!side_for_both(&positive, &into->positive, &from->positive) ||
+      !side_for_both(&negative, &into->negative, &from->negative)) {
+    free(positive.at);
     return CHALK_EMEMORY;
   }
+  sketch_coarsen(into, from->scale);
+  side_merge(&into->positive, &from->positive, from->scale - into->scale, positive);
+  side_merge(&into->negative, &from->negative, from->scale - into->scale, negative);
   into->zero += from->zero;
   into->count += from->count;
   into->sum += from->sum;
@@ -306,7 +325,7 @@ static uint64_t side_subtract(sketch_side *side, const sketch_side *before, int 
 
 void sketch_clip(chalk_sketch *d, const chalk_sketch *all) {
   chalk_bucket b;
-  double low = from_bits(2047ull << 52), high = -low;
+  double low = as_double(2047ull << 52), high = -low;
   uint32_t n = d->negative.n + (d->zero > 0) + d->positive.n;
   if (n > 0) {
     chalk_sketch_bucket(d, 0, &b), low = b.lower;
@@ -341,7 +360,7 @@ int sketch_subtract(chalk_sketch *d, const chalk_sketch *now, const chalk_sketch
 }
 
 chalk_sketch *sketch_difference(const chalk_sketch *now, const chalk_sketch *before) {
-  chalk_sketch *d = chalk_sketch_new(0.5, now->max_buckets);
+  chalk_sketch *d = sketch_new(SKETCH_MOST_SCALE, now->max_buckets);
   if (d && sketch_subtract(d, now, before) == CHALK_OK) {
     sketch_clip(d, now);
     return d;

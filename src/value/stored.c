@@ -6,6 +6,7 @@
 #include "shm/heap.h"
 #include "base/peek.h"
 #include "base/tally.h"
+#include "value/kind.h"
 
 /* What a block holds: this, les + 1 counts, then the buckets' counts, then their indices. */
 typedef struct stored {
@@ -18,24 +19,25 @@ typedef struct stored {
   uint64_t counts[];
 } stored;
 
+static uint64_t size_of(uint32_t les, uint64_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12; }
+
 /*
- * A block, and what it says of its own size, read once: who wrote there may be anybody. `at` is NULL where the block
- * cannot be one, which is taken for one of nothing.
+ * A block and what it says of its own size. Each number is read once and then checked, since another process may store
+ * there at any time. `at` is NULL where the block cannot be one; it then counts as a block of nothing.
  */
 typedef struct view {
   const stored *at;
   uint32_t les, n_positive, n;
 } view;
 
-static uint64_t size_of(uint32_t les, uint32_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12ull; }
-
-static view view_of(const chalk_segment *g, uint64_t offset) {
+/* Inline, because an exporter looks at the block of each histogram three times a flush. */
+static inline view view_of(const chalk_segment *g, uint64_t offset) {
   const stored *s = segment_block(g, offset, sizeof *s);
   if (!s) return (view){NULL, 0, 0, 0};
-  uint32_t les = peek_u32(&s->les), positive = peek_u32(&s->n_positive), negative = peek_u32(&s->n_negative);
-  bool fits = les <= CHALK_LES && positive <= UINT32_MAX - negative;
-  if (!fits || !segment_block(g, offset, size_of(les, positive + negative))) return (view){NULL, 0, 0, 0};
-  return (view){s, les, positive, positive + negative};
+  uint32_t les = peek_u32(&s->les), positive = peek_u32(&s->n_positive);
+  uint64_t n = (uint64_t)positive + peek_u32(&s->n_negative);
+  bool fits = les <= CHALK_LES && n <= UINT32_MAX && size_of(les, n) <= g->size - offset;
+  return fits ? (view){s, les, positive, (uint32_t)n} : (view){NULL, 0, 0, 0};
 }
 
 /* Only as far as there are bounds. */
@@ -100,10 +102,9 @@ static uint64_t size_at(const chalk_segment *g, uint64_t offset) {
 }
 
 uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, uint64_t *by) {
-  uint64_t offset = *by, size = size_for(sum, k);
-  if (!offset || heap_rounded(size_at(g, offset)) != heap_rounded(size) || !segment_block(g, offset, size)) {
-    return stored_write(g, sum, k, false);
-  }
+  uint64_t offset = *by, size = size_for(sum, k), had = offset ? size_at(g, offset) : 0;
+  bool same = had == size || (had && heap_rounded(had) == heap_rounded(size));
+  if (!same || !segment_block(g, offset, size)) return stored_write(g, sum, k, false);
   *by = 0;
   write_at(g, offset, sum, k);
   return offset;
@@ -118,7 +119,7 @@ void stored_put_by(chalk_segment *g, uint64_t offset, uint64_t *by) {
 }
 
 uint64_t stored_take(chalk_segment *g, uint32_t id) {
-  chalk_sketch *k = chalk_sketch_new(0.0001, atomic_load(&g->head->max_buckets));
+  chalk_sketch *k = sketch_new(SKETCH_MOST_SCALE, atomic_load(&g->head->max_buckets));
   histogram_sum sum = {0};
   uint64_t offset = k && stored_read(g, id, &sum, k) == CHALK_OK ? stored_write(g, &sum, k, true) : 0;
   chalk_sketch_free(k);
@@ -129,6 +130,7 @@ static int load_side(view s, uint32_t first, uint32_t n, sketch_side *side) {
   const uint64_t *counts = s.at->counts + s.les + 1;
   const int32_t *indices = (const int32_t *)(counts + s.n);
   side->n = 0;
+  if (n == 0) return CHALK_OK;
   if (sketch_side_reserve(side, n) != CHALK_OK) return CHALK_EMEMORY;
   for (uint32_t i = 0; i < n; i++) side->at[i] = (sketch_bucket){indices[first + i], counts[first + i]};
   side->n = n;
@@ -181,14 +183,20 @@ void stored_give(chalk_segment *g, uint64_t offset) {
 }
 
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {
-  if (kind != CHALK_HISTOGRAM) return (int64_t)total;
+  if (!kind_has_histogram(kind)) return (int64_t)total;
   view v = view_of(g, total);
   return v.at ? (int64_t)v.at->counts[v.les] : 0;
 }
 
 uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind) {
-  const stored *s = kind == CHALK_HISTOGRAM ? segment_block(g, total, sizeof *s) : NULL;
+  const stored *s = kind_has_histogram(kind) ? segment_block(g, total, sizeof *s) : NULL;
   return s ? s->count : 0;
+}
+
+uint64_t stored_sent(const chalk_segment *g, uint32_t cursor, uint32_t id, uint32_t generation) {
+  if (!segment_chunk_real(g, g->cursors[cursor].chunks, id)) return 0;
+  baseline *b = segment_baseline(g, cursor, id);
+  return atomic_load(&b->generation) == generation ? atomic_load(&b->total) : 0;
 }
 
 static bool is_further(const chalk_segment *g, uint64_t a, uint64_t b, uint32_t kind) {
@@ -200,11 +208,8 @@ uint64_t stored_known(const chalk_segment *g, uint32_t id, uint32_t kind) {
   series *s = &g->series[id];
   uint64_t known = atomic_load(&s->at_drop);
   for (uint32_t c = 0; c < CURSORS; c++) {
-    cursor_head *head = &g->cursors[c];
-    if (!atomic_load(&head->state) || !segment_chunk_real(g, head->chunks, id)) continue;
-    baseline *b = segment_baseline(g, c, id);
-    if (atomic_load(&b->generation) != atomic_load(&s->generation)) continue;
-    uint64_t sent = atomic_load(&b->total);
+    if (!atomic_load(&g->cursors[c].state)) continue;
+    uint64_t sent = stored_sent(g, c, id, atomic_load(&s->generation));
     if (is_further(g, sent, known, kind)) known = sent;
   }
   return known;
@@ -216,7 +221,7 @@ void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
     if (!segment_chunk_real(g, g->cursors[c].chunks, id)) continue;
     baseline *b = segment_baseline(g, c, id);
     uint64_t total = atomic_exchange(&b->total, 0);
-    if (kind == CHALK_HISTOGRAM) stored_give(g, total);
+    if (kind_has_histogram(kind)) stored_give(g, total);
   }
 }
 

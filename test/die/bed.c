@@ -14,6 +14,7 @@
 
 #include "exposition.h"
 #include "runtime.h"
+#include "sweep.h"
 
 enum { DEADLINE = 30, ROUND = 10, SLOT_OF_VICTIM = 3 };
 
@@ -64,11 +65,10 @@ void bed_record(bed *b, chalk_series *s, double v) {
 }
 
 void bed_sweep(bed *b, double idle) {
-  double limits[3] = {idle, idle, idle};
   EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
   chalk_snapshot *s = chalk_snapshot_take(b->segment, 1, NULL);
   EXPECT(s);
-  chalk_sweep(s, b->now, limits);
+  sweep_all(s, b->now, idle);
   chalk_snapshot_free(s);
   chalk_release(b->segment);
   b->now += 1000;
@@ -85,32 +85,41 @@ int64_t bed_total(bed *b, int metric) {
   return total;
 }
 
-void bed_send(bed *b, const char *name, bool fresh) {
+sending bed_begin_sending(bed *b, const char *name, bool fresh) {
   EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
-  chalk_cursor *c = chalk_cursor_open(b->segment, name, fresh, b->now, NULL);
-  EXPECT(c);
-  chalk_snapshot *s = chalk_snapshot_take(b->segment, 1, NULL);
-  uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  sending t = {.c = chalk_cursor_open(b->segment, name, fresh, b->now, NULL)};
+  EXPECT(t.c);
+  t.s = chalk_snapshot_take(b->segment, 1, NULL);
+  EXPECT(t.s);
+  t.e = chalk_snapshot_entries(t.s, &t.n);
+  return t;
+}
+
+void bed_end_sending(bed *b, const sending *t) {
+  chalk_snapshot_free(t->s);
+  chalk_cursor_close(t->c);
+  chalk_release(b->segment);
+}
+
+void bed_send(bed *b, const char *name, bool fresh) {
+  sending t = bed_begin_sending(b, name, fresh);
   /* An entry is a batch. */
-  for (uint32_t i = 0; i < n; i++) {
-    int64_t delta = chalk_cursor_delta(c, s, i);
-    bool histogram = e[i].metric == (uint32_t)b->latency;
+  for (uint32_t i = 0; i < t.n; i++) {
+    int64_t delta = chalk_cursor_delta(t.c, t.s, i);
+    bool histogram = t.e[i].metric == (uint32_t)b->latency;
     if (histogram) {
-      chalk_sketch *k = chalk_cursor_delta_sketch(c, s, i);
+      chalk_sketch *k = chalk_cursor_delta_sketch(t.c, t.s, i);
       EXPECT(k);
       delta = (int64_t)chalk_sketch_count(k);
       chalk_sketch_free(k);
     }
-    if (histogram || e[i].metric == (uint32_t)b->count) {
+    if (histogram || t.e[i].metric == (uint32_t)b->count) {
       if ((uint64_t)delta > atomic_load(&b->notes->batch)) atomic_store(&b->notes->batch, (uint64_t)delta);
       atomic_fetch_add(&b->notes->sent[histogram], (uint64_t)delta);
     }
-    EXPECT(chalk_cursor_commit(c, s, i, i + 1, b->now) == CHALK_OK);
+    EXPECT(chalk_cursor_commit(t.c, t.s, i, i + 1, b->now) == CHALK_OK);
   }
-  chalk_snapshot_free(s);
-  chalk_cursor_close(c);
-  chalk_release(b->segment);
+  bed_end_sending(b, &t);
 }
 
 /* The bystander */

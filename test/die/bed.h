@@ -65,6 +65,18 @@ void bed_tick(bed *b);
 void bed_sweep(bed *b, double idle);
 /* The values of a metric over all series: count or histogram. */
 int64_t bed_total(bed *b, int metric);
+
+/* What an exporter sends from: as the holder, a cursor and a snapshot with its entries. */
+typedef struct sending {
+  chalk_cursor *c;
+  chalk_snapshot *s;
+  const chalk_entry *e;
+  uint32_t n;
+} sending;
+
+/* Takes the role, the cursor of that name and a snapshot; end_sending gives all back. */
+sending bed_begin_sending(bed *b, const char *name, bool fresh);
+void bed_end_sending(bed *b, const sending *t);
 /* What a flush with a cursor does: take, send, commit. */
 void bed_send(bed *b, const char *name, bool fresh);
 

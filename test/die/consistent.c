@@ -167,8 +167,10 @@ static void look_at_live(walk *w, uint32_t id) {
   if (atomic_load(&g->metrics[s->metric].state) == METRIC_FREE) wrong(w, "series %u has no metric", id);
   uint32_t found = NONE, links = links_to(g, &g->stripes[s->hash >> 58], id);
   if (links != 1) wrong(w, "series %u is in its chain %d times", id, (int)links);
-  int e = w->wrong ? CHALK_OK : series_find(g, &key, &found);
-  if (!w->wrong && (e != CHALK_OK || found != id)) wrong(w, "series %u is not found by its key: %u", id, found);
+  if (w->wrong) return;
+  int e = series_hold(g, &key, &found);
+  series_let_go(g, &key);
+  if (e != CHALK_OK || found != id) wrong(w, "series %u is not found by its key: %u", id, found);
 }
 
 static void walk_series(walk *w, census *c) {

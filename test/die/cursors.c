@@ -22,15 +22,10 @@ void cursors_record_and_send(bed *b) {
 
 /* Of each histogram a first bucket or the zeros alone, as where a receiver went away in the middle of it. */
 void cursors_send_parts(bed *b) {
-  EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
-  chalk_cursor *c = chalk_cursor_open(b->segment, "sender", 1, b->now, NULL);
-  chalk_snapshot *s = chalk_snapshot_take(b->segment, 1, NULL);
-  EXPECT(c && s);
-  uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
-  for (uint32_t i = 0; i < n; i++) {
-    if (e[i].metric != (uint32_t)b->latency) continue;
-    chalk_sketch *k = chalk_cursor_delta_sketch(c, s, i), part = {.count = 0};
+  sending t = bed_begin_sending(b, "sender", true);
+  for (uint32_t i = 0; i < t.n; i++) {
+    if (t.e[i].metric != (uint32_t)b->latency) continue;
+    chalk_sketch *k = chalk_cursor_delta_sketch(t.c, t.s, i), part = {.count = 0};
     EXPECT(k);
     sketch_clear(&part);
     part.scale = k->scale;
@@ -39,12 +34,10 @@ void cursors_send_parts(bed *b) {
     part.count = k->positive.n > 0 ? k->positive.at[0].count : k->zero;
     if (part.count > atomic_load(&b->notes->batch)) atomic_store(&b->notes->batch, part.count);
     atomic_fetch_add(&b->notes->sent[1], part.count);
-    EXPECT(cursor_commit_part(c, s, i, &part, NULL, b->now) == CHALK_OK);
+    EXPECT(cursor_commit_part(t.c, t.s, i, &part, NULL, b->now) == CHALK_OK);
     chalk_sketch_free(k);
   }
-  chalk_snapshot_free(s);
-  chalk_cursor_close(c);
-  chalk_release(b->segment);
+  bed_end_sending(b, &t);
 }
 
 static void record_several(bed *b) {
@@ -64,26 +57,19 @@ void cursors_record_several_and_send(bed *b) {
 
 /* All that came since in one commit, in which a block that was replaced is written next. */
 void cursors_send_at_once(bed *b) {
-  EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
-  chalk_cursor *c = chalk_cursor_open(b->segment, "sender", 1, b->now, NULL);
-  chalk_snapshot *s = chalk_snapshot_take(b->segment, 1, NULL);
-  EXPECT(c && s);
-  uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  sending t = bed_begin_sending(b, "sender", true);
   uint64_t sent[2] = {0, 0};
-  for (uint32_t i = 0; i < n; i++) {
-    bool histogram = e[i].metric == (uint32_t)b->latency;
-    if (!histogram && e[i].metric != (uint32_t)b->count) continue;
-    chalk_sketch *k = histogram ? chalk_cursor_delta_sketch(c, s, i) : NULL;
-    sent[histogram] += k ? chalk_sketch_count(k) : (uint64_t)chalk_cursor_delta(c, s, i);
+  for (uint32_t i = 0; i < t.n; i++) {
+    bool histogram = t.e[i].metric == (uint32_t)b->latency;
+    if (!histogram && t.e[i].metric != (uint32_t)b->count) continue;
+    chalk_sketch *k = histogram ? chalk_cursor_delta_sketch(t.c, t.s, i) : NULL;
+    sent[histogram] += k ? chalk_sketch_count(k) : (uint64_t)chalk_cursor_delta(t.c, t.s, i);
     chalk_sketch_free(k);
   }
   if (sent[0] + sent[1] > atomic_load(&b->notes->batch)) atomic_store(&b->notes->batch, sent[0] + sent[1]);
   for (int i = 0; i < 2; i++) atomic_fetch_add(&b->notes->sent[i], sent[i]);
-  EXPECT(chalk_cursor_commit(c, s, 0, n, b->now) == CHALK_OK);
-  chalk_snapshot_free(s);
-  chalk_cursor_close(c);
-  chalk_release(b->segment);
+  EXPECT(chalk_cursor_commit(t.c, t.s, 0, t.n, b->now) == CHALK_OK);
+  bed_end_sending(b, &t);
 }
 
 void cursors_open_late(bed *b) {

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "series/cells.h"
 #include "series/series.h"
 #include "series/slot.h"
 
@@ -115,7 +116,7 @@ static void leave_late_link(bed *b) {
   EXPECT(chalk_set(s, 3) >= CHALK_OK);
   give(b, VACANT);
   EXPECT(chalk_set(s, 4) >= CHALK_OK && chalk_writer_slot(guest) == VACANT);
-  series_gauge_take(b->segment, s->series);
+  cells_gauge_take(b->segment, s->series);
   EXPECT(series_drop_idle(b->segment, &s->series, 1) == 1);
   s->cell[0] = 8, s->cell[1] = GAUGE_TOUCHED;
   free(s);

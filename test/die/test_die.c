@@ -24,6 +24,7 @@
 #include "series/key.h"
 #include "runtime.h"
 #include "sharing.h"
+#include "value/kind.h"
 
 /* Creating */
 
@@ -176,7 +177,7 @@ static void make_idle(bed *b) {
 
 /* Gauges only: what is idle must not depend on when the bystander recorded. */
 static void sweep_idle(bed *b) {
-  double limits[3] = {0, 10, 0};
+  double limits[KIND_MOST] = {[CHALK_GAUGE - CHALK_COUNT] = 10};
   EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
   chalk_snapshot *s = chalk_snapshot_take(b->segment, 1, NULL);
   chalk_sweep(s, b->now, limits);
@@ -374,9 +375,7 @@ static void flush_on(bed *b) {
 
 /* The event tap */
 
-enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM };
-
-static void switch_on(bed *b) { chalk_tap_switch(b->segment, ALL_KINDS, 0, 0); }
+static void switch_on(bed *b) { chalk_tap_switch(b->segment, KIND_MASK, 0, 0); }
 
 static void record_events(bed *b) {
   bed_add(b, b->series[0] = bed_bind(b, b->count, "new"));
@@ -406,7 +405,7 @@ static uint32_t read_events(bed *b) {
 static void outgrow(bed *b) {
   record_events(b);
   read_events(b);
-  chalk_tap_switch(b->segment, ALL_KINDS, 2 * CHALK_TAP_LEAST, 0);
+  chalk_tap_switch(b->segment, KIND_MASK, 2 * CHALK_TAP_LEAST, 0);
 }
 
 static void read_and_free(bed *b) { read_events(b); }

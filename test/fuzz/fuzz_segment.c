@@ -16,12 +16,12 @@
 #include "open/recover.h"
 #include "record/tap.h"
 #include "record/writer.h"
+#include "value/kind.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void __sanitizer_set_death_callback(void (*callback)(void));
 
 enum { PAGE = 4096, LEAST_MEMORY = 4 << 20, SERIES = 16, WRITTEN = 3, RING = 9 };
-enum { ALL_KINDS = 1 << CHALK_COUNT | 1 << CHALK_GAUGE | 1 << CHALK_HISTOGRAM };
 
 /* The file as it was made: `real` pages of it, at these places. */
 static struct {
@@ -70,7 +70,7 @@ static void make(void) {
   kit_remove(w, &k, COUNT, "value 6"), kit_remove(w, &k, HISTOGRAM, "value 9");
   chalk_cursor_close(c), chalk_cursor_close(d);
   const header *h = g->head;
-  chalk_tap_switch(g, ALL_KINDS, 0, 1);
+  chalk_tap_switch(g, KIND_MASK, 0, 1);
   fill(w, &k, 0, KINDS);
   uint64_t ring = atomic_load(&g->slots[1].ring);
   check(ring != 0);
@@ -203,7 +203,7 @@ static void use(chalk_segment *g, uint32_t how) {
   kit_read(g);
   if (how & 32) {
     read_events(g);
-    chalk_tap_switch(g, ALL_KINDS, how & 16 ? 2 * CHALK_TAP_LEAST : 0, 1);
+    chalk_tap_switch(g, KIND_MASK, how & 16 ? 2 * CHALK_TAP_LEAST : 0, 1);
   }
   if (how & 1) {
     chalk_writer *w = must(chalk_writer_open(g, NULL));

@@ -133,7 +133,7 @@ static place *landed(bench *b, const handle *h, bool could) {
   if (s->series < METRICS) {
     check(s->series == s->metric && (!could || h->sort >= PLAIN || b->m.starved));
   } else {
-    check(series_is(b->m.g, s->series, s->generation) && model_find(&b->m, h->sort, h->tag) == s->series);
+    check(model_has(b->m.g, s->series, s->generation) && model_find(&b->m, h->sort, h->tag) == s->series);
   }
   return model_place(&b->m, h->sort, s, h->tag);
 }
@@ -202,7 +202,7 @@ static void go_on(bench *b, uint32_t n) {
   place *p = &m->places[sort][tag];
   *b->stopped.cell += n;
   m->added[sort] += n;
-  if (b->stopped.tag == FOLDED || series_is(m->g, b->stopped.id, b->stopped.generation)) {
+  if (b->stopped.tag == FOLDED || model_has(m->g, b->stopped.id, b->stopped.generation)) {
     p->count += n;
     p->touched = p->touched || (n > 0 && b->stopped.tag != FOLDED);
   } else {

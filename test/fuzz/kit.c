@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "series/key.h"
+#include "sweep.h"
 
 static const double bounds[] = {0.01, 1, 10, 100, 1e9};
 
@@ -67,9 +68,8 @@ void kit_commit(chalk_segment *g, chalk_cursor *c) {
 }
 
 void kit_sweep(chalk_segment *g, double now, double idle) {
-  double limits[3] = {idle, idle, idle};
   chalk_snapshot *s = must(chalk_snapshot_take(g, 1, NULL));
-  chalk_sweep(s, now, limits);
+  sweep_all(s, now, idle);
   chalk_snapshot_free(s);
 }
 

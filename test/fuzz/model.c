@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "series/cells.h"
 #include "series/gauge.h"
 #include "series/key.h"
 #include "series/series.h"
@@ -97,9 +98,9 @@ uint32_t model_live(const model *m) {
 }
 
 int64_t model_total(const model *m, int sort) {
-  int64_t total = series_total(m->g, (uint32_t)sort);
+  int64_t total = cells_total(m->g, (uint32_t)sort);
   for (uint32_t id = METRICS; id < series_top(m->g); id++) {
-    if (state_of(m, id) == SERIES_LIVE && m->g->series[id].metric == (uint32_t)sort) total += series_total(m->g, id);
+    if (state_of(m, id) == SERIES_LIVE && m->g->series[id].metric == (uint32_t)sort) total += cells_total(m->g, id);
   }
   return total;
 }
@@ -145,7 +146,7 @@ void model_before(model *m) {
     watched[n_watched].generation = m->g->series[id].generation;
     watched[n_watched].sort = (int)m->g->series[id].metric;
     watched[n_watched].tag = tag_of(m, id);
-    watched[n_watched].total = series_total(m->g, id);
+    watched[n_watched].total = cells_total(m->g, id);
     n_watched++;
   }
   note_owed(m);
@@ -167,7 +168,7 @@ static void forget(model *m, int sort, int tag, int64_t total) {
 void model_after(model *m, bool idle_only) {
   for (uint32_t i = 0; i < n_watched; i++) {
     int sort = watched[i].sort;
-    if (series_is(m->g, watched[i].id, watched[i].generation)) continue;
+    if (model_has(m->g, watched[i].id, watched[i].generation)) continue;
     place *p = place_of(m, sort, watched[i].tag);
     check(!idle_only || !p->touched);
     if (kit_kind(sort) != CHALK_GAUGE) m->dropped[sort] += watched[i].total;

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "kit.h"
+#include "series/number.h"
 
 enum { TAGS = 6, FOLDED = TAGS, PLACES, SLOTS = 8, VMS = 8, VALUES = 96, TRACKED = 3 };
 
@@ -73,5 +74,11 @@ void model_after(model *m, bool idle_only);
 void model_check_cursor(model *m, tracked *c, chalk_snapshot *s);
 /* Sums of what a cursor would send now, by metric. */
 void model_deltas(model *m, tracked *c, chalk_snapshot *s, int64_t *deltas);
+
+/* Whether the number still is this series, alive. */
+static inline bool model_has(const chalk_segment *g, uint32_t id, uint32_t generation) {
+  const series *s = &g->series[id];
+  return series_state(s) == SERIES_LIVE && atomic_load((shared_u32 *)&s->generation) == generation;
+}
 
 #endif

@@ -30,7 +30,7 @@ static void flush(chalk_segment *g, double now) {
     if (g->metrics[e[i].metric].kind == CHALK_HISTOGRAM) chalk_sketch_free(chalk_cursor_delta_sketch(c, s, i));
   }
   assert_int_equal(chalk_cursor_commit(c, s, 0, n, now), CHALK_OK);
-  chalk_sweep(s, now, (double[]){1, 1, 1});
+  sweep_all(s, now, 1);
   chalk_snapshot_free(s);
   chalk_cursor_close(c);
   chalk_release(g);

@@ -4,16 +4,14 @@
 -- so `max_series` and `idle_timeout` do not apply either.
 
 local accessor = require "chalk.record.accessor"
-local core = require "chalk.core"
+local lists = require "chalk.base.lists"
 local log = require "chalk.base.log"
 local option = require "chalk.define.options"
 local view = require "chalk.read.view"
 
-local ffi, C = core.ffi, core.C
-
 local M = {}
 
-M.VERSION = "1.0.0" -- of the specification
+local VERSION = "1.0.0" -- of the specification
 
 ---@class chalk.autometrics.Metrics
 ---@field client chalk.Client
@@ -122,29 +120,10 @@ end
 
 -- Bounds
 
--- Returns the bounds in ascending order, without duplicates.
-local function sorted(list)
-  local out, seen = {}, {}
-  for _, bound in ipairs(list) do
-    if not seen[bound] then out[#out + 1] = bound end
-    seen[bound] = true
-  end
-  table.sort(out)
-  return out
-end
-
-local function is_same_list(a, b)
-  if #a ~= #b then return false end
-  for i, item in ipairs(a) do
-    if b[i] ~= item then return false end
-  end
-  return true
-end
-
 -- Changes the bounds. A histogram with other bounds starts again from zero, and so drops what was recorded before: by
 -- this program, or in nginx by the workers before a reload.
 local function change(self, bounds)
-  if is_same_list(bounds, self.bounds) then return end
+  if lists.is_same(bounds, self.bounds) then return end
   self.bounds = bounds
   if not self.duration or not self.client.enabled then return end
   if self.client:change_bounds(self.duration, bounds) then
@@ -154,10 +133,10 @@ local function change(self, bounds)
 end
 
 --- Sets the bounds of the duration histogram.
----@param list number[] seconds, in any order
+---@param wanted number[] seconds, in any order
 ---@return string? problem
-function Metrics:set_bounds(list)
-  local bounds = sorted(list)
+function Metrics:set_bounds(wanted)
+  local bounds = lists.union { wanted }
   local fits, words = option.is_buckets(bounds)
   if not fits then return "the buckets of durations must be " .. words end
   change(self, bounds)
@@ -166,19 +145,7 @@ end
 --- Adds a bound, unless there is one already.
 ---@param bound number seconds
 ---@return string? problem
-function Metrics:add_bound(bound)
-  local list = { unpack(self.bounds) }
-  list[#list + 1] = bound
-  return self:set_bounds(list)
-end
-
---- Returns a threshold as the text that the label `le` has for this bound, so that rules can compare the two.
----@param threshold number
----@return string
-function M.bound_text(threshold)
-  local text = ffi.new "char[32]"
-  return ffi.string(text, C.chalk_text_bound(text, threshold))
-end
+function Metrics:add_bound(bound) return self:set_bounds(lists.union { self.bounds, { bound } }) end
 
 -- build_info
 
@@ -220,7 +187,7 @@ function Metrics:set_build(settings)
     service_name = settings.service_name,
     repository_url = settings.repository_url,
     repository_provider = settings.repository_provider,
-    autometrics_version = M.VERSION,
+    autometrics_version = VERSION,
   }
   if self.client.enabled then
     for _, before in ipairs(series_of(self.client, self.build)) do

@@ -132,7 +132,7 @@ function M.calls_error_ratio(name, module, options)
   return ("%s / (%s > 0)"):format(sum(KEPT, errors), M.calls(name, module, options))
 end
 
-M.NAMES = {
+local NAMES = {
   "request_rate",
   "error_ratio",
   "latency_p95",
@@ -149,7 +149,7 @@ M.NAMES = {
 ---@return table<string, string>
 function M.all(name, module, options)
   local out = {}
-  for _, which in ipairs(M.NAMES) do
+  for _, which in ipairs(NAMES) do
     out[which] = M[which](name, module, options)
   end
   return out

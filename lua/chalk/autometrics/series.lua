@@ -1,7 +1,7 @@
 -- The series of an instrumented function. They are created before its first call, so that every function is exported at
 -- zero from the beginning.
 
-local metrics = require "chalk.autometrics.metrics"
+local numbers = require "chalk.base.numbers"
 local wrapper = require "chalk.autometrics.wrapper"
 
 local M = {}
@@ -29,7 +29,7 @@ local function tags_of_duration(record)
   return tags_of(record, {
     objective_name = latency and record.objective.name,
     objective_percentile = latency and percent(latency.percentile),
-    objective_latency_threshold = latency and metrics.bound_text(latency.threshold),
+    objective_latency_threshold = latency and numbers.bound(latency.threshold), -- as `le`
   })
 end
 

@@ -7,10 +7,10 @@ local option = require "chalk.define.options"
 
 local M = {}
 
-M.PROMETHEUS = "http://localhost:9090"
+local PROMETHEUS = "http://localhost:9090"
 
 -- The default bounds of the specification, in seconds.
-M.BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10 }
+local BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10 }
 
 ---@class chalk.autometrics.Options
 ---@field service_name string?
@@ -143,8 +143,8 @@ function M.resolve(options)
   settings.version = without_v(settings.version)
   settings.is_named = settings.service_name ~= nil
   settings.service_name = settings.service_name or name_of_program()
-  settings.prometheus_url = settings.prometheus_url or M.PROMETHEUS
-  settings.buckets = options.buckets or M.BUCKETS
+  settings.prometheus_url = settings.prometheus_url or PROMETHEUS
+  settings.buckets = options.buckets or BUCKETS
   return settings
 end
 

@@ -10,7 +10,7 @@ local core = require "chalk.core"
 local log = require "chalk.base.log"
 local protect = require "chalk.autometrics.protect"
 
-local C = core.C
+local now = core.now
 local current, failed, raise, handler = callers.current, protect.failed, protect.raise, protect.handler
 local pcall, xpcall, select = pcall, xpcall, select
 
@@ -105,7 +105,7 @@ local function give(...)
 end
 
 local function finish(record, call, chain, depth, started, ok, ...)
-  local took = C.chalk_now() - started
+  local took = now() - started
   chain.depth = depth
   chain[depth + 1] = nil
   record.duration:record(took)
@@ -143,7 +143,7 @@ function M.wrap(record, client, new_call)
     if record.concurrent then record.concurrent:inc() end
     chain[depth + 1] = call
     chain.depth = depth + 1
-    return finish(record, call, chain, depth, C.chalk_now(), xpcall(f, handler, ...))
+    return finish(record, call, chain, depth, now(), xpcall(f, handler, ...))
   end
   record.environment = {} -- empty, because the wrapper uses no globals
   return setfenv(wrapped, record.environment)

@@ -4,7 +4,7 @@
 -- takes a value, written as `--output FILE`, `--output=FILE`, `-o FILE` or `-oFILE`. An option with `many` may be
 -- repeated. All words after `--` are operands, and so is a single `-`.
 
-local suggest = require "chalk.define.suggest"
+local suggest = require "chalk.base.suggest"
 
 local M = {}
 

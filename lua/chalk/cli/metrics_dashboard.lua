@@ -5,6 +5,7 @@
 --     histogram  a heatmap of its bounds, and a panel of quantiles
 
 local grafana = require "chalk.cli.grafana"
+local kinds = require "chalk.define.kinds"
 local naming = require "chalk.define.naming"
 
 local M = {}
@@ -52,9 +53,10 @@ local function rate(name) return ("rate(%s%s[$__rate_interval])"):format(name, F
 
 local function description(def) return def.description ~= "" and def.description or nil end
 
+-- By what a kind of metric holds.
 local PANELS = {}
 
-function PANELS.count(def, family)
+function PANELS.total(def, family)
   local labels = labels_of(def)
   return grafana.lines {
     title = def.name .. ", per second",
@@ -65,7 +67,7 @@ function PANELS.count(def, family)
   }
 end
 
-function PANELS.gauge(def, family)
+function PANELS.value(def, family)
   local labels = labels_of(def, "instance")
   return grafana.lines {
     title = def.name,
@@ -77,7 +79,7 @@ end
 
 local QUANTILES = { { 0.5, "p50" }, { 0.9, "p90" }, { 0.99, "p99" } }
 
-function PANELS.histogram(def, family)
+function PANELS.sketch(def, family)
   local heatmap = grafana.heatmap {
     title = def.name,
     description = description(def),
@@ -110,7 +112,7 @@ local function panels_of(row, namespace)
   local panels = { title = row.title }
   for _, def in ipairs(row) do
     local family = naming.family(def.namespace, def.name, def.type, def.unit, namespace)
-    for _, panel in ipairs { PANELS[def.type](def, family) } do
+    for _, panel in ipairs { PANELS[kinds.of[def.type].holds](def, family) } do
       panels[#panels + 1] = panel
     end
   end
@@ -125,7 +127,8 @@ end
 local function any_sample(definitions, namespace)
   local def = definitions[1]
   local family = naming.family(def.namespace, def.name, def.type, def.unit, namespace)
-  return naming.samples(family, def.type)[def.type == "histogram" and 3 or 1]
+  local samples = naming.samples(family, def.type)
+  return samples[#samples]
 end
 
 --- Returns the dashboard of these definitions.

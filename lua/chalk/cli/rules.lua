@@ -11,7 +11,7 @@
 -- Label names are those of Autometrics. Record names are those of the rule generator Sloth.
 
 local escape = require "chalk.cli.escape"
-local metrics = require "chalk.autometrics.metrics"
+local numbers = require "chalk.base.numbers"
 
 local M = {}
 
@@ -39,7 +39,7 @@ local function number(value) return ("%.14g"):format(value) end
 
 -- Returns the texts that a bound may have in a label: "1.0" as chalk writes it, and "1" as others do.
 local function bound_texts(value)
-  local text = metrics.bound_text(value)
+  local text = numbers.bound(value)
   return text == number(value) and { text } or { text, number(value) }
 end
 

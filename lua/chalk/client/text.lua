@@ -1,16 +1,14 @@
 -- chalk.text(): all metrics as an exporter would write them, without one that serves or sends.
 
+local contract = require "chalk.exporter"
 local exporters = require "chalk.flush.exporters"
 local option = require "chalk.define.options"
 local view = require "chalk.read.view"
 
 local M = {}
 
-local MODULES = {
-  prometheus = "chalk.exporter.prometheus",
-  openmetrics = "chalk.exporter.prometheus",
-  statsd = "chalk.exporter.statsd",
-}
+-- A format has the name of the exporter that writes it, except for these.
+local WRITERS = { openmetrics = "prometheus" }
 
 ---@class chalk.TextOptions
 ---@field unset boolean? also gauges that have a series and were never set, as 0
@@ -21,19 +19,28 @@ local CHECKS = {
   exporter = option.of_type("table", "options of an exporter"),
 }
 
+local function module_of(format) return "chalk.exporter." .. (WRITERS[format] or format) end
+
+local function is_format(format)
+  local module = type(format) == "string" and format:find "^[%w_]+$" and contract.module(module_of(format))
+  return module and module.formats and module.formats[format] or false
+end
+
+local WRONG = 'text takes "prometheus", "openmetrics" or "statsd"'
+
 --- What is wrong with the arguments of text; nil when nothing is.
 ---@param format any
 ---@param options any
 ---@return string?
 function M.problem(format, options)
-  local module = MODULES[format]
-  if not module then return 'text takes "prometheus", "openmetrics" or "statsd"' end
+  if not is_format(format) then return WRONG end
   if options == nil then return nil end
   if type(options) ~= "table" then return "text: options are a table" end
   local problems = option.problems(options, CHECKS)
   if problems[1] then return "text: " .. table.concat(problems, "; ") end
-  local problem = options.exporter and require(module).check(options.exporter)
-  return problem and "text: exporter: " .. problem
+  if not options.exporter then return nil end
+  local resolved, problem = contract.resolve(require(module_of(format)), options.exporter)
+  return not resolved and "text: exporter: " .. problem or nil
 end
 
 --- What there is where nothing is recorded.
@@ -57,7 +64,7 @@ end
 ---@return string
 function M.render(client, format, options)
   options = options or {}
-  local writer = writer_of(client, MODULES[format], options.exporter)
+  local writer = writer_of(client, module_of(format), options.exporter)
   local v = assert(view.take(client.segment, false, options.unset))
   local text = writer:text(v, format)
   view.free(v)

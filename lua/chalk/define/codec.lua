@@ -6,6 +6,8 @@
 -- definition is, and must encode to the same bytes again.
 
 local json = require "chalk.base.json"
+local kinds = require "chalk.define.kinds"
+local lists = require "chalk.base.lists"
 local shape = require "chalk.define.shape"
 local definition = require "chalk.define.definition"
 local naming = require "chalk.define.naming"
@@ -128,7 +130,7 @@ local function get_definition(from)
     own = own or nil,
     namespace = get_list(from, "namespace", definition.MAX_DEPTH, get_name),
     name = get_name(from, "name"),
-    type = get_choice(from, "type", definition.TYPES),
+    type = get_choice(from, "type", kinds.names),
     description = get_string(from, "description"),
     unit = get_string(from, "unit"),
     across = get_choice(from, "across", definition.ACROSS),
@@ -166,9 +168,9 @@ local function check(def)
     bad "description"
   elseif def.unit and (#def.unit > definition.MAX_NAME or not def.unit:find "^[a-zA-Z0-9_]+$") then
     bad "unit"
-  elseif def.across ~= "last" and def.type ~= "gauge" then
+  elseif def.across ~= "last" and not kinds.of[def.type].combines then
     bad "across"
-  elseif def.buckets and def.type ~= "histogram" then
+  elseif def.buckets and not kinds.of[def.type].has_bounds then
     bad "buckets"
   end
   local limit = def.max_series or 1
@@ -215,7 +217,7 @@ local function get_plain(text)
     tags[i - 3] = plain_tag(parts[i])
   end
   local def = { namespace = namespace, name = table.remove(namespace) or bad "name", tags = tags, description = "" }
-  def.type = choose(parts[1]:match "^=(.*)$", "type", definition.TYPES)
+  def.type = choose(parts[1]:match "^=(.*)$", "type", kinds.names)
   def.across = choose(parts[2], "across", definition.ACROSS)
   if #namespace > definition.MAX_DEPTH or #tags > definition.MAX_TAGS then bad "definition" end
   check(def)
@@ -239,11 +241,8 @@ local function shown(value)
 end
 
 local function same(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" or #a ~= #b then return a == b end
-  for i, item in ipairs(a) do
-    if item ~= b[i] then return false end
-  end
-  return true
+  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
+  return lists.is_same(a, b)
 end
 
 local function first_difference(known, new, fields)

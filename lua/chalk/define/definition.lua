@@ -4,6 +4,7 @@
 -- reported and left out, so that one reading finds everything.
 
 local json = require "chalk.base.json"
+local kinds = require "chalk.define.kinds"
 local shape = require "chalk.define.shape"
 local naming = require "chalk.define.naming"
 
@@ -21,7 +22,7 @@ local M = {}
 ---@field namespace string[]
 ---@field name string
 ---@field flat string e.g. "HttpAuthLoginLatency"
----@field type "count"|"gauge"|"histogram"
+---@field type string a kind of metric, see chalk.define.kinds
 ---@field description string
 ---@field unit string?
 ---@field buckets number[]?
@@ -37,7 +38,6 @@ M.MAX_BUCKETS = 64
 M.MAX_DESCRIPTION = 65536
 M.MAX_SERIES = 2147483647
 
-M.TYPES = { "count", "gauge", "histogram" }
 M.ACROSS = { "last", "sum", "min", "max" }
 local TAG_KINDS = { "enum", "string" }
 local RESERVED = { le = true, quantile = true }
@@ -48,15 +48,21 @@ local TAG_FIELDS = {
   { "export_name", "string" },
 }
 
-M.METRIC_FIELDS = {
-  { "name", "string", true },
-  { "type", "string", true },
+--- The fields of a metric beside its name and type.
+M.FIELDS = {
   { "tags", "list" },
   { "description", "string" },
   { "unit", "string" },
   { "buckets", "list" },
   { "max_series", "number" },
   { "across", "string" },
+}
+
+--- All fields of a metric in a document.
+M.METRIC_FIELDS = {
+  { "name", "string", true },
+  { "type", "string", true },
+  unpack(M.FIELDS),
 }
 
 local function contains(list, value)
@@ -287,7 +293,7 @@ local function check_bucket(report, path, bound, before)
 end
 
 local function read_buckets(report, path, list, metric_type)
-  if metric_type and metric_type ~= "histogram" then report:add(path, "only a histogram has buckets") end
+  if metric_type and not kinds.of[metric_type].has_bounds then report:add(path, "only a histogram has buckets") end
   if #list == 0 then
     report:add(path, "no bounds: leave the field out for the default ones")
   elseif #list > M.MAX_BUCKETS then
@@ -326,7 +332,7 @@ local function check_max_series(report, path, limit)
 end
 
 local function check_across(report, path, across, metric_type)
-  if metric_type and metric_type ~= "gauge" then report:add(path, "only a gauge has across") end
+  if metric_type and not kinds.of[metric_type].combines then report:add(path, "only a gauge has across") end
   check_choice(report, path, "across", across, M.ACROSS)
 end
 
@@ -355,7 +361,7 @@ end
 function M.metric(report, path, read, namespace, resolve)
   local wrong = report.total
   local named = read.name and M.check_name(report, shape.at(path, "name"), "metric name", read.name)
-  local typed = read.type and check_choice(report, shape.at(path, "type"), "type", read.type, M.TYPES)
+  local typed = read.type and check_choice(report, shape.at(path, "type"), "type", read.type, kinds.names)
   local metric_type = typed and read.type or nil
   check_fields(report, path, read, metric_type)
   local buckets = read.buckets and read_buckets(report, shape.at(path, "buckets"), read.buckets, metric_type)

@@ -10,20 +10,9 @@
 -- in its HELP and TYPE lines. Everything here is a pure function of a definition, so the schema can refuse two
 -- metrics that would meet under one name before either is exported.
 
+local kinds = require "chalk.define.kinds"
+
 local M = {}
-
-local SAMPLES = {
-  count = { "_total" },
-  gauge = { "" },
-  histogram = { "_bucket", "_sum", "_count" },
-}
-
--- OpenMetrics also keeps `_created` of these types for itself: a parser refuses another family of that name.
-local HELD = {
-  count = { "", "_total", "_created" },
-  gauge = { "" },
-  histogram = { "", "_bucket", "_sum", "_count", "_created" },
-}
 
 local function with_suffixes(family, suffixes)
   local names = {}
@@ -46,14 +35,15 @@ local function ends_with(name, suffix) return #name > #suffix and name:sub(-#suf
 -- The unit is looked for in the name without the prefix: whether it is appended must not depend on the exporter.
 ---@param namespace string[] the segments, outermost first
 ---@param name string
----@param type "count"|"gauge"|"histogram"
+---@param type string a kind of metric
 ---@param unit? string appended as `_<unit>` unless the name ends in it
 ---@param prefix? string the exporter's `namespace`
 ---@return string
 function M.family(namespace, name, type, unit, prefix)
   local family = table.concat(namespace, "_")
   family = family == "" and name or family .. "_" .. name
-  if type == "count" and ends_with(family, "_total") then family = family:sub(1, -#"_total" - 1) end
+  local suffix = kinds.of[type].prometheus.suffix
+  if suffix ~= "" and ends_with(family, suffix) then family = family:sub(1, -#suffix - 1) end
   if unit and unit ~= "" and not ends_with(family, "_" .. unit) then family = family .. "_" .. unit end
   if prefix and prefix ~= "" then family = prefix .. "_" .. family end
   return sanitised(family, "[^a-zA-Z0-9_:]")
@@ -61,15 +51,15 @@ end
 
 --- The names of the samples of a family, in the order of an exposition.
 ---@param family string
----@param type "count"|"gauge"|"histogram"
+---@param type string a kind of metric
 ---@return string[]
-function M.samples(family, type) return with_suffixes(family, SAMPLES[type]) end
+function M.samples(family, type) return with_suffixes(family, kinds.of[type].prometheus.samples) end
 
 --- Every name that a family keeps others from using: its own, its samples', and those its type reserves.
 ---@param family string
----@param type "count"|"gauge"|"histogram"
+---@param type string a kind of metric
 ---@return string[]
-function M.held(family, type) return with_suffixes(family, HELD[type]) end
+function M.held(family, type) return with_suffixes(family, kinds.of[type].prometheus.held) end
 
 --- A tag's key as a Prometheus label name.
 ---@param name string

@@ -1,6 +1,8 @@
 -- The options of chalk.init: what each one may be. Everything wrong is said at once.
 
-local suggest = require("chalk.define.schema").suggest
+local kinds = require "chalk.define.kinds"
+local lists = require "chalk.base.lists"
+local suggest = require "chalk.base.suggest"
 
 local M = {}
 
@@ -55,14 +57,12 @@ function M.is_buckets(v)
   return true, words
 end
 
-local IDLE = { count = true, gauge = true, histogram = true }
-
 local function is_idle(v)
-  local words = "a number of seconds above 0, or a table of them by count, gauge, histogram"
+  local words = "a number of seconds above 0, or a table of them by " .. table.concat(kinds.names, ", ")
   if type(v) == "number" then return v > 0, words end
   if type(v) ~= "table" then return false, words end
   for kind, seconds in pairs(v) do
-    if not IDLE[kind] or type(seconds) ~= "number" or seconds ~= seconds or seconds <= 0 then
+    if not kinds.of[kind] or type(seconds) ~= "number" or seconds ~= seconds or seconds <= 0 then
       return false, words
     end
   end
@@ -122,20 +122,9 @@ local REPLACED = {
   worker_threads = 'there is one flush thread, with driver = "thread", and none with "loop" and "manual"',
 }
 
-local function names_of(checks)
-  local names = {}
-  for name in pairs(checks) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
-
-M.names = names_of(CHECKS)
-
 local function unknown(name, checks, replaced)
   if replaced[name] then return ("unknown option %s: %s"):format(name, replaced[name]) end
-  local hint = type(name) == "string" and suggest(name, names_of(checks))
+  local hint = type(name) == "string" and suggest(name, lists.names(checks))
   return ("unknown option %s%s"):format(tostring(name), hint and ", " .. hint or "")
 end
 

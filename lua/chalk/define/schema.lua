@@ -12,8 +12,9 @@
 -- Indexes in the paths of messages count from 1: `metrics[2]` is the second metric.
 
 local json = require "chalk.base.json"
+local lists = require "chalk.base.lists"
 local shape = require "chalk.define.shape"
-local suggest = require "chalk.define.suggest"
+local suggest = require "chalk.base.suggest"
 local definition = require "chalk.define.definition"
 local codec = require "chalk.define.codec"
 local stage = require "chalk.define.stage"
@@ -29,12 +30,7 @@ local BLOCK_FIELDS = { { "metrics", "list" }, { "namespaces", "object" } }
 
 local DEFINE_FIELDS = {
   { "namespace", "any" },
-  { "tags", "list" },
-  { "description", "string" },
-  { "unit", "string" },
-  { "buckets", "list" },
-  { "max_series", "number" },
-  { "across", "string" },
+  unpack(definition.FIELDS),
 }
 
 local OP_FIELDS = {
@@ -53,7 +49,6 @@ Registry.__index = Registry
 ---@return chalk.Registry
 function M.new() return setmetatable(stage.registry(), Registry) end
 
-M.suggest = suggest
 M.encode = codec.encode
 M.decode = codec.decode
 M.plain = codec.plain
@@ -141,7 +136,7 @@ local function deeper(namespace, name)
 end
 
 function Walk:namespaces(path, blocks, namespace)
-  for _, name in ipairs(shape.names(blocks)) do
+  for _, name in ipairs(lists.names(blocks)) do
     local at = shape.at(path, name)
     if not self:spend(at) then return end
     -- What is below a wrong name is checked all the same.
@@ -171,7 +166,7 @@ function Walk:block(path, block, namespace, fields)
 end
 
 function Walk:tags(path, tags)
-  for _, name in ipairs(shape.names(tags)) do
+  for _, name in ipairs(lists.names(tags)) do
     self.stage:add_tag(shape.at(path, name), name, rawget(tags, name))
   end
 end
@@ -203,7 +198,7 @@ local function tag_constants(staged)
   for name, tag in next, staged.tags do
     if tag.kind == "enum" then enums[name] = enum_constants(tag) end
   end
-  local names = shape.names(enums)
+  local names = lists.names(enums)
   return constants(enums, function(key)
     local hint = suggest(key, names)
     return ("no enum tag %s in these definitions%s"):format(shape.quote(tostring(key)), hint and ", " .. hint or "")

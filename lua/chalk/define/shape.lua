@@ -7,8 +7,9 @@
 --     metrics.json: namespaces.http.metrics[2].tags[1]: unknown tag "endpont", did you mean "endpoint"?
 
 local json = require "chalk.base.json"
-local quote = require "chalk.define.quote"
-local suggest = require "chalk.define.suggest"
+local lists = require "chalk.base.lists"
+local quote = require "chalk.base.quote"
+local suggest = require "chalk.base.suggest"
 
 local M = {}
 
@@ -134,31 +135,19 @@ function M.check(report, path, value, kind)
   return right
 end
 
---- The names of an object's members, sorted.
----@param object table
----@return string[]
-function M.names(object)
-  local names = {}
-  for key in next, object do
-    names[#names + 1] = key
-  end
-  table.sort(names)
-  return names
-end
-
-local function copy(list)
+local function copy(items)
   local copied = {}
   for i = 1, math.huge do
-    local item = rawget(list, i)
+    local item = rawget(items, i)
     if item == nil then return copied end
     copied[i] = item
   end
 end
 
 local function report_unknown(report, path, value, known)
-  for _, name in ipairs(M.names(value)) do
+  for _, name in ipairs(lists.names(value)) do
     if not known[name] then
-      report:add(path, "unknown field %s%s", quote(name), report:hint(name, M.names(known)))
+      report:add(path, "unknown field %s%s", quote(name), report:hint(name, lists.names(known)))
     end
   end
 end

@@ -5,6 +5,7 @@
 --
 -- Here is all that must hold *between* definitions: one meaning of a name, one metric behind each exported name.
 
+local lists = require "chalk.base.lists"
 local shape = require "chalk.define.shape"
 local codec = require "chalk.define.codec"
 local definition = require "chalk.define.definition"
@@ -85,7 +86,7 @@ end
 --- The names of the tags that a metric may refer to.
 ---@return string[]
 function Stage:tag_names()
-  local names = shape.names(self.tags_below)
+  local names = lists.names(self.tags_below)
   for name in next, self.tags do
     names[#names + 1] = name
   end

@@ -1,23 +1,15 @@
 -- The tree of metrics that chalk.load returns: namespaces are plain tables that know what they do not have.
 
-local suggest = require("chalk.define.schema").suggest
+local lists = require "chalk.base.lists"
+local suggest = require "chalk.base.suggest"
 
 local M = {}
-
-local function names_of(node)
-  local names = {}
-  for name in pairs(node) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
 
 ---@param path string what the node is called in messages
 function M.new(path)
   return setmetatable({}, {
     __index = function(node, name)
-      local hint = type(name) == "string" and suggest(name, names_of(node))
+      local hint = type(name) == "string" and suggest(name, lists.names(node))
       error(("no metric or namespace %q%s%s"):format(tostring(name), path, hint and ", " .. hint or ""), 2)
     end,
   })

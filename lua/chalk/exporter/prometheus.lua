@@ -7,7 +7,9 @@
 -- What a block needs apart from its entries does not change between scrapes and is kept, by definition.
 
 local core = require "chalk.core"
+local lists = require "chalk.base.lists"
 local naming = require "chalk.define.naming"
+local numbers = require "chalk.base.numbers"
 local response = require "chalk.net.http_response"
 local views = require "chalk.read.view"
 local accept = require "chalk.exporter.prometheus.accept"
@@ -21,9 +23,8 @@ local M = {}
 
 local PIECE = 65536
 
-M.check = options_of.check
-M.format_of = accept.format_of
-M.content_type = accept.content_type
+M.resolve = options_of.resolve
+M.formats = { prometheus = true, openmetrics = true }
 
 ---@class chalk.prometheus.Options
 ---@field namespace string? put before every name
@@ -35,18 +36,9 @@ M.content_type = accept.content_type
 
 ---@class chalk.prometheus.Exporter
 ---@field deltas boolean
----@field listen string?
 ---@field path string
 local Exporter = {}
 Exporter.__index = Exporter
-
-local function set_of(list)
-  local set = {}
-  for _, item in ipairs(list) do
-    set[item] = true
-  end
-  return set
-end
 
 local function by_definition() return setmetatable({}, { __mode = "k" }) end
 
@@ -54,15 +46,14 @@ local function by_definition() return setmetatable({}, { __mode = "k" }) end
 ---@param options? chalk.prometheus.Options
 ---@return chalk.prometheus.Exporter
 function M.new(options)
-  options = options or {}
-  local message = M.check(options)
-  if message then error(message, 2) end
+  local message
+  options, message = M.resolve(options or {})
+  if not options then error(message, 2) end
   return setmetatable({
     deltas = false,
-    listen = options.listen,
-    path = options.path or "/metrics",
+    path = options.path,
     namespace = options.namespace,
-    shown = options.buckets and set_of(options.buckets),
+    shown = options.buckets and lists.set(options.buckets),
     constants = family.constants(options.global_tags),
     kept = {}, -- the last plan: with its definitions it keeps what is known of them from being collected
     families = { prometheus = by_definition(), openmetrics = by_definition() },
@@ -83,21 +74,13 @@ local function bounds_of(self, range)
   return bounds
 end
 
-local function same_list(a, b)
-  if #a ~= #b then return false end
-  for i = 1, #a do
-    if a[i] ~= b[i] then return false end
-  end
-  return true
-end
-
 local NO_LES = {}
 
 -- Metrics with one definition may still count different bounds: the default ones are not part of it.
 local function family_of(self, range, name, format)
   local kept, def, les = self.families[format], range.definition, range.les or NO_LES
   local known = kept[def]
-  if not known or not same_list(known.les, les) then
+  if not known or not lists.is_same(known.les, les) then
     known = { les = les, family = family.new(def, name, bounds_of(self, range), self.constants, format) }
     kept[def] = known
   end
@@ -161,21 +144,21 @@ end
 
 -- Bounds that all versions count, with their places in each.
 local function common_bounds(self, ranges)
-  local counts, lists = {}, {}
+  local counts, bounds = {}, {}
   for i, range in ipairs(ranges) do
-    lists[i] = bounds_of(self, range)
-    for _, bound in ipairs(lists[i]) do
+    bounds[i] = bounds_of(self, range)
+    for _, bound in ipairs(bounds[i]) do
       counts[bound.value] = (counts[bound.value] or 0) + 1
     end
   end
-  for i, list in ipairs(lists) do
+  for i, own in ipairs(bounds) do
     local common = {}
-    for _, bound in ipairs(list) do
+    for _, bound in ipairs(own) do
       if counts[bound.value] == #ranges then common[#common + 1] = bound end
     end
-    lists[i] = common
+    bounds[i] = common
   end
-  return lists
+  return bounds
 end
 
 local function merged(self, view, block, format)
@@ -185,7 +168,7 @@ local function merged(self, view, block, format)
     local shape = family.new(range.definition, block.name, bounds[i], self.constants, format)
     texts[i], header = render_alone(view, shape.names, range.first, range.last), shape.header
   end
-  return header .. merge.lines(texts, block.definition, family.number)
+  return header .. merge.lines(texts, block.definition, numbers.text)
 end
 
 ---@class chalk.prometheus.Walk the way through one exposition
@@ -313,10 +296,10 @@ function Exporter:handler(take_view)
     if request.path ~= self.path then return response.text(404, "not found: metrics are at " .. self.path) end
     local view, message = take_view()
     if not view then return response.text(503, message or "no metrics can be read now") end
-    local format, freed = M.format_of(request.headers.accept), false
+    local format, freed = accept.format_of(request.headers.accept), false
     return {
       status = 200,
-      headers = { ["Content-Type"] = M.content_type[format], Vary = "Accept" },
+      headers = { ["Content-Type"] = accept.content_type[format], Vary = "Accept" },
       body = self:pieces(view, format),
       done = function()
         if not freed then

@@ -7,16 +7,17 @@
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
+local lists = require "chalk.base.lists"
 local log = require "chalk.base.log"
 local names = require "chalk.exporter.statsd.names"
 local options_of = require "chalk.exporter.statsd.options"
 local raw = require "chalk.exporter.statsd.raw"
-local sockets = require "chalk.exporter.statsd.socket"
+local sockets = require "chalk.net.packet_socket"
 local telemetry = require "chalk.exporter.statsd.telemetry"
 
 local ffi, C = core.ffi, core.C
 
-local M = { check = options_of.check, resolve = options_of.resolve, events = raw.events }
+local M = { resolve = options_of.resolve, formats = { statsd = true } }
 
 local OVER = "the flusher's role went to another process or VM during its export"
 
@@ -72,18 +73,9 @@ function M.new(options)
   }, Exporter)
 end
 
-local function same_list(a, b)
-  if a == b then return true end
-  if not a or not b or #a ~= #b then return false end
-  for i, value in ipairs(a) do
-    if b[i] ~= value then return false end
-  end
-  return true
-end
-
 function Exporter:family(range)
   local known = self.families[range.definition]
-  if not known or not same_list(known.les, range.les) then
+  if not known or not lists.is_same(known.les, range.les) then
     known = families.new(self.options, self.tags, self.tail, range)
     known.les = range.les
     self.families[range.definition] = known
@@ -92,9 +84,14 @@ function Exporter:family(range)
   return known.c
 end
 
-function Exporter:look_for_too_long(definition)
+-- The lines that were made, and those that were too long.
+function Exporter:count()
   C.chalk_statsd_count(self.lines, self.totals)
-  local too_long = tonumber(self.totals.too_long)
+  return self.totals
+end
+
+function Exporter:look_for_too_long(definition)
+  local too_long = tonumber(self:count().too_long)
   if too_long ~= self.too_long then self:name_too_long(definition) end
   self.too_long = too_long
 end
@@ -178,7 +175,7 @@ local function run_all(self, batch)
   local run = setmetatable({ exporter = self, batch = batch, sent = {}, packed = {} }, Run)
   run:all()
   if self.raw then run:check(self.raw:flush(batch.blocking)) end
-  if self.telemetry then self.telemetry:send(self.lines, self.socket, batch.blocking, self.raw) end
+  if self.telemetry then self.telemetry:send(self:count(), self.socket, batch.blocking, self.raw) end
 end
 
 local function set_time(self) self.timestamp = self.options.timestamps and ("|T%d"):format(C.chalk_wall()) or "" end
@@ -228,16 +225,15 @@ function Exporter:text(view)
   return table.concat(pieces)
 end
 
---- The flusher's events, of which the mode raw makes its lines.
----@param events chalk.Events
----@param yields boolean whether there is a loop
-function Exporter:attach(events, yields)
-  if raw.is_wanted(self.options) then self.raw = raw.new(self, events, yields) end
+--- The mode raw makes its lines of the flusher's events.
+---@param context chalk.ExporterContext
+function Exporter:attach(context)
+  if self.options.tap then self.raw = raw.new(self, context) end
 end
 
 --- Sends what was taken while this process had the flusher's role, and is now in no other's reach.
 ---@return boolean under_way
-function Exporter:rest() return self.raw ~= nil and self.raw:rest() end
+function Exporter:send_rest() return self.raw ~= nil and self.raw:send_rest() end
 
 --- In a forked child: what is under way is the parent's, and so are the connections.
 function Exporter:forked()

@@ -2,11 +2,12 @@
 --
 -- While nobody is connected, all there is is a listening socket. With the first client the event tap goes on; the core
 -- takes events out of it, encodes and sends them. A *server* is what serves in the process that has the flusher's role:
--- its `turn` accepts, hands on and sends without ever waiting. On a loop a timer turns it while there are clients; the
--- manual driver turns it at each flush.
+-- its `turn` accepts, hands on and sends without ever waiting. On a loop a timer turns it while there are clients;
+-- without one each flush does.
 
 local core = require "chalk.core"
 local json = require "chalk.base.json"
+local kinds = require "chalk.define.kinds"
 local metrics = require "chalk.exporter.stream.metric"
 local option = require "chalk.define.options"
 
@@ -22,7 +23,6 @@ local ACCEPTS, PAUSE = 16, 100 -- a turn; milliseconds
 -- Linux's numbers of errors that concern one connection, or none: EINTR, EAGAIN, EPROTO, EUSERS (of ours: too many),
 -- ECONNABORTED. EINVAL: somebody shut the socket.
 local PASSING, SHUT = { [4] = true, [11] = true, [71] = true, [87] = true, [103] = true }, 22
-local KINDS = { "count", "gauge", "histogram" }
 
 ---@class chalk.stream.Options
 ---@field listen string? where clients connect: "127.0.0.1:5000"
@@ -60,10 +60,8 @@ local CHECKS = {
   name = option.of_type("string", "a string"),
 }
 
---- What is wrong with the options.
----@param options any
----@return string? message nil when nothing is
-function M.check(options)
+-- What is wrong with the options; nil when nothing is.
+local function problem_of(options)
   if type(options) ~= "table" then return "options are a table" end
   local problems = option.problems(options, CHECKS)
   return problems[1] and table.concat(problems, "; ") or nil
@@ -73,7 +71,7 @@ end
 ---@param options chalk.stream.Options
 ---@return chalk.stream.Options? resolved, string? message
 function M.resolve(options)
-  local message = M.check(options)
+  local message = problem_of(options)
   if message then return nil, message end
   local resolved = {}
   for name, value in pairs(options) do
@@ -97,9 +95,13 @@ function M.new(options)
   return setmetatable({ deltas = false, options = resolved, listen = resolved.listen }, Exporter)
 end
 
---- Nothing is sent on a flush: clients get records as they are made.
+--- Clients get records as they are made. Only where no loop turns the server does a flush do so.
 ---@return true
-function Exporter:export() return true end
+function Exporter:export()
+  local server = self.server
+  if server and not server.timer then server:turn() end
+  return true
+end
 
 -- Serving
 
@@ -110,7 +112,7 @@ Server.__index = Server
 
 --- Serves the clients of a listening socket, while this process has the flusher's role.
 ---@param fd integer the listener's, which is closed with the server
----@param context chalk.ServerContext
+---@param context chalk.ExporterContext
 ---@return chalk.stream.Server
 function Exporter:serve(fd, context)
   local size = self.options.buffer_size or 0
@@ -127,7 +129,7 @@ function Exporter:serve(fd, context)
   -- Not ffi.gc: a VM's end calls those before its finalizers, which may flush.
   server.guard = core.finalizer(function() server:free() end)
   server.subscription = {
-    kinds = KINDS,
+    kinds = kinds.names,
     events = size == 0 and C.CHALK_TAP_MOST or size,
     take = function(tap, n)
       if not server.closed then server:take(tap, n) end
@@ -135,7 +137,18 @@ function Exporter:serve(fd, context)
   }
   server.gauge:set(0)
   if context.uv then server:watch(context.uv, fd, context.log) end
+  self.server = server
   return server
+end
+
+--- In a forked child: sockets and loop are the parent's.
+function Exporter:forked()
+  local server = self.server
+  self.server = nil
+  if server then
+    server:leave()
+    server:free()
+  end
 end
 
 -- On a loop: accepts when somebody comes, and turns while somebody is there.
@@ -239,12 +252,6 @@ end
 function Server:leave()
   if self.subscribed then self.events:unsubscribe(self.subscription) end
   self.subscribed = false
-end
-
---- In a forked child: sockets and loop are the parent's.
-function Server:forked()
-  self:leave()
-  self:free()
 end
 
 --- Ends: clients are let go, and find whoever has the role now at the same address.

@@ -5,6 +5,7 @@
 -- the rings for the next.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local log = require "chalk.base.log"
 
 local bit = require "bit"
@@ -16,7 +17,7 @@ local BATCHES = 64 -- at most in one go: writers may be as fast as this
 local ABANDONED = 60 -- seconds without a reader after which a tap that another process switched on is switched off
 
 ---@class chalk.Subscription
----@field kinds string[] "count", "gauge", "histogram"
+---@field kinds string[] names of kinds
 ---@field events integer how many a ring has to hold at least
 ---@field keep boolean? also what was recorded while nobody had the role
 ---@field take fun(tap: ffi.cdata*, n: integer) a batch, as chalk_tap_events has it
@@ -30,12 +31,12 @@ Events.__index = Events
 function M.new(client) return setmetatable({ client = client, segment = client.segment, list = {} }, Events) end
 
 --- The bits of kinds of metrics, as the core takes them.
----@param kinds string[]
+---@param names string[]
 ---@return integer
-function M.mask(kinds)
+function M.mask(names)
   local mask = 0
-  for _, kind in ipairs(kinds) do
-    mask = bit.bor(mask, bit.lshift(1, C["CHALK_" .. kind:upper()]))
+  for _, kind in ipairs(names) do
+    mask = bit.bor(mask, bit.lshift(1, C[kinds.of[kind].constant]))
   end
   return mask
 end

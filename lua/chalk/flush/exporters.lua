@@ -1,9 +1,12 @@
 -- What users write into the `exporters` option, and what becomes of it. A *spec* names a module and its options, so
--- that it can be sent to the flush thread's VM; with the other drivers a table with an `export` method serves too.
+-- that it can be sent to the flush thread's VM; with the other drivers a table with an `export` method serves too. What
+-- modules and objects offer is in chalk.exporter.
 
 local bit = require "bit"
+local contract = require "chalk.exporter"
 local core = require "chalk.core"
 local events = require "chalk.flush.events"
+local listen_address = require "chalk.net.listen_address"
 local option = require "chalk.define.options"
 
 local C = core.C
@@ -39,10 +42,8 @@ M.constructors = setmetatable({
     -- A module that reads the environment does so here, where init runs: other VMs and processes may lack it.
     local function construct(options)
       local made = spec(module, options or {}, true)
-      if loaded.resolve then
-        local resolved, problem = loaded.resolve(made.options)
-        made.options, made.resolved, made.problem = resolved or made.options, true, problem
-      end
+      local resolved, problem = contract.resolve(loaded, made.options)
+      made.options, made.problem = resolved or made.options, problem
       return made
     end
     rawset(constructors, name, construct)
@@ -62,6 +63,12 @@ end
 
 local function where(i) return ("exporters[%d]"):format(i) end
 
+-- The socket is chalk's to open, also that of a custom exporter.
+local function listen_problem(address)
+  local problem = address and listen_address.problem(address)
+  return problem and "listen: " .. problem or nil
+end
+
 local function check_one(i, e, driver)
   if getmetatable(e) ~= SPEC then
     if type(e) ~= "table" or type(e.export) ~= "function" then
@@ -75,10 +82,9 @@ local function check_one(i, e, driver)
     return nil
   end
   if type(e.options) ~= "table" then return where(i) .. ": options are a table" end
-  if not e.built_in then return nil end
-  local problem = e.problem
-  if not e.resolved then problem = require(e.module).check(e.options) end
-  return problem and ("%s (%s): %s"):format(where(i), e.module:match "[^.]+$", problem) or nil
+  local problem = e.problem or listen_problem(e.options.listen)
+  local name = e.built_in and e.module:match "[^.]+$" or e.module
+  return problem and ("%s (%s): %s"):format(where(i), name, problem) or nil
 end
 
 local function name_of(e)
@@ -196,29 +202,13 @@ function M.untried(list)
   return untried
 end
 
---- The module of an exporter; or nil and what is wrong with it.
----@param name string
----@return table?, string?
-function M.module(name)
-  local ok, module = pcall(require, name)
-  if not ok then
-    package.loaded[name] = nil -- the mark of a module that is being loaded: the next try would meet it
-    return nil, module
-  end
-  if type(module) ~= "table" or type(module.new) ~= "function" then
-    return nil, ("module %s has no function new"):format(name)
-  end
-  return module
-end
-
 --- What the event tap has to be on for from the start, as bits of kinds and a number of events; 0: nothing.
 ---@param list table
 ---@return integer kinds, integer events
 function M.events(list)
   local kinds, most = 0, 0
   for _, e in ipairs(list) do
-    local module = getmetatable(e) == SPEC and e.built_in and require(e.module)
-    local wanted = module and module.events and module.events(e.options)
+    local wanted = getmetatable(e) == SPEC and e.built_in and e.options.tap
     if wanted then
       kinds = bit.bor(kinds, events.mask(wanted.kinds))
       most = math.max(most, wanted.events)

@@ -6,10 +6,12 @@
 -- so it waits until no export is under way, or until those that are have taken longer than anybody can be waiting for.
 
 local batches = require "chalk.read.batch"
+local contract = require "chalk.exporter"
 local core = require "chalk.core"
 local events = require "chalk.flush.events"
 local exporters = require "chalk.flush.exporters"
 local log = require "chalk.base.log"
+local system = require "chalk.net.system"
 local view = require "chalk.read.view"
 
 local ffi, C = core.ffi, core.C
@@ -34,38 +36,38 @@ local function view_taker(self)
   end)
 end
 
+---@return chalk.ExporterContext
+local function context_of(self, name)
+  return {
+    client = self.client,
+    events = self.events,
+    uv = self.uv,
+    name = name,
+    log = log.write,
+    take_view = function() return self.take_view() end, -- after a fork there is another one
+  }
+end
+
 local function new_exporter(spec, global_tags)
-  local exporter = spec.exporter
-  if not exporter then
-    local module, problem = exporters.module(spec.module)
-    if not module then return nil, problem end
-    local options = {}
-    for name, value in pairs(spec.options) do
-      options[name] = value
-    end
-    if options.global_tags == nil then options.global_tags = global_tags end
-    local ok, made = pcall(module.new, options)
-    if not ok then return nil, made end
-    exporter = made
-  end
-  if type(exporter) ~= "table" or type(exporter.export) ~= "function" then
-    return nil, "an exporter has a method export"
-  end
-  return exporter
+  if spec.exporter then return contract.host(spec.exporter) end
+  return contract.make(spec.module, spec.options, global_tags)
 end
 
 -- Adds an exporter. Raises what is wrong with it, and those that were made before are told that it is over.
 local function add_job(self, spec, global_tags)
   local exporter, message = new_exporter(spec, global_tags)
-  if not exporter then
+  local context, ok = context_of(self, spec.name), exporter ~= nil
+  if ok then
+    ok, message = pcall(exporter.attach, exporter, context)
+  end
+  if not ok then
     self:shut_exporters()
     error(("exporter %s: %s"):format(spec.name, log.text(message)), 0)
   end
-  self.jobs[#self.jobs + 1] = { name = spec.name, listen = spec.listen, exporter = exporter }
-  self.deltas = self.deltas or exporter.deltas ~= false
+  self.jobs[#self.jobs + 1] = { name = spec.name, listen = spec.listen, exporter = exporter, context = context }
+  self.deltas = self.deltas or exporter.deltas
   -- Loaded now: later there may be no descriptor to read it by.
-  if spec.listen and exporter.handler then require "chalk.net.http" end
-  if exporter.attach then exporter:attach(self.events, self.uv ~= nil) end
+  if spec.listen and exporter.needs_loop and self.uv then require "chalk.net.http" end
 end
 
 --- A flusher for a client of this VM. Raises what is wrong with an exporter.
@@ -110,7 +112,7 @@ end
 local function open_cursors(self)
   local fresh = C.chalk_cursors_ever(self.segment) == 0 and 1 or 0
   for _, job in ipairs(self.jobs) do
-    if job.exporter.deltas ~= false and not job.cursor then
+    if job.exporter.deltas and not job.cursor then
       local cursor = C.chalk_cursor_open(self.segment, job.name, fresh, self.clock(), core.message)
       if cursor == nil then
         self:complain(job, core.said())
@@ -123,31 +125,23 @@ local function open_cursors(self)
   end
 end
 
----@class chalk.ServerContext what an exporter that serves for itself is given, beside the listener's descriptor
----@field client chalk.Client
----@field events chalk.Events
----@field uv table? the loop's; nil: its server's `turn` is called at each flush
----@field name string the exporter's
----@field log fun(level: string, message: string)
-
+-- A descriptor belongs to the server; where none was made it is closed here.
+---@return chalk.Server?, any message, boolean? raised
 local function open_server(self, job)
   local listener = exporters.listener(self.client)
   if C.chalk_listen(listener, job.listen, core.message) ~= 0 then return nil, core.said() end
   local fd = C.chalk_accept_fd(listener, job.listen)
-  if job.exporter.serve then
-    local context = { client = self.client, events = self.events, uv = self.uv, name = job.name, log = log.write }
-    return job.exporter:serve(fd, context)
-  end
-  return require("chalk.net.http").serve {
-    fd = fd,
-    log = log.write,
-    handler = job.exporter:handler(self.take_view),
-  }
+  local ok, server, message = pcall(job.exporter.serve, job.exporter, fd, job.context)
+  if ok and server then return server end
+  if fd >= 0 then system.close(fd) end
+  if ok then return nil, message end
+  return nil, server, true
 end
 
-local function serve(self, job)
-  if not job.listen or job.server or not (job.exporter.handler or job.exporter.serve) then return end
-  local server, message = open_server(self, job)
+local function serve(self, job, at_start)
+  if not job.listen or job.server or not job.exporter.serves then return end
+  local server, message, raised = open_server(self, job)
+  if raised and at_start then error(message, 0) end
   job.server, job.refusals = server, server and 0 or (job.refusals or 0) + 1
   if job.refusals > REFUSALS then self:complain(job, message) end
   if server and self.on_change then self.on_change() end
@@ -165,9 +159,10 @@ function Flusher:hold()
 end
 
 --- Opens what the exporters listen at; again and again while a port is not to be had.
-function Flusher:listen()
+---@param at_start boolean? whether an error of an exporter is raised, for init to say
+function Flusher:listen(at_start)
   for _, job in ipairs(self.jobs) do
-    serve(self, job)
+    serve(self, job, at_start)
   end
 end
 
@@ -177,8 +172,7 @@ function Flusher:forked()
   self.take_view = view_taker(self)
   self.events:forked()
   for _, job in ipairs(self.jobs) do
-    if job.server and job.server.forked then job.server:forked() end
-    if job.exporter.forked then job.exporter:forked() end
+    job.exporter:forked()
     job.running, job.waiting, job.server, job.cursor = nil, nil, nil, nil
   end
 end
@@ -188,7 +182,7 @@ end
 function Flusher:send_rest()
   local under_way = false
   for _, job in ipairs(self.jobs) do
-    if job.exporter.rest and job.exporter:rest() then under_way = true end
+    if job.exporter:send_rest() then under_way = true end
   end
   return under_way
 end
@@ -331,7 +325,7 @@ end
 -- Runs an exporter's export, now or after the one under way.
 local function join(self, job, flush, blocking)
   local running, waiting = job.running, job.waiting
-  if job.exporter.deltas ~= false and not job.cursor then return flush:leave() end
+  if job.exporter.deltas and not job.cursor then return flush:leave() end
   if running and self.clock() - running.since >= ABANDONED then
     self:complain(job, ("its export has not returned for %d s"):format(ABANDONED))
     return flush:leave()
@@ -358,17 +352,6 @@ local function warn_of_overflow(self, v)
   end
 end
 
---- Hands out all events there are. Where there is no loop, servers of events are turned here.
-function Flusher:take_events()
-  if not self.uv then
-    self:listen()
-    for _, job in ipairs(self.jobs) do
-      if job.server and job.server.turn then job.server:turn() end
-    end
-  end
-  self.events:pump(true)
-end
-
 --- Flushes once; `done` is called when every exporter has returned. Only while holding.
 ---@param done fun()?
 ---@param blocking boolean? nobody turns the loop until this returns
@@ -382,7 +365,8 @@ function Flusher:flush(done, blocking)
   end
   self.client:note_state()
   open_cursors(self)
-  self:take_events()
+  if not self.uv then self:listen() end -- no turn does it
+  self.events:pump(true)
   local v, message = view.take(self.segment, self.deltas)
   if not v then
     log.write("error", "flush: " .. log.text(message))
@@ -424,6 +408,8 @@ local info = ffi.new "chalk_info"
 --- One turn: keeps the role, and flushes when it is time or somebody asked. A VM that only waits for the role ticks all
 --- the same: its slot may have cells of an owner before it.
 function Flusher:turn()
+  local at_start = not self.turned
+  self.turned = true
   C.chalk_writer_tick(self.client.writer)
   if self.holding and C.chalk_is_claimed(self.segment, self.generation) == 1 then self:release() end
   if not self:hold() then
@@ -431,7 +417,7 @@ function Flusher:turn()
     return
   end
   C.chalk_heartbeat(self.segment)
-  self:listen()
+  self:listen(at_start)
   self.events:pump()
   self:sweep_if_due()
   C.chalk_segment_info(self.segment, info)
@@ -452,10 +438,8 @@ end
 --- Tells exporters that it is over.
 function Flusher:shut_exporters()
   for _, job in ipairs(self.jobs) do
-    if job.exporter.shutdown then
-      local ok, message = pcall(job.exporter.shutdown, job.exporter)
-      if not ok then self:complain(job, message) end
-    end
+    local ok, message = pcall(job.exporter.shutdown, job.exporter)
+    if not ok then self:complain(job, message) end
   end
 end
 

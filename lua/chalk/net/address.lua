@@ -1,23 +1,21 @@
---- Where a statsd server listens, as users and Datadog's environment variables write it.
+--- Where a server that takes packets listens, as users write it.
 --
---     127.0.0.1:8125   agent:8125   [::1]:8125     UDP; udp://agent:8125 too, and udp://agent with the usual port
+--     127.0.0.1:8125   agent:8125   [::1]:8125     UDP; udp://agent:8125 too, and udp://agent with the caller's port
 --     unix:///run/dsd.socket                       a socket file; connecting finds out which kind it is
 --     unixgram:///run/dsd.socket                   datagrams
 --     unixstream:///run/dsd.socket                 a stream: each payload after its length, 4 bytes, little-endian
 --
 -- Nothing is resolved here: a name that cannot be one is wrong, a name that nobody answers to may come.
 
-local quote = require "chalk.define.quote"
+local quote = require "chalk.base.quote"
 
 local M = {}
-
-M.PORT = 8125
 
 local LONGEST_PATH = 107 -- of sockaddr_un's 108 bytes one is the NUL
 local LONGEST_HOST = 253
 local FORMS = '"host:port", "[IPv6]:port", "unix:///path", "unixgram:///path" or "unixstream:///path"'
 
----@class chalk.statsd.Address
+---@class chalk.net.Address
 ---@field kind "udp"|"unix"|"unixgram"|"unixstream"
 ---@field host string? of UDP, without brackets
 ---@field port integer? of UDP
@@ -66,17 +64,17 @@ local function is_host(host)
   return is_name(host)
 end
 
-local function udp(text, port_may_lack)
+local function udp(text, default_port)
   local bracketed, rest = text:match "^%[([^%[%]]*)%](.*)$"
   local host = bracketed
   if not bracketed then
     host, rest = text:match "^([^:]*)(.*)$"
   end
   local digits = rest:match "^:(%d+)$"
-  if not digits and not (port_may_lack and rest == "") then
+  if not digits and not (default_port and rest == "") then
     return nil, ("no port in %s: expected %s"):format(quote(text), FORMS)
   end
-  local port = digits and tonumber(digits) or M.PORT
+  local port = digits and tonumber(digits) or default_port
   if port < 1 or port > 65535 then return nil, ("bad port in %s: expected 1 to 65535"):format(quote(text)) end
   if not (bracketed and M.is_ipv6 or is_host)(host) then
     return nil, ("bad host in %s: expected a name, an IPv4 address or [an IPv6 address]"):format(quote(text))
@@ -97,11 +95,12 @@ local FILES = { unix = true, unixgram = true, unixstream = true }
 
 --- Reads an address.
 ---@param text string
----@return chalk.statsd.Address? address, string? message
-function M.parse(text)
+---@param default_port integer? of udp://host
+---@return chalk.net.Address? address, string? message
+function M.parse(text, default_port)
   local scheme, rest = text:match "^(%a[%w+.-]*)://(.*)$"
-  if not scheme then return udp(text, false) end
-  if scheme == "udp" then return udp((rest:gsub("/$", "")), true) end
+  if not scheme then return udp(text, nil) end
+  if scheme == "udp" then return udp((rest:gsub("/$", "")), default_port) end
   if FILES[scheme] then return file(scheme, rest, text) end
   return nil, ("unknown kind of address %s: expected %s"):format(quote(text), FORMS)
 end
@@ -116,7 +115,7 @@ local WRONG = {
 
 --- What keeps a socket file from ever being reached, as far as it shows without connecting. That it is not there is no
 --- problem: servers come later.
----@param address chalk.statsd.Address
+---@param address chalk.net.Address
 ---@param open? fun(path: string, mode: string): any, string?, integer? io.open
 ---@return string? message nil when there is none
 function M.problem(address, open)

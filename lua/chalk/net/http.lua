@@ -1,13 +1,14 @@
 --- A small HTTP/1.1 server on luv, for serving metrics from the loop of a flush thread.
 --
--- A server polls its listening socket and accepts a few connections a loop turn; chalk.http_connection is what becomes
--- of each. One timer sweeps all connections for those past their limit. When the server is full the connection that has
--- waited longest goes, never one being answered. So a peer that is slow, silent or hostile can cost no more than one of
--- the places.
+-- A server polls its listening socket and accepts a few connections a loop turn; chalk.net.http_connection is what
+-- becomes of each. One timer sweeps all connections for those past their limit. When the server is full the connection
+-- that has waited longest goes, never one being answered. So a peer that is slow, silent or hostile can cost no more
+-- than one of the places.
 
 local uv = require "luv"
 local connections = require "chalk.net.http_connection"
 local socket = require "chalk.net.http_socket"
+local system = require "chalk.net.system"
 local wire = require "chalk.net.http_response"
 
 local M = {}
@@ -41,12 +42,11 @@ local TIMEOUTS = {
   linger = "linger_timeout",
 }
 
-M.text = wire.text
-
 local close_handle = connections.close_handle
 
 ---@class chalk.http.Server
 ---@field port integer|nil of a TCP socket
+---@field count integer open connections
 local Server = {}
 Server.__index = Server
 
@@ -124,12 +124,12 @@ end
 
 function Server:admit(fd)
   if self.count >= self.limits.connections and not self:evict() then
-    socket.close(fd)
+    system.close(fd)
     return
   end
   local handle = self.unix and uv.new_pipe(false) or uv.new_tcp()
   if not handle:open(fd) then
-    socket.close(fd)
+    system.close(fd)
     return close_handle(handle)
   end
   if not self.unix then handle:nodelay(true) end
@@ -193,10 +193,6 @@ function Server:next_turn()
   end
 end
 
----The number of open connections.
----@return integer
-function Server:connections() return self.count end
-
 ---Lets the loop end although the server is open.
 function Server:unref()
   self.unreferenced = true
@@ -211,7 +207,7 @@ end
 function Server:stop_listening()
   close_handle(self.poll)
   close_handle(self.pause)
-  if self.fd then socket.close(self.fd) end
+  if self.fd then system.close(self.fd) end
   if self.bound then close_handle(self.bound) end
   self.fd, self.bound = nil, nil
 end
@@ -313,7 +309,7 @@ function M.serve(options)
   if server then
     return start(setmetatable(server, Server), options)
   elseif bound then
-    socket.close(fd)
+    system.close(fd)
     bound:close()
   end
   return nil, ("cannot listen on %s: %s"):format(bound and options.address or "fd " .. fd, message)

@@ -18,7 +18,6 @@ if not pcall(ffi.typeof, "chalk_http_sockaddr") then
     int chalk_http_listen(int fd, int backlog) __asm__("listen");
     int chalk_http_accept(int fd, void *address, void *size, int flags) __asm__("accept4");
     int chalk_http_fcntl(int fd, int command, ...) __asm__("fcntl");
-    int chalk_http_close(int fd) __asm__("close");
     typedef union { void *handler; uint64_t mask; uint64_t size[32]; } chalk_http_signals;
     int chalk_http_sigmask(int how, const void *set, chalk_http_signals *old) __asm__("pthread_sigmask");
     int chalk_http_sigaction(int signal, const void *action, chalk_http_signals *old) __asm__("sigaction");
@@ -50,10 +49,6 @@ function M.survive_sigpipe()
   C.chalk_http_sigaction(SIGPIPE, nil, old)
   if old.handler == nil then C.chalk_http_signal(SIGPIPE, SIG_IGN) end
 end
-
----Closes a descriptor.
----@param fd integer
-function M.close(fd) C.chalk_http_close(fd) end
 
 ---Accepts a connection.
 ---@param fd integer

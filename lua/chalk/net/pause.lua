@@ -16,13 +16,13 @@ local M = {}
 
 local LOOK = 0.005 -- where a descriptor cannot be watched
 
----@class chalk.statsd.Pause
+---@class chalk.net.Pause
 ---@field blocking boolean? nobody turns the loop: block instead of yielding
 local Pause = {}
 Pause.__index = Pause
 
 --- One for each object that waits; it waits for one thing at a time.
----@return chalk.statsd.Pause
+---@return chalk.net.Pause
 function M.new() return setmetatable({}, Pause) end
 
 --- Whether waiting lets others go on.

@@ -1,9 +1,10 @@
--- From a host's name to the addresses to send to, without holding up the loop.
+-- From a host's name to its addresses, without holding up the loop.
 --
--- What was found is kept for a while. A lookup goes on by itself when the export that wanted it has given up waiting,
--- and the next export finds its result. While a name does not resolve, what it was before is used, and the next lookup
--- comes after a pause that doubles.
+-- Addresses are kept for a minute. A lookup continues when the export that started it has stopped waiting, and the next
+-- export uses its result. While a name does not resolve, the addresses found before stay in use, and lookups are
+-- repeated after a pause that doubles.
 
+local backoffs = require "chalk.net.backoff"
 local system = require "chalk.net.system"
 
 local M = {}
@@ -12,8 +13,8 @@ local KEPT = 60 -- seconds
 local PATIENCE = 2
 local FIRST_PAUSE, LAST_PAUSE = 0.5, 30
 
----@class chalk.statsd.Resolver
----@field list chalk.statsd.Sockaddr[]? what was found last
+---@class chalk.net.Resolver
+---@field list chalk.net.Sockaddr[]? what was found last
 local Resolver = {}
 Resolver.__index = Resolver
 
@@ -26,7 +27,7 @@ end
 ---@param host string
 ---@param port integer
 ---@param options { clock: fun(): number, lookup: fun(host: string, done: fun(err: string?, found: table?))? }
----@return chalk.statsd.Resolver
+---@return chalk.net.Resolver
 function M.new(host, port, options)
   local list = system.addresses(host, port, true)
   return setmetatable({
@@ -36,20 +37,20 @@ function M.new(host, port, options)
     lookup = options.lookup or look_up,
     list = list,
     due = list and math.huge or -math.huge,
-    pause = 0,
+    backoff = backoffs.new(FIRST_PAUSE, LAST_PAUSE),
     waiting = {},
   }, Resolver)
 end
 
 function Resolver:found(list)
-  self.list, self.message, self.pause = list, nil, 0
+  self.list, self.message = list, nil
+  self.backoff:succeeded()
   self.due = self.clock() + KEPT
 end
 
 function Resolver:failed(message)
   self.message = ("%s does not resolve: %s"):format(self.host, message)
-  self.pause = math.min(math.max(FIRST_PAUSE, self.pause * 2), LAST_PAUSE)
-  self.due = self.clock() + self.pause
+  self.due = self.clock() + self.backoff:failed()
 end
 
 local function sockaddrs(found, port)
@@ -110,8 +111,8 @@ local function renew(self, pause)
 end
 
 --- The addresses. Waits for a lookup when one is due.
----@param pause chalk.statsd.Pause
----@return chalk.statsd.Sockaddr[]?, string? message
+---@param pause chalk.net.Pause
+---@return chalk.net.Sockaddr[]?, string? message
 function Resolver:addresses(pause)
   if self.clock() >= self.due then renew(self, pause) end
   if self.list then return self.list end

@@ -1,4 +1,4 @@
--- The system calls of the transport, through the FFI, with Linux's numbers: sockets that never block, addresses as the
+-- The system calls of client sockets, through the FFI, with Linux's numbers: sockets that never block, addresses as the
 -- kernel takes them, what stands at a path. A call that fails returns nil and errno.
 
 local ffi = require "ffi"
@@ -6,40 +6,40 @@ local ffi = require "ffi"
 local M = {}
 
 -- The names are private to this module (the real ones follow __asm__); modules may be loaded again.
-if not pcall(ffi.typeof, "chalk_statsd_sockaddr") then
+if not pcall(ffi.typeof, "chalk_net_sockaddr") then
   ffi.cdef [[
-    typedef struct { uint16_t family; uint8_t rest[126]; } chalk_statsd_sockaddr;
-    typedef struct chalk_statsd_addrinfo {
+    typedef struct { uint16_t family; uint8_t rest[126]; } chalk_net_sockaddr;
+    typedef struct chalk_net_addrinfo {
       int flags, family, type, protocol;
       unsigned size;
-      chalk_statsd_sockaddr *address;
+      chalk_net_sockaddr *address;
       char *name;
-      struct chalk_statsd_addrinfo *next;
-    } chalk_statsd_addrinfo;
-    typedef struct { int fd; short events, found; } chalk_statsd_pollfd;
+      struct chalk_net_addrinfo *next;
+    } chalk_net_addrinfo;
+    typedef struct { int fd; short events, found; } chalk_net_pollfd;
     typedef struct {
       uint32_t before[8];
       uint64_t inode, size, blocks, attributes;
       struct { int64_t seconds; uint32_t nanoseconds; int32_t reserved; } accessed, born, changed, modified;
       uint32_t special[2], device[2];
       uint64_t after[14];
-    } chalk_statsd_statx;
-    int chalk_statsd_socket(int family, int type, int protocol) __asm__("socket");
-    int chalk_statsd_connect(int fd, const chalk_statsd_sockaddr *, unsigned size) __asm__("connect");
-    long chalk_statsd_send(int fd, const void *, size_t size, int flags) __asm__("send");
-    long chalk_statsd_recv(int fd, void *, size_t size, int flags) __asm__("recv");
-    int chalk_statsd_getsockopt(int fd, int level, int name, int *value, unsigned *size) __asm__("getsockopt");
-    int chalk_statsd_close(int fd) __asm__("close");
-    int chalk_statsd_poll(chalk_statsd_pollfd *, unsigned long n, int timeout) __asm__("poll");
-    int chalk_statsd_epoll_create(int flags) __asm__("epoll_create1");
-    int chalk_statsd_epoll_add(int epoll, int operation, int fd, const uint32_t *event) __asm__("epoll_ctl");
-    int chalk_statsd_statx_at(int fd, const char *path, int flags, unsigned mask,
-                              chalk_statsd_statx *) __asm__("statx");
-    int chalk_statsd_getaddrinfo(const char *host, const char *service, const chalk_statsd_addrinfo *hints,
-                                 chalk_statsd_addrinfo **found) __asm__("getaddrinfo");
-    void chalk_statsd_freeaddrinfo(chalk_statsd_addrinfo *) __asm__("freeaddrinfo");
-    const char *chalk_statsd_gai_strerror(int code) __asm__("gai_strerror");
-    const char *chalk_statsd_strerror(int code) __asm__("strerror");
+    } chalk_net_statx;
+    int chalk_net_socket(int family, int type, int protocol) __asm__("socket");
+    int chalk_net_connect(int fd, const chalk_net_sockaddr *, unsigned size) __asm__("connect");
+    long chalk_net_send(int fd, const void *, size_t size, int flags) __asm__("send");
+    long chalk_net_recv(int fd, void *, size_t size, int flags) __asm__("recv");
+    int chalk_net_getsockopt(int fd, int level, int name, int *value, unsigned *size) __asm__("getsockopt");
+    int chalk_net_close(int fd) __asm__("close");
+    int chalk_net_poll(chalk_net_pollfd *, unsigned long n, int timeout) __asm__("poll");
+    int chalk_net_epoll_create(int flags) __asm__("epoll_create1");
+    int chalk_net_epoll_add(int epoll, int operation, int fd, const uint32_t *event) __asm__("epoll_ctl");
+    int chalk_net_statx_at(int fd, const char *path, int flags, unsigned mask,
+                              chalk_net_statx *) __asm__("statx");
+    int chalk_net_getaddrinfo(const char *host, const char *service, const chalk_net_addrinfo *hints,
+                                 chalk_net_addrinfo **found) __asm__("getaddrinfo");
+    void chalk_net_freeaddrinfo(chalk_net_addrinfo *) __asm__("freeaddrinfo");
+    const char *chalk_net_gai_strerror(int code) __asm__("gai_strerror");
+    const char *chalk_net_strerror(int code) __asm__("strerror");
   ]]
 end
 local C = ffi.C
@@ -62,16 +62,16 @@ local UNIX_PATH = 107
 
 local value, value_size = ffi.new "int[1]", ffi.new("unsigned[1]", 4)
 local byte = ffi.new "char[1]"
-local status = ffi.new "chalk_statsd_statx"
+local status = ffi.new "chalk_net_statx"
 
 --- errno in words.
 ---@param code integer
 ---@return string
-function M.describe(code) return ffi.string(C.chalk_statsd_strerror(code)) end
+function M.describe(code) return ffi.string(C.chalk_net_strerror(code)) end
 
 -- Addresses
 
----@class chalk.statsd.Sockaddr
+---@class chalk.net.Sockaddr
 ---@field bytes ffi.cdata*
 ---@field size integer
 ---@field family integer
@@ -79,7 +79,7 @@ function M.describe(code) return ffi.string(C.chalk_statsd_strerror(code)) end
 ---@field is_loopback boolean
 
 local function copy_of(found)
-  local bytes = ffi.new "chalk_statsd_sockaddr"
+  local bytes = ffi.new "chalk_net_sockaddr"
   ffi.copy(bytes, found.address, found.size)
   local rest, size = bytes.rest, tonumber(found.size)
   local is_loopback = found.family == AF_INET and rest[2] == 127
@@ -97,31 +97,32 @@ local function copy_of(found)
   }
 end
 
---- The addresses of a host. Blocks, unless `numeric`: then a name is an error.
+--- The addresses of a host, for sockets of either type. Blocks, unless `numeric`: then a name is an error.
 ---@param host string
 ---@param port integer
 ---@param numeric boolean?
----@return chalk.statsd.Sockaddr[]?, string? message
+---@return chalk.net.Sockaddr[]?, string? message
 function M.addresses(host, port, numeric)
-  local hints, found = ffi.new "chalk_statsd_addrinfo", ffi.new "chalk_statsd_addrinfo *[1]"
+  local hints, found = ffi.new "chalk_net_addrinfo", ffi.new "chalk_net_addrinfo *[1]"
+  -- One type is asked for, because each address is listed once for every type.
   hints.type, hints.flags = M.DATAGRAM, numeric and AI_NUMERICHOST or 0
-  local code = C.chalk_statsd_getaddrinfo(host, tostring(port), hints, found)
-  if code ~= 0 then return nil, ffi.string(C.chalk_statsd_gai_strerror(code)) end
+  local code = C.chalk_net_getaddrinfo(host, tostring(port), hints, found)
+  if code ~= 0 then return nil, ffi.string(C.chalk_net_gai_strerror(code)) end
   local list, at = {}, found[0]
   while at ~= nil do
     if at.family == AF_INET or at.family == AF_INET6 then list[#list + 1] = copy_of(at) end
     at = at.next
   end
-  C.chalk_statsd_freeaddrinfo(found[0])
+  C.chalk_net_freeaddrinfo(found[0])
   return list
 end
 
 --- The address of a unix socket.
 ---@param path string
----@return chalk.statsd.Sockaddr?, string? message
+---@return chalk.net.Sockaddr?, string? message
 function M.unix_address(path)
   if #path > UNIX_PATH then return nil, ("the path is longer than %d bytes"):format(UNIX_PATH) end
-  local bytes = ffi.new("chalk_statsd_sockaddr", { AF_UNIX })
+  local bytes = ffi.new("chalk_net_sockaddr", { AF_UNIX })
   ffi.copy(bytes.rest, path, #path)
   return { bytes = bytes, size = 2 + #path + 1, family = AF_UNIX, text = path, is_loopback = true }
 end
@@ -129,27 +130,27 @@ end
 -- Sockets
 
 --- A socket that is connected and never blocks.
----@param address chalk.statsd.Sockaddr
+---@param address chalk.net.Sockaddr
 ---@param type integer STREAM or DATAGRAM
 ---@return integer? fd, integer? errno
 function M.connect(address, type)
-  local fd = C.chalk_statsd_socket(address.family, type + NONBLOCK_CLOEXEC, 0)
+  local fd = C.chalk_net_socket(address.family, type + NONBLOCK_CLOEXEC, 0)
   if fd < 0 then return nil, ffi.errno() end
-  if C.chalk_statsd_connect(fd, address.bytes, address.size) == 0 then return fd end
+  if C.chalk_net_connect(fd, address.bytes, address.size) == 0 then return fd end
   local code = ffi.errno()
-  C.chalk_statsd_close(fd)
+  C.chalk_net_close(fd)
   return nil, code
 end
 
 ---@param fd integer
-function M.close(fd) C.chalk_statsd_close(fd) end
+function M.close(fd) C.chalk_net_close(fd) end
 
 ---@param fd integer
 ---@param data ffi.cdata*|string
 ---@param size integer
 ---@return integer? sent, integer? errno
 function M.send(fd, data, size)
-  local sent = tonumber(C.chalk_statsd_send(fd, data, size, DONTWAIT_NOSIGNAL))
+  local sent = tonumber(C.chalk_net_send(fd, data, size, DONTWAIT_NOSIGNAL))
   if sent >= 0 then return sent end
   return nil, ffi.errno()
 end
@@ -159,7 +160,7 @@ end
 ---@return integer errno
 function M.take_error(fd)
   value[0], value_size[0] = 0, 4
-  C.chalk_statsd_getsockopt(fd, SOL_SOCKET, SO_ERROR, value, value_size)
+  C.chalk_net_getsockopt(fd, SOL_SOCKET, SO_ERROR, value, value_size)
   return value[0]
 end
 
@@ -167,7 +168,7 @@ end
 ---@param fd integer
 ---@return boolean
 function M.is_ended(fd)
-  local n = tonumber(C.chalk_statsd_recv(fd, byte, 1, PEEK_DONTWAIT))
+  local n = tonumber(C.chalk_net_recv(fd, byte, 1, PEEK_DONTWAIT))
   return n == 0 or n < 0 and ffi.errno() ~= M.EAGAIN
 end
 
@@ -177,8 +178,8 @@ end
 ---@param seconds number
 ---@return boolean ready something happened, errors included
 function M.poll(fd, events, seconds)
-  local set = ffi.new("chalk_statsd_pollfd[1]", { { fd, events == "w" and POLLOUT or POLLIN, 0 } })
-  return C.chalk_statsd_poll(set, 1, math.ceil(seconds * 1000)) > 0
+  local set = ffi.new("chalk_net_pollfd[1]", { { fd, events == "w" and POLLOUT or POLLIN, 0 } })
+  return C.chalk_net_poll(set, 1, math.ceil(seconds * 1000)) > 0
 end
 
 --- A descriptor that can be read when something happens at a socket: what is asked for, or an error. luv prints the
@@ -187,13 +188,13 @@ end
 ---@param events "r"|"w"
 ---@return integer? watcher, integer? errno
 function M.watch(fd, events)
-  local watcher = C.chalk_statsd_epoll_create(EPOLL_CLOEXEC)
+  local watcher = C.chalk_net_epoll_create(EPOLL_CLOEXEC)
   if watcher < 0 then return nil, ffi.errno() end
   -- Large enough with and without the gap that some machines have in struct epoll_event.
   local event = ffi.new("uint32_t[4]", { events == "w" and POLLOUT or POLLIN })
-  if C.chalk_statsd_epoll_add(watcher, EPOLL_CTL_ADD, fd, event) == 0 then return watcher end
+  if C.chalk_net_epoll_add(watcher, EPOLL_CTL_ADD, fd, event) == 0 then return watcher end
   local code = ffi.errno()
-  C.chalk_statsd_close(watcher)
+  C.chalk_net_close(watcher)
   return nil, code
 end
 
@@ -204,9 +205,7 @@ end
 ---@param path string
 ---@return string? identity, integer? errno 0: the C library cannot say
 function M.identity(path)
-  local ok, result = pcall(
-    function() return C.chalk_statsd_statx_at(AT_FDCWD, path, 0, STATX_CTIME_INO, status) end
-  )
+  local ok, result = pcall(function() return C.chalk_net_statx_at(AT_FDCWD, path, 0, STATX_CTIME_INO, status) end)
   if not ok then return nil, 0 end
   if result ~= 0 then return nil, ffi.errno() end
   local changed, device = status.changed, status.device

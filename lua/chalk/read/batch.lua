@@ -1,6 +1,7 @@
 -- What an exporter is given at a flush: the metrics of one view, with what came since this exporter's last success.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local sketch = require "chalk.record.sketch"
 local view = require "chalk.read.view"
 
@@ -27,8 +28,9 @@ local counts = ffi.new("uint64_t[?]", C.CHALK_LES + 1)
 ---@field les fun(): number?, integer? a histogram's bounds and cumulative counts, +Inf last
 ---@field own boolean? one of chalk's own metrics
 
--- Fields that are worked out when they are read. A batch's memory goes with its flush.
-local lazy = {}
+-- Fields that are worked out when they are read, by what a kind of metric holds: functions of the metric and its
+-- definition. A batch's memory goes with its flush.
+local lazy = { total = {}, value = {}, sketch = {} }
 
 local function live(m)
   local batch = m.batch
@@ -36,34 +38,30 @@ local function live(m)
   return batch
 end
 
-function lazy.tags(m, definition)
+local function tags_of(m, definition)
   local tags = view.tags(live(m).snapshot, m.entry, definition)
   m.tags = tags
   return tags
 end
 
 -- Those of instrumented functions are defined like chalk's own, but they are the application's.
-function lazy.own(_, definition) return definition.own and definition.namespace[1] == "chalk" or nil end
+local function own_of(_, definition) return definition.own and definition.namespace[1] == "chalk" or nil end
 
-function lazy.delta(m, definition)
-  if definition.type ~= "count" then return nil end
+for _, fields in pairs(lazy) do
+  fields.tags, fields.own = tags_of, own_of
+end
+
+function lazy.total.delta(m)
   local batch = live(m)
   if not batch.cursor then return tonumber(batch.entries[m.entry].total) end
   return tonumber(C.chalk_cursor_delta(batch.cursor, batch.snapshot, m.entry))
 end
 
-function lazy.total(m, definition)
-  if definition.type ~= "count" then return nil end
-  return tonumber(live(m).entries[m.entry].total)
-end
+function lazy.total.total(m) return tonumber(live(m).entries[m.entry].total) end
 
-function lazy.value(m, definition)
-  if definition.type ~= "gauge" then return nil end
-  return live(m).entries[m.entry].value
-end
+function lazy.value.value(m) return live(m).entries[m.entry].value end
 
-function lazy.sketch(m, definition)
-  if definition.type ~= "histogram" then return nil end
+function lazy.sketch.sketch(m)
   -- The snapshot owns it; a merged copy is the exporter's to keep.
   local own = C.chalk_snapshot_sketch(live(m).snapshot, m.entry)
   local copy = sketch.new { initial_error = 0.0001 }
@@ -72,8 +70,7 @@ function lazy.sketch(m, definition)
   return copy
 end
 
-function lazy.delta_sketch(m, definition)
-  if definition.type ~= "histogram" then return nil end
+function lazy.sketch.delta_sketch(m)
   local batch = live(m)
   if not batch.cursor then return m.sketch end
   local delta = sketch.own(C.chalk_cursor_delta_sketch(batch.cursor, batch.snapshot, m.entry))
@@ -81,8 +78,7 @@ function lazy.delta_sketch(m, definition)
   return delta
 end
 
-function lazy.les(m, definition)
-  if definition.type ~= "histogram" then return nil end
+function lazy.sketch.les(m)
   local n = tonumber(C.chalk_snapshot_les(live(m).snapshot, m.entry, bounds, counts))
   local list = {}
   for i = 1, n do
@@ -102,9 +98,10 @@ local metatables = setmetatable({}, { __mode = "k" })
 local function metatable_of(definition)
   local meta = metatables[definition]
   if not meta then
+    local fields = lazy[kinds.of[definition.type].holds]
     meta = {
       __index = function(m, name)
-        local work = lazy[name]
+        local work = fields[name]
         if work then return work(m, definition) end
         return definition[name]
       end,

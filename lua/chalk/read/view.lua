@@ -2,6 +2,7 @@
 -- defined a metric left them, so a view shows the metrics of all processes.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local schema = require "chalk.define.schema"
 
 local ffi, C = core.ffi, core.C
@@ -80,7 +81,7 @@ local function ranges_of(segment, entries, n)
         metric = metric,
         first = first,
         last = at,
-        les = definition.type == "histogram" and les_of(segment, metric) or nil,
+        les = kinds.of[definition.type].has_bounds and les_of(segment, metric) or nil,
       }
     end
   end

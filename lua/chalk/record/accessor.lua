@@ -5,9 +5,10 @@
 -- A metric without tags is its own series: its verbs are generated onto it.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local series = require "chalk.record.series"
 local source = require "chalk.record.source"
-local suggest = require("chalk.define.schema").suggest
+local suggest = require "chalk.base.suggest"
 local clear = require "table.clear"
 
 local ffi, C = core.ffi, core.C
@@ -254,10 +255,7 @@ end
 
 -- Verbs on a metric that has tags, and tags for one that has none.
 
-local function no_verb(definition, verb)
-  local verbs = table.concat(series.verbs[definition.type], ", ")
-  return ("a %s has no %s; its verbs are %s"):format(definition.type, verb, verbs)
-end
+local function no_verb(definition, verb) return series.no_verb(kinds.of[definition.type], verb) end
 
 -- Refuses and, where that does not raise, does what the verb does where nothing is recorded.
 local function refusal(state, verb)
@@ -269,7 +267,7 @@ local function refusal(state, verb)
   end
 end
 
-local VERBS = { "inc", "dec", "set", "record", "time", "start", "value" }
+local VERBS = { "value", unpack(kinds.verbs) }
 
 local function add_refusals(state, methods)
   for _, verb in ipairs(VERBS) do
@@ -441,7 +439,7 @@ function M.new(client, definition)
     cache = {},
     meta = meta,
     methods = methods,
-    null = series.null(definition.type),
+    null = series.null(kinds.of[definition.type]),
   }
   local metric = setmetatable({}, meta)
   meta.__chalk = state

@@ -1,9 +1,10 @@
 -- An operation: a count and a histogram of its durations, recorded as one.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local series = require "chalk.record.series"
 
-local C = core.C
+local now = core.now
 
 local M = {}
 
@@ -26,7 +27,7 @@ function Series:record(seconds)
 end
 
 local function finish(self, started, ok, ...)
-  self:record(C.chalk_now() - started)
+  self:record(now() - started)
   if not ok then error((...), 0) end
   return ...
 end
@@ -35,14 +36,14 @@ end
 ---@param f function
 function Series:time(f, ...)
   if type(f) ~= "function" and not series.is_callable(f) then return self.histogram:time(f) end
-  return finish(self, C.chalk_now(), pcall(f, ...))
+  return finish(self, now(), pcall(f, ...))
 end
 
 --- Starts a clock: the function returned records the operation when called.
 ---@return fun()
 function Series:start()
-  local started = C.chalk_now()
-  return function() return self:record(C.chalk_now() - started) end
+  local started = now()
+  return function() return self:record(now() - started) end
 end
 
 ---@class chalk.Op
@@ -52,7 +53,7 @@ local Op = {}
 local function pair(count, histogram) return setmetatable({ count = count, histogram = histogram }, Series) end
 
 -- The series where nothing is to be recorded.
-local null = series.null "histogram"
+local null = series.null(kinds.of.histogram)
 
 -- `ok` and `count` come from a pcall of the count's accessor: what that raises has no place yet, and gets the caller's.
 -- What it refused without raising is not asked of the histogram again.
@@ -74,7 +75,7 @@ local function call(self, tags)
 end
 
 -- Without tags an operation is its series; with tags its histogram says that they are missing.
-for _, verb in ipairs { "record", "time", "start" } do
+for _, verb in ipairs(kinds.of.histogram.verbs) do
   Op[verb] = function(self, ...)
     if self.tagged then return self.histogram[verb](self.histogram, ...) end
     return Series[verb](self, ...)

@@ -10,6 +10,7 @@
 -- allocates. If the handle was bound anew in between, the comparison fails.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local sketch = require "chalk.record.sketch"
 
 local ffi, C = core.ffi, core.C
@@ -17,8 +18,15 @@ local type = type
 
 local COUNT, GAUGE, HISTOGRAM = C.CHALK_COUNT, C.CHALK_GAUGE, C.CHALK_HISTOGRAM
 local MOST = 2 ^ 53
-local KINDS = { [COUNT] = "count", [GAUGE] = "gauge", [HISTOGRAM] = "histogram" }
-local VERBS = { [COUNT] = "inc, record", [GAUGE] = "set, inc, dec, record", [HISTOGRAM] = "record, time, start" }
+
+-- The kinds by the core's numbers.
+local KINDS = {}
+for _, kind in pairs(kinds.of) do
+  KINDS[C[kind.constant]] = kind
+end
+
+-- A handle that is of no kind.
+local UNBOUND = { name = "series", verbs = { "none" } }
 
 local M = {}
 
@@ -56,14 +64,17 @@ local function refuse(self, kind, message, level)
   error(message, level or 2)
 end
 
+--- That a kind of metric lacks a verb, in words.
+---@param kind chalk.Kind
+---@param verb string
+---@return string
+function M.no_verb(kind, verb)
+  return ("a %s has no %s; its verbs are %s"):format(kind.name, verb, table.concat(kind.verbs, ", "))
+end
+
 local function wrong_verb(self, verb, level)
-  local kind = self.kind
-  return refuse(
-    self,
-    "verb",
-    ("a %s has no %s; its verbs are %s"):format(KINDS[kind] or "series", verb, VERBS[kind] or "none"),
-    level
-  )
+  local kind = KINDS[self.kind] or UNBOUND
+  return refuse(self, "verb", M.no_verb(kind, verb), level)
 end
 
 local function nothing() end
@@ -95,7 +106,7 @@ local function bad_count(self, n)
 end
 
 local function bad_number(self, v)
-  return refuse(self, "value", ("a %s takes a number, not %s"):format(KINDS[self.kind], shown(v)))
+  return refuse(self, "value", ("a %s takes a number, not %s"):format(KINDS[self.kind].name, shown(v)))
 end
 
 -- What the core answered where it did not just record: the handle was bound anew, or the record was refused.
@@ -231,7 +242,7 @@ end
 setmetatable(Series, unknown)
 
 local metatable = { __index = Series }
-function metatable.__tostring(self) return "chalk.series: " .. KINDS[self.kind] end
+function metatable.__tostring(self) return "chalk.series: " .. KINDS[self.kind].name end
 pcall(ffi.metatype, Handle, metatable)
 
 local HEAD = ffi.offsetof("chalk_series", "key")
@@ -269,7 +280,7 @@ local function start_nothing() return nothing end
 local Null = { __index = function() return nothing end }
 
 --- What stands in where nothing is to be recorded: every verb is an empty function, and time only calls its function.
----@param kind "count"|"gauge"|"histogram"
+---@param kind chalk.Kind
 function M.null(kind)
   return setmetatable({
     inc = nothing,
@@ -278,14 +289,8 @@ function M.null(kind)
     record = nothing,
     time = only_call,
     start = start_nothing,
-    value = function() return kind == "histogram" and sketch.new() or 0 end,
+    value = function() return kind.holds == "sketch" and sketch.new() or 0 end,
   }, Null)
 end
-
-M.verbs = {
-  count = { "inc", "record" },
-  gauge = { "set", "inc", "dec", "record" },
-  histogram = { "record", "time", "start" },
-}
 
 return M

@@ -51,8 +51,8 @@ function Sketch:buckets()
   end
 end
 
-local known, metatype = pcall(ffi.metatype, "chalk_sketch", { __index = Sketch })
-M.metatype = known and metatype or nil
+-- Fails when the module is loaded again: the functions of the first load stay.
+pcall(ffi.metatype, "chalk_sketch", { __index = Sketch })
 
 --- Takes charge of a sketch that the core made for us.
 ---@param pointer ffi.cdata*
@@ -62,12 +62,17 @@ function M.own(pointer)
   return ffi.gc(pointer, C.chalk_sketch_free)
 end
 
---- An empty sketch.
----@param options? { initial_error: number?, max_buckets: integer? }
----@return chalk.Sketch
+--- An empty sketch; nil when there is no memory for one.
+---@param options? { initial_error: number?, max_buckets: integer? } 0.0001 to 0.5 (0.001), 8 to 8192 (512)
+---@return chalk.Sketch?
 function M.new(options)
   options = options or {}
-  return M.own(C.chalk_sketch_new(options.initial_error or 0.001, options.max_buckets or 512))
+  local initial_error, max_buckets = options.initial_error or 0.001, options.max_buckets or 512
+  if not (initial_error >= 0.0001 and initial_error <= 0.5) then
+    error("initial_error must be a number from 0.0001 to 0.5", 2)
+  end
+  if not (max_buckets >= 8 and max_buckets <= 8192) then error("max_buckets must be a number from 8 to 8192", 2) end
+  return M.own(C.chalk_sketch_new(initial_error, max_buckets))
 end
 
 return M

@@ -2,7 +2,7 @@
 -- that a hit is some pointer comparisons; what a table does not have goes to `miss`. The verbs of a metric without tags
 -- go to its one series.
 
-local verbs = require("chalk.record.series").verbs
+local kinds = require "chalk.define.kinds"
 
 local M = {}
 
@@ -151,10 +151,13 @@ local function tagged_source(definition, strict)
   return table.concat(lines, "\n") .. "\n"
 end
 
+-- Of verbs that take other ones than a value.
+local PARAMETERS = { start = "", time = "f, ..." }
+
 local function untagged_source(definition)
   local lines = { "local series = ...", "local verbs = {}" }
-  for _, verb in ipairs(verbs[definition.type]) do
-    local parameters = verb == "start" and "" or verb == "time" and "f, ..." or "v"
+  for _, verb in ipairs(kinds.of[definition.type].verbs) do
+    local parameters = PARAMETERS[verb] or "v"
     lines[#lines + 1] = ("function verbs.%s(metric%s) return series:%s(%s) end"):format(
       verb,
       parameters == "" and "" or ", " .. parameters,

@@ -8,6 +8,7 @@
 -- tables of the texts that are allowed, and `with` finds the series by those: nothing is built while recording.
 
 local instance = require "resty.chalk.instance"
+local kinds = require "chalk.define.kinds"
 local option = require "chalk.define.options"
 
 local var, req = ngx.var, ngx.req
@@ -129,7 +130,7 @@ local function definer(client, options)
       unit = unit,
       description = description,
       tags = tags(...),
-      buckets = kind == "histogram" and options.buckets or nil,
+      buckets = kinds.of[kind].has_bounds and options.buckets or nil,
       max_series = options.max_series or MAX_SERIES,
     })
     return ok and metric or fail((metric:gsub("^.-chalk: ", "")))

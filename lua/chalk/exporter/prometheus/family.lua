@@ -12,16 +12,15 @@
 -- exception is OpenMetrics' own rule: a histogram with negative bounds has no sum and no count there.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
 local naming = require "chalk.define.naming"
+local numbers = require "chalk.base.numbers"
 
-local ffi, C = core.ffi, core.C
+local ffi = core.ffi
 
 local M = {}
 
-local TYPES = { count = "counter", gauge = "gauge", histogram = "histogram" }
 local LABEL_ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
-
-local digits = ffi.new "char[32]"
 
 ---@class chalk.prometheus.Constant a label that stands on every line
 ---@field label string
@@ -36,13 +35,6 @@ local digits = ffi.new "char[32]"
 ---@field names ffi.cdata* the chalk_family
 ---@field anchors table what its pointers point to
 
---- The shortest text of a number that reads back to the same.
----@param value number
----@return string
-function M.number(value) return ffi.string(digits, C.chalk_text_double(digits, value)) end
-
-local function bound_text(value) return ffi.string(digits, C.chalk_text_bound(digits, value)) end
-
 --- The family name of a metric, below the exporter's namespace unless it is one of chalk's own.
 ---@param def chalk.Definition
 ---@param namespace? string
@@ -51,7 +43,7 @@ function M.name(def, namespace)
   return naming.family(def.namespace, def.name, def.type, def.unit, not def.own and namespace or nil)
 end
 
-local function constant_value(value) return type(value) == "number" and M.number(value) or tostring(value) end
+local function constant_value(value) return type(value) == "number" and numbers.text(value) or tostring(value) end
 
 --- Global tags as constant labels, sorted by label.
 ---@param tags? table<string, string|number|boolean>
@@ -74,10 +66,10 @@ local function help_text(text, format)
 end
 
 local function header_of(def, name, format)
-  local open = format == "openmetrics"
-  if not open and def.type == "count" then name = name .. "_total" end
+  local open, shown = format == "openmetrics", kinds.of[def.type].prometheus
+  if not open then name = name .. shown.suffix end
   local help = def.description ~= "" and ("# HELP %s %s\n"):format(name, help_text(def.description, format)) or ""
-  local kind = ("# TYPE %s %s\n"):format(name, TYPES[def.type])
+  local kind = ("# TYPE %s %s\n"):format(name, shown.type)
   if not open then return help .. kind end
   local unit = def.unit and def.unit ~= "" and ("# UNIT %s %s\n"):format(name, def.unit) or ""
   return kind .. unit .. help
@@ -95,14 +87,6 @@ local function constant_text(constants, labels)
   return table.concat(texts, ",")
 end
 
-local function strings(list)
-  local pointers = ffi.new("const char *[?]", math.max(#list, 1))
-  for i, text in ipairs(list) do
-    pointers[i - 1] = text
-  end
-  return pointers
-end
-
 local function labels_of(def)
   local labels = {}
   for i, tag in ipairs(def.tags) do
@@ -112,7 +96,7 @@ local function labels_of(def)
 end
 
 local function set_samples(names, def, samples, sums)
-  if def.type ~= "histogram" then
+  if kinds.of[def.type].holds ~= "sketch" then
     names.sample = samples[1]
     return
   end
@@ -125,9 +109,9 @@ end
 local function set_bounds(names, bounds, anchors)
   local texts, places = {}, ffi.new("uint32_t[?]", math.max(#bounds, 1))
   for i, bound in ipairs(bounds) do
-    texts[i], places[i - 1] = bound_text(bound.value), bound.index
+    texts[i], places[i - 1] = numbers.bound(bound.value), bound.index
   end
-  anchors.le_texts, anchors.le, anchors.places = texts, strings(texts), places
+  anchors.le_texts, anchors.le, anchors.places = texts, core.strings(texts), places
   names.le, names.le_index, names.n_le = anchors.le, places, #bounds
 end
 
@@ -141,7 +125,7 @@ end
 function M.new(def, name, bounds, constants, format)
   local names = ffi.new "chalk_family"
   local labels, samples = labels_of(def), naming.samples(name, def.type)
-  local anchors = { labels = labels, samples = samples, pointers = strings(labels) }
+  local anchors = { labels = labels, samples = samples, pointers = core.strings(labels) }
   anchors.constant = constant_text(constants, labels)
   names.constant, names.labels, names.n_labels = anchors.constant, anchors.pointers, #labels
   local negative = bounds[1] and bounds[1].value < 0

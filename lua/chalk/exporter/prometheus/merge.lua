@@ -5,6 +5,8 @@
 -- lines that say the same series, in whatever order of labels, become one: counts and buckets add up, a gauge is
 -- combined as its definition says. This is rare, and done on the text, for then it needs nothing of a format.
 
+local kinds = require "chalk.define.kinds"
+
 local M = {}
 
 local function add(a, b) return a + b end
@@ -50,7 +52,7 @@ local function number_of(text) return SPECIAL[text] or tonumber(text) end
 ---@param number_text fun(value: number): string
 ---@return string
 function M.lines(texts, def, number_text)
-  local combine = def.type == "gauge" and ACROSS[def.across] or add
+  local combine = kinds.of[def.type].combines and ACROSS[def.across] or add
   local heads, values, places = {}, {}, {}
   for _, text in ipairs(texts) do
     for head, value in text:gmatch "([^\n]*) ([^ \n]*)\n" do

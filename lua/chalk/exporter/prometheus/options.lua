@@ -1,6 +1,8 @@
 --- The options of the Prometheus exporter, checked.
 
 local json = require "chalk.base.json"
+local lists = require "chalk.base.lists"
+local listen_address = require "chalk.net.listen_address"
 local naming = require "chalk.define.naming"
 local shape = require "chalk.define.shape"
 local definition = require "chalk.define.definition"
@@ -28,16 +30,9 @@ local function check_namespace(report, path, namespace)
   end
 end
 
-local function is_address(address)
-  local host, port = address:match "^(.+):(%d+)$"
-  if not host or #port > 5 or tonumber(port) > 65535 then return false end
-  return host:find "^%[[^%[%]]+%]$" ~= nil or not host:find "[%s:%[%]/]"
-end
-
 local function check_listen(report, path, address)
-  if not (address:find "^unix:///." or is_address(address)) then
-    report:add(path, 'bad address %s: expected "host:port", "[host]:port" or "unix:///path"', shape.quote(address))
-  end
+  local problem = listen_address.problem(address, true)
+  if problem then report:add(path, "%s", problem) end
 end
 
 local function check_path(report, path, value)
@@ -83,7 +78,7 @@ end
 
 local function check_global_tags(report, path, tags)
   local names = {}
-  for _, name in ipairs(shape.names(tags)) do
+  for _, name in ipairs(lists.names(tags)) do
     local label = naming.label(name)
     if names[label] then
       report:add(shape.at(path, name), "exported as %s, like %s", shape.quote(label), shape.quote(names[label]))
@@ -101,17 +96,23 @@ local CHECKS = {
   { "global_tags", check_global_tags },
 }
 
---- What is wrong with the options.
+--- The options with their defaults.
 ---@param options any
----@return string? message nil when nothing is
-function M.check(options)
+---@return chalk.prometheus.Options? resolved, string? message
+function M.resolve(options)
   local report = shape.report "prometheus"
   local read = shape.object(report, "", options, FIELDS)
   for _, check in ipairs(read and CHECKS or {}) do
     local name, run = check[1], check[2]
     if read[name] then run(report, name, read[name]) end
   end
-  return report.errors[1] and table.concat(report.errors, "; ") or nil
+  if report.errors[1] then return nil, table.concat(report.errors, "; ") end
+  local resolved = {}
+  for name, value in pairs(options) do
+    resolved[name] = value
+  end
+  resolved.path = resolved.path or "/metrics"
+  return resolved
 end
 
 return M

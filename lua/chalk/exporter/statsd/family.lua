@@ -2,7 +2,10 @@
 -- its histograms are sent. As the core takes it, with the texts that it points to.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
+local lists = require "chalk.base.lists"
 local names = require "chalk.exporter.statsd.names"
+local numbers = require "chalk.base.numbers"
 local rules = require "chalk.exporter.statsd.rules"
 
 local ffi, C = core.ffi, core.C
@@ -15,12 +18,13 @@ local MODES = {
   buckets = C.CHALK_STATSD_BUCKETS,
   raw = C.CHALK_STATSD_RAW,
 }
+-- In the order of their lines.
 local AGGREGATES = {
-  count = C.CHALK_STATSD_COUNT,
-  sum = C.CHALK_STATSD_SUM,
-  avg = C.CHALK_STATSD_AVG,
-  min = C.CHALK_STATSD_MIN,
-  max = C.CHALK_STATSD_MAX,
+  { "count", C.CHALK_STATSD_COUNT },
+  { "sum", C.CHALK_STATSD_SUM },
+  { "avg", C.CHALK_STATSD_AVG },
+  { "min", C.CHALK_STATSD_MIN },
+  { "max", C.CHALK_STATSD_MAX },
 }
 local MILLISECONDS = {
   nanoseconds = 1e-6,
@@ -33,59 +37,51 @@ local MILLISECONDS = {
 }
 local INF = "Inf"
 
-local function strings(list) return ffi.new("const char *[?]", math.max(#list, 1), list) end
-
-local function bound_text(bound)
-  local buffer = ffi.new "char[32]"
-  return ffi.string(buffer, C.chalk_text_double(buffer, bound))
-end
-
 -- The bounds to send, +Inf last, with their places among those that are counted.
 local function bounds_of(les, wanted)
-  local set, texts, suffixes, places = nil, {}, {}, {}
-  if wanted then
-    set = {}
-    for _, bound in ipairs(wanted) do
-      set[bound] = true
-    end
-  end
+  local set, texts, tags, suffixes, places = wanted and lists.set(wanted), {}, {}, {}, {}
   for i, bound in ipairs(les) do
     if not set or set[bound] then
-      texts[#texts + 1] = bound_text(bound)
+      texts[#texts + 1] = numbers.text(bound)
       places[#places + 1] = i - 1
     end
   end
   texts[#texts + 1], places[#places + 1] = INF, #les
   for i, text in ipairs(texts) do
+    tags[i] = "le:" .. text
     suffixes[i] = ".le_" .. text:gsub("+", ""):gsub("%W", "_")
   end
-  return texts, suffixes, places
+  return tags, suffixes, places
 end
 
-local function quantiles_of(quantiles)
-  local suffixes = {}
-  for i, q in ipairs(quantiles) do
-    suffixes[i] = "." .. names.quantile(q)
+-- The gauges of a histogram in the mode percentiles: the aggregates that are wanted, then the quantiles.
+local function gauges_of(aggregates, quantiles)
+  local suffixes, gauges, wanted = {}, {}, {}
+  local function add(suffix, what, quantile)
+    suffixes[#suffixes + 1] = suffix
+    gauges[#suffixes] = { suffix = suffix, size = #suffix, what = what, quantile = quantile }
   end
-  return suffixes
-end
-
-local function bits_of(aggregates)
-  local bits = 0
   for _, name in ipairs(aggregates) do
-    bits = bits + AGGREGATES[name]
+    wanted[name] = true
   end
-  return bits
+  for _, aggregate in ipairs(AGGREGATES) do
+    if wanted[aggregate[1]] then add("." .. aggregate[1], aggregate[2]) end
+  end
+  for _, q in ipairs(quantiles) do
+    add("." .. names.quantile(q), C.CHALK_STATSD_QUANTILE, q)
+  end
+  return ffi.new("chalk_statsd_gauge[?]", math.max(#gauges, 1), gauges), suffixes
 end
 
--- A name that leaves room for every suffix.
+-- A name that leaves room for every suffix, and for those of the aggregates that are not wanted: so a name is the same
+-- whichever are.
 local function name_of(options, definition, suffixes)
   local longest = ".count"
   for _, suffix in ipairs(suffixes) do
     if #suffix > #longest then longest = suffix end
   end
   local namespace = not definition.own and options.namespace or nil
-  local room = definition.type == "histogram" and longest or ""
+  local room = kinds.of[definition.type].holds == "sketch" and longest or ""
   return names.metric(namespace, definition.namespace, definition.name, room):sub(1, -#room - 1)
 end
 
@@ -106,39 +102,40 @@ function M.new(options, tags, tail, range)
   local quantiles = rule.quantiles or options.quantiles
   -- chalk's own histograms have bounds of their own.
   local wanted = rule.buckets or not definition.own and options.buckets
-  local les, le_suffixes, places = bounds_of(range.les or {}, wanted)
-  local quantile_names = quantiles_of(quantiles)
-  local labels, own = {}, {}
+  local le_tags, le_suffixes, places = bounds_of(range.les or {}, wanted)
+  local gauges, gauge_suffixes = gauges_of(rule.aggregates or options.aggregates, quantiles)
+  local fold = options.dialect == "statsd"
+  local labels, most, own = {}, {}, {}
   for i, tag in ipairs(definition.tags) do
     labels[i], own[tag.key] = names.key(tag.key), true
+    most[i] = fold and names.LONGEST_PART or names.value_room(labels[i])
   end
   local texts = {
-    name = name_of(options, definition, mode == "buckets" and le_suffixes or quantile_names),
+    name = name_of(options, definition, mode == "buckets" and le_suffixes or gauge_suffixes),
     tags = table.concat(names.tags(tags, own), ","),
     tail = tail,
     type = TYPES[sent_as] or "g",
-    labels = strings(labels),
+    labels = core.strings(labels),
     labels_of = labels,
-    quantiles = ffi.new("double[?]", #quantiles, quantiles),
-    quantile_names = strings(quantile_names),
-    quantile_names_of = quantile_names,
-    le = strings(les),
-    le_of = les,
-    le_suffixes = strings(le_suffixes),
+    value_most = ffi.new("uint32_t[?]", math.max(#most, 1), most),
+    gauges = gauges,
+    gauge_suffixes = gauge_suffixes,
+    le_tags = core.strings(le_tags),
+    le_tags_of = le_tags,
+    le_suffixes = core.strings(le_suffixes),
     le_suffixes_of = le_suffixes,
     le_index = ffi.new("uint32_t[?]", #places, places),
   }
   local c = ffi.new "chalk_statsd_family"
   c.name, c.tags, c.tail, c.type, c.timestamp = texts.name, texts.tags, texts.tail, texts.type, ""
-  c.labels, c.n_labels = texts.labels, #labels
-  c.quantiles, c.quantile_names, c.n_quantiles = texts.quantiles, texts.quantile_names, #quantiles
-  c.le, c.le_suffixes, c.le_index, c.n_le = texts.le, texts.le_suffixes, texts.le_index, #les
+  c.labels, c.value_most, c.n_labels, c.absent = texts.labels, texts.value_most, #labels, names.ABSENT
+  c.gauges, c.n_gauges = texts.gauges, #gauge_suffixes
+  c.le_tags, c.le_suffixes, c.le_index, c.n_le = texts.le_tags, texts.le_suffixes, texts.le_index, #le_tags
   c.factor = sent_as == "timing" and MILLISECONDS[definition.unit] or 1
   c.max_weight = options.dialect == "dogstatsd" and options.max_weight or 1
-  c.aggregates = bits_of(rule.aggregates or options.aggregates)
   c.mode = MODES[mode] or C.CHALK_STATSD_VALUES
   c.pack = options.dialect == "dogstatsd"
-  c.fold = options.dialect == "statsd"
+  c.fold = fold
   c.relative = options.relative_gauges
   c.changed_only = options.gauges == "changed"
   return { c = c, texts = texts }

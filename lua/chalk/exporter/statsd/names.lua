@@ -15,7 +15,7 @@
 --
 -- The dialect `statsd` has no tags; values are folded into the name, in the order in which the metric declares them:
 -- NAME.VALUE1.VALUE2. There the dot separates, too, and only ASCII letters, digits, _ and - stay. An absent value is
--- "none".
+-- "none". The values of a metric's own tags are written by the core, see src/export/statsd_text.h.
 
 local bit = require "bit"
 local json = require "chalk.base.json"
@@ -23,10 +23,10 @@ local json = require "chalk.base.json"
 local M = {}
 
 M.LONGEST = 200
+M.LONGEST_PART = 128
 M.ABSENT = "none"
 
 local LONGEST_KEY = 128
-local LONGEST_PART = 128
 local HASHED = 9 -- "_" and eight digits
 
 -- FNV-1a, 32 bits (Fowler, Noll, Vo). The prime is 2^24 + 403: both products fit into a double.
@@ -75,8 +75,12 @@ local function first_characters(text, n)
   return text:sub(1, at - 1)
 end
 
--- Cut to `most` characters, with the hash of `whole`.
-local function fitted(text, most, whole)
+--- Cut to `most` characters, with the hash of `whole`.
+---@param text string
+---@param most integer
+---@param whole string
+---@return string
+function M.fitted(text, most, whole)
   if #text <= most or characters(text) <= most then return text end
   return first_characters(text, most - HASHED) .. hash(whole)
 end
@@ -102,7 +106,7 @@ function M.metric(namespace, path, name, suffix)
   suffix = suffix or ""
   local whole = table.concat(parts, ".")
   local clean = from_letter((whole:gsub("[^%w_.]", "_")))
-  return fitted(clean, M.LONGEST - #suffix, whole) .. suffix
+  return M.fitted(clean, M.LONGEST - #suffix, whole) .. suffix
 end
 
 --- The last part of the name of a quantile's gauge: `p50`, `p99_9` for 0.999, as Etsy's server names its percentiles.
@@ -118,40 +122,23 @@ end
 ---@return string
 function M.key(key)
   local clean = safe_unicode(key:gsub("[^%w_%-./\128-\255]", "_"), "_")
-  return fitted(from_letter(clean), LONGEST_KEY, key)
+  return M.fitted(from_letter(clean), LONGEST_KEY, key)
 end
 
-local function make_tag(key, value)
-  local k = M.key(key)
-  local v = safe_unicode(value:gsub("[^%w_%-./:\128-\255]", "_"), "_")
-  v = fitted(v, M.LONGEST - characters(k) - 1, value):gsub(":$", "_") -- Datadog drops a colon at the end
-  return k .. ":" .. v
-end
-
--- Tags by key and value; forgotten as a whole when there are too many.
-local REMEMBERED = 4096
-local tags, remembered = {}, 0
+--- How many characters a value may have in a tag of this key.
+---@param key string as M.key returns it
+---@return integer
+function M.value_room(key) return M.LONGEST - characters(key) - 1 end
 
 --- A tag, `key:value`.
 ---@param key string
 ---@param value string|number|boolean
 ---@return string
 function M.tag(key, value)
-  value = tostring(value)
-  local by_value = tags[key]
-  local tag = by_value and by_value[value]
-  if tag then return tag end
-  tag = make_tag(key, value)
-  if remembered == REMEMBERED then
-    tags, remembered, by_value = {}, 0, nil
-  end
-  if not by_value then
-    by_value = tags[key] or {}
-    tags[key] = by_value
-  end
-  by_value[value] = tag
-  remembered = remembered + 1
-  return tag
+  local k, whole = M.key(key), tostring(value)
+  local v = safe_unicode(whole:gsub("[^%w_%-./:\128-\255]", "_"), "_")
+  v = M.fitted(v, M.value_room(k), whole):gsub(":$", "_") -- Datadog drops a colon at the end
+  return k .. ":" .. v
 end
 
 --- The tags that are on everything, sorted by key, without those that the metric has itself; empty ones are absent.
@@ -168,29 +155,6 @@ function M.tags(global, own)
     keys[i] = M.tag(key, global[key])
   end
   return keys
-end
-
---- A tag value as a part of a name in the dialect `statsd`.
----@param value? string|number|boolean
----@return string
-function M.part(value)
-  if value == nil or value == "" then return M.ABSENT end
-  local whole = tostring(value)
-  return fitted((whole:gsub("[^%w_-]", "_")), LONGEST_PART, whole)
-end
-
---- A name with the values of its tags folded in: NAME.VALUE1.VALUE2, and the suffix.
----@param name string
----@param values table<integer, string|number|boolean?> in declared order, absent ones nil
----@param n integer how many tags are declared
----@param suffix? string
----@return string
-function M.folded(name, values, n, suffix)
-  local parts = { name }
-  for i = 1, n do
-    parts[i + 1] = M.part(values[i])
-  end
-  return table.concat(parts, ".") .. (suffix or "")
 end
 
 --- What stands in a field of its own (`c:`, `e:`): without what would end the field or the line.

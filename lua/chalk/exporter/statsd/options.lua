@@ -14,15 +14,16 @@
 -- plain values, which that thread's VM is given.
 
 local addresses = require "chalk.net.address"
+local lists = require "chalk.base.lists"
 local names = require "chalk.exporter.statsd.names"
 local option = require "chalk.define.options"
+local packets = require "chalk.net.packet_socket"
 local rules = require "chalk.exporter.statsd.rules"
-local weights = require "chalk.exporter.statsd.weights"
 
 local M = {}
 
 ---@class chalk.statsd.Options
----@field address string? see chalk.exporter.statsd.address; else the environment's, else "127.0.0.1:8125"
+---@field address string? see chalk.net.address; else the environment's, else "127.0.0.1:8125"
 ---@field dialect "dogstatsd"|"statsd"|nil "dogstatsd"
 ---@field namespace string? put before every name, joined with "."
 ---@field global_tags table<string, string|number|boolean>? on everything; a metric's own of that name wins
@@ -51,7 +52,7 @@ local M = {}
 ---@alias chalk.statsd.Aggregate "count"|"sum"|"avg"|"min"|"max"
 
 ---@class chalk.statsd.Resolved: chalk.statsd.Options every field with a default is set
----@field target chalk.statsd.Address of the address
+---@field target chalk.net.Address of the address
 ---@field environment_tags table<string, string> below the global tags
 ---@field external_env string? of the field e:
 ---@field counted number[]? the bounds that rules ask for, to be counted with the rest
@@ -62,40 +63,42 @@ local QUANTILES = { 0.5, 0.9, 0.95, 0.99 }
 local AGGREGATES = { "count", "avg", "min", "max" }
 local MOST_QUANTILES = 32
 local LONGEST_ID = 128
-local PACKETS = { udp = 1432, unix = 8192, unixgram = 8192, unixstream = 8192 }
+local PORT = 8125
 local QUEUE, MOST_QUEUE = 65536, 2 ^ 24
 local LEAST_RATE = 1e-6
+local MOST_WEIGHT = 1000000 -- above it a sample rate has more digits than a double
 local LEAST_PACKET, MOST_PACKET = 64, 65507
 local LINE = 48 -- what a line has beside its name, tags and constant fields: value, type, rate, time
 
 local function is_address(v)
   if type(v) ~= "string" then return false, "a string" end
-  local address, message = addresses.parse(v)
+  local address, message = addresses.parse(v, PORT)
   if address then message = addresses.problem(address) end
   return message == nil, "the address of a server: " .. (message or "")
 end
 
+-- Whether v is a list of items that are valid and differ from one another.
+local function is_list_of(v, is_valid)
+  if type(v) ~= "table" then return false end
+  local seen, n = {}, 0
+  for i, item in pairs(v) do
+    if type(i) ~= "number" or not is_valid(item) or seen[item] then return false end
+    seen[item], n = true, n + 1
+  end
+  return n == #v
+end
+
+local function is_quantile(q) return type(q) == "number" and q >= 0 and q <= 1 end
+
 local function is_quantiles(v)
   local words = ("a list of 1 to %d different numbers from 0 to 1"):format(MOST_QUANTILES)
-  if type(v) ~= "table" or #v == 0 or #v > MOST_QUANTILES then return false, words end
-  local seen, n = {}, 0
-  for i, q in pairs(v) do
-    if type(i) ~= "number" or type(q) ~= "number" or not (q >= 0 and q <= 1) or seen[q] then return false, words end
-    seen[q], n = true, n + 1
-  end
-  return n == #v, words
+  return is_list_of(v, is_quantile) and #v > 0 and #v <= MOST_QUANTILES, words
 end
 
 local is_aggregate = option.one_of("count", "sum", "avg", "min", "max")
 
 local function is_aggregates(v)
-  local words, seen, n = "a list of count, sum, avg, min, max, each at most once", {}, 0
-  if type(v) ~= "table" then return false, words end
-  for i, name in pairs(v) do
-    if type(i) ~= "number" or not is_aggregate(name) or seen[name] then return false, words end
-    seen[name], n = true, n + 1
-  end
-  return n == #v, words
+  return is_list_of(v, is_aggregate), "a list of count, sum, avg, min, max, each at most once"
 end
 
 local function is_container_id(v)
@@ -142,7 +145,7 @@ local CHECKS = {
   raw_type = is_raw_type,
   raw_queue = option.whole_between(1, MOST_QUEUE),
   max_packet = option.whole_between(LEAST_PACKET, MOST_PACKET),
-  max_weight = option.whole_between(1, weights.MOST),
+  max_weight = option.whole_between(1, MOST_WEIGHT),
   timestamps = is_boolean,
   container_id = is_container_id,
   cardinality = is_cardinality,
@@ -220,7 +223,7 @@ local function address_text(options, getenv)
   local host, port = variable(getenv, "DD_AGENT_HOST"), variable(getenv, "DD_DOGSTATSD_PORT")
   local source = host and "DD_AGENT_HOST" or port and "DD_DOGSTATSD_PORT"
   if host and port then source = source .. " and DD_DOGSTATSD_PORT" end
-  return with_port(host or "127.0.0.1", port or addresses.PORT), source
+  return with_port(host or "127.0.0.1", port or PORT), source
 end
 
 local TAGS = {
@@ -274,17 +277,12 @@ local function default(options, name, value)
 end
 
 -- The bounds of all rules, which would not be counted otherwise.
-local function counted(list)
-  local seen, bounds = {}, {}
-  for _, rule in ipairs(list) do
-    for _, bound in ipairs(rule.buckets or {}) do
-      if not seen[bound] then
-        seen[bound] = true
-        bounds[#bounds + 1] = bound
-      end
-    end
+local function counted(per_metric)
+  local bounds = {}
+  for i, rule in ipairs(per_metric) do
+    bounds[i] = rule.buckets or {}
   end
-  table.sort(bounds)
+  bounds = lists.union(bounds)
   return bounds[1] and bounds or nil
 end
 
@@ -301,11 +299,20 @@ local function fill_of_dialect(options, getenv)
   end
 end
 
+-- What the event tap has to be on for: whether any histogram is sent in the mode raw.
+local function tap(options)
+  local is_raw = options.histograms == "raw"
+  for _, rule in ipairs(options.per_metric) do
+    is_raw = is_raw or rule.histograms == "raw"
+  end
+  return is_raw and { kinds = { "histogram" }, events = options.raw_queue, keep = true } or nil
+end
+
 local function fill(options)
   default(options, "quantiles", copy(QUANTILES))
   default(options, "aggregates", copy(AGGREGATES))
   default(options, "per_metric", {})
-  default(options, "max_packet", PACKETS[options.target.kind])
+  default(options, "max_packet", packets.PACKETS[options.target.kind])
   default(options, "max_weight", 10000)
   default(options, "timestamps", false)
   default(options, "telemetry", false)
@@ -314,6 +321,7 @@ local function fill(options)
   default(options, "sample_rate", 1)
   default(options, "raw_queue", QUEUE)
   options.counted = counted(options.per_metric)
+  options.tap = tap(options)
 end
 
 -- The bytes of every line that come from the options.
@@ -338,7 +346,7 @@ function M.resolve(options, getenv)
   local resolved = copy(options)
   local text, source = address_text(options, getenv)
   resolved.address = text
-  resolved.target, message = addresses.parse(text)
+  resolved.target, message = addresses.parse(text, PORT)
   if not resolved.target then return nil, ("%s: %s"):format(source, message) end
   default(resolved, "dialect", "dogstatsd")
   fill_of_dialect(resolved, getenv)

@@ -9,7 +9,7 @@ local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
 local log = require "chalk.base.log"
 local rules = require "chalk.exporter.statsd.rules"
-local sockets = require "chalk.exporter.statsd.socket"
+local sockets = require "chalk.net.packet_socket"
 local view = require "chalk.read.view"
 
 local ffi, C = core.ffi, core.C
@@ -22,31 +22,11 @@ local LOOK, PATIENCE = 0.005, 60 -- seconds
 local Raw = {}
 Raw.__index = Raw
 
---- Whether any histogram is sent so.
----@param options chalk.statsd.Resolved
----@return boolean
-function M.is_wanted(options)
-  if options.histograms == "raw" then return true end
-  for _, rule in ipairs(options.per_metric) do
-    if rule.histograms == "raw" then return true end
-  end
-  return false
-end
-
---- What the event tap has to be on for.
----@param options chalk.statsd.Resolved
----@return { kinds: string[], events: integer, keep: boolean }?
-function M.events(options)
-  if not M.is_wanted(options) then return nil end
-  return { kinds = { "histogram" }, events = options.raw_queue, keep = true }
-end
-
----@param exporter chalk.statsd.Exporter
----@param events chalk.Events
----@param yields boolean whether there is a loop
+---@param exporter chalk.statsd.Exporter whose options have `tap`
+---@param context chalk.ExporterContext
 ---@return chalk.statsd.Raw
-function M.new(exporter, events, yields)
-  local options = exporter.options
+function M.new(exporter, context)
+  local options, events = exporter.options, context.events
   local queue = C.chalk_statsd_raw_new(events.segment, options.max_packet, options.raw_queue)
   if queue == nil then error("out of memory", 0) end
   local self = setmetatable({
@@ -65,11 +45,14 @@ function M.new(exporter, events, yields)
     dropped = 0,
     too_long = 0,
     busy = false, -- packets are being sent
-    yields = yields,
+    yields = context.uv ~= nil,
   }, Raw)
-  local subscription = M.events(options)
-  subscription.take = function(tap, n) return self:take(tap, n) end
-  events:subscribe(subscription)
+  events:subscribe {
+    kinds = options.tap.kinds,
+    events = options.tap.events,
+    keep = options.tap.keep,
+    take = function(tap, n) return self:take(tap, n) end,
+  }
   return self
 end
 
@@ -173,7 +156,7 @@ end
 
 --- Sends what is left, once the flusher's role has gone.
 ---@return boolean under_way
-function Raw:rest()
+function Raw:send_rest()
   self:start(true)
   return self.busy
 end

@@ -11,7 +11,7 @@
 -- that is none of the three words is a Lua pattern for it.
 
 local option = require "chalk.define.options"
-local suggest = require("chalk.define.schema").suggest
+local suggest = require "chalk.base.suggest"
 
 local M = {}
 

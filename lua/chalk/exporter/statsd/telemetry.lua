@@ -1,10 +1,7 @@
 -- The exporter's own counters, sent to the same receiver after a flush: what was sent and lost since the last time.
 
-local core = require "chalk.core"
 local names = require "chalk.exporter.statsd.names"
 local options_of = require "chalk.exporter.statsd.options"
-
-local ffi, C = core.ffi, core.C
 
 local M = {}
 
@@ -20,18 +17,16 @@ function M.new(options, tail)
   local tags = options.dialect == "dogstatsd" and names.tags(options_of.tags(options)) or {}
   return setmetatable({
     tail = (tags[1] and "|#" .. table.concat(tags, ",") or "") .. tail,
-    totals = ffi.new "chalk_statsd_totals",
     told = {},
     most = options.max_packet,
   }, Telemetry)
 end
 
-function Telemetry:now(lines, socket, raw)
-  C.chalk_statsd_count(lines, self.totals)
+function Telemetry:now(made, socket, raw)
   local now = {
-    { "metrics", tonumber(self.totals.metrics) },
-    { "lines", tonumber(self.totals.lines) },
-    { "lines_dropped", tonumber(self.totals.too_long) },
+    { "metrics", tonumber(made.metrics) },
+    { "lines", tonumber(made.lines) },
+    { "lines_dropped", tonumber(made.too_long) },
     { "packets_sent", socket.packets_sent },
     { "bytes_sent", socket.bytes_sent },
     { "packets_dropped", socket.packets_dropped },
@@ -66,9 +61,13 @@ function Telemetry:packets(now)
   return packets
 end
 
---- Sends what came since the last time. A failure is the next flush's to meet: nothing is told as sent then.
-function Telemetry:send(lines, socket, blocking, raw)
-  local now = self:now(lines, socket, raw)
+--- Sends what came since the last time. After a failure nothing counts as sent, and the next flush tries again.
+---@param made ffi.cdata* chalk_statsd_totals of the lines that were made
+---@param socket chalk.net.PacketSocket
+---@param blocking boolean?
+---@param raw chalk.statsd.Raw?
+function Telemetry:send(made, socket, blocking, raw)
+  local now = self:now(made, socket, raw)
   local packets = self:packets(now)
   if not packets[1] or not socket:open(blocking) then return end
   for _, packet in ipairs(packets) do

@@ -2,6 +2,8 @@
 -- the constant ones, as the core takes it.
 
 local core = require "chalk.core"
+local kinds = require "chalk.define.kinds"
+local lists = require "chalk.base.lists"
 local naming = require "chalk.define.naming"
 local view = require "chalk.read.view"
 
@@ -9,29 +11,18 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local function sorted_keys(t)
-  local keys = {}
-  for key in pairs(t) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  return keys
-end
-
 -- Names and values by turns, of those that the metric has no tag for.
 local function constants_of(global_tags, own)
-  local list = {}
-  for _, key in ipairs(sorted_keys(global_tags or {})) do
+  local constants = {}
+  for _, key in ipairs(lists.names(global_tags or {})) do
     local label = naming.label(key)
     if not own[label] then
-      list[#list + 1] = label
-      list[#list + 1] = tostring(global_tags[key])
+      constants[#constants + 1] = label
+      constants[#constants + 1] = tostring(global_tags[key])
     end
   end
-  return list
+  return constants
 end
-
-local function strings(list) return ffi.new("const char *[?]", math.max(#list, 1), list) end
 
 ---@class chalk.stream.Metric
 ---@field c ffi.cdata* chalk_stream_metric
@@ -55,16 +46,16 @@ function M.new(segment, number, options)
     name = naming.family(d.namespace, d.name, d.type, d.unit, options.namespace),
     unit = d.unit or "",
     description = d.description or "",
-    labels = strings(labels),
+    labels = core.strings(labels),
     labels_of = labels,
-    constants = strings(constants),
+    constants = core.strings(constants),
     constants_of = constants,
   }
   local c = ffi.new "chalk_stream_metric"
   c.name, c.unit, c.description = texts.name, texts.unit, texts.description
   c.labels, c.n_labels = texts.labels, #labels
   c.constants, c.n_constants = texts.constants, #constants / 2
-  c.kind = C["CHALK_" .. d.type:upper()]
+  c.kind = C[kinds.of[d.type].constant]
   return { c = c, texts = texts }
 end
 

@@ -1,7 +1,7 @@
 -- What runs in the VM in which `init` tries the modules of custom exporters, see chalk.flush.driver.thread.
 
 local core = require "chalk.core"
-local exporters = require "chalk.flush.exporters"
+local exporter = require "chalk.exporter"
 local log = require "chalk.base.log"
 local serial = require "chalk.base.serial"
 
@@ -14,7 +14,7 @@ local M = {}
 ---@return string?
 function M.run(text)
   for _, one in ipairs(serial.read(text)) do
-    local module, message = exporters.module(one.module)
+    local module, message = exporter.module(one.module)
     if not module then return ("exporter %s: %s"):format(one.name, log.text(message)) end
   end
   C.chalk_thread_ready(C.chalk_thread_self(), nil)

@@ -1,8 +1,6 @@
 -- Waiting for a flush in the application's own VM, whose loop has to turn meanwhile for exporters that yield.
 
-local core = require "chalk.core"
-
-local C = core.C
+local now = require("chalk.core").now
 
 local M = {}
 
@@ -63,14 +61,14 @@ function M.till(uv, timeout, is_done, exiting)
   if not M.can_turn(uv, exiting) then return false end
   nests = nil
   local inside, thread = not exiting and M.is_inside(uv), coroutine.running()
-  local timer, over, ends = uv.new_timer(), false, C.chalk_now() + timeout
+  local timer, over, ends = uv.new_timer(), false, now() + timeout
   timer:start(POLL, POLL, function()
-    if over or not (is_done() or C.chalk_now() >= ends) then return end
+    if over or not (is_done() or now() >= ends) then return end
     over = true
     if inside then resume(thread) end
   end)
   if inside then coroutine.yield() end
-  while not over and not is_done() and C.chalk_now() < ends and uv.run "once" ~= nil do
+  while not over and not is_done() and now() < ends and uv.run "once" ~= nil do
   end
   timer:stop()
   if inside then

@@ -1,0 +1,27 @@
+--- Somebody who misspells a name is told the one that was meant, and never one that has nothing to do with it.
+
+local suggest = require "chalk.base.suggest"
+
+describe("a suggestion", function()
+  local words = { "endpoint", "status", "region", "id" }
+
+  it("is the nearest word, by letters left out, added, replaced and swapped", function()
+    for _, word in ipairs { "endpont", "endpooint", "endpoimt", "enpdoint", "enpdont" } do
+      assert.equal('did you mean "endpoint"?', suggest(word, words))
+    end
+    assert.equal('did you mean "abcd"?', suggest("abcde", { "abxx", "abcd", "abce" }))
+  end)
+
+  it(
+    "is the first in order of equally near ones",
+    function() assert.equal('did you mean "cart"?', suggest("cat", { "cats", "cart" })) end
+  )
+
+  it("is none where nothing is near, or nothing would be left of the word", function()
+    for _, word in ipairs { "latency", "", "i", "x", "xy", ("endpoint"):rep(100) } do
+      assert.is_nil(suggest(word, words))
+    end
+    assert.is_nil(suggest(7, words))
+    assert.is_nil(suggest("status", {}))
+  end)
+end)

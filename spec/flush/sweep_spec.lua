@@ -1,0 +1,31 @@
+--- Idle series leave and their memory is used again, whatever the exporters are doing: else memory grows until it is
+--- full.
+
+package.path = "spec/?.lua;" .. package.path
+
+local chalk = require "chalk"
+local files = require "support.files"
+local wait = require "support.wait"
+
+describe("a sweep", function()
+  local client
+
+  after_each(function()
+    client:shutdown()
+    files.clean()
+  end)
+
+  it("comes even if every export waits for something", function()
+    client = chalk.new {
+      flush_interval = 0.05,
+      idle_timeout = 0.1,
+      exporters = { chalk.exporter.custom("support.file_exporter", { path = files.name(), yields = 10 }) },
+    }
+    local jobs = client:count("jobs", { tags = { { tag = "a" } } })
+    jobs:with("idle"):inc()
+    wait.till(function() return client:info().series == 0 end, 20, "an idle series to leave")
+    jobs:with("removed"):inc()
+    jobs:remove { a = "removed" }
+    wait.till(function() return client:info().quarantined == 0 end, 20, "dropped series to be reusable")
+  end)
+end)

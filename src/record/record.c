@@ -1,0 +1,149 @@
+/*
+ * Recording through a handle, and reading one series back.
+ *
+ * The usual record finds its handle bound and stores into its cell. Any other binds first; of a VM that shares slot 0 it
+ * stores under the lock of the series' stripe.
+ */
+#include <math.h>
+
+#include "record/bind.h"
+#include "record/tap.h"
+#include "series/cells.h"
+#include "value/histogram.h"
+#include "value/kind.h"
+
+/*
+ * A gauge's record ends with its mark, which says that the value was recorded, and that it was since the last sweep. Both
+ * are stored each time, also where they stand there already: another process may store between any two records.
+ */
+static inline void gauge_mark(shared_u64 *cell) {
+  atomic_store_explicit(&cell[1], as_bits(GAUGE_TOUCHED), memory_order_release);
+}
+
+static inline void gauge_store(shared_u64 *cell, double v) {
+  store_double(&cell[0], v + 0.0); /* never GAUGE_FRESH */
+  gauge_mark(cell);
+}
+
+/* To GAUGE_FRESH too, and then it is that no more, whatever is added. */
+static void add_atomic(shared_u64 *cell, double n) {
+  uint64_t old = atomic_load(cell);
+  while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n + 0.0))) {
+  }
+}
+
+static int add_value(const chalk_series *s, double v) {
+  return s->writer->wary ? histogram_add_warily(s, v) : histogram_add(s, v);
+}
+
+/*
+ * For VMs that share slot 0: binds under the lock and records before letting go. `add` is atomic where the others of
+ * the slot may do the same at once; the stripe's lock orders them with drops.
+ */
+static int record_shared(chalk_series *s, double v, uint32_t verb) {
+  chalk_writer *w = s->writer;
+  chalk_segment *g = w->segment;
+  series_key key = bind_key_of(s);
+  uint32_t id;
+  if (!bind_has_metric(w, s->metric)) return bind_gone(s);
+  int e = series_hold(g, &key, &id);
+  if (e >= 0 && bind_cell(s, id) != CHALK_OK) {
+    series_hold_overflow(g, &key);
+    if (bind_cell(s, s->metric) != CHALK_OK) e = CHALK_EMEMORY;
+  }
+  if (e >= 0) {
+    shared_u64 *cell = (shared_u64 *)s->cell;
+    if (s->kind == CHALK_HISTOGRAM) {
+      e = add_value(s, v);
+    } else if (verb == CHALK_EVENT_SET) {
+      gauge_store(cell, v);
+    } else {
+      add_atomic(cell, v);
+      if (s->kind == CHALK_GAUGE) gauge_mark(cell);
+    }
+    if (e >= 0 && tap_wants(g, s->metric)) tap_put_shared(s, verb, v);
+  }
+  series_let_go(g, &key);
+  return e < 0 ? e : CHALK_REBOUND;
+}
+
+/*
+ * Of a handle that is not bound: whether the record may go on through it; if not it was done otherwise, or cannot be.
+ * *e is the code.
+ */
+static __attribute__((noinline)) bool prepare(chalk_series *s, double v, uint32_t verb, int *e) {
+  chalk_writer *w = s->writer;
+  if (w->pid != 0) writer_take_slot(w);
+  if (w->pid != 0 && w->slot == 0) {
+    *e = record_shared(s, v, verb);
+    return false;
+  }
+  *e = chalk_rebind(s);
+  if (*e == CHALK_OK) *e = CHALK_REBOUND;
+  return *e >= 0;
+}
+
+int chalk_add(chalk_series *s, double n) {
+  bool whole = n >= 0 && n <= 9007199254740992.0 && n == (double)(uint64_t)n;
+  if (s->kind == CHALK_HISTOGRAM) return CHALK_EVERB;
+  if (s->kind == CHALK_COUNT && !whole) return CHALK_ENUMBER;
+  uint32_t verb = s->kind == CHALK_COUNT ? CHALK_EVENT_INC : n < 0 ? CHALK_EVENT_DOWN : CHALK_EVENT_UP;
+  int e = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, n, verb, &e)) return e;
+  shared_u64 *cell = (shared_u64 *)s->cell;
+  if (s->kind == CHALK_COUNT) {
+    store_double(cell, load_double(cell) + n);
+  } else {
+    add_atomic(cell, n);
+    gauge_mark(cell);
+  }
+  if (tap_is_on(s)) tap_put(s, verb, n);
+  return e;
+}
+
+static __attribute__((noinline)) int set_otherwise(chalk_series *s, double v) {
+  if (s->kind != CHALK_GAUGE) return CHALK_EVERB;
+  int e = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_SET, &e)) return e;
+  gauge_store((shared_u64 *)s->cell, v);
+  if (tap_is_on(s)) tap_put(s, CHALK_EVENT_SET, v);
+  return e;
+}
+
+int chalk_set(chalk_series *s, double v) {
+  if (__builtin_expect(s->kind != CHALK_GAUGE || !writer_is_current(s), 0)) return set_otherwise(s, v);
+  gauge_store((shared_u64 *)s->cell, v);
+  return CHALK_OK;
+}
+
+static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v) {
+  if (s->kind != CHALK_HISTOGRAM) return CHALK_EVERB;
+  if (!isfinite(v)) return CHALK_ENUMBER;
+  int e = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_RECORD, &e)) return e;
+  int added = s->histogram ? add_value(s, v) : CHALK_EMEMORY;
+  if (added == CHALK_OK && tap_is_on(s)) tap_put(s, CHALK_EVENT_RECORD, v);
+  return added == CHALK_OK ? e : added;
+}
+
+int chalk_record(chalk_series *s, double v) {
+  if (__builtin_expect(!writer_is_current(s) || !s->histogram || !histogram_is_usual(v), 0))
+    return record_otherwise(s, v);
+  return histogram_add(s, v);
+}
+
+/* Reading back */
+
+double chalk_value(chalk_series *s) {
+  int e;
+  if (!writer_is_bound(s)) {
+    e = chalk_rebind(s);
+    if (e < 0) return NAN;
+  }
+  chalk_segment *g = s->writer->segment;
+  double value;
+  if (!kind_has_value(s->kind)) return (double)cells_total(g, s->series);
+  lives alive;
+  lives_begin(&alive, g);
+  return cells_gauge(g, s->series, &alive, &value) ? value : 0;
+}

@@ -1,0 +1,95 @@
+#include "series/stripe.h"
+
+#include <string.h>
+
+#include "series/pass.h"
+#include "shm/heap.h"
+
+/* What died before it became a series; its key may be there already. */
+static void give_reserved(chalk_segment *g, uint32_t id) {
+  series *s = &g->series[id];
+  uint64_t key = s->key;
+  s->key = 0;
+  atomic_signal_fence(memory_order_seq_cst);
+  heap_give(g, key, s->key_size);
+  number_give(g, id);
+}
+
+chains stripe_empty(chalk_segment *g, stripe *t) {
+  chains c = chains_of(g, t);
+  uint64_t new = c.heads ? 0 : heap_take(g, STRIPE_LEAST * sizeof(uint32_t));
+  if (new) {
+    t->heads = new, t->size = STRIPE_LEAST;
+    c = (chains){segment_at(g, new), STRIPE_LEAST - 1};
+  }
+  if (c.heads) memset(c.heads, 0xff, (c.mask + 1ull) * sizeof *c.heads);
+  return c;
+}
+
+static void put_first(chains c, series *s, uint32_t id) {
+  uint32_t *head = chains_head(c, s->hash);
+  s->next = *head;
+  *head = id;
+}
+
+/* Chains anew from the series. Undoes what a dead owner left half done: a reservation, a drop. */
+static void stripe_rebuild(chalk_segment *g, uint32_t number) {
+  stripe *t = &g->stripes[number];
+  chains c = stripe_empty(g, t);
+  if (!c.heads) return;
+  t->used = 0;
+  for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
+    series *s = &g->series[id];
+    uint32_t state = series_state(s);
+    if (state == SERIES_RESERVED) {
+      if (atomic_load(&s->state) >> NUMBER_STATE_BITS == number) give_reserved(g, id);
+      continue;
+    }
+    if (state == SERIES_FREE || series_stripe(s->hash) != number) continue;
+    if (state == SERIES_DROPPED && !series_is_settled(s)) atomic_store(&s->state, state = SERIES_LIVE);
+    if (state != SERIES_LIVE) continue;
+    put_first(c, s, id);
+    t->used++;
+  }
+  atomic_store(&g->head->recount, 1);
+}
+
+void stripe_repair(chalk_segment *g, uint32_t number) {
+  stripe_rebuild(g, number);
+  pass_finish(g, &g->stripes[number]);
+}
+
+/* Hangs the series of the old chains into the stripe's, which are empty. */
+static void stripe_move(chalk_segment *g, chains to, chains from) {
+  uint32_t left = series_top(g);
+  memset(to.heads, 0xff, (to.mask + 1ull) * sizeof *to.heads);
+  for (uint32_t i = 0; i <= from.mask; i++) {
+    for (uint32_t id = number_at(g, &from.heads[i]), next; id != NONE && left-- > 0; id = next) {
+      series *s = &g->series[id];
+      next = number_at(g, &s->next);
+      put_first(to, s, id);
+    }
+  }
+}
+
+void stripe_double(chalk_segment *g, uint32_t number) {
+  stripe *t = &g->stripes[number];
+  chains from = chains_of(g, t);
+  uint64_t n = from.mask + 1ull, size = n * sizeof(uint32_t), new = from.heads ? heap_take(g, 2 * size) : 0;
+  if (!new) return;
+  /* An owner that dies here leaves heads that are too long for `size`, and the next one rebuilds. */
+  t->heads = new;
+  atomic_signal_fence(memory_order_seq_cst);
+  t->size = (uint32_t)(2 * n);
+  stripe_move(g, (chains){segment_at(g, new), (uint32_t)(2 * n) - 1}, from);
+  heap_give(g, segment_offset(g, from.heads), size);
+}
+
+void stripe_unlink(chalk_segment *g, stripe *t, uint32_t id) {
+  chains c = chains_of(g, t);
+  if (!c.heads) return;
+  uint32_t *p = chains_head(c, g->series[id].hash), at = number_at(g, p);
+  for (uint32_t left = series_top(g); at != NONE && at != id && left-- > 0; at = number_at(g, p))
+    p = &g->series[at].next;
+  if (at == id) *p = g->series[id].next, t->used--;
+}
