@@ -494,7 +494,7 @@ function Client:note_state()
 end
 
 --- All metrics as text.
----@param format "prometheus"|"openmetrics"|"statsd"|nil "prometheus" when left out
+---@param format ("prometheus"|"openmetrics"|"statsd")? "prometheus" when left out
 ---@param options chalk.TextOptions?
 ---@return string
 function Client:text(format, options)

@@ -61,7 +61,7 @@ function M.flush(timeout) return global:flush(timeout) end
 function M.shutdown(timeout) return global:shutdown(timeout) end
 
 --- All metrics as text.
----@param format "prometheus"|"openmetrics"|"statsd"|nil "prometheus" when left out
+---@param format ("prometheus"|"openmetrics"|"statsd")? "prometheus" when left out
 ---@param options chalk.TextOptions?
 ---@return string
 function M.text(format, options) return global:text(format, options) end

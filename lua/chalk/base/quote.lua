@@ -8,7 +8,7 @@ local function escaped(character) return ("\\%d"):format(character:byte()) end
 
 --- A string in double quotes, made fit for one line of a log and cut when it is long.
 ---@param text string
----@param most? integer bytes to show (64)
+---@param most integer? bytes to show (64)
 ---@return string
 return function(text, most)
   most = most or QUOTED

@@ -36,8 +36,8 @@ local function ends_with(name, suffix) return #name > #suffix and name:sub(-#suf
 ---@param namespace string[] the segments, outermost first
 ---@param name string
 ---@param type string a kind of metric
----@param unit? string appended as `_<unit>` unless the name ends in it
----@param prefix? string the exporter's `namespace`
+---@param unit string? appended as `_<unit>` unless the name ends in it
+---@param prefix string? the exporter's `namespace`
 ---@return string
 function M.family(namespace, name, type, unit, prefix)
   local family = table.concat(namespace, "_")

@@ -292,7 +292,7 @@ end
 -- {tag=, values=, optional=, export_name=}, whose values hold for this metric only.
 ---@param kind "count"|"gauge"|"histogram"
 ---@param name string
----@param spec? table namespace ("http.auth" or a list), tags, description, unit, buckets, max_series, across
+---@param spec table? namespace ("http.auth" or a list), tags, description, unit, buckets, max_series, across
 ---@return chalk.Definition? definition the known one when it is the same; nil when there are errors
 ---@return string[]? errors
 function Registry:define(kind, name, spec)
@@ -305,7 +305,7 @@ end
 
 --- Defines the pair of an operation: a count of the name, and a histogram `<name>_duration_seconds`.
 ---@param name string
----@param spec? table namespace, tags, description, buckets, max_series; all but buckets for both
+---@param spec table? namespace, tags, description, buckets, max_series; all but buckets for both
 ---@return chalk.Definition? count nil when there are errors
 ---@return chalk.Definition|string[] histogram or the errors
 function Registry:op(name, spec)

@@ -90,8 +90,8 @@ end
 
 --- Takes a view of all series as they stand now.
 ---@param segment ffi.cdata*
----@param dropped? boolean also series dropped but perhaps not sent
----@param unset? boolean also gauges that were never set
+---@param dropped boolean? also series dropped but perhaps not sent
+---@param unset boolean? also gauges that were never set
 ---@return chalk.View?
 ---@return string? message
 function M.take(segment, dropped, unset)
@@ -125,7 +125,7 @@ end
 --- Views for readers that take their time, such as scrapes. One that begins within a second of another that is still
 --- under way reads the same view; more views than a few are not to be had. Each reader frees its own once.
 ---@param take fun(): chalk.View?, string?
----@param clock? fun(): number
+---@param clock (fun(): number)?
 ---@return fun(): chalk.View?, string? take
 function M.sharing(take, clock)
   clock = clock or C.chalk_now

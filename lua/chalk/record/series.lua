@@ -143,7 +143,7 @@ local function inc_other(self, n)
 end
 
 --- Adds n (default 1) to a count or a gauge.
----@param n? number a count takes whole numbers from 0 to 2^53
+---@param n number? a count takes whole numbers from 0 to 2^53
 function Series:inc(n)
   local epoch = self.epoch
   local cell, shared, own = self.cell, self.shared, self.own
@@ -161,7 +161,7 @@ function Series:inc(n)
 end
 
 --- Takes n (default 1) off a gauge.
----@param n? number
+---@param n number?
 function Series:dec(n)
   if self.kind ~= GAUGE then return wrong_verb(self, "dec") end
   return add_gauge(self, n, -1)

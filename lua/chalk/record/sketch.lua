@@ -63,7 +63,7 @@ function M.own(pointer)
 end
 
 --- An empty sketch.
----@param options? { initial_error: number?, max_buckets: integer? }
+---@param options { initial_error: number?, max_buckets: integer? }?
 ---@return chalk.Sketch
 function M.new(options)
   options = options or {}

@@ -171,7 +171,7 @@ end
 
 --- The Lua source of a definition's accessor, as it is loaded.
 ---@param definition table
----@param strict? boolean
+---@param strict boolean?
 ---@return string
 function M.write(definition, strict)
   local head = ("-- %s: %s\n"):format(definition.id_name, definition.type)
