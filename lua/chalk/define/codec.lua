@@ -8,7 +8,7 @@
 local json = require "chalk.base.json"
 local kinds = require "chalk.define.kinds"
 local lists = require "chalk.base.lists"
-local shape = require "chalk.define.shape"
+local validate = require "chalk.define.validate"
 local definition = require "chalk.define.definition"
 local naming = require "chalk.define.naming"
 
@@ -233,9 +233,9 @@ function M.plain(text) return attempt(get_plain, text) end
 
 local function shown(value)
   if type(value) == "string" then
-    return shape.quote(value)
+    return validate.quote(value)
   elseif type(value) == "table" then
-    return "{" .. shape.quote(table.concat(value, ", ")):sub(2, -2) .. "}"
+    return "{" .. validate.quote(table.concat(value, ", ")):sub(2, -2) .. "}"
   end
   return value == nil and "none" or tostring(value)
 end
@@ -280,7 +280,7 @@ function M.difference(known, new)
   end
   for i, tag in ipairs(found and {} or known.tags) do
     local difference = M.tag_difference(tag, new.tags[i])
-    if difference then return ("tag %s: %s"):format(shape.quote(tag.key), difference) end
+    if difference then return ("tag %s: %s"):format(validate.quote(tag.key), difference) end
   end
   return found
 end

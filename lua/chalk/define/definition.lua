@@ -5,7 +5,7 @@
 
 local json = require "chalk.base.json"
 local kinds = require "chalk.define.kinds"
-local shape = require "chalk.define.shape"
+local validate = require "chalk.define.validate"
 local naming = require "chalk.define.naming"
 
 local M = {}
@@ -76,7 +76,7 @@ local function check_choice(report, path, what, value, list)
   if contains(list, value) then return true end
   local hint = report:hint(value, list)
   if hint == "" then hint = ", expected " .. table.concat(list, ", ", 1, #list - 1) .. " or " .. list[#list] end
-  report:add(path, "unknown %s %s%s", what, shape.quote(value), hint)
+  report:add(path, "unknown %s %s%s", what, validate.quote(value), hint)
   return false
 end
 
@@ -93,9 +93,9 @@ function M.is_key(key) return #key <= M.MAX_NAME and key:find "^[a-zA-Z_][a-zA-Z
 -- What is wrong with a name that does not fit.
 local function refuse_name(report, path, what, name, characters)
   if #name > M.MAX_NAME then
-    report:add(path, "%s %s is longer than %d bytes", what, shape.quote(name), M.MAX_NAME)
+    report:add(path, "%s %s is longer than %d bytes", what, validate.quote(name), M.MAX_NAME)
   else
-    report:add(path, "bad %s %s: %s only, not starting with a digit", what, shape.quote(name), characters)
+    report:add(path, "bad %s %s: %s only, not starting with a digit", what, validate.quote(name), characters)
   end
   return false
 end
@@ -118,7 +118,7 @@ function M.is_reserved(label) return RESERVED[label] or label:sub(1, 2) == "__" 
 local function check_key(report, path, key)
   local label = naming.label(key)
   if M.is_reserved(label) then
-    report:add(path, "label name %s is reserved by Prometheus", shape.quote(label))
+    report:add(path, "label name %s is reserved by Prometheus", validate.quote(label))
     return false
   end
   return true
@@ -141,12 +141,12 @@ local function check_text(report, path, text)
 end
 
 local function check_value(report, path, value, first)
-  if not shape.check(report, path, value, "string") then
+  if not validate.check(report, path, value, "string") then
     return
   elseif value == "" then
     report:add(path, 'the empty value is the same as an absent tag: leave it out and make the tag "optional"')
   elseif first[value] then
-    report:add(path, "value %s is there twice", shape.quote(value))
+    report:add(path, "value %s is there twice", validate.quote(value))
   else
     check_text(report, path, value)
     first[value] = true
@@ -157,7 +157,7 @@ local function check_values(report, path, values)
   if #values == 0 then report:add(path, "an enum needs at least one value") end
   local first = {}
   for i, value in ipairs(values) do
-    check_value(report, shape.at(path, i), value, first)
+    check_value(report, validate.at(path, i), value, first)
   end
 end
 
@@ -165,9 +165,9 @@ local function check_tag_values(report, path, read, given)
   if read.value_type == "enum" and not given then
     report:add(path, 'missing "values": an enum names what is allowed')
   elseif read.value_type == "enum" and read.values then
-    check_values(report, shape.at(path, "values"), read.values)
+    check_values(report, validate.at(path, "values"), read.values)
   elseif read.value_type == "string" and given then
-    report:add(shape.at(path, "values"), "only an enum has values")
+    report:add(validate.at(path, "values"), "only an enum has values")
   end
 end
 
@@ -180,14 +180,14 @@ end
 function M.tag(report, path, name, value)
   local wrong = report.total
   M.check_name(report, path, "tag name", name)
-  local read = shape.object(report, path, value, TAG_FIELDS)
+  local read = validate.object(report, path, value, TAG_FIELDS)
   if not read then return nil end
   local kind = read.value_type
-  if kind and check_choice(report, shape.at(path, "value_type"), "value_type", kind, TAG_KINDS) then
-    check_tag_values(report, path, read, shape.has(value, "values"))
+  if kind and check_choice(report, validate.at(path, "value_type"), "value_type", kind, TAG_KINDS) then
+    check_tag_values(report, path, read, validate.has(value, "values"))
   end
   if read.export_name then
-    check_export_name(report, shape.at(path, "export_name"), read.export_name)
+    check_export_name(report, validate.at(path, "export_name"), read.export_name)
   else
     check_key(report, path, name)
   end
@@ -214,10 +214,12 @@ local INLINE_FIELDS = {
 ---@param names fun(): string[] the tags there are, for the suggestion
 function M.by_reference(find, names)
   return function(report, path, item)
-    local read = shape.object(report, path, item, REFERENCE_FIELDS)
+    local read = validate.object(report, path, item, REFERENCE_FIELDS)
     if not (read and read.tag) then return nil end
     local tag = find(read.tag)
-    if tag == nil then report:add(path, "unknown tag %s%s", shape.quote(read.tag), report:hint(read.tag, names)) end
+    if tag == nil then
+      report:add(path, "unknown tag %s%s", validate.quote(read.tag), report:hint(read.tag, names))
+    end
     return tag or nil, read
   end
 end
@@ -226,10 +228,10 @@ end
 ---@param find fun(name: string): table?
 function M.inline(find)
   return function(report, path, item)
-    local read = type(item) == "string" and { tag = item } or shape.object(report, path, item, INLINE_FIELDS)
+    local read = type(item) == "string" and { tag = item } or validate.object(report, path, item, INLINE_FIELDS)
     if not (read and read.tag and M.check_name(report, path, "tag name", read.tag)) then return nil end
     if read.values then
-      check_values(report, shape.at(path, "values"), read.values)
+      check_values(report, validate.at(path, "values"), read.values)
       return { name = read.tag, kind = "enum", values = read.values, key = read.tag }, read
     end
     return find(read.tag) or { name = read.tag, kind = "string", key = read.tag }, read
@@ -242,7 +244,7 @@ local function read_tag(report, path, item, resolve)
   local key = tag.key
   if read.export_name then
     key = read.export_name
-    check_export_name(report, shape.at(path, "export_name"), key)
+    check_export_name(report, validate.at(path, "export_name"), key)
   else
     check_key(report, path, key)
   end
@@ -251,9 +253,9 @@ end
 
 -- What is wrong where a tag's label is that of another one before it.
 local function clash(tag, other)
-  local name, key, before = shape.quote(tag.name), shape.quote(tag.key), shape.quote(other.name)
+  local name, key, before = validate.quote(tag.name), validate.quote(tag.key), validate.quote(other.name)
   if tag.key ~= other.key then
-    local label = shape.quote(naming.label(tag.key))
+    local label = validate.quote(naming.label(tag.key))
     return ("tag %s is exported to Prometheus as %s, like tag %s"):format(name, label, before)
   elseif tag.name == other.name then
     return ("tag %s is there twice under the name %s: give one of them another export_name"):format(name, key)
@@ -269,7 +271,7 @@ local function read_tags(report, path, list, resolve)
   end
   local tags, held = {}, {}
   for i, item in ipairs(list) do
-    local at = shape.at(path, i)
+    local at = validate.at(path, i)
     local tag = read_tag(report, at, item, resolve)
     local other = tag and held[naming.label(tag.key)]
     if other then
@@ -283,7 +285,7 @@ local function read_tags(report, path, list, resolve)
 end
 
 local function check_bucket(report, path, bound, before)
-  if not shape.check(report, path, bound, "number") then
+  if not validate.check(report, path, bound, "number") then
     return
   elseif bound ~= bound or math.abs(bound) == math.huge then
     report:add(path, "not a finite number")
@@ -302,7 +304,7 @@ local function read_buckets(report, path, list, metric_type)
   end
   local buckets = {}
   for i, bound in ipairs(list) do
-    check_bucket(report, shape.at(path, i), bound, list[i - 1])
+    check_bucket(report, validate.at(path, i), bound, list[i - 1])
     -- Adding zero turns -0 into 0: one bound has one text.
     buckets[i] = type(bound) == "number" and bound + 0
   end
@@ -319,9 +321,9 @@ end
 
 local function check_unit(report, path, unit)
   if #unit > M.MAX_NAME then
-    report:add(path, "unit %s is longer than %d bytes", shape.quote(unit), M.MAX_NAME)
+    report:add(path, "unit %s is longer than %d bytes", validate.quote(unit), M.MAX_NAME)
   elseif not unit:find "^[a-zA-Z0-9_]+$" then
-    report:add(path, "bad unit %s: letters, digits and _ only", shape.quote(unit))
+    report:add(path, "bad unit %s: letters, digits and _ only", validate.quote(unit))
   end
 end
 
@@ -346,26 +348,26 @@ local function check_fields(report, path, read, metric_type)
   }
   for _, check in ipairs(checks) do
     local name, run = check[1], check[2]
-    if read[name] then run(report, shape.at(path, name), read[name], metric_type) end
+    if read[name] then run(report, validate.at(path, name), read[name], metric_type) end
   end
 end
 
 --- Reads a metric of which name, type and field types are as `METRIC_FIELDS` says.
 ---@param report chalk.Report
 ---@param path string
----@param read table what `shape.object` left of it
+---@param read table what `validate.object` left of it
 ---@param namespace string[]
 ---@param resolve function `by_reference` or `inline`
 ---@return chalk.Definition? definition nil when it has no usable name or type
 ---@return boolean sound whether nothing was wrong
 function M.metric(report, path, read, namespace, resolve)
   local wrong = report.total
-  local named = read.name and M.check_name(report, shape.at(path, "name"), "metric name", read.name)
-  local typed = read.type and check_choice(report, shape.at(path, "type"), "type", read.type, kinds.names)
+  local named = read.name and M.check_name(report, validate.at(path, "name"), "metric name", read.name)
+  local typed = read.type and check_choice(report, validate.at(path, "type"), "type", read.type, kinds.names)
   local metric_type = typed and read.type or nil
   check_fields(report, path, read, metric_type)
-  local buckets = read.buckets and read_buckets(report, shape.at(path, "buckets"), read.buckets, metric_type)
-  local tags = read_tags(report, shape.at(path, "tags"), read.tags or {}, resolve)
+  local buckets = read.buckets and read_buckets(report, validate.at(path, "buckets"), read.buckets, metric_type)
+  local tags = read_tags(report, validate.at(path, "tags"), read.tags or {}, resolve)
   if not (named and metric_type) then return nil, false end
   return M.complete {
     namespace = namespace,

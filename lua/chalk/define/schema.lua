@@ -4,7 +4,7 @@
 -- definitions at run time. It only grows, and only by whole documents: one with an error adds nothing, and every
 -- error in it is reported at once.
 --
---     shape       which fields an object has, of which type; paths and messages
+--     validate    which fields an object has, of which type; paths and messages
 --     definition  one tag or metric, checked in itself
 --     stage       what must hold between definitions; a document until it is committed
 --     codec       a definition as bytes, for shared memory
@@ -13,7 +13,7 @@
 
 local json = require "chalk.base.json"
 local lists = require "chalk.base.lists"
-local shape = require "chalk.define.shape"
+local validate = require "chalk.define.validate"
 local suggest = require "chalk.base.suggest"
 local definition = require "chalk.define.definition"
 local codec = require "chalk.define.codec"
@@ -75,12 +75,12 @@ end
 
 -- The document of a source, and the report that goes with it; no report when it could not be read.
 local function open_source(source)
-  if type(source) ~= "string" then return source, shape.report "definitions" end
+  if type(source) ~= "string" then return source, validate.report "definitions" end
   local text, unreadable = read_file(source)
   if not text then return nil, nil, ("%s: cannot be read: %s"):format(source, unreadable) end
   local document, message, line, column = json.decode(text)
   if message then return nil, nil, ("%s:%d:%d: %s"):format(source, line, column, message) end
-  return document, shape.report(source)
+  return document, validate.report(source)
 end
 
 ---@class chalk.Walk the way through one document
@@ -112,7 +112,7 @@ function Walk:spend(path)
 end
 
 function Walk:metric(path, item, namespace)
-  local read = shape.object(self.report, path, item, definition.METRIC_FIELDS)
+  local read = validate.object(self.report, path, item, definition.METRIC_FIELDS)
   if not read then return end
   local def, sound = definition.metric(self.report, path, read, namespace, self.resolve)
   if def then self.stage:add_metric(path, def, sound) end
@@ -120,7 +120,7 @@ end
 
 function Walk:metrics(path, list, namespace)
   for i, item in ipairs(list) do
-    local at = shape.at(path, i)
+    local at = validate.at(path, i)
     if not self:spend(at) then return end
     self:metric(at, item, namespace)
   end
@@ -137,7 +137,7 @@ end
 
 function Walk:namespaces(path, blocks, namespace)
   for _, name in ipairs(lists.names(blocks)) do
-    local at = shape.at(path, name)
+    local at = validate.at(path, name)
     if not self:spend(at) then return end
     -- What is below a wrong name is checked all the same.
     local inner = deeper(namespace, name)
@@ -156,18 +156,18 @@ function Walk:block(path, block, namespace, fields)
     self.report:add(path, "the table contains itself")
     return
   end
-  local read = shape.object(self.report, path, block, fields)
+  local read = validate.object(self.report, path, block, fields)
   if not read then return end
   self.above[block] = true
-  self:tags(shape.at(path, "tags"), read.tags or {})
-  self:metrics(shape.at(path, "metrics"), read.metrics or {}, namespace)
-  self:namespaces(shape.at(path, "namespaces"), read.namespaces or {}, namespace)
+  self:tags(validate.at(path, "tags"), read.tags or {})
+  self:metrics(validate.at(path, "metrics"), read.metrics or {}, namespace)
+  self:namespaces(validate.at(path, "namespaces"), read.namespaces or {}, namespace)
   self.above[block] = nil
 end
 
 function Walk:tags(path, tags)
   for _, name in ipairs(lists.names(tags)) do
-    self.stage:add_tag(shape.at(path, name), name, rawget(tags, name))
+    self.stage:add_tag(validate.at(path, name), name, rawget(tags, name))
   end
 end
 
@@ -186,8 +186,8 @@ local function enum_constants(tag)
   return constants(values, function(key)
     local allowed = '"' .. table.concat(tag.values, '", "') .. '"'
     return ("tag %s has no value %s, allowed: %s"):format(
-      shape.quote(tag.name),
-      shape.quote(tostring(key)),
+      validate.quote(tag.name),
+      validate.quote(tostring(key)),
       allowed
     )
   end)
@@ -201,7 +201,10 @@ local function tag_constants(staged)
   local names = lists.names(enums)
   return constants(enums, function(key)
     local hint = suggest(key, names)
-    return ("no enum tag %s in these definitions%s"):format(shape.quote(tostring(key)), hint and ", " .. hint or "")
+    return ("no enum tag %s in these definitions%s"):format(
+      validate.quote(tostring(key)),
+      hint and ", " .. hint or ""
+    )
   end)
 end
 
@@ -238,7 +241,7 @@ end
 local function read_namespace(report, value)
   local path = "namespace"
   local segments = type(value) == "string" and split(value) or value or {}
-  if not shape.check(report, path, segments, "list") then
+  if not validate.check(report, path, segments, "list") then
     return {}
   elseif #segments > definition.MAX_DEPTH then
     report:add(path, "nested more than %d deep", definition.MAX_DEPTH)
@@ -247,7 +250,7 @@ local function read_namespace(report, value)
   local namespace = {}
   for i = 1, #segments do
     local segment = rawget(segments, i)
-    if shape.check(report, shape.at(path, i), segment, "string") then
+    if validate.check(report, validate.at(path, i), segment, "string") then
       definition.check_name(report, path, "namespace name", segment)
       namespace[#namespace + 1] = segment
     end
@@ -265,8 +268,8 @@ end
 
 -- Definitions at run time: each of `metrics` is the spec's fields with a name, a type and what else differs.
 local function define(registry, source, spec, fields, metrics)
-  local report = shape.report(source)
-  local read = shape.object(report, "", spec == nil and {} or spec, fields)
+  local report = validate.report(source)
+  local read = validate.object(report, "", spec == nil and {} or spec, fields)
   if not read then return nil, report.errors end
   local staged = stage.open(registry, report, false)
   local namespace = read_namespace(report, read.namespace)
@@ -283,7 +286,7 @@ local function define(registry, source, spec, fields, metrics)
 end
 
 local function bad_name(what, name)
-  return nil, { ("%s: expected a name, got %s"):format(what, shape.describe(name)) }
+  return nil, { ("%s: expected a name, got %s"):format(what, validate.describe(name)) }
 end
 
 --- Defines one metric at run time.
@@ -297,7 +300,7 @@ end
 ---@return string[]? errors
 function Registry:define(kind, name, spec)
   if type(name) ~= "string" then return bad_name(kind, name) end
-  local source = ("%s %s"):format(kind, shape.quote(name))
+  local source = ("%s %s"):format(kind, validate.quote(name))
   local definitions, errors = define(self, source, spec, DEFINE_FIELDS, { { name = name, type = kind } })
   if not definitions then return nil, errors end
   return definitions[1]
@@ -310,7 +313,7 @@ end
 ---@return chalk.Definition|string[] histogram or the errors
 function Registry:op(name, spec)
   if type(name) ~= "string" then return bad_name("op", name) end
-  local definitions, errors = define(self, "op " .. shape.quote(name), spec, OP_FIELDS, {
+  local definitions, errors = define(self, "op " .. validate.quote(name), spec, OP_FIELDS, {
     { name = name, type = "count", buckets = false },
     { name = name .. "_duration_seconds", type = "histogram", unit = "seconds" },
   })

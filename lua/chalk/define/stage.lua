@@ -6,7 +6,7 @@
 -- Here is all that must hold *between* definitions: one meaning of a name, one metric behind each exported name.
 
 local lists = require "chalk.base.lists"
-local shape = require "chalk.define.shape"
+local validate = require "chalk.define.validate"
 local codec = require "chalk.define.codec"
 local definition = require "chalk.define.definition"
 local naming = require "chalk.define.naming"
@@ -78,7 +78,7 @@ function Stage:add_tag(path, name, value)
   local known = self.tags[name]
   local difference = tag and known and codec.tag_difference(known, tag)
   if difference then
-    self.report:add(path, "tag %s is already defined differently: %s", shape.quote(name), difference)
+    self.report:add(path, "tag %s is already defined differently: %s", validate.quote(name), difference)
   end
   self.tags[name] = tag or false
 end
@@ -99,12 +99,12 @@ end
 function Stage:add_namespace(path, namespace)
   local id = table.concat(namespace, ".")
   if self.metrics[id] then
-    self.report:add(path, "namespace %s and the metric of that name clash", shape.quote(id))
+    self.report:add(path, "namespace %s and the metric of that name clash", validate.quote(id))
   end
   local flat = #namespace == 1 and self.flats[id]
   if flat and flat.id_name ~= id then
-    local other = shape.quote(flat.id_name)
-    self.report:add(path, "namespace %s and the flat name of metric %s clash", shape.quote(id), other)
+    local other = validate.quote(flat.id_name)
+    self.report:add(path, "namespace %s and the flat name of metric %s clash", validate.quote(id), other)
   end
   self.namespaces[id] = true
 end
@@ -116,20 +116,20 @@ function Stage:check_own(path, def)
     self.report:add(
       path,
       'metric %s: names starting with "chalk" are kept for chalk itself',
-      shape.quote(def.id_name)
+      validate.quote(def.id_name)
     )
   end
 end
 
 function Stage:check_tree(path, def)
-  local id, flat, other = shape.quote(def.id_name), shape.quote(def.flat), self.flats[def.flat]
+  local id, flat, other = validate.quote(def.id_name), validate.quote(def.flat), self.flats[def.flat]
   if self.namespaces[def.id_name] then
     self.report:add(path, "metric %s and the namespace of that name clash", id)
   elseif self.namespaces[def.flat] then
     self.report:add(path, "metric %s has the flat name %s, like a namespace", id, flat)
   end
   if other then
-    self.report:add(path, "metric %s has the flat name %s, like metric %s", id, flat, shape.quote(other.id_name))
+    self.report:add(path, "metric %s has the flat name %s, like metric %s", id, flat, validate.quote(other.id_name))
   end
 end
 
@@ -138,7 +138,7 @@ function Stage:hold(path, def)
   for _, name in ipairs(held) do
     local other = self.held[name]
     if other then
-      local ids = { shape.quote(def.id_name), shape.quote(name), shape.quote(other.id_name) }
+      local ids = { validate.quote(def.id_name), validate.quote(name), validate.quote(other.id_name) }
       self.report:add(path, "metric %s would be exported to Prometheus as %s, like metric %s", unpack(ids))
       return
     end
@@ -152,7 +152,7 @@ end
 function Stage:again(path, known, def, sound)
   local difference = sound and codec.difference(known, def)
   if difference then
-    self.report:add(path, "metric %s is already defined differently: %s", shape.quote(def.id_name), difference)
+    self.report:add(path, "metric %s is already defined differently: %s", validate.quote(def.id_name), difference)
   end
   self.definitions[#self.definitions + 1] = known
 end
@@ -164,7 +164,7 @@ end
 function Stage:add_metric(path, def, sound)
   local id = def.id_name
   if self.paths[id] then
-    self.report:add(path, "metric %s is defined twice, first at %s", shape.quote(id), self.paths[id])
+    self.report:add(path, "metric %s is defined twice, first at %s", validate.quote(id), self.paths[id])
     return
   end
   self.paths[id] = path == "" and "the top" or path

@@ -1,4 +1,4 @@
---- The shape of JSON-like values: which fields an object has, and of which type each is.
+--- Validates JSON-like values: which fields an object has, and of which type each is.
 --
 -- Values come from a JSON text or from a program's own tables, so nothing is assumed of them: they are read raw,
 -- without metamethods, and copied as far as they are right. What is wrong goes to a *report*, which collects every
