@@ -1,4 +1,4 @@
---- Somebody who misspells a name is told the one that was meant, and never one that has nothing to do with it.
+--- A user who misspells a name is told the one that was meant, and never an unrelated one.
 
 local suggest = require "chalk.base.suggest"
 
@@ -13,11 +13,11 @@ describe("a suggestion", function()
   end)
 
   it(
-    "is the first in order of equally near ones",
+    "is the first in alphabetical order of equally near words",
     function() assert.equal('did you mean "cart"?', suggest("cat", { "cats", "cart" })) end
   )
 
-  it("is none where nothing is near, or nothing would be left of the word", function()
+  it("is none when no word is near, or when every letter would have to change", function()
     for _, word in ipairs { "latency", "", "i", "x", "xy", ("endpoint"):rep(100) } do
       assert.is_nil(suggest(word, words))
     end
