@@ -50,7 +50,7 @@ describe("a client", function()
       assert.matches('did you mean "flush_interval"', message, 1, true)
       ok, message = pcall(function() local _ = chalk.new(7) end)
       assert.is_false(ok)
-      assert.matches("client_spec.lua:%d+: chalk: options are a table", message)
+      assert.matches("client_spec.lua:%d+: chalk: options must be a table, got 7", message)
     end)
 
     it("with what was recorded before", function()

@@ -9,6 +9,7 @@
 
 local client = require "chalk.client"
 local exporters = require "chalk.flush.exporters"
+local shown = require "chalk.base.shown"
 local sketch = require "chalk.record.sketch"
 
 local global = require "chalk.global"
@@ -73,7 +74,9 @@ function M.info() return global:info() end
 ---@param options table?
 ---@return chalk.Client
 function M.new(options)
-  if options ~= nil and type(options) ~= "table" then error("chalk: options are a table", 2) end
+  if options ~= nil and type(options) ~= "table" then
+    error("chalk: options must be a table, got " .. shown(options), 2)
+  end
   local one = client.new(nil, options)
   if options then
     local ok, message = one:try_init(options)

@@ -7,6 +7,7 @@ local json = require "chalk.base.json"
 local kinds = require "chalk.define.kinds"
 local validate = require "chalk.define.validate"
 local naming = require "chalk.define.naming"
+local shown = require "chalk.base.shown"
 
 local M = {}
 
@@ -297,7 +298,7 @@ local function check_bucket(report, path, bound, before)
   if not validate.check(report, path, bound, "number") then
     return
   elseif bound ~= bound or math.abs(bound) == math.huge then
-    report:add(path, "expected a finite number, got %s", validate.shown(bound))
+    report:add(path, "expected a finite number, got %s", shown(bound))
   elseif type(before) == "number" and bound <= before then
     report:add(path, "%.14g is not greater than the bound before it, %.14g", bound, before)
   end
@@ -340,7 +341,7 @@ end
 
 local function check_max_series(report, path, limit)
   if not (limit >= 1 and limit <= M.MAX_SERIES and limit % 1 == 0) then
-    report:add(path, "expected a whole number from 1 to %d, got %s", M.MAX_SERIES, validate.shown(limit))
+    report:add(path, "expected a whole number from 1 to %d, got %s", M.MAX_SERIES, shown(limit))
   end
 end
 

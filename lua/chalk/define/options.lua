@@ -7,8 +7,8 @@
 local definition = require "chalk.define.definition"
 local kinds = require "chalk.define.kinds"
 local lists = require "chalk.base.lists"
+local shown = require "chalk.base.shown"
 local suggest = require "chalk.base.suggest"
-local validate = require "chalk.define.validate"
 
 local M = {}
 
@@ -148,9 +148,9 @@ end
 
 -- The end of a message: what was given. Words about a table, or that show the string already, say more than this would.
 local function given(value, words)
-  local shown = validate.shown(value)
-  local is_said = type(value) == "table" or type(value) == "string" and words:find(shown, 1, true)
-  return is_said and "" or ", got " .. shown
+  local text = shown(value)
+  local is_said = type(value) == "table" or type(value) == "string" and words:find(text, 1, true)
+  return is_said and "" or ", got " .. text
 end
 
 --- Checks a table of options.
@@ -177,7 +177,7 @@ end
 ---@param options table
 ---@return string? problem all problems in one line; nil when there are none
 function M.check(options)
-  if type(options) ~= "table" then return "options must be a table, got " .. validate.shown(options) end
+  if type(options) ~= "table" then return "options must be a table, got " .. shown(options) end
   local problems = M.problems(options, CHECKS, REPLACED)
   return problems[1] and table.concat(problems, "; ") or nil
 end

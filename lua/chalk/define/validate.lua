@@ -110,16 +110,6 @@ function M.describe(value)
   return "a " .. type(value)
 end
 
---- Returns a value as messages show it: strings quoted, tables and functions in words.
----@param value any
----@return string
-function M.shown(value)
-  if value ~= value then return "NaN" end
-  if type(value) == "string" then return quote(value) end
-  if type(value) == "number" or type(value) == "boolean" then return tostring(value) end
-  return M.describe(value)
-end
-
 local EXPECTED = {
   string = "a string",
   number = "a number",

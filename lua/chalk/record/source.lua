@@ -1,6 +1,19 @@
--- The Lua source of accessors. A lookup walks nested tables keyed by the tag values, which are interned strings, so
--- that a hit is some pointer comparisons; what a table does not have goes to `miss`. The verbs of a metric without tags
--- go to its one series.
+-- Writes the Lua source of accessors. A metric with the tags `endpoint` and `status`, an enum, gets
+--
+--     local function call(metric, tags)             -- metric{ endpoint = ..., status = ... }
+--       if type(tags) ~= "table" then return refuse(tags) end
+--       local t1, t2 = tags.endpoint, tags.status
+--       local n1 = cache[t2]                        -- nested tables by tag value, enums first
+--       if n1 then
+--         local series = n1[t1]
+--         if series then return series end
+--       end
+--       return first(tags, t1, t2)                  -- binds the series and adds it to the tables
+--     end
+--
+-- and a similar function `with`. Strings are interned, so a hit costs a table lookup for each tag and no comparison of
+-- text. The source is written for each metric, without loops over tags and without varargs, which LuaJIT would
+-- interpret. The verbs of a metric without tags call those of its one series.
 
 local kinds = require "chalk.define.kinds"
 
@@ -17,12 +30,12 @@ local function is_identifier(key) return not KEYWORDS[key] and key:find "^[%a_][
 
 local function field(tag) return is_identifier(tag.key) and "tags." .. tag.key or ("tags[%q]"):format(tag.key) end
 
---- A tag's key as it is written in `metric{...}`.
+--- A tag's key as one writes it in `metric{...}`.
 ---@param tag chalk.Tag
 ---@return string
 function M.written(tag) return is_identifier(tag.key) and tag.key or ("[%q]"):format(tag.key) end
 
---- A list of what `format` makes of each tag.
+--- The list of what `format` returns for each tag.
 ---@param tags table
 ---@param format fun(i: integer, tag: table): string
 function M.each_tag(tags, format)
@@ -41,7 +54,7 @@ local function optional_lines(tags)
   return out
 end
 
---- In which order the tags lead through the nested tables: by their places, those with few values first, so that
+--- The order in which tags are looked up in the nested tables, as indexes. Enums come first: they have few values, so
 --- there are few tables.
 ---@param tags table[]
 ---@return integer[]
@@ -57,9 +70,9 @@ function M.order(tags)
   return order
 end
 
--- What a miss does when all is as it mostly is: texts that are strings already, those of an enum among its values, no
--- name unknown, and the core stores them as they are. Written out without loops and varargs, which LuaJIT would
--- interpret. Everything else goes to `miss`.
+-- The function `new`, for a miss in the usual case: all values are strings, those of enums are allowed, no tag is
+-- unknown, and the core stores the values unchanged. Its code has no loops and no varargs, which LuaJIT would interpret
+-- here. In every other case it calls `miss`.
 local function new_lines(tags, names)
   local out, tests, sizes = { ("local function new(tags, %s)"):format(names) }, {}, {}
   local function add(...) out[#out + 1] = (...):format(select(2, ...)) end
@@ -78,12 +91,12 @@ local function new_lines(tags, names)
   end
   add("    if key ~= nil then return miss(tags, %s) end", names)
   add "  end"
-  add("  local found, size, room = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
+  add("  local found, size, texts = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
   for i = 1, #tags do
-    add("  room.values[%d], room.sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
+    add("  texts.values[%d], texts.sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
   end
   add "  local keep"
-  add "  found, keep = bound(found, size, room)"
+  add "  found, keep = bound(found, size, texts)"
   add("  if not found then return miss(tags, %s) end", names)
   add "  if not keep then return found end"
   local order, from = M.order(tags), "cache"
@@ -101,7 +114,7 @@ local function new_lines(tags, names)
   return out
 end
 
--- The walk through the tables: cache[t1][t2] ...
+-- The lookup in the nested tables: cache[t1][t2] ...
 local function walk_lines(tags)
   local out, order = {}, M.order(tags)
   local n = #tags
@@ -131,7 +144,8 @@ local function tagged_source(definition, strict)
   end
   add { "local next, type = next, type", "" }
   add(new_lines(tags, names))
-  -- A loop whose trace began with a miss would make the table of each call. So no trace goes from `call` into one.
+  -- If a trace of the caller's loop went into a miss, the table of tags would escape there, and the loop would allocate
+  -- it at each call. `first` is never compiled, so no trace goes from `call` into a miss.
   add { "", ("local function first(tags, %s) return new(tags, %s) end"):format(names, names), "jit.off(first)" }
   add {
     "",
@@ -151,7 +165,7 @@ local function tagged_source(definition, strict)
   return table.concat(lines, "\n") .. "\n"
 end
 
--- Of verbs that take other ones than a value.
+-- The parameters of verbs that do not take a value.
 local PARAMETERS = { start = "", time = "f, ..." }
 
 local function untagged_source(definition)
@@ -169,9 +183,9 @@ local function untagged_source(definition)
   return table.concat(lines, "\n") .. "\n"
 end
 
---- The Lua source of a definition's accessor, as it is loaded.
+--- Writes the Lua source of a definition's accessor.
 ---@param definition table
----@param strict boolean?
+---@param strict boolean? check the names in `metric{...}` on every call
 ---@return string
 function M.write(definition, strict)
   local head = ("-- %s: %s\n"):format(definition.id_name, definition.type)
