@@ -158,7 +158,7 @@ describe("a wrong record", function()
       local ok, message = pcall(function() client[name] "x" end)
       assert.is_false(ok)
       assert.equal(
-        ("spec/record/errors_spec.lua:%d: chalk: %s is a client's, called with a colon: client:%s(...)"):format(
+        ("spec/record/errors_spec.lua:%d: chalk: %s must be called on a client, with a colon: client:%s(...)"):format(
           line,
           name,
           name
