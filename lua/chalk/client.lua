@@ -78,6 +78,16 @@ end
 
 -- The segment
 
+---@class chalk.Live what the finalizer of a client needs to close it
+---@field owns_segment boolean the client opened the segment, so it closes it
+---@field close fun()? closes everything; nil once that is done
+---@field closed boolean? the segment is closed
+---@field abandoned boolean? nothing was recorded, so the segment may be made again with other options
+---@field driver table? the driver that runs
+---@field stuck boolean? a flush thread that could not be ended still uses the segment
+---@field listener string? the name under which the sockets are known that init has opened
+---@field prepared table[]? the exporters for which they are
+
 -- Gives the client a finalizer that closes its segment, when the client is collected or the VM ends. A flush thread
 -- that could not be ended keeps the segment open. A server's first process prepares the client that its children start:
 -- a socket that no child has when the VM ends belongs to a configuration that the server refused.
@@ -333,16 +343,27 @@ end
 
 --- Counts an error. Errors of chalk's own metrics are not counted, because counting one would cause it again.
 ---@param kind string the value of the tag `kind`
----@param state table? of the accessor that met the error
+---@param state chalk.MetricState? of the metric that met it
 function Client:count_error(kind, state)
   if self.own and not (state and state.definition.own) then self.own.errors:with(kind):inc() end
 end
 
 --- Counts a lookup that was folded into an overflow series.
----@param state table? of the accessor
+---@param state chalk.MetricState? of the metric that met it
 function Client:count_overflow(state)
   if self.own and state and not state.definition.own then self.own.overflow:inc() end
 end
+
+--- Counts an error and passes its message to `on_error`.
+---@return boolean passed false when there is no `on_error`, so the caller has to raise the error
+function Client:report(kind, message)
+  self:count_error(kind)
+  if not self.on_error then return false end
+  self.on_error(message)
+  return true
+end
+
+-- Series that were dropped, bounds that change
 
 --- Sweeps now and then, so that dropped series can be reused, in a client that has no flush loop to do so.
 ---@param dropped integer how many series were just dropped
@@ -358,15 +379,6 @@ function Client:tidy(dropped)
     view.free(v)
   end
   C.chalk_release(self.segment)
-end
-
---- Counts an error and passes its message to `on_error`.
----@return boolean passed false when there is no `on_error`, so the caller has to raise the error
-function Client:report(kind, message)
-  self:count_error(kind)
-  if not self.on_error then return false end
-  self.on_error(message)
-  return true
 end
 
 --- Gives a histogram other bounds: it begins anew, and its series have to be looked up again.

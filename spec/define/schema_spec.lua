@@ -204,7 +204,7 @@ describe("a name", function()
       again { buckets = { 1, 2 }, description = "d", tags = { { tag = "t", optional = true } } }
     )
     assert.equal(
-      'tag "t": field "name" was "t", here it is "u"',
+      'tag "t": field "tag" was "t", here it is "u"',
       again { buckets = { 1, 2 }, description = "d", tags = { { tag = "u", export_name = "t" } } }
     )
   end)

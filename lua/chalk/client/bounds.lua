@@ -55,7 +55,7 @@ end
 
 --- Gives a histogram other bounds: it begins anew, and its series have to be looked up again.
 ---@param client chalk.Client
----@param state table of the histogram's accessor
+---@param state chalk.MetricState
 ---@param list number[]
 ---@return boolean recorded whether it had any value
 function M.change(client, state, list)

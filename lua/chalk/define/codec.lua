@@ -250,8 +250,12 @@ local function same(a, b)
   return lists.is_same(a, b)
 end
 
+-- Fields of a definition that have another name in a document.
+local WRITTEN = { kind = "value_type", key = "export_name", name = "tag" }
+
 local function changed(field, before, after)
-  return ("field %s was %s, here it is %s"):format(validate.quote(field), shown(before), shown(after))
+  local words = "field %s was %s, here it is %s"
+  return words:format(validate.quote(WRITTEN[field] or field), shown(before), shown(after))
 end
 
 local function first_difference(known, new, fields)
@@ -260,7 +264,7 @@ local function first_difference(known, new, fields)
   end
 end
 
---- Says what differs between two definitions of one tag, e.g. `field "kind" was "enum", here it is "string"`.
+--- Says what differs between two definitions of one tag, e.g. `field "value_type" was "enum", here it is "string"`.
 ---@return string? difference nil when they are equal
 function M.tag_difference(known, new)
   return first_difference(known, new, { "kind", "name", "key", "values", "optional" })

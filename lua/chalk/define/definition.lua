@@ -182,7 +182,7 @@ end
 ---@param value any as written
 ---@return table? tag {name, kind, values, key}; nil when it has an error
 function M.tag(report, path, name, value)
-  local wrong = report.total
+  local errors_before = report.total
   M.check_name(report, path, "tag name", name)
   local read = validate.object(report, path, value, TAG_FIELDS)
   if not read then return nil end
@@ -195,7 +195,7 @@ function M.tag(report, path, name, value)
   else
     check_key(report, path, name)
   end
-  if report.total == wrong then
+  if report.total == errors_before then
     return { name = name, kind = kind, values = read.values, key = read.export_name or name }
   end
 end
@@ -375,7 +375,7 @@ end
 ---@return chalk.Definition? definition nil when the name or the type is not valid
 ---@return boolean sound whether the metric has no error
 function M.metric(report, path, read, namespace, resolve)
-  local wrong = report.total
+  local errors_before = report.total
   local named = read.name and M.check_name(report, validate.at(path, "name"), "metric name", read.name)
   local typed = read.type and check_choice(report, validate.at(path, "type"), "type", read.type, kinds.names)
   local metric_type = typed and read.type or nil
@@ -394,7 +394,7 @@ function M.metric(report, path, read, namespace, resolve)
     across = read.across or "last",
     tags = tags,
   },
-    report.total == wrong
+    report.total == errors_before
 end
 
 --- Adds to a definition the fields that follow from its namespace and name.

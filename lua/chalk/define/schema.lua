@@ -128,12 +128,9 @@ function Walk:metrics(path, list, namespace)
 end
 
 local function deeper(namespace, name)
-  local longer = {}
-  for i, segment in ipairs(namespace) do
-    longer[i] = segment
-  end
-  longer[#longer + 1] = name
-  return longer
+  local inner = { unpack(namespace) }
+  inner[#inner + 1] = name
+  return inner
 end
 
 function Walk:namespaces(path, blocks, namespace)
@@ -232,28 +229,28 @@ function Registry:add(source) return add(self, source, false) end
 function Registry:own(source) return add(self, source, true) end
 
 local function split(text)
-  local segments = {}
-  for segment in (text == "" and "" or text .. "."):gmatch "([^.]*)%." do
-    segments[#segments + 1] = segment
+  local names = {}
+  for name in (text == "" and "" or text .. "."):gmatch "([^.]*)%." do
+    names[#names + 1] = name
   end
-  return segments
+  return names
 end
 
 local function read_namespace(report, value)
   local path = "namespace"
-  local segments = type(value) == "string" and split(value) or value or {}
-  if not validate.check(report, path, segments, "list") then
+  local names = type(value) == "string" and split(value) or value or {}
+  if not validate.check(report, path, names, "list") then
     return {}
-  elseif #segments > definition.MAX_DEPTH then
+  elseif #names > definition.MAX_DEPTH then
     report:add(path, "namespaces are nested more than %d levels deep", definition.MAX_DEPTH)
     return {}
   end
   local namespace = {}
-  for i = 1, #segments do
-    local segment = rawget(segments, i)
-    if validate.check(report, validate.at(path, i), segment, "string") then
-      definition.check_name(report, path, "namespace name", segment)
-      namespace[#namespace + 1] = segment
+  for i = 1, #names do
+    local name = rawget(names, i)
+    if validate.check(report, validate.at(path, i), name, "string") then
+      definition.check_name(report, path, "namespace name", name)
+      namespace[#namespace + 1] = name
     end
   end
   return namespace
@@ -261,8 +258,8 @@ end
 
 local function declare_namespaces(staged, namespace)
   local outer = {}
-  for _, segment in ipairs(namespace) do
-    outer = deeper(outer, segment)
+  for _, name in ipairs(namespace) do
+    outer = deeper(outer, name)
     staged:add_namespace("namespace", outer)
   end
 end

@@ -23,14 +23,14 @@ end
 ---@param metric table
 function M.put(root, definition, metric)
   local node, path = root, ""
-  for _, segment in ipairs(definition.namespace) do
-    path = path == "" and segment or path .. "." .. segment
-    local next = rawget(node, segment)
-    if not next then
-      next = M.new(" in " .. path)
-      rawset(node, segment, next)
+  for _, name in ipairs(definition.namespace) do
+    path = path == "" and name or path .. "." .. name
+    local inner = rawget(node, name)
+    if not inner then
+      inner = M.new(" in " .. path)
+      rawset(node, name, inner)
     end
-    node = next
+    node = inner
   end
   rawset(node, definition.name, metric)
   rawset(root, definition.flat, metric)

@@ -18,6 +18,16 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
+---@class chalk.MetricState the private state of an accessor, which its functions share
+---@field client chalk.Client
+---@field definition chalk.Definition
+---@field number integer? the metric's number in the segment, once the core knows the definition
+---@field cache table the nested tables with known series, by tag value
+---@field forget fun() empties them
+---@field meta table the accessor's metatable
+---@field methods table its functions by name
+---@field null table the null series, for lookups that are refused
+
 -- The key of an absent optional tag in the nested tables.
 local ABSENT = setmetatable({}, { __tostring = function() return "absent" end })
 
@@ -422,7 +432,7 @@ end
 
 --- Makes the functions of a metric, for the options that are in force now. The core must know the definition, unless
 --- the client is disabled.
----@param state table as `state_of` returns it
+---@param state chalk.MetricState
 function M.fill(state)
   local meta, methods = state.meta, state.methods
   clear(methods)
@@ -439,7 +449,7 @@ end
 
 --- Returns the private state of an accessor.
 ---@param metric any
----@return table? state nil when the argument is not a metric
+---@return chalk.MetricState? state nil when the argument is not a metric
 function M.state_of(metric)
   local meta = type(metric) == "table" and getmetatable(metric)
   return meta and meta.__chalk or nil
