@@ -18,6 +18,12 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
+---@class chalk.Metric the accessor of a definition; without tags it also has the verbs of a series
+---@overload fun(tags: table<string, string|number|boolean>): chalk.Series
+---@field with fun(self: chalk.Metric, ...: string|number|boolean|nil): chalk.Series tag values in declared order
+---@field remove fun(self: chalk.Metric, tags: table): boolean drops one series; false if it did not exist
+---@field clear fun(self: chalk.Metric): integer drops all series of the metric and returns how many there were
+
 ---@class chalk.MetricState the private state of an accessor, which its functions share
 ---@field client chalk.Client
 ---@field definition chalk.Definition
@@ -96,9 +102,6 @@ local function unknown_tag(definition, tags)
   end
   return nil
 end
-
----@class chalk.Metric
----@field package definition table
 
 -- Puts the texts of all tag values into `out` and returns it; or returns nil and a message.
 local function texts_of(out, definition, tags, ...)
@@ -311,7 +314,7 @@ local function load_source(state)
   return assert(loadstring(chunk, "=chalk:" .. state.definition.id_name))
 end
 
--- The functions `make` and `bound` of the generated source, which puts the texts into the buffer between them. They do
+-- The functions `make` and `bind` of the generated source, which puts the texts into the buffer between them. They do
 -- what bind_once does in the usual case.
 local function new_halves(state)
   local client = state.client
@@ -320,7 +323,7 @@ local function new_halves(state)
     return series.new(client, size), size, take_buffer()
   end
   -- Returns the handle and whether it may be added to the tables; nil when bind_once has to do it.
-  local function bound(found, size, buffer)
+  local function bind_made(found, size, buffer)
     local code, exact, fits = bind_into(found, size, client, state.number, buffer)
     give_back(buffer)
     if not code or code < 0 or not fits then return nil end
@@ -328,7 +331,7 @@ local function new_halves(state)
     client:count_overflow(state)
     return found, false
   end
-  return make, bound
+  return make, bind_made
 end
 
 -- The set of the tags' keys, and for each tag the set of its enum's values.
@@ -347,8 +350,8 @@ end
 local function add_tagged(state, meta, methods)
   local accessor, miss, refuse = load_source(state), new_miss(state), new_refuse(state)
   local check, known, allowed = new_check(state.definition), sets_of(state.definition)
-  local make, bound = new_halves(state)
-  local call, with = accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, make, bound)
+  local make, bind_made = new_halves(state)
+  local call, with = accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, make, bind_made)
   meta.__call = call
   methods.with = with
 end

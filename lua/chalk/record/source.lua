@@ -70,6 +70,46 @@ function M.order(tags)
   return order
 end
 
+-- Appends the test whether every key of `tags` is the key of a tag.
+local function add_known_test(add, tags, names)
+  add "  if tags then"
+  add "    local key = next(tags)"
+  for _ = 1, #tags do
+    add "    if key ~= nil then"
+    add("      if not known[key] then return miss(tags, %s) end", names)
+    add "      key = next(tags, key)"
+    add "    end"
+  end
+  add("    if key ~= nil then return miss(tags, %s) end", names)
+  add "  end"
+end
+
+-- Appends the binding of the series `found`, with the tag values in the buffer `texts`.
+local function add_binding(add, tags, names, sizes)
+  add("  local found, size, texts = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
+  for i = 1, #tags do
+    add("  texts.values[%d], texts.sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
+  end
+  add "  local keep"
+  add "  found, keep = bind(found, size, texts)"
+  add("  if not found then return miss(tags, %s) end", names)
+  add "  if not keep then return found end"
+end
+
+-- Appends the stores that add the series `found` to the nested tables.
+local function add_stores(add, tags)
+  local order, from = M.order(tags), "cache"
+  for i = 1, #tags - 1 do
+    add("  local n%d = %s[t%d]", i, from, order[i])
+    add("  if not n%d then", i)
+    add("    n%d = {}", i)
+    add("    %s[t%d] = n%d", from, order[i], i)
+    add "  end"
+    from = "n" .. i
+  end
+  add("  %s[t%d] = found", from, order[#tags])
+end
+
 -- The function `new`, for a miss in the usual case: all values are strings, those of enums are allowed, no tag is
 -- unknown, and the core stores the values unchanged. Its code has no loops and no varargs, which LuaJIT would interpret
 -- here. In every other case it calls `miss`.
@@ -81,34 +121,9 @@ local function new_lines(tags, names)
     sizes[i] = ("#t%d"):format(i)
   end
   add("  if not (%s) then return miss(tags, %s) end", table.concat(tests, " and "), names)
-  add "  if tags then"
-  add "    local key = next(tags)"
-  for _ = 1, #tags do
-    add "    if key ~= nil then"
-    add("      if not known[key] then return miss(tags, %s) end", names)
-    add "      key = next(tags, key)"
-    add "    end"
-  end
-  add("    if key ~= nil then return miss(tags, %s) end", names)
-  add "  end"
-  add("  local found, size, texts = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
-  for i = 1, #tags do
-    add("  texts.values[%d], texts.sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
-  end
-  add "  local keep"
-  add "  found, keep = bound(found, size, texts)"
-  add("  if not found then return miss(tags, %s) end", names)
-  add "  if not keep then return found end"
-  local order, from = M.order(tags), "cache"
-  for i = 1, #tags - 1 do
-    add("  local n%d = %s[t%d]", i, from, order[i])
-    add("  if not n%d then", i)
-    add("    n%d = {}", i)
-    add("    %s[t%d] = n%d", from, order[i], i)
-    add "  end"
-    from = "n" .. i
-  end
-  add("  %s[t%d] = found", from, order[#tags])
+  add_known_test(add, tags, names)
+  add_binding(add, tags, names, sizes)
+  add_stores(add, tags)
   add "  return found"
   add "end"
   return out
@@ -136,7 +151,7 @@ local function tagged_source(definition, strict)
   local tags = definition.tags
   local names = table.concat(M.each_tag(tags, function(i) return "t" .. i end), ", ")
   local fields = table.concat(M.each_tag(tags, function(_, tag) return field(tag) end), ", ")
-  local lines = { "local cache, absent, miss, refuse, check, known, allowed, make, bound = ..." }
+  local lines = { "local cache, absent, miss, refuse, check, known, allowed, make, bind = ..." }
   local function add(list)
     for _, line in ipairs(list) do
       lines[#lines + 1] = line
