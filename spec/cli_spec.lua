@@ -120,7 +120,7 @@ describe("chalk check", function()
     assert.equal(
       table.concat({
         'chalk: bad.json: metrics[1].type: unknown type "guage", did you mean "gauge"?',
-        'chalk: bad.json: metrics[2]: missing "name"',
+        'chalk: bad.json: metrics[2]: missing field "name", expected a string',
         'chalk: bad.json: metrics[2]: unknown field "nam", did you mean "name"?',
         "chalk: nowhere.json: cannot be read: No such file or directory\n",
       }, "\n"),

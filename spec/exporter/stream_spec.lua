@@ -36,7 +36,8 @@ describe("the stream's options", function()
     it("refuse buffer_size = " .. text, function()
       local words = "a whole number from 1 to 1073741824, or false for no limit"
       local message = problem_of { buffer_size = value }
-      assert.equal("chalk: exporters[1] (stream): buffer_size must be " .. words, message)
+      local got = type(value) == "string" and '"1024"' or value ~= value and "NaN" or tostring(value)
+      assert.equal("chalk: exporters[1] (stream): buffer_size must be " .. words .. ", got " .. got, message)
     end)
   end
 

@@ -1,5 +1,5 @@
---- Records that must be refused. Each case has a function with the wrong call and the words that the message must have.
---- The message must name a line of that function. The specs run the cases with and without the JIT compiler.
+--- Records that must be refused: a function with the bad call, and what the message must contain. The message must name
+--- a line of that function. The specs run these cases with and without the JIT compiler.
 
 local M = {}
 
@@ -36,7 +36,7 @@ local function cases_of(m, series, untagged, op)
       { '"endpoint"', "a string, a whole number or a boolean", "table" },
     },
     { "fraction as tag value", function() local _ = open { endpoint = 1.5 } end, { '"endpoint"', "1.5" } },
-    { "NaN as tag value", function() local _ = open:with(NAN) end, { '"endpoint"', "nan" } },
+    { "NaN as tag value", function() local _ = open:with(NAN) end, { '"endpoint"', "NaN" } },
     { "infinity as tag value", function() local _ = open:with(math.huge) end, { '"endpoint"', "inf" } },
     { "function as tag value", function() local _ = open:with(print) end, { '"endpoint"', "function" } },
     { "no table", function() local _ = count "/" end, { "http.request_count", "endpoint" } },
@@ -51,7 +51,7 @@ local function cases_of(m, series, untagged, op)
     },
     { "negative count", function() series.count:inc(-1) end, { "http.request_count", "whole number", "-1" } },
     { "fraction to a count", function() series.count:inc(0.5) end, { "whole number", "0.5" } },
-    { "NaN to a count", function() series.count:inc(NAN) end, { "whole number", "nan" } },
+    { "NaN to a count", function() series.count:inc(NAN) end, { "whole number", "NaN" } },
     { "infinity to a count", function() series.count:inc(math.huge) end, { "whole number", "inf" } },
     { "too much to a count", function() series.count:inc(2 ^ 53 + 2) end, { "2^53" } },
     { "string to a count", function() series.count:inc "1" end, { "whole number", '"1"' } },
