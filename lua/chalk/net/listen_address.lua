@@ -1,6 +1,6 @@
 --- The addresses that an exporter may listen at: "host:port", "[host]:port" and "unix:///path".
 
-local quote = require "chalk.define.quote"
+local quote = require "chalk.base.quote"
 
 local M = {}
 
