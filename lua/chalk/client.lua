@@ -76,7 +76,7 @@ local function keep_open(client)
       pcall(state.driver.close, state.driver)
       ended = ended and not state.driver.stuck
     elseif state.prepared then
-      exporters.settle(state.listener, state.prepared, false)
+      exporters.discard_sockets(state.listener, state.prepared)
     end
     C.chalk_writer_close(writer)
     state.close = nil
@@ -444,7 +444,7 @@ function Client:start()
   if not config then return end
   C.chalk_generation_reach(self.segment, config.generation)
   self.live.driver = setup.driver_of(self.options).start(self, config)
-  exporters.settle(self.live.listener, config.exporters, true)
+  exporters.keep_sockets(self.live.listener, config.exporters)
 end
 
 --- Starts exporting. Returns nil and a message where init would raise; then nothing is left of the attempt.

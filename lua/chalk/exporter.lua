@@ -54,8 +54,8 @@ local M = {}
 --- it. Absent: true. The flush loop reads this field once, after `new`.
 ---@field deltas boolean?
 ---
---- Called once after `new`, with the services that the flush loop offers to exporters. An error is an error of init, and
---- this exporter's `shutdown` is not called. Absent: nothing happens.
+--- Called once after `new`, with the services that the flush loop offers to exporters. An error is an error of init,
+--- and this exporter's `shutdown` is not called. Absent: nothing happens.
 ---@field attach (fun(self: chalk.Exporter, context: chalk.ExporterContext))?
 ---
 --- Serves the clients of a listening socket, for an exporter with the option `listen`. Called when this process takes

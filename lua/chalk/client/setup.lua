@@ -98,7 +98,7 @@ local function listen(client, specs)
   local listener = exporters.listener(client)
   undo_by(client, function()
     client.live.prepared = nil
-    exporters.settle(listener, specs, false)
+    exporters.discard_sockets(listener, specs)
   end)
   exporters.listen(client, specs)
   client.live.listener, client.live.prepared = listener, specs
@@ -119,7 +119,7 @@ local function is_flushed(options) return #(options.exporters or {}) > 0 or opti
 -- Tries what the driver will load. There has to be room before: a module that could not be read whole cannot be loaded
 -- again.
 local function try_modules(options)
-  luv.need_room()
+  luv.need_descriptors()
   local driver = M.driver_of(options)
   if driver.try then driver.try(exporters.untried(options.exporters or {})) end
 end
