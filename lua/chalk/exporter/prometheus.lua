@@ -43,7 +43,7 @@ Exporter.__index = Exporter
 local function by_definition() return setmetatable({}, { __mode = "k" }) end
 
 --- A new exporter. Raises when the options are wrong.
----@param options? chalk.prometheus.Options
+---@param options chalk.prometheus.Options?
 ---@return chalk.prometheus.Exporter
 function M.new(options)
   local message
@@ -262,7 +262,7 @@ end
 
 --- The exposition in pieces of at most 64 KiB, each made when it is asked for.
 ---@param view chalk.View kept alive until the end
----@param format? chalk.prometheus.Format "prometheus" when left out
+---@param format chalk.prometheus.Format? "prometheus" when left out
 ---@return fun(): string? next nil at the end
 function Exporter:pieces(view, format)
   local walk = setmetatable({
@@ -278,7 +278,7 @@ end
 
 --- The whole exposition.
 ---@param view chalk.View
----@param format? chalk.prometheus.Format "prometheus" when left out
+---@param format chalk.prometheus.Format? "prometheus" when left out
 ---@return string
 function Exporter:text(view, format)
   local pieces = {}

@@ -40,7 +40,7 @@ local function tail_of(options)
 end
 
 --- A new exporter. Raises when the options are wrong.
----@param options? chalk.statsd.Options|chalk.statsd.Resolved
+---@param options (chalk.statsd.Options|chalk.statsd.Resolved)?
 ---@return chalk.statsd.Exporter
 function M.new(options)
   options = options or {}

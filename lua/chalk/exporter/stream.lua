@@ -27,7 +27,7 @@ local PASSING, SHUT = { [4] = true, [11] = true, [71] = true, [87] = true, [103]
 ---@class chalk.stream.Options
 ---@field listen string? where clients connect: "127.0.0.1:5000"
 ---@field namespace string? put before every name
----@field buffer_size integer|false|nil events that are kept for clients that are behind, 1024; false: without limit
+---@field buffer_size (integer|false)? events that are kept for clients that are behind, 1024; false: without limit
 ---@field global_tags table<string, string|number|boolean>? constant labels; a metric's own tag of that name wins
 ---@field name string?
 
@@ -87,7 +87,7 @@ local Exporter = {}
 Exporter.__index = Exporter
 
 --- A new exporter. Raises when the options are wrong.
----@param options? chalk.stream.Options
+---@param options chalk.stream.Options?
 ---@return chalk.stream.Exporter
 function M.new(options)
   local resolved, message = M.resolve(options or {})

@@ -116,7 +116,7 @@ local WRONG = {
 --- What keeps a socket file from ever being reached, as far as it shows without connecting. That it is not there is no
 --- problem: servers come later.
 ---@param address chalk.net.Address
----@param open? fun(path: string, mode: string): any, string?, integer? io.open
+---@param open (fun(path: string, mode: string): any, string?, integer?)? io.open
 ---@return string? message nil when there is none
 function M.problem(address, open)
   if not address.path then return nil end

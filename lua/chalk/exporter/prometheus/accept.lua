@@ -45,7 +45,7 @@ local function weigh(best, range, q, place)
 end
 
 --- The format for a request; text 0.0.4 when nothing asks for the other.
----@param accept? string the Accept header
+---@param accept string? the Accept header
 ---@return chalk.prometheus.Format
 function M.format_of(accept)
   local best, place = {}, 0

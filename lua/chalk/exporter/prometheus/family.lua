@@ -37,7 +37,7 @@ local LABEL_ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
 
 --- The family name of a metric, below the exporter's namespace unless it is one of chalk's own.
 ---@param def chalk.Definition
----@param namespace? string
+---@param namespace string?
 ---@return string
 function M.name(def, namespace)
   return naming.family(def.namespace, def.name, def.type, def.unit, not def.own and namespace or nil)
@@ -46,7 +46,7 @@ end
 local function constant_value(value) return type(value) == "number" and numbers.text(value) or tostring(value) end
 
 --- Global tags as constant labels, sorted by label.
----@param tags? table<string, string|number|boolean>
+---@param tags table<string, string|number|boolean>?
 ---@return chalk.prometheus.Constant[]
 function M.constants(tags)
   local constants = {}

@@ -105,8 +105,8 @@ local function inode_of(path)
 end
 
 --- The id of the container, or what stands for it.
----@param read_file? fun(path: string): string? the whole of a file
----@param stat? fun(path: string): integer? an inode's number
+---@param read_file (fun(path: string): string?)? the whole of a file
+---@param stat (fun(path: string): integer?)? an inode's number
 ---@return string? id nil outside containers
 function M.find(read_file, stat)
   read_file, stat = read_file or read, stat or inode_of

@@ -94,7 +94,7 @@ end
 ---@param namespace string? the exporter's
 ---@param path string[] the metric's namespaces, outermost first
 ---@param name string
----@param suffix? string appended as it is, e.g. `.p50`; a long name is cut to leave room for it
+---@param suffix string? appended as it is, e.g. `.p50`; a long name is cut to leave room for it
 ---@return string
 function M.metric(namespace, path, name, suffix)
   local parts = {}
@@ -143,7 +143,7 @@ end
 
 --- The tags that are on everything, sorted by key, without those that the metric has itself; empty ones are absent.
 ---@param global table<string, string|number|boolean>
----@param own? table<string, any> keys of the metric's own tags
+---@param own table<string, any>? keys of the metric's own tags
 ---@return string[]
 function M.tags(global, own)
   local keys = {}

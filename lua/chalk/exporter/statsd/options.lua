@@ -24,7 +24,7 @@ local M = {}
 
 ---@class chalk.statsd.Options
 ---@field address string? see chalk.net.address; else the environment's, else "127.0.0.1:8125"
----@field dialect "dogstatsd"|"statsd"|nil "dogstatsd"
+---@field dialect ("dogstatsd"|"statsd")? "dogstatsd"
 ---@field namespace string? put before every name, joined with "."
 ---@field global_tags table<string, string|number|boolean>? on everything; a metric's own of that name wins
 ---@field histograms chalk.statsd.Mode? "distribution"; "percentiles" for the dialect statsd
@@ -36,14 +36,14 @@ local M = {}
 ---@field max_packet integer? bytes, 64 to 65507; 1432 for UDP, 8192 for unix sockets
 ---@field max_weight integer? how many values one value of a distribution may stand for, 10000
 ---@field timestamps boolean? send the time with counts and gauges (false)
----@field container_id "auto"|string|false|nil the field c: ("auto"; false for the dialect statsd)
----@field cardinality "none"|"low"|"orchestrator"|"high"|nil the field card:
+---@field container_id ("auto"|string|false)? the field c: ("auto"; false for the dialect statsd)
+---@field cardinality ("none"|"low"|"orchestrator"|"high")? the field card:
 ---@field telemetry boolean? send the client's own counters, too (false)
 ---@field write_timeout number? seconds that a blocked write to a stream may take (1)
----@field gauges "always"|"changed"|nil when a gauge is sent: at every flush, or when it changed ("always")
+---@field gauges ("always"|"changed")? when a gauge is sent: at every flush, or when it changed ("always")
 ---@field relative_gauges boolean? whether the server takes a signed gauge as a change (true for the dialect statsd)
 ---@field sample_rate number? of the mode raw: which part of the values is sent, 0 to 1 (1)
----@field raw_type "distribution"|"histogram"|"timing"|nil of the mode raw ("distribution"; "timing" for statsd)
+---@field raw_type ("distribution"|"histogram"|"timing")? of the mode raw ("distribution"; "timing" for statsd)
 ---@field raw_queue integer? of the mode raw: values that wait to be sent, at most (65536)
 ---@field name string? the cursor's, for two exporters to one address
 
@@ -337,7 +337,7 @@ end
 
 --- The options with every default and what the environment says.
 ---@param options chalk.statsd.Options
----@param getenv? fun(name: string): string? os.getenv
+---@param getenv (fun(name: string): string?)? os.getenv
 ---@return chalk.statsd.Resolved? resolved, string? message what is wrong
 function M.resolve(options, getenv)
   local message = M.check(options)
