@@ -3,7 +3,7 @@
 local address = require "chalk.net.address"
 
 describe("the address of a statsd server", function()
-  local function udp(host, port, text) assert.same({ kind = "udp", host = host, port = port }, address.parse(text)) end
+  local function udp(host, port, text) assert.same({ kind = "udp", host = host, port = port }, address.parse(text, 8125)) end
 
   it("is a host and a port", function()
     udp("127.0.0.1", 8125, "127.0.0.1:8125")

@@ -236,7 +236,7 @@ describe("a statsd exporter's wrong option", function()
   it("may be a path that no socket can be at", function()
     local file = files.make()
     refuses("is a directory", { address = "unix:///tmp" })
-    refuses("is no socket", { address = "unixgram://" .. file })
+    refuses("is not a socket", { address = "unixgram://" .. file })
     refuses("leads through a file", { address = "unixstream://" .. file .. "/x" })
     resolve { address = "unix://" .. files.name() }
     files.clean()
