@@ -3,8 +3,7 @@
 --     127.0.0.1:8125   agent:8125   [::1]:8125     UDP; also udp://agent:8125, and udp://agent with a default port
 --     unix:///run/dsd.socket                       a socket file; connecting finds out its type
 --     unixgram:///run/dsd.socket                   a socket file for datagrams
---     unixstream:///run/dsd.socket                 a socket file for a stream: each packet follows its length, which
--- has
+--     unixstream:///run/dsd.socket                 a socket file for a stream; each packet follows its length in
 --                                                  4 bytes, little-endian
 --
 -- Names are not resolved here. A name of the wrong form is an error; a name that does not resolve may do so later.
