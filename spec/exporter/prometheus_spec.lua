@@ -351,20 +351,20 @@ describe("the prometheus exporter", function()
     assert.equal("# TYPE a_b_total counter\na_b_total 1\n", text())
   end)
 
-  describe("in pieces", function()
+  describe("in chunks", function()
     it("gives at most 64 KiB at once, of whole lines, and all of it", function()
       open()
       for i = 1, 5000 do
         bed:inc(i, COUNT, "/endpoint/" .. i, "ok")
       end
-      local exporter, view, pieces = prometheus.new(), bed:view(), {}
-      for piece in exporter:pieces(view, "openmetrics") do
-        assert.is_true(#piece <= 65536)
-        assert.equal("\n", piece:sub(-1))
-        pieces[#pieces + 1] = piece
+      local exporter, view, chunks = prometheus.new(), bed:view(), {}
+      for chunk in exporter:chunks(view, "openmetrics") do
+        assert.is_true(#chunk <= 65536)
+        assert.equal("\n", chunk:sub(-1))
+        chunks[#chunks + 1] = chunk
       end
-      assert.is_true(#pieces > 3)
-      local found = table.concat(pieces)
+      assert.is_true(#chunks > 3)
+      local found = table.concat(chunks)
       assert.equal(exporter:text(view, "openmetrics"), found)
       for i = 1, 5000 do
         assert.truthy(found:find(('{endpoint="/endpoint/%d",status="ok"} %d\n'):format(i, i), 1, true))
@@ -377,7 +377,7 @@ describe("the prometheus exporter", function()
         bed:inc(i, COUNT, "/endpoint/" .. i, "ok")
       end
       local exporter, view = prometheus.new(), bed:view()
-      local first, second, read = exporter:pieces(view), exporter:pieces(view, "openmetrics"), { {}, {} }
+      local first, second, read = exporter:chunks(view), exporter:chunks(view, "openmetrics"), { {}, {} }
       repeat
         local a, b = first(), second()
         read[1][#read[1] + 1], read[2][#read[2] + 1] = a, b
@@ -406,7 +406,7 @@ describe("the prometheus exporter", function()
       assert.equal("after 1\n", found:sub(-8))
     end)
 
-    it("carries a description that is larger than a piece", function()
+    it("carries a description that is larger than a chunk", function()
       open(metric { name = "g", type = "gauge", description = ("\n"):rep(65536) })
       bed:set(1, "g")
       assert.equal("# HELP g " .. ("\\n"):rep(65536) .. "\n# TYPE g gauge\ng 1\n", text())
@@ -418,12 +418,12 @@ describe("the prometheus exporter", function()
         bed:inc(i, COUNT, "/endpoint/" .. i, "ok")
       end
       bed:set(1, "uptime")
-      local pull = prometheus.new():pieces(bed:view(), "openmetrics")
+      local pull = prometheus.new():chunks(bed:view(), "openmetrics")
       local first = pull()
       bed:drop(COUNT)
       local rest = {}
-      for piece in pull do
-        rest[#rest + 1] = piece
+      for chunk in pull do
+        rest[#rest + 1] = chunk
       end
       local found = first .. table.concat(rest)
       assert.equal("# EOF\n", found:sub(-6))
