@@ -52,7 +52,7 @@ describe("the stream's options", function()
     } do
       assert.is_truthy(message:find(part, 1, true), message)
     end
-    assert.matches("options are a table", problem_of(3))
+    assert.matches("options must be a table", problem_of(3))
     assert.matches("global_tags must be valid UTF%-8 without NUL", problem_of { global_tags = { a = "\255" } })
   end)
 
@@ -125,7 +125,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       client:gauge("load", { unit = "percent" })
       client:histogram("took", { description = "", unit = "seconds" })
       local reader = bed:connect()
-      reader:till(function() return #reader.told == 3 end, function() bed:turn() end)
+      reader:till(function() return #reader.described == 3 end, function() bed:run_once() end)
       assert.same({
         http_requests_count = {
           name = "http_requests_count",
@@ -147,13 +147,13 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
         local jobs = client:count "jobs"
         client:gauge "never"
         local second = bed:connect()
-        second:till(function() return #second.told == 2 end, function() bed:turn() end)
-        assert.same({ "jobs", "never" }, second.told)
+        second:till(function() return #second.described == 2 end, function() bed:run_once() end)
+        assert.same({ "jobs", "never" }, second.described)
         jobs:inc(2)
         bed:read(first, 1)
         assert.is_table(first.metadata.jobs)
         bed:read(second, 1)
-        assert.same({ "jobs", "never" }, second.told) -- once each
+        assert.same({ "jobs", "never" }, second.described) -- once each
       end
     )
 
@@ -245,7 +245,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       jobs:inc()
       bed:read(reader, 1)
       assert.same({ "jobs{env=test} increment_counter 1" }, reader:lines())
-      assert.same({ "jobs" }, reader.told)
+      assert.same({ "jobs" }, reader.described)
     end)
 
     it("shows the overflow series, and series that were dropped and made again", function()
@@ -295,7 +295,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
         end
         return list
       end
-      bed:turn()
+      bed:run_once()
       assert.same({ 0, { true, true, true } }, { bed:tapped(), inlined() })
       for round = 1, 3 do
         local reader, other = bed:connect(), bed:connect()
@@ -354,7 +354,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       end
       bed:till(function() return bed:connected() == 64 end)
       local refused = stream_client.connect(bed.port)
-      refused:till(function() return refused.ended end, function() bed:turn() end)
+      refused:till(function() return refused.ended end, function() bed:run_once() end)
       jobs:inc()
       for _, client in ipairs(all) do
         bed:read(client, 1)

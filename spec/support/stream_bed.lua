@@ -51,15 +51,15 @@ function M.start(driver, stream, options)
   all.exporters = { chalk.exporter.stream(own), unpack(all.exporters) }
   self.client = chalk.new(all)
   if driver == "loop" then
-    self.alive = uv.new_timer() -- or a loop of handles that do not keep it alive would not turn
+    self.alive = uv.new_timer() -- keeps the loop alive, as handles of the server do not
     self.alive:start(1, 1, function() end)
   end
   self.segment = self.client.segment
   return self
 end
 
---- Lets the server go on: on a loop of its own it does by itself.
-function Bed:turn()
+--- Runs the server once with the drivers `loop` and `manual`. With the driver `thread` it runs in its own loop.
+function Bed:run_once()
   if self.driver == "loop" then uv.run "once" end
   if self.driver == "manual" then assert(self.client:flush()) end
 end
@@ -69,7 +69,7 @@ function Bed:tapped() return core.C.chalk_tap_kinds(self.segment) end
 
 function Bed:till(condition, what)
   return wait.till(function()
-    self:turn()
+    self:run_once()
     return condition()
   end, 20, what)
 end
@@ -107,7 +107,7 @@ function Bed:dropped(where) return self:own("stream_dropped_total", where and '"
 
 --- Reads at a client until it has n metrics.
 function Bed:read(client, n)
-  client:till(function() return #client.metrics >= n end, function() self:turn() end, n .. " metrics")
+  client:till(function() return #client.metrics >= n end, function() self:run_once() end, n .. " metrics")
 end
 
 function Bed:close()

@@ -32,7 +32,7 @@ local buffer = ffi.new("char[?]", ROOM)
 
 ---@class spec.StreamClient
 ---@field metadata table<string, chalk.stream.Metadata> the last of each name
----@field told string[] names in the order in which metadata came
+---@field described string[] names in the order in which metadata arrived
 ---@field metrics chalk.stream.Metric[] in order
 ---@field ended string|nil "end" or "error", when the server is gone
 ---@field bytes integer received
@@ -67,7 +67,7 @@ function M.connect(port, options)
     reader = reader.new(),
     bytes = 0,
     metadata = {},
-    told = {},
+    described = {},
     metrics = {},
   }, Client)
 end
@@ -78,7 +78,7 @@ function Client:take(bytes)
   for event in self.reader:feed(bytes) do
     if event.metadata then
       self.metadata[event.metadata.name] = event.metadata
-      self.told[#self.told + 1] = event.metadata.name
+      self.described[#self.described + 1] = event.metadata.name
     else
       self.metrics[#self.metrics + 1] = event.metric
     end

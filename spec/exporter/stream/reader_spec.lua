@@ -265,7 +265,7 @@ describe("the event stream's reader", function()
       "1048577 bytes is above the limit of 1048576"
     )
     for _, bad in ipairs { 0, -1, 1.5, 2 ^ 31, 0 / 0, "1" } do
-      assert.error_matches(function() stream_reader.new { max_frame = bad } end, "max_frame: a whole number")
+      assert.error_matches(function() stream_reader.new { max_frame = bad } end, "max_frame must be a whole number")
     end
   end)
 
