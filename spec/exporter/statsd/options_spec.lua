@@ -198,7 +198,7 @@ describe("a statsd exporter's wrong option", function()
     refuses("are one in some formats", { global_tags = { ["a.b"] = 1, ["a/b"] = 2 } })
     refuses("global_tags must be", { global_tags = { "env:prod" } })
     refuses("name must be a string", { name = "" })
-    refuses("options are a table", 1)
+    refuses("options must be a table", 1)
   end)
 
   it("is all said at once, with what was meant", function()
