@@ -49,8 +49,8 @@ end
 
 local function lines_of(exporter, segment)
   local lines = 0
-  for piece in exporter:pieces(assert(view.take(segment)), "prometheus") do
-    lines = lines + select(2, piece:gsub("\n", ""))
+  for chunk in exporter:chunks(assert(view.take(segment)), "prometheus") do
+    lines = lines + select(2, chunk:gsub("\n", ""))
   end
   return lines
 end
@@ -62,7 +62,7 @@ function M.exposition(kind, series)
   local lines = lines_of(exporter, client.segment)
   local seconds = harness.once(function()
     local v = assert(view.take(client.segment))
-    for _ in exporter:pieces(v, "prometheus") do
+    for _ in exporter:chunks(v, "prometheus") do
     end
     view.free(v)
   end)
@@ -77,7 +77,7 @@ function M.batch(n, tags)
   local exporter = prometheus.new { namespace = "bench" }
   local seconds = harness.once(function()
     local v = assert(view.take(client.segment))
-    for _ in exporter:pieces(v, "prometheus") do
+    for _ in exporter:chunks(v, "prometheus") do
     end
     view.free(v)
   end, 101)

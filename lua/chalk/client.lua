@@ -99,7 +99,7 @@ local function keep_open(client)
       pcall(state.driver.close, state.driver)
       ended = ended and not state.driver.stuck
     elseif state.prepared then
-      exporters.settle(state.listener, state.prepared, false)
+      exporters.discard_sockets(state.listener, state.prepared)
     end
     C.chalk_writer_close(writer)
     state.close = nil
@@ -418,7 +418,7 @@ function Client:start()
   if not config then return end
   C.chalk_generation_reach(self.segment, config.generation)
   self.live.driver = setup.driver_of(self.options).start(self, config)
-  exporters.settle(self.live.listener, config.exporters, true)
+  exporters.keep_sockets(self.live.listener, config.exporters)
 end
 
 --- The same as `init`, except that it returns nil and a message where `init` raises. Nothing is left of an attempt that

@@ -59,7 +59,7 @@ function M.start(driver, stream, options)
 end
 
 --- Lets the server work. With the thread driver it does so on its own.
-function Bed:turn()
+function Bed:run_once()
   if self.driver == "loop" then uv.run "once" end
   if self.driver == "manual" then assert(self.client:flush()) end
 end
@@ -69,7 +69,7 @@ function Bed:tapped() return core.C.chalk_tap_kinds(self.segment) end
 
 function Bed:till(condition, what)
   return wait.till(function()
-    self:turn()
+    self:run_once()
     return condition()
   end, 20, what)
 end
@@ -107,7 +107,7 @@ function Bed:dropped(where) return self:own("stream_dropped_total", where and '"
 
 --- Reads at a client until it has received n metrics.
 function Bed:read(client, n)
-  client:till(function() return #client.metrics >= n end, function() self:turn() end, n .. " metrics")
+  client:till(function() return #client.metrics >= n end, function() self:run_once() end, n .. " metrics")
 end
 
 function Bed:close()

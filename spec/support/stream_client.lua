@@ -32,7 +32,7 @@ local buffer = ffi.new("char[?]", CAPACITY)
 
 ---@class spec.StreamClient
 ---@field metadata table<string, chalk.stream.Metadata> the last metadata of each name
----@field told string[] the names of all metadata in the order of arrival
+---@field described string[] the names of all metadata in the order of arrival
 ---@field metrics chalk.stream.Metric[] in the order of arrival
 ---@field ended string|nil "end" or "error" once the server has closed the connection
 ---@field bytes integer the number of received bytes
@@ -67,7 +67,7 @@ function M.connect(port, options)
     reader = reader.new(),
     bytes = 0,
     metadata = {},
-    told = {},
+    described = {},
     metrics = {},
   }, Client)
 end
@@ -78,7 +78,7 @@ function Client:take(bytes)
   for event in self.reader:feed(bytes) do
     if event.metadata then
       self.metadata[event.metadata.name] = event.metadata
-      self.told[#self.told + 1] = event.metadata.name
+      self.described[#self.described + 1] = event.metadata.name
     else
       self.metrics[#self.metrics + 1] = event.metric
     end

@@ -98,7 +98,7 @@ local RACE = COMMON
   local ffi = require "ffi"
   require("support.vms").open():run("require 'luv'")
   local come_back = run_out()
-  luv.need_room = function() end
+  luv.need_descriptors = function() end
   local uv, message = luv.load()
   come_back()
   assert(uv or message)

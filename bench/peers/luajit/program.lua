@@ -117,8 +117,8 @@ local function text(n)
   local exporter = prometheus.new {}
   ms = work.median_of(seconds, function()
     local v, size = assert(view.take(client.segment)), 0
-    for piece in exporter:pieces(v, "prometheus") do
-      size = size + #piece
+    for chunk in exporter:chunks(v, "prometheus") do
+      size = size + #chunk
     end
     view.free(v)
     assert(size > n)

@@ -100,7 +100,7 @@ local function listen(client, specs)
   local listener = exporters.listener(client)
   undo_by(client, function()
     client.live.prepared = nil
-    exporters.settle(listener, specs, false)
+    exporters.discard_sockets(listener, specs)
   end)
   exporters.listen(client, specs)
   client.live.listener, client.live.prepared = listener, specs
@@ -121,7 +121,7 @@ local function is_flushed(options) return #(options.exporters or {}) > 0 or opti
 -- Loads the modules that the driver will load, to find errors early. There must be descriptors for that: a module that
 -- could be read in part only cannot be loaded again.
 local function try_modules(options)
-  luv.need_room()
+  luv.need_descriptors()
   local driver = M.driver_of(options)
   if driver.try then driver.try(exporters.untried(options.exporters or {})) end
 end

@@ -1,4 +1,4 @@
---- The options of the Prometheus exporter, checked.
+--- Checks the options of the Prometheus exporter and adds defaults.
 
 local json = require "chalk.base.json"
 local lists = require "chalk.base.lists"
@@ -24,7 +24,7 @@ local function check_namespace(report, path, namespace)
   if not namespace:find "^[a-zA-Z_:][a-zA-Z0-9_:]*$" then
     report:add(
       path,
-      "bad namespace %s: letters, digits, _ and : only, not starting with a digit",
+      "bad namespace %s: expected letters, digits, _ and :, not starting with a digit",
       validate.quote(namespace)
     )
   end
@@ -101,7 +101,7 @@ local CHECKS = {
   { "global_tags", check_global_tags },
 }
 
---- The options with their defaults.
+--- Returns the options with defaults; or nil and a message that lists all problems.
 ---@param options any
 ---@return chalk.prometheus.Options? resolved, string? message
 function M.resolve(options)
