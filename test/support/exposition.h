@@ -1,4 +1,4 @@
-/* What C tests need to look at an exposition as a scraper would: all of it rendered, and a strict reader. */
+/* For C tests that look at an exposition as a scraper does: rendering all of it, and a strict parser. */
 #ifndef TEST_EXPOSITION_H
 #define TEST_EXPOSITION_H
 
@@ -11,7 +11,8 @@
 #include "chalk.h"
 
 /*
- * Renders all of a segment as Prometheus's text, each metric named as in its blob, with tags a, b, c. NULL: no memory.
+ * Renders all of a segment in Prometheus's text format. The name of each metric is its blob, and its tags are a, b, c.
+ * The caller frees the text. NULL: out of memory.
  */
 static inline char *exposition_render(chalk_segment *g, size_t *size) {
   enum { LINE = 1 << 16 };
@@ -19,12 +20,12 @@ static inline char *exposition_render(chalk_segment *g, size_t *size) {
   chalk_snapshot *s = chalk_snapshot_take(g, 0, NULL);
   if (!s) return NULL;
   uint32_t n, next = 0;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
-  size_t room = LINE, used = 0;
-  char *out = malloc(room);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
+  size_t capacity = LINE, used = 0;
+  char *out = malloc(capacity);
   while (out && next < n) {
-    uint32_t last = next, metric = e[next].metric;
-    while (last < n && e[last].metric == metric) last++;
+    uint32_t last = next, metric = entries[next].metric;
+    while (last < n && entries[last].metric == metric) last++;
     char blob[48];
     size_t blob_size = chalk_metric_blob(g, metric, blob, sizeof blob);
     if (blob_size > sizeof blob) blob_size = 0;
@@ -38,7 +39,7 @@ static inline char *exposition_render(chalk_segment *g, size_t *size) {
     }
     static const char *const suffix[] = {"", "_bucket", "_sum", "_count"};
     for (int i = 0; i < 4; i++) snprintf(name[i], sizeof name[i], "%.*s%s", (int)blob_size, blob, suffix[i]);
-    /* Nothing but the name says of which kind it is here. */
+    /* Only the name tells which kind a metric has here. */
     const char *type = strstr(name[0], "latency") ? types[3] : strstr(name[0], "load") ? types[2] : types[1];
     chalk_family f = {.sample = name[0],
                       .bucket = name[1],
@@ -49,10 +50,10 @@ static inline char *exposition_render(chalk_segment *g, size_t *size) {
                       .le = le,
                       .le_index = index,
                       .n_le = n_le};
-    used += (size_t)snprintf(out + used, room - used, "# TYPE %s %s\n", name[0], type);
+    used += (size_t)snprintf(out + used, capacity - used, "# TYPE %s %s\n", name[0], type);
     while (out && next < last) {
-      used += chalk_snapshot_render(s, &f, &next, last, out + used, room - used);
-      if (next < last || room - used < LINE / 2) out = realloc(out, room *= 2);
+      used += chalk_snapshot_render(s, &f, &next, last, out + used, capacity - used);
+      if (next < last || capacity - used < LINE / 2) out = realloc(out, capacity *= 2);
     }
   }
   chalk_snapshot_free(s);
@@ -76,7 +77,7 @@ static inline bool exposition_label(const char **p) {
   return *(*p)++ == '"';
 }
 
-/* One line: name{label="value",...} number. */
+/* Whether p is one line of the form name{label="value",...} number. */
 static inline bool exposition_sample(const char *p) {
   if (!exposition_name(&p)) return false;
   if (*p == '{') {
@@ -96,7 +97,10 @@ static inline int exposition_order(const void *a, const void *b) {
   return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* NULL, or the first line that is not one, or stands there twice. Cuts `text` (size bytes, one more has room) up. */
+/*
+ * Returns the first line that is not a valid line, or that occurs twice; NULL: there is none. `text` has `size` bytes
+ * and space for one more. The function overwrites it.
+ */
 static inline const char *exposition_check(char *text, size_t size) {
   size_t n = 0, lines = 0;
   for (size_t i = 0; i < size; i++) lines += text[i] == '\n';
