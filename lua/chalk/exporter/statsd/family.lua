@@ -105,11 +105,11 @@ function M.new(options, tags, tail, range)
   local wanted = rule.buckets or not definition.own and options.buckets
   local le_tags, le_suffixes, indexes = bounds_of(range.les or {}, wanted)
   local gauges, gauge_suffixes = gauges_of(rule.aggregates or options.aggregates, quantiles)
-  local in_name = options.dialect == "statsd"
+  local tags_in_name = options.dialect == "statsd"
   local labels, most, own = {}, {}, {}
   for i, tag in ipairs(definition.tags) do
     labels[i], own[tag.key] = names.key(tag.key), true
-    most[i] = in_name and names.LONGEST_VALUE or names.value_length(labels[i])
+    most[i] = tags_in_name and names.LONGEST_VALUE or names.value_length(labels[i])
   end
   local texts = {
     name = name_of(options, definition, mode == "buckets" and le_suffixes or gauge_suffixes),
@@ -136,7 +136,7 @@ function M.new(options, tags, tail, range)
   c.max_weight = options.dialect == "dogstatsd" and options.max_weight or 1
   c.mode = MODES[mode] or C.CHALK_STATSD_VALUES
   c.pack = options.dialect == "dogstatsd"
-  c.fold = in_name
+  c.tags_in_name = tags_in_name
   c.relative = options.relative_gauges
   c.changed_only = options.gauges == "changed"
   return { c = c, texts = texts }
