@@ -14,8 +14,8 @@
 
 /* The switch: the kinds that it is on for as 1 << kind, by which clock, and above 8 bits the logarithm of rings' size. */
 enum { STEADY = 1 << 7, SIZE_AT = 8 };
-enum { UNTOLD = 1 << 6 }; /* no switch */
-_Static_assert((int)KIND_MASK < (int)UNTOLD, "each kind has a bit of the switch");
+enum { UNANNOUNCED = 1 << 6 }; /* no switch */
+_Static_assert((int)KIND_MASK < (int)UNANNOUNCED, "each kind has a bit of the switch");
 
 static uint64_t size_of(uint32_t tap) { return 1ull << (tap >> SIZE_AT & 31); }
 
@@ -28,8 +28,9 @@ static uint32_t switch_for(uint32_t kinds, uint32_t events) {
 }
 
 /*
- * `tap_told` is the switch that the epoch was moved for. Who dies before he moves it leaves another one there, so that
- * the next to switch moves it, even if he finds all as he wants it.
+ * The epoch moves after `tap`, and `tap_announced` follows with the value that the epoch has moved for. A process that
+ * dies before it moves the epoch leaves UNANNOUNCED there, so the next process that switches moves the epoch even if
+ * `tap` already has the value that it wants.
  */
 static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool widen) {
   header *h = g->head;
@@ -41,11 +42,11 @@ static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool wi
       new = ((old | new) & KIND_MASK) | (larger >> SIZE_AT << SIZE_AT);
     }
     if (new) new |= old ? (old & STEADY) : clock;
-    if (new == old && atomic_load(&h->tap_told) == new) return;
-    atomic_store(&h->tap_told, UNTOLD);
+    if (new == old && atomic_load(&h->tap_announced) == new) return;
+    atomic_store(&h->tap_announced, UNANNOUNCED);
   } while (!atomic_compare_exchange_weak(&h->tap, &old, new));
   segment_epoch_move(g);
-  atomic_store(&h->tap_told, new);
+  atomic_store(&h->tap_announced, new);
 }
 
 uint32_t chalk_tap_passes(chalk_segment *g) { return atomic_load(&g->head->tap_pass); }
@@ -218,12 +219,12 @@ static tap_ring *ring_in(const chalk_segment *g, uint32_t slot, uint64_t *size) 
 static void forget_events(chalk_segment *g) {
   header *h = g->head;
   turn_new(g);
-  atomic_store(&h->tap_lost_told, atomic_load(&h->tap_lost));
+  atomic_store(&h->tap_lost_reported, atomic_load(&h->tap_lost));
   for (uint32_t i = 0; i < segment_slots(g); i++) {
     uint64_t size;
     tap_ring *r = ring_in(g, i, &size);
     if (r) atomic_store_explicit(&r->tail, atomic_load_explicit(&r->head, memory_order_acquire), memory_order_release);
-    atomic_store(&g->slots[i].dropped_told, atomic_load(&g->slots[i].dropped));
+    atomic_store(&g->slots[i].dropped_reported, atomic_load(&g->slots[i].dropped));
   }
 }
 
@@ -317,18 +318,18 @@ const chalk_event *chalk_tap_events(const chalk_tap *t) { return t->events; }
 uint32_t tap_size(const chalk_tap *t) { return t->n_events; }
 uint64_t tap_batch(const chalk_tap *t) { return t->batches; }
 
-static uint64_t untold(shared_u64 *n, shared_u64 *told) {
+static uint64_t unreported(shared_u64 *n, shared_u64 *reported) {
   uint64_t now = atomic_load_explicit(n, memory_order_relaxed);
-  return now - atomic_exchange_explicit(told, now, memory_order_relaxed);
+  return now - atomic_exchange_explicit(reported, now, memory_order_relaxed);
 }
 
 uint64_t chalk_tap_dropped(chalk_tap *t) {
   chalk_segment *g = t->segment;
   if (!role_enter(g)) return 0;
-  uint64_t n = t->missed + untold(&g->head->tap_lost, &g->head->tap_lost_told);
+  uint64_t n = t->missed + unreported(&g->head->tap_lost, &g->head->tap_lost_reported);
   t->missed = 0;
   for (uint32_t i = 0; i < segment_slots(g); i++) {
-    n += untold(&g->slots[i].dropped, &g->slots[i].dropped_told);
+    n += unreported(&g->slots[i].dropped, &g->slots[i].dropped_reported);
   }
   role_leave(g);
   return n;
@@ -374,15 +375,15 @@ static bool ring_is_sound(heap_ledger *blocks, chalk_segment *g, uint64_t offset
          heap_note(blocks, offset, bytes_of(size));
 }
 
-static bool told_is_sound(const shared_u64 *n, const shared_u64 *told) {
-  return atomic_load((shared_u64 *)n) - atomic_load((shared_u64 *)told) <= 1ull << 45; /* whoever adds them up */
+static bool reported_is_sound(const shared_u64 *n, const shared_u64 *reported) {
+  return atomic_load((shared_u64 *)n) - atomic_load((shared_u64 *)reported) <= 1ull << 45; /* whoever adds them up */
 }
 
 bool tap_is_sound(heap_ledger *blocks, chalk_segment *g) {
-  if (!told_is_sound(&g->head->tap_lost, &g->head->tap_lost_told)) return false;
+  if (!reported_is_sound(&g->head->tap_lost, &g->head->tap_lost_reported)) return false;
   for (uint32_t i = 0; i < WRITERS; i++) {
     const slot *l = &g->slots[i];
-    if (!told_is_sound(&l->dropped, &l->dropped_told) ||
+    if (!reported_is_sound(&l->dropped, &l->dropped_reported) ||
         !ring_is_sound(blocks, g, atomic_load((shared_u64 *)&l->ring)) ||
         !ring_is_sound(blocks, g, atomic_load((shared_u64 *)&l->ring_old))) {
       return false;
@@ -394,6 +395,6 @@ bool tap_is_sound(heap_ledger *blocks, chalk_segment *g) {
 /* Another boot's processor counted otherwise. */
 void tap_recover(chalk_segment *g, bool rebooted) {
   atomic_store(&g->head->tap, 0);
-  atomic_store(&g->head->tap_told, 0);
+  atomic_store(&g->head->tap_announced, 0);
   if (rebooted) forget_events(g);
 }

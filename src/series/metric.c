@@ -144,7 +144,7 @@ static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, ui
   m->max_series = d->max_series;
   m->hash = hash;
   m->name_size = d->name_size, m->shape_size = d->shape_size;
-  atomic_store_explicit(&m->folded_told, 0, memory_order_relaxed);
+  atomic_store_explicit(&m->folded_reported, 0, memory_order_relaxed);
   atomic_store_explicit(&m->folded, 0, memory_order_relaxed);
   atomic_store(&m->series, 0);
   m->name = copy(g, d->name, d->name_size);
@@ -328,7 +328,7 @@ uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
   if (number >= top_of(g)) return 0;
   metric *m = &g->metrics[number];
   uint64_t now = atomic_load_explicit(&m->folded, memory_order_relaxed);
-  return now - atomic_exchange_explicit(&m->folded_told, now, memory_order_relaxed);
+  return now - atomic_exchange_explicit(&m->folded_reported, now, memory_order_relaxed);
 }
 
 /* Leaving */

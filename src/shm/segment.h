@@ -104,10 +104,10 @@ typedef struct slot {
   shared_u64 uses[METRICS / 64];
   /* Pieces of its row of cells that are real; anybody, or-release after fallocate; load-acquire. */
   shared_u64 chunks[CHUNKS / 64];
-  shared_u64 ring;         /* its events, see tap.h; the owner, store-release; of slot 0 under tap_lock */
-  shared_u64 ring_old;     /* one that was too small and is empty; as `ring`; the holder empties this and frees it */
-  shared_u64 dropped;      /* events that found no room in its ring; as `ring`, but a statistic */
-  shared_u64 dropped_told; /* those of them that were told; the holder, a statistic */
+  shared_u64 ring;     /* its events, see tap.h; the owner, store-release; of slot 0 under tap_lock */
+  shared_u64 ring_old; /* one that was too small and is empty; as `ring`; the holder empties this and frees it */
+  shared_u64 dropped;  /* events that found no room in its ring; as `ring`, but a statistic */
+  shared_u64 dropped_reported; /* those of them that were reported; the holder, a statistic */
 } slot;
 
 /*
@@ -140,10 +140,10 @@ typedef struct metric {
   uint64_t hash;          /* of the name */
   shared_u64 name, shape; /* heap offsets */
   uint64_t name_size, shape_size;
-  shared_u64 blob;        /* heap offset of its size, then its bytes; may be replaced while the metric stays */
-  shared_u64 le;          /* heap offset of `les` doubles */
-  shared_u64 folded;      /* lookups that were folded; anybody, a statistic */
-  shared_u64 folded_told; /* those of them that were told; the holder without a lock, a statistic */
+  shared_u64 blob;            /* heap offset of its size, then its bytes; may be replaced while the metric stays */
+  shared_u64 le;              /* heap offset of `les` doubles */
+  shared_u64 folded;          /* lookups that were folded; anybody, a statistic */
+  shared_u64 folded_reported; /* those of them that were reported; the holder without a lock, a statistic */
 } metric;
 
 enum { SERIES_FREE, SERIES_RESERVED, SERIES_LIVE, SERIES_DROPPED };
@@ -255,12 +255,12 @@ typedef struct header {
   /* What the event tap is on for, see tap.c; 0: off. Compare-and-swap by the holder, or by anybody who widens it;
      relaxed loads behind a record. */
   shared_u32 tap;
-  shared_u32 tap_told;      /* the switch that the epoch was moved for; who switches */
-  shared_u32 tap_turn;      /* of the tap's readers, see tap.c; the holder */
-  shared_u32 tap_pass;      /* how often the reader was through all rings; the holder */
-  shared_u64 tap_lost;      /* events of writers that have no ring, for want of memory; anybody, a statistic */
-  shared_u64 tap_lost_told; /* those of them that were told; the holder, a statistic */
-  shared_u64 folded;        /* lookups that were folded; anybody, a statistic */
+  shared_u32 tap_announced;     /* the value of `tap` for which the epoch was moved; who switches */
+  shared_u32 tap_turn;          /* of the tap's readers, see tap.c; the holder */
+  shared_u32 tap_pass;          /* how often the reader was through all rings; the holder */
+  shared_u64 tap_lost;          /* events of writers that have no ring, for want of memory; anybody, a statistic */
+  shared_u64 tap_lost_reported; /* those of them that were reported; the holder, a statistic */
+  shared_u64 folded;            /* lookups that were folded; anybody, a statistic */
   /* When the holder's loop last turned, and last flushed: doubles' bits. The holder without a lock, relaxed. */
   shared_u64 heartbeat, flushed;
   shared_u64 requested; /* the last ticket for a flush; anybody */
