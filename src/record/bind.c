@@ -41,7 +41,7 @@ static bool refine(chalk_writer *w, histogram_plan *plan, const histogram *h) {
   const sketch_map *finer = sketch_map_of(histogram_start_scale(h));
   if (!finer) return false;
   plan->map = finer;
-  writer_turn(w); /* other blocks' short cuts are by the old map: their handles bind anew */
+  writer_unbind(w); /* other blocks' short cuts are by the old map: their handles bind anew */
   return true;
 }
 
@@ -121,8 +121,8 @@ static int bind_key(chalk_series *s, double epoch) {
   s->shared = (const double *)&g->head->epoch;
   s->own = &w->own;
   s->bound = e < 0 || w->slot == 0 ? NAN : epoch + w->own;
-  w->wary = process_hands_on;
-  s->epoch = w->wary || tap_wants(g, s->metric) ? NAN : s->bound;
+  w->is_master = process_hands_on;
+  s->epoch = w->is_master || tap_wants(g, s->metric) ? NAN : s->bound;
   return e;
 }
 

@@ -33,7 +33,7 @@ static void add_atomic(shared_u64 *cell, double n) {
 }
 
 static int add_value(const chalk_series *s, double v) {
-  return s->writer->wary ? histogram_add_warily(s, v) : histogram_add(s, v);
+  return s->writer->is_master ? histogram_add_warily(s, v) : histogram_add(s, v);
 }
 
 /*

@@ -140,7 +140,7 @@ static uint32_t switch_of(const chalk_series *s) {
 void tap_put(const chalk_series *s, uint32_t verb, double v) {
   chalk_writer *w = s->writer;
   uint32_t tap = switch_of(s);
-  if (!tap || (w->wary && !tap_wants(w->segment, s->metric))) return;
+  if (!tap || (w->is_master && !tap_wants(w->segment, s->metric))) return;
   if (!w->ring) tap_ready(w);
   if (w->ring) {
     ring_put(w->ring, w->ring_size, &w->ring_limit, s, verb, v, tap & STEADY);

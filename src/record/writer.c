@@ -28,15 +28,15 @@ static void in_child(void) {
 }
 
 /* Beyond any epoch, so that no two turns give the same sum, which stays a whole number. */
-void writer_turn(chalk_writer *w) {
-  w->turns = (w->turns + 1) % (1u << 20);
-  w->own = (double)w->turns * 8589934592.0;
+void writer_unbind(chalk_writer *w) {
+  w->unbinds = (w->unbinds + 1) % (1u << 20);
+  w->own = (double)w->unbinds * 8589934592.0;
 }
 
-void writers_turn(void) {
+void writers_unbind(void) {
   process_lock();
   for (chalk_writer *w = writers; w; w = w->next) {
-    if (w->pid == (uint32_t)getpid()) writer_turn(w);
+    if (w->pid == (uint32_t)getpid()) writer_unbind(w);
   }
   process_unlock();
 }
@@ -73,7 +73,7 @@ void writer_take_slot(chalk_writer *w) {
   w->whose = w->guest ? gauge_owner(g, w->guest) : GAUGE_STRANGER;
   w->ring = NULL;
   w->pid = (uint32_t)getpid();
-  writer_turn(w);
+  writer_unbind(w);
 }
 
 /* The slot that says what the VM uses; NULL: none does. */
@@ -236,7 +236,7 @@ int chalk_find(chalk_writer *w, const char *name, char *message) {
 void chalk_undefine(chalk_writer *w, uint32_t number) {
   if (number >= METRICS || w->pid == 0) return;
   w->uses[number / 64] &= ~(1ull << (number % 64));
-  writer_turn(w); /* handles that still use the plan bind anew */
+  writer_unbind(w); /* handles that still use the plan bind anew */
   free(w->plans[number]);
   w->plans[number] = NULL;
   slot *l = slot_of(w);

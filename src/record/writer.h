@@ -12,7 +12,7 @@
 
 #include "shm/segment.h"
 
-/* Private to its process, but `own` may be moved by writers_turn from another thread. */
+/* Private to its process, but `own` may be moved by writers_unbind from another thread. */
 struct chalk_writer {
   double own;      /* what series handles add to the epoch: NaN after a fork, until a slot was taken */
   double spill[2]; /* where a handle points to for which there is no memory */
@@ -24,8 +24,8 @@ struct chalk_writer {
   uint64_t whose;        /* the owner's word in its links of gauges, see gauge.h */
   uint32_t pid;          /* the process whose slot it is; 0: closed */
   bool exact;            /* the values that were bound last are stored as they were given */
-  bool wary;             /* a server's master: no record takes a short cut that its workers could have led elsewhere */
-  uint32_t turns;        /* how often handles were made to bind anew, for `own` */
+  bool is_master;        /* a server's master: no record takes a short cut that its workers could have led elsewhere */
+  uint32_t unbinds;      /* how often handles were made to bind anew, for `own` */
   uint32_t forks;        /* process_forks() when it was opened */
   chalk_series *scratch; /* what chalk_bind binds */
   struct histogram_plan **plans; /* by metric, made on first use */
@@ -50,9 +50,9 @@ static inline bool writer_is_bound(const chalk_series *s) {
 }
 
 /* Makes all handles of this VM bind anew at their next record. */
-void writer_turn(chalk_writer *w);
+void writer_unbind(chalk_writer *w);
 /* Makes all handles of this process bind anew at their next record. */
-void writers_turn(void);
+void writers_unbind(void);
 
 /*
  * Takes a slot if the writer has none, because it was just opened or the process forked; or if it shares slot 0 and a
