@@ -13,7 +13,7 @@
 #include "base/peek.h"
 #include "base/tally.h"
 #include "shm/process.h"
-#include "series/pass.h"
+#include "series/handover.h"
 #include "series/series.h"
 #include "value/kind.h"
 #include "value/stored.h"

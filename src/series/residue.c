@@ -4,7 +4,7 @@
 #include "series/gauge.h"
 #include "value/histogram.h"
 #include "series/key.h"
-#include "series/pass.h"
+#include "series/handover.h"
 #include "base/peek.h"
 #include "series/series.h"
 #include "value/kind.h"

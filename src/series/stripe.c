@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "series/pass.h"
+#include "series/handover.h"
 #include "shm/heap.h"
 
 /* What died before it became a series; its key may be there already. */

@@ -111,7 +111,7 @@ typedef struct slot {
 } slot;
 
 /*
- * A stripe of the series table: chains of series through series.next. And a residue on its way, see pass.h. All is
+ * A stripe of the series table: chains of series through series.next. And a residue on its way, see handover.h. All is
  * written and read under the stripe's lock.
  */
 typedef struct stripe {

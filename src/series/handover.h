@@ -7,8 +7,8 @@
  * place. Whoever finds the stripe's lock orphaned does the second part again, which gives the same result, because that
  * cell changes under that lock only.
  */
-#ifndef PASS_H
-#define PASS_H
+#ifndef HANDOVER_H
+#define HANDOVER_H
 
 #include "shm/segment.h"
 

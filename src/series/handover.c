@@ -1,4 +1,4 @@
-#include "series/pass.h"
+#include "series/handover.h"
 
 #include "base/peek.h"
 #include "value/histogram.h"
