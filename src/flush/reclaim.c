@@ -27,7 +27,7 @@ bool reclaim_series(chalk_segment *g, uint32_t id, lives *alive) {
   bool seen = all_have_seen(g, id, epoch, alive); /* first: then whatever was stored late is there to be found */
   if (series_revive(g, id) || !seen || !tap_has_read(g, s)) return false;
   metric *m = segment_metric_of(g, id);
-  residue_pass_on(g, id);
+  residue_hand_over(g, id);
   atomic_fetch_add_explicit(&s->generation, 1, memory_order_seq_cst);
   segment_lock_take(&g->head->registry);
   cells_free(g, id);

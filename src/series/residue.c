@@ -10,10 +10,10 @@
 #include "value/kind.h"
 #include "value/stored.h"
 
-static void pass_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+static void hand_over_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
   int64_t total = cells_total(g, from), known = (int64_t)stored_known(g, from, segment_metric_of(g, from)->kind);
   double had = as_double(atomic_load(segment_cell(g, 0, to)));
-  if (total > known) pass_publish(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
+  if (total > known) handover_publish(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
 }
 
 /* A cursor that sent a part of a histogram's bounds may be ahead in some of them: still none is less than one below. */
@@ -51,7 +51,7 @@ static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum
   return done ? block : 0;
 }
 
-static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+static void hand_over_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
   shared_u64 *cell = segment_cell(g, 0, to);
   bool last = to < METRICS;
   if (!atomic_load(cell)) {
@@ -66,7 +66,7 @@ static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t 
     uint64_t block = h ? joined(g, h, &now, all, from, last) : 0;
     uint64_t settled = block ? stored_write(g, &now, all, true) : 0;
     if (settled) {
-      pass_publish(g, t, from, to, block, settled);
+      handover_publish(g, t, from, to, block, settled);
     } else if (block) {
       histogram_free(g, block);
     }
@@ -83,7 +83,7 @@ static void gauge_adopt(shared_u64 *cell, double v) {
 }
 
 /* The value is in place before the mark goes by which it is owed. */
-static void pass_gauge(shared_u64 *from, shared_u64 *to) {
+static void hand_over_gauge(shared_u64 *from, shared_u64 *to) {
   uint64_t touched = as_bits(GAUGE_TOUCHED);
   if (atomic_load_explicit(&from[1], memory_order_acquire) != touched) return;
   gauge_adopt(to, load_double(&from[0]));
@@ -101,24 +101,24 @@ static shared_u64 *gauge_block(chalk_segment *g, uint32_t w, uint32_t to) {
 static bool is_touched(const gauge_link *l) { return as_double(peek_u64(&l->mark)) == GAUGE_TOUCHED; }
 
 /* Those of VMs that share slot 0, or did: each into that VM's link of the successor. */
-static void pass_links(chalk_segment *g, uint32_t from, uint32_t to) {
+static void hand_over_links(chalk_segment *g, uint32_t from, uint32_t to) {
   if (!segment_chunk_real(g, g->slots[0].chunks, from)) return;
   if (!cells_make(g, 0, to)) return;
   for (gauge_link *l = gauge_first(g, atomic_load(segment_cell(g, 0, from))); l; l = gauge_next(g, l)) {
     if (!is_touched(l) || gauge_is_vacant(g, l)) continue;
     uint64_t own = gauge_link_of(g, to, atomic_load(&l->whose));
-    if (own) pass_gauge(&l->value, segment_at(g, own));
+    if (own) hand_over_gauge(&l->value, segment_at(g, own));
   }
 }
 
-static void pass_across(chalk_segment *g, uint32_t from, uint32_t to) {
-  pass_links(g, from, to);
+static void hand_over_across(chalk_segment *g, uint32_t from, uint32_t to) {
+  hand_over_links(g, from, to);
   for (uint32_t w = 1; w < segment_slots(g); w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, from)) continue;
     gauge_link *block = segment_block(g, atomic_load(segment_cell(g, w, from)), GAUGE_BLOCK);
     if (!block || !is_touched(block)) continue;
     shared_u64 *own = gauge_block(g, w, to);
-    if (own) pass_gauge(&block->value, own);
+    if (own) hand_over_gauge(&block->value, own);
   }
 }
 
@@ -127,7 +127,7 @@ static void pass_across(chalk_segment *g, uint32_t from, uint32_t to) {
  * Whoever has begun to set the successor began later, so that value stays. The registry lock keeps away those who take
  * a slot: they reset its gauges, so that a value of the owner before them is not owed any more.
  */
-static void pass_gauges(chalk_segment *g, uint32_t id) {
+static void hand_over_gauges(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   if (!atomic_load(&s->at_drop) || !cells_gauge_touched(g, id)) return;
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
@@ -135,8 +135,8 @@ static void pass_gauges(chalk_segment *g, uint32_t id) {
   segment_lock_take(&g->head->registry);
   int e = series_hold(g, &key, &to);
   bool last = segment_metric_of(g, id)->across == CHALK_LAST;
-  if (e >= 0 && last) pass_gauge(&s->gauge, &g->series[to].gauge);
-  if (e >= 0 && !last) pass_across(g, id, to);
+  if (e >= 0 && last) hand_over_gauge(&s->gauge, &g->series[to].gauge);
+  if (e >= 0 && !last) hand_over_across(g, id, to);
   series_let_go(g, &key);
   segment_lock_give(&g->head->registry);
 }
@@ -153,12 +153,12 @@ static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
   return owed;
 }
 
-void residue_pass_on(chalk_segment *g, uint32_t id) {
+void residue_hand_over(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
   if (atomic_load(&m->state) == METRIC_FREE) return;
   if (kind_has_value(m->kind)) {
-    pass_gauges(g, id);
+    hand_over_gauges(g, id);
     return;
   }
   /* A holder before this one may have died at passing it on. */
@@ -171,7 +171,7 @@ void residue_pass_on(chalk_segment *g, uint32_t id) {
   int e = series_hold(g, &key, &to);
   if (e >= 0 && !cells_make(g, 0, to)) e = CHALK_EMEMORY;
   stripe *t = &g->stripes[series_stripe(key.hash)];
-  if (e >= 0 && kind_has_total(m->kind)) pass_count(g, t, id, to);
-  if (e >= 0 && kind_has_histogram(m->kind)) pass_histogram(g, t, id, to);
+  if (e >= 0 && kind_has_total(m->kind)) hand_over_count(g, t, id, to);
+  if (e >= 0 && kind_has_histogram(m->kind)) hand_over_histogram(g, t, id, to);
   series_let_go(g, &key);
 }

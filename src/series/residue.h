@@ -12,6 +12,6 @@
  * Passes a dropped series' residue on. What there is no memory for is lost. Only the holder, when nobody can record
  * into the series any more.
  */
-void residue_pass_on(chalk_segment *g, uint32_t id);
+void residue_hand_over(chalk_segment *g, uint32_t id);
 
 #endif

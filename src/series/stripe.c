@@ -56,7 +56,7 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number) {
 
 void stripe_repair(chalk_segment *g, uint32_t number) {
   stripe_rebuild(g, number);
-  pass_finish(g, &g->stripes[number]);
+  handover_finish(g, &g->stripes[number]);
 }
 
 /* Hangs the series of the old chains into the stripe's, which are empty. */

@@ -116,12 +116,12 @@ typedef struct slot {
  */
 typedef struct stripe {
   segment_lock lock;
-  uint64_t heads;     /* heap offset of `size` uint32 */
-  uint32_t size;      /* a power of two */
-  uint32_t used;      /* series in the chains */
-  shared_u32 passing; /* store-release of 1: what follows is whole and not yet, or not quite, in place */
-  uint32_t pass_from, pass_to;
-  uint64_t pass_value, pass_at_drop;
+  uint64_t heads;          /* heap offset of `size` uint32 */
+  uint32_t size;           /* a power of two */
+  uint32_t used;           /* series in the chains */
+  shared_u32 handing_over; /* store-release of 1: what follows is whole and not yet, or not quite, in place */
+  uint32_t handover_from, handover_to;
+  uint64_t handover_value, handover_at_drop;
 } stripe;
 
 enum { METRIC_FREE, METRIC_LIVE, METRIC_SUPERSEDED };

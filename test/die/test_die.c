@@ -244,13 +244,13 @@ static void late_gauges_are_there(bed *b) {
 }
 
 /* Someone has died already, with the histogram's residue written down and not yet in place. */
-static void die_at_passing(bed *b) {
+static void die_at_handover(bed *b) {
   leave_residue_twice(b);
   pid_t pid = fork();
   if (pid == 0) {
     free(bed_bind(b, b->last, "other"));
     stripe *t = &b->segment->stripes[b->segment->series[b->series[1]->series].hash >> 58];
-    die_arm(&t->passing, sizeof t->passing, 1, true);
+    die_arm(&t->handing_over, sizeof t->handing_over, 1, true);
     sweep(b);
     _exit(0);
   }
@@ -448,7 +448,7 @@ static const path paths[] = {
     {.name = "drop what is idle", .prepare = make_idle, .act = sweep_idle},
     {.name = "reclaim with residue", .prepare = leave_residue, .act = sweep},
     {.name = "residue joins others", .prepare = leave_residue_twice, .act = sweep},
-    {.name = "repair a residue on its way", .prepare = die_at_passing, .act = sweep},
+    {.name = "repair a residue on its way", .prepare = die_at_handover, .act = sweep},
     {.name = "residue into overflow", .prepare = leave_residue_when_full, .act = sweep, .settle = make_room},
     {.name = "late gauges come back", .prepare = leave_late_gauges, .act = sweep, .check = late_gauges_are_there},
     {.name = "late gauges and successors",

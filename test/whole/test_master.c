@@ -131,7 +131,7 @@ static void fill(void) {
   old[0] = bind(w, m.count, "0"), old[1] = bind(w, m.histogram, "0");
   old[2] = bind(w, m.bare, NULL), old[3] = bind(w, m.across, "0");
   stripe *t = &g->stripes[0];
-  t->pass_from = METRICS, t->pass_to = METRICS + 1;
+  t->handover_from = METRICS, t->handover_to = METRICS + 1;
 }
 
 /* Parts of the mapping, and what stood in them. */
