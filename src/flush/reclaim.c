@@ -13,9 +13,9 @@
 static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, lives *alive) {
   const metric *m = segment_metric_of(g, id);
   if (kind_is_split(m) && !gauge_links_seen(g, cells_at(g, 0, id), epoch, alive)) return false;
-  for (uint32_t w = 1; w < segment_slots(g); w++) {
-    if (cells_at(g, w, id) == 0) continue;
-    if (atomic_load_explicit(&g->slots[w].seen, memory_order_acquire) < epoch && lives_on(alive, w)) return false;
+  for (uint32_t row = 1; row < segment_slots(g); row++) {
+    if (cells_at(g, row, id) == 0) continue;
+    if (atomic_load_explicit(&g->slots[row].seen, memory_order_acquire) < epoch && lives_on(alive, row)) return false;
   }
   return true;
 }

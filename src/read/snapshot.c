@@ -61,7 +61,7 @@ static void add_writer(chalk_snapshot *s, uint32_t w) {
     }
     if (!real) continue;
     uint64_t bits = atomic_load_explicit(segment_cell(g, w, e->series), memory_order_acquire);
-    e->total = (int64_t)((uint64_t)e->total + cells_part(g, holds, bits));
+    e->total = (int64_t)((uint64_t)e->total + cells_amount(g, holds, bits));
   }
 }
 

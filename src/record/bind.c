@@ -59,7 +59,7 @@ static bool bind_histogram(chalk_series *s, histogram_plan *plan, uint64_t offse
 int bind_cell(chalk_series *s, uint32_t id) {
   chalk_writer *w = s->writer;
   chalk_segment *g = w->segment;
-  series *e = &g->series[id];
+  series *target = &g->series[id];
   const metric *m = &g->metrics[s->metric];
   uint32_t kind = atomic_load((shared_u32 *)&m->kind);
   kind_content holds = kind_of(kind)->holds;
@@ -72,13 +72,13 @@ int bind_cell(chalk_series *s, uint32_t id) {
   uint64_t block = own_block ? block_of(w, row, id, plan) : 0, unbound = 0;
   if (own_block && !segment_block(g, block, 2 * sizeof(shared_u64))) return CHALK_EMEMORY;
   if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(BOUND));
-  s->cell = (double *)(holds == KIND_TOTAL ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
+  s->cell = (double *)(holds == KIND_TOTAL ? cell : own_block ? segment_at(g, block) : (void *)&target->gauge);
   s->histogram = NULL;
   s->plan = NULL;
   if (plan && !bind_histogram(s, plan, block)) return CHALK_EMEMORY;
   s->kind = kind;
   s->series = id;
-  s->generation = atomic_load(&e->generation);
+  s->generation = atomic_load(&target->generation);
   return CHALK_OK;
 }
 
@@ -114,16 +114,16 @@ static int bind_key(chalk_series *s, double epoch) {
   chalk_segment *g = w->segment;
   series_key key = bind_key_of(s);
   uint32_t id;
-  int e = series_hold(g, &key, &id);
-  if (e >= 0 && bind_cell(s, id) != CHALK_OK) e = fold(s, &key);
+  int rc = series_hold(g, &key, &id);
+  if (rc >= 0 && bind_cell(s, id) != CHALK_OK) rc = fold(s, &key);
   series_let_go(g, &key);
-  if (e == CHALK_EMEMORY) bind_spill(s);
+  if (rc == CHALK_EMEMORY) bind_spill(s);
   s->shared = (const double *)&g->head->epoch;
   s->own = &w->own;
-  s->bound = e < 0 || w->slot == 0 ? NAN : epoch + w->own;
+  s->bound = rc < 0 || w->slot == 0 ? NAN : epoch + w->own;
   w->is_master = process_hands_on;
   s->epoch = w->is_master || tap_wants(g, s->metric) ? NAN : s->bound;
-  return e;
+  return rc;
 }
 
 /* Whether the key has the values as they were given. */
@@ -138,7 +138,7 @@ static bool is_exact(const chalk_series *s, const char *const *values, const siz
 
 /* How many tags a metric has, as the writer defined it, or else as others did. */
 static uint32_t tags_of(const chalk_writer *w, uint32_t number) {
-  if (w->uses[number / 64] >> (number % 64) & 1) return w->tags[number];
+  if (is_defined(w, number)) return w->tags[number];
   uint32_t tags = atomic_load(&w->segment->metrics[number].tags);
   return tags < CHALK_TAGS ? tags : CHALK_TAGS;
 }

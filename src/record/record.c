@@ -46,41 +46,41 @@ static int record_shared(chalk_series *s, double v, uint32_t verb) {
   series_key key = bind_key_of(s);
   uint32_t id;
   if (!bind_has_metric(w, s->metric)) return bind_gone(s);
-  int e = series_hold(g, &key, &id);
-  if (e >= 0 && bind_cell(s, id) != CHALK_OK) {
+  int rc = series_hold(g, &key, &id);
+  if (rc >= 0 && bind_cell(s, id) != CHALK_OK) {
     series_hold_overflow(g, &key);
-    if (bind_cell(s, s->metric) != CHALK_OK) e = CHALK_EMEMORY;
+    if (bind_cell(s, s->metric) != CHALK_OK) rc = CHALK_EMEMORY;
   }
-  if (e >= 0) {
+  if (rc >= 0) {
     shared_u64 *cell = (shared_u64 *)s->cell;
     if (s->kind == CHALK_HISTOGRAM) {
-      e = add_value(s, v);
+      rc = add_value(s, v);
     } else if (verb == CHALK_EVENT_SET) {
       gauge_store(cell, v);
     } else {
       add_atomic(cell, v);
       if (s->kind == CHALK_GAUGE) gauge_mark(cell);
     }
-    if (e >= 0 && tap_wants(g, s->metric)) tap_put_shared(s, verb, v);
+    if (rc >= 0 && tap_wants(g, s->metric)) tap_put_shared(s, verb, v);
   }
   series_let_go(g, &key);
-  return e < 0 ? e : CHALK_REBOUND;
+  return rc < 0 ? rc : CHALK_REBOUND;
 }
 
 /*
  * Of a handle that is not bound: whether the record may go on through it; if not it was done otherwise, or cannot be.
- * *e is the code.
+ * *rc is the code.
  */
-static __attribute__((noinline)) bool prepare(chalk_series *s, double v, uint32_t verb, int *e) {
+static __attribute__((noinline)) bool prepare(chalk_series *s, double v, uint32_t verb, int *rc) {
   chalk_writer *w = s->writer;
   if (w->pid != 0) writer_take_slot(w);
   if (w->pid != 0 && w->slot == 0) {
-    *e = record_shared(s, v, verb);
+    *rc = record_shared(s, v, verb);
     return false;
   }
-  *e = chalk_rebind(s);
-  if (*e == CHALK_OK) *e = CHALK_REBOUND;
-  return *e >= 0;
+  *rc = chalk_rebind(s);
+  if (*rc == CHALK_OK) *rc = CHALK_REBOUND;
+  return *rc >= 0;
 }
 
 int chalk_add(chalk_series *s, double n) {
@@ -88,8 +88,8 @@ int chalk_add(chalk_series *s, double n) {
   if (s->kind == CHALK_HISTOGRAM) return CHALK_EVERB;
   if (s->kind == CHALK_COUNT && !whole) return CHALK_ENUMBER;
   uint32_t verb = s->kind == CHALK_COUNT ? CHALK_EVENT_INC : n < 0 ? CHALK_EVENT_DOWN : CHALK_EVENT_UP;
-  int e = CHALK_OK;
-  if (!writer_is_bound(s) && !prepare(s, n, verb, &e)) return e;
+  int rc = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, n, verb, &rc)) return rc;
   shared_u64 *cell = (shared_u64 *)s->cell;
   if (s->kind == CHALK_COUNT) {
     store_double(cell, load_double(cell) + n);
@@ -98,16 +98,16 @@ int chalk_add(chalk_series *s, double n) {
     gauge_mark(cell);
   }
   if (tap_is_on(s)) tap_put(s, verb, n);
-  return e;
+  return rc;
 }
 
 static __attribute__((noinline)) int set_otherwise(chalk_series *s, double v) {
   if (s->kind != CHALK_GAUGE) return CHALK_EVERB;
-  int e = CHALK_OK;
-  if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_SET, &e)) return e;
+  int rc = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_SET, &rc)) return rc;
   gauge_store((shared_u64 *)s->cell, v);
   if (tap_is_on(s)) tap_put(s, CHALK_EVENT_SET, v);
-  return e;
+  return rc;
 }
 
 int chalk_set(chalk_series *s, double v) {
@@ -119,11 +119,11 @@ int chalk_set(chalk_series *s, double v) {
 static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v) {
   if (s->kind != CHALK_HISTOGRAM) return CHALK_EVERB;
   if (!isfinite(v)) return CHALK_ENUMBER;
-  int e = CHALK_OK;
-  if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_RECORD, &e)) return e;
+  int rc = CHALK_OK;
+  if (!writer_is_bound(s) && !prepare(s, v, CHALK_EVENT_RECORD, &rc)) return rc;
   int added = s->histogram ? add_value(s, v) : CHALK_EMEMORY;
   if (added == CHALK_OK && tap_is_on(s)) tap_put(s, CHALK_EVENT_RECORD, v);
-  return added == CHALK_OK ? e : added;
+  return added == CHALK_OK ? rc : added;
 }
 
 int chalk_record(chalk_series *s, double v) {
@@ -135,10 +135,10 @@ int chalk_record(chalk_series *s, double v) {
 /* Reading back */
 
 double chalk_value(chalk_series *s) {
-  int e;
+  int rc;
   if (!writer_is_bound(s)) {
-    e = chalk_rebind(s);
-    if (e < 0) return NAN;
+    rc = chalk_rebind(s);
+    if (rc < 0) return NAN;
   }
   chalk_segment *g = s->writer->segment;
   double value;

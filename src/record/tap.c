@@ -17,9 +17,9 @@ enum { STEADY = 1 << 7, SIZE_AT = 8 };
 enum { UNANNOUNCED = 1 << 6 }; /* no switch */
 _Static_assert((int)KIND_MASK < (int)UNANNOUNCED, "each kind has a bit of the switch");
 
-static uint64_t size_of(uint32_t tap) { return 1ull << (tap >> SIZE_AT & 31); }
+static uint64_t size_of(uint32_t setting) { return 1ull << (setting >> SIZE_AT & 31); }
 
-static uint32_t switch_for(uint32_t kinds, uint32_t events) {
+static uint32_t setting_for(uint32_t kinds, uint32_t events) {
   uint32_t log = 0;
   if (events < CHALK_TAP_LEAST) events = CHALK_TAP_LEAST;
   if (events > CHALK_TAP_MOST) events = CHALK_TAP_MOST;
@@ -33,20 +33,20 @@ static uint32_t switch_for(uint32_t kinds, uint32_t events) {
  * `tap` already has the value that it wants.
  */
 static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool widen) {
-  header *h = g->head;
-  uint32_t old = atomic_load(&h->tap), new, clock = ticks_are_steady() ? STEADY : 0;
+  header *head = g->head;
+  uint32_t old = atomic_load(&head->tap), new, clock = ticks_are_steady() ? STEADY : 0;
   do {
-    new = switch_for(kinds, events);
+    new = setting_for(kinds, events);
     if (widen && old) {
       uint32_t larger = size_of(old) > size_of(new) ? old : new;
       new = ((old | new) & KIND_MASK) | (larger >> SIZE_AT << SIZE_AT);
     }
     if (new) new |= old ? (old & STEADY) : clock;
-    if (new == old && atomic_load(&h->tap_announced) == new) return;
-    atomic_store(&h->tap_announced, UNANNOUNCED);
-  } while (!atomic_compare_exchange_weak(&h->tap, &old, new));
+    if (new == old && atomic_load(&head->tap_announced) == new) return;
+    atomic_store(&head->tap_announced, UNANNOUNCED);
+  } while (!atomic_compare_exchange_weak(&head->tap, &old, new));
   segment_epoch_move(g);
-  atomic_store(&h->tap_announced, new);
+  atomic_store(&head->tap_announced, new);
 }
 
 uint32_t chalk_tap_passes(chalk_segment *g) { return atomic_load(&g->head->tap_pass); }
@@ -54,9 +54,9 @@ uint32_t chalk_tap_passes(chalk_segment *g) { return atomic_load(&g->head->tap_p
 uint32_t chalk_tap_kinds(chalk_segment *g) { return atomic_load(&g->head->tap) & KIND_MASK; }
 
 bool tap_wants(const chalk_segment *g, uint32_t number) {
-  uint32_t tap = atomic_load(&g->head->tap);
+  uint32_t setting = atomic_load(&g->head->tap);
   const metric *m = &g->metrics[number];
-  return (tap >> (m->kind & 31) & 1) != 0 && m->max_series != NONE;
+  return (setting >> (m->kind & 31) & 1) != 0 && m->max_series != NONE;
 }
 
 /* Rings */
@@ -69,9 +69,9 @@ static bool is_size(uint64_t size) {
 
 /* And how large it is, which is not asked again: anybody may store there. */
 static tap_ring *ring_at(const chalk_segment *g, uint64_t offset, uint64_t *size) {
-  tap_ring *r = offset % _Alignof(tap_ring) == 0 ? segment_block(g, offset, sizeof(tap_ring)) : NULL;
-  *size = r ? peek_u64(&r->size) : 0;
-  return r && is_size(*size) && segment_block(g, offset, bytes_of(*size)) ? r : NULL;
+  tap_ring *ring = offset % _Alignof(tap_ring) == 0 ? segment_block(g, offset, sizeof(tap_ring)) : NULL;
+  *size = ring ? peek_u64(&ring->size) : 0;
+  return ring && is_size(*size) && segment_block(g, offset, bytes_of(*size)) ? ring : NULL;
 }
 
 static uint64_t ring_new(chalk_segment *g, uint64_t size) {
@@ -81,22 +81,22 @@ static uint64_t ring_new(chalk_segment *g, uint64_t size) {
   return offset;
 }
 
-static bool is_empty(const tap_ring *r) {
-  return atomic_load((shared_u64 *)&r->head) == atomic_load((shared_u64 *)&r->tail);
+static bool is_empty(const tap_ring *ring) {
+  return atomic_load((shared_u64 *)&ring->head) == atomic_load((shared_u64 *)&ring->tail);
 }
 
 /* The ring of a slot; a new one where there is none, or one that is too small and can be left. */
-static tap_ring *ring_of(chalk_segment *g, slot *l, uint64_t *size) {
-  uint32_t tap = atomic_load(&g->head->tap);
-  uint64_t old = atomic_load(&l->ring);
-  tap_ring *r = ring_at(g, old, size);
-  if (!tap || (r && *size >= size_of(tap))) return r;
-  if (r && (!is_empty(r) || atomic_load(&l->ring_old))) return r;
-  uint64_t new = ring_new(g, size_of(tap));
-  if (!new && !r) new = ring_new(g, CHALK_TAP_LEAST);
-  if (!new) return r;
-  atomic_store_explicit(&l->ring, new, memory_order_release);
-  if (r) atomic_store_explicit(&l->ring_old, old, memory_order_release);
+static tap_ring *ring_of(chalk_segment *g, slot *slot, uint64_t *size) {
+  uint32_t setting = atomic_load(&g->head->tap);
+  uint64_t old = atomic_load(&slot->ring);
+  tap_ring *ring = ring_at(g, old, size);
+  if (!setting || (ring && *size >= size_of(setting))) return ring;
+  if (ring && (!is_empty(ring) || atomic_load(&slot->ring_old))) return ring;
+  uint64_t new = ring_new(g, size_of(setting));
+  if (!new && !ring) new = ring_new(g, CHALK_TAP_LEAST);
+  if (!new) return ring;
+  atomic_store_explicit(&slot->ring, new, memory_order_release);
+  if (ring) atomic_store_explicit(&slot->ring_old, old, memory_order_release);
   return ring_at(g, new, size);
 }
 
@@ -110,40 +110,40 @@ void tap_ready(chalk_writer *w) {
 /* Writing */
 
 /* Stores an event; `limit` is how many may have been stored before it has to be asked how many were taken. */
-static inline void ring_put(tap_ring *r, uint64_t size, uint64_t *limit, const chalk_series *s, uint32_t verb, double v,
-                            bool steady) {
-  uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
+static inline void ring_put(tap_ring *ring, uint64_t size, uint64_t *limit, const chalk_series *s, uint32_t verb,
+                            double v, bool steady) {
+  uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
   if (head >= *limit) {
-    *limit = atomic_load_explicit(&r->tail, memory_order_acquire) + size;
+    *limit = atomic_load_explicit(&ring->tail, memory_order_acquire) + size;
     if (head >= *limit) {
-      slot *l = &s->writer->segment->slots[s->writer->slot];
-      uint64_t dropped = atomic_load_explicit(&l->dropped, memory_order_relaxed);
-      atomic_store_explicit(&l->dropped, dropped + 1, memory_order_relaxed);
+      slot *slot = &s->writer->segment->slots[s->writer->slot];
+      uint64_t dropped = atomic_load_explicit(&slot->dropped, memory_order_relaxed);
+      atomic_store_explicit(&slot->dropped, dropped + 1, memory_order_relaxed);
       return;
     }
   }
-  chalk_event *e = &r->events[head & (size - 1)];
-  e->series = s->series;
-  e->generation = s->generation;
-  e->metric = s->metric;
-  e->verb = verb;
-  e->value = verb == CHALK_EVENT_DOWN ? -v : v;
-  e->time = ticks_now(steady);
-  atomic_store_explicit(&r->head, head + 1, memory_order_release);
+  chalk_event *event = &ring->events[head & (size - 1)];
+  event->series = s->series;
+  event->generation = s->generation;
+  event->metric = s->metric;
+  event->verb = verb;
+  event->value = verb == CHALK_EVENT_DOWN ? -v : v;
+  event->time = ticks_now(steady);
+  atomic_store_explicit(&ring->head, head + 1, memory_order_release);
 }
 
 /* The switch; once it is off nothing is stored, for by then it does not say which clock is meant. */
-static uint32_t switch_of(const chalk_series *s) {
+static uint32_t setting_of(const chalk_series *s) {
   return atomic_load_explicit(&s->writer->segment->head->tap, memory_order_relaxed);
 }
 
 void tap_put(const chalk_series *s, uint32_t verb, double v) {
   chalk_writer *w = s->writer;
-  uint32_t tap = switch_of(s);
-  if (!tap || (w->is_master && !tap_wants(w->segment, s->metric))) return;
+  uint32_t setting = setting_of(s);
+  if (!setting || (w->is_master && !tap_wants(w->segment, s->metric))) return;
   if (!w->ring) tap_ready(w);
   if (w->ring) {
-    ring_put(w->ring, w->ring_size, &w->ring_limit, s, verb, v, tap & STEADY);
+    ring_put(w->ring, w->ring_size, &w->ring_limit, s, verb, v, setting & STEADY);
   } else {
     atomic_fetch_add_explicit(&w->segment->head->tap_lost, 1, memory_order_relaxed);
   }
@@ -152,14 +152,14 @@ void tap_put(const chalk_series *s, uint32_t verb, double v) {
 void tap_put_shared(const chalk_series *s, uint32_t verb, double v) {
   chalk_segment *g = s->writer->segment;
   uint64_t limit = 0;
-  uint32_t tap = switch_of(s);
-  if (!tap) return;
+  uint32_t setting = setting_of(s);
+  if (!setting) return;
   uint64_t size;
   bool reached = segment_lock_reach_any(&g->head->tap_lock);
-  tap_ring *r = reached ? ring_of(g, &g->slots[0], &size) : NULL;
-  if (r) ring_put(r, size, &limit, s, verb, v, tap & STEADY);
+  tap_ring *ring = reached ? ring_of(g, &g->slots[0], &size) : NULL;
+  if (ring) ring_put(ring, size, &limit, s, verb, v, setting & STEADY);
   if (reached) segment_lock_give(&g->head->tap_lock);
-  if (!r) atomic_fetch_add_explicit(&g->head->tap_lost, 1, memory_order_relaxed);
+  if (!ring) atomic_fetch_add_explicit(&g->head->tap_lost, 1, memory_order_relaxed);
 }
 
 /* Reading */
@@ -180,7 +180,7 @@ struct chalk_tap {
   chalk_segment *segment;
   uint32_t turn;
   uint32_t n_sources, n_events;
-  bool passing; /* in the middle of a pass */
+  bool in_pass; /* in the middle of a pass */
   uint64_t batches;
   uint64_t missed; /* what is no event */
   ticks_scale clock;
@@ -191,24 +191,24 @@ struct chalk_tap {
 static uint32_t turn_new(chalk_segment *g) { return atomic_fetch_add(&g->head->tap_turn, 1) + 1; }
 
 /* As role_enter, in a turn of this reader's: a new one if the last has ended. */
-static bool enter(chalk_tap *t) {
-  chalk_segment *g = t->segment;
+static bool enter_turn(chalk_tap *tap) {
+  chalk_segment *g = tap->segment;
   if (!role_enter(g)) return false;
-  if (atomic_load(&g->head->tap_turn) != t->turn) {
-    t->turn = turn_new(g);
-    t->passing = false;
+  if (atomic_load(&g->head->tap_turn) != tap->turn) {
+    tap->turn = turn_new(g);
+    tap->in_pass = false;
   }
   return true;
 }
 
 /* Frees what a writer has left for a larger one. */
-static void ring_free_old(chalk_segment *g, slot *l) {
-  uint64_t offset = atomic_load(&l->ring_old);
+static void ring_free_old(chalk_segment *g, slot *slot) {
+  uint64_t offset = atomic_load(&slot->ring_old);
   uint64_t size;
-  tap_ring *r = ring_at(g, offset, &size);
+  tap_ring *ring = ring_at(g, offset, &size);
   if (!offset) return;
-  atomic_store(&l->ring_old, 0);
-  if (r && offset != atomic_load(&l->ring)) heap_give(g, offset, bytes_of(size));
+  atomic_store(&slot->ring_old, 0);
+  if (ring && offset != atomic_load(&slot->ring)) heap_give(g, offset, bytes_of(size));
 }
 
 static tap_ring *ring_in(const chalk_segment *g, uint32_t slot, uint64_t *size) {
@@ -217,13 +217,14 @@ static tap_ring *ring_in(const chalk_segment *g, uint32_t slot, uint64_t *size) 
 
 /* Empties all rings, and counts nothing of what they dropped. */
 static void forget_events(chalk_segment *g) {
-  header *h = g->head;
+  header *head = g->head;
   turn_new(g);
-  atomic_store(&h->tap_lost_reported, atomic_load(&h->tap_lost));
+  atomic_store(&head->tap_lost_reported, atomic_load(&head->tap_lost));
   for (uint32_t i = 0; i < segment_slots(g); i++) {
     uint64_t size;
-    tap_ring *r = ring_in(g, i, &size);
-    if (r) atomic_store_explicit(&r->tail, atomic_load_explicit(&r->head, memory_order_acquire), memory_order_release);
+    tap_ring *ring = ring_in(g, i, &size);
+    if (ring)
+      atomic_store_explicit(&ring->tail, atomic_load_explicit(&ring->head, memory_order_acquire), memory_order_release);
     atomic_store(&g->slots[i].dropped_reported, atomic_load(&g->slots[i].dropped));
   }
 }
@@ -238,96 +239,97 @@ void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int wid
   }
 }
 
-static void begin(chalk_tap *t) {
-  chalk_segment *g = t->segment;
-  t->n_sources = 0;
-  ticks_adjust(&t->clock);
+static void begin_pass(chalk_tap *tap) {
+  chalk_segment *g = tap->segment;
+  tap->n_sources = 0;
+  ticks_adjust(&tap->clock);
   for (uint32_t i = 0; i < segment_slots(g); i++) {
     ring_free_old(g, &g->slots[i]);
     uint64_t size;
-    tap_ring *r = ring_in(g, i, &size);
-    if (!r) continue;
-    source s = {r, size - 1, atomic_load(&r->tail), atomic_load_explicit(&r->head, memory_order_acquire)};
-    if (s.at != s.goal) t->sources[t->n_sources++] = s;
+    tap_ring *ring = ring_in(g, i, &size);
+    if (!ring) continue;
+    source from = {ring, size - 1, atomic_load(&ring->tail), atomic_load_explicit(&ring->head, memory_order_acquire)};
+    if (from.at != from.goal) tap->sources[tap->n_sources++] = from;
   }
-  t->passing = true;
+  tap->in_pass = true;
 }
 
-static const chalk_event *next_of(const source *s) { return &s->ring->events[s->at & s->mask]; }
+static const chalk_event *next_of(const source *from) { return &from->ring->events[from->at & from->mask]; }
 
 /* The source whose next event is the oldest; NULL when all are through. */
-static source *oldest(chalk_tap *t) {
+static source *oldest(chalk_tap *tap) {
   source *found = NULL;
-  for (uint32_t i = 0; i < t->n_sources; i++) {
-    source *s = &t->sources[i];
-    if (s->at != s->goal && (!found || next_of(s)->time < next_of(found)->time)) found = s;
+  for (uint32_t i = 0; i < tap->n_sources; i++) {
+    source *from = &tap->sources[i];
+    if (from->at != from->goal && (!found || next_of(from)->time < next_of(found)->time)) found = from;
   }
   return found;
 }
 
 /* A segment may come from a file of anybody's: who takes events need not ask. */
-static bool is_event(const chalk_segment *g, const chalk_event *e) {
+static bool is_event(const chalk_segment *g, const chalk_event *event) {
   const double most = 9007199254740992.0;
-  return e->series < series_top(g) && e->metric < segment_metrics(g) && e->verb >= CHALK_EVENT_INC &&
-         e->verb <= CHALK_EVENT_RECORD && (e->verb != CHALK_EVENT_INC || (e->value >= 0 && e->value <= most));
+  return event->series < series_top(g) && event->metric < segment_metrics(g) && event->verb >= CHALK_EVENT_INC &&
+         event->verb <= CHALK_EVENT_RECORD &&
+         (event->verb != CHALK_EVENT_INC || (event->value >= 0 && event->value <= most));
 }
 
-static void take(chalk_tap *t) {
-  t->n_events = 0;
-  for (source *s; t->n_events < CHALK_TAP_BATCH && (s = oldest(t)); s->at++) {
-    chalk_event *e = &t->events[t->n_events];
-    *e = *next_of(s);
-    e->time = ticks_to_wall(&t->clock, e->time);
-    bool is = is_event(t->segment, e);
-    t->n_events += is;
-    t->missed += !is;
+static void take_batch(chalk_tap *tap) {
+  tap->n_events = 0;
+  for (source *from; tap->n_events < CHALK_TAP_BATCH && (from = oldest(tap)); from->at++) {
+    chalk_event *event = &tap->events[tap->n_events];
+    *event = *next_of(from);
+    event->time = ticks_to_wall(&tap->clock, event->time);
+    bool valid = is_event(tap->segment, event);
+    tap->n_events += valid;
+    tap->missed += !valid;
   }
 }
 
 /* Gives the writers the room of what was taken. */
-static void give_room(chalk_tap *t) {
-  for (uint32_t i = 0; i < t->n_sources; i++) {
-    atomic_store_explicit(&t->sources[i].ring->tail, t->sources[i].at, memory_order_release);
+static void release_taken(chalk_tap *tap) {
+  for (uint32_t i = 0; i < tap->n_sources; i++) {
+    atomic_store_explicit(&tap->sources[i].ring->tail, tap->sources[i].at, memory_order_release);
   }
-  if (oldest(t)) return;
-  t->passing = false;
-  atomic_fetch_add(&t->segment->head->tap_pass, 1);
+  if (oldest(tap)) return;
+  tap->in_pass = false;
+  atomic_fetch_add(&tap->segment->head->tap_pass, 1);
 }
 
-uint32_t chalk_tap_read(chalk_tap *t) {
-  t->n_events = 0;
-  t->batches++;
-  for (bool is_taken = false; !is_taken;) {
-    uint64_t missed = t->missed;
-    if (!t->passing) {
-      if (!enter(t)) return 0;
-      begin(t);
-      role_leave(t->segment);
+uint32_t chalk_tap_read(chalk_tap *tap) {
+  tap->n_events = 0;
+  tap->batches++;
+  for (bool counts = false; !counts;) {
+    uint64_t missed = tap->missed;
+    if (!tap->in_pass) {
+      if (!enter_turn(tap)) return 0;
+      begin_pass(tap);
+      role_leave(tap->segment);
     }
-    take(t);
-    if (!enter(t)) return t->n_events = 0;
-    is_taken = t->passing;
-    if (is_taken) give_room(t);
-    role_leave(t->segment);
-    if (!is_taken) t->missed = missed;
+    take_batch(tap);
+    if (!enter_turn(tap)) return tap->n_events = 0;
+    counts = tap->in_pass;
+    if (counts) release_taken(tap);
+    role_leave(tap->segment);
+    if (!counts) tap->missed = missed;
   }
-  return t->n_events;
+  return tap->n_events;
 }
 
-const chalk_event *chalk_tap_events(const chalk_tap *t) { return t->events; }
-uint32_t tap_size(const chalk_tap *t) { return t->n_events; }
-uint64_t tap_batch(const chalk_tap *t) { return t->batches; }
+const chalk_event *chalk_tap_events(const chalk_tap *tap) { return tap->events; }
+uint32_t tap_size(const chalk_tap *tap) { return tap->n_events; }
+uint64_t tap_batch(const chalk_tap *tap) { return tap->batches; }
 
-static uint64_t unreported(shared_u64 *n, shared_u64 *reported) {
-  uint64_t now = atomic_load_explicit(n, memory_order_relaxed);
+static uint64_t unreported(shared_u64 *counter, shared_u64 *reported) {
+  uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
   return now - atomic_exchange_explicit(reported, now, memory_order_relaxed);
 }
 
-uint64_t chalk_tap_dropped(chalk_tap *t) {
-  chalk_segment *g = t->segment;
+uint64_t chalk_tap_dropped(chalk_tap *tap) {
+  chalk_segment *g = tap->segment;
   if (!role_enter(g)) return 0;
-  uint64_t n = t->missed + unreported(&g->head->tap_lost, &g->head->tap_lost_reported);
-  t->missed = 0;
+  uint64_t n = tap->missed + unreported(&g->head->tap_lost, &g->head->tap_lost_reported);
+  tap->missed = 0;
   for (uint32_t i = 0; i < segment_slots(g); i++) {
     n += unreported(&g->slots[i].dropped, &g->slots[i].dropped_reported);
   }
@@ -336,23 +338,23 @@ uint64_t chalk_tap_dropped(chalk_tap *t) {
 }
 
 chalk_tap *chalk_tap_open(chalk_segment *g, int keep, char *message) {
-  chalk_tap *t = calloc(1, sizeof *t);
-  if (!t) {
+  chalk_tap *tap = calloc(1, sizeof *tap);
+  if (!tap) {
     process_say(message, "out of memory");
     return NULL;
   }
-  t->segment = g;
-  uint32_t tap = atomic_load(&g->head->tap);
-  ticks_begin(&t->clock, tap ? tap & STEADY : ticks_are_steady());
+  tap->segment = g;
+  uint32_t setting = atomic_load(&g->head->tap);
+  ticks_begin(&tap->clock, setting ? setting & STEADY : ticks_are_steady());
   if (!keep && role_enter(g)) {
     forget_events(g);
     role_leave(g);
   }
-  t->turn = atomic_load(&g->head->tap_turn) - 1; /* the first read begins one */
-  return t;
+  tap->turn = atomic_load(&g->head->tap_turn) - 1; /* the first read begins one */
+  return tap;
 }
 
-void chalk_tap_close(chalk_tap *t) { free(t); }
+void chalk_tap_close(chalk_tap *tap) { free(tap); }
 
 /* A pass may be under way, begun before the last of the events was stored: so the end of the one after it. */
 bool tap_has_read(chalk_segment *g, series *s) {
@@ -375,17 +377,18 @@ static bool ring_is_sound(heap_ledger *blocks, chalk_segment *g, uint64_t offset
          heap_note(blocks, offset, bytes_of(size));
 }
 
-static bool reported_is_sound(const shared_u64 *n, const shared_u64 *reported) {
-  return atomic_load((shared_u64 *)n) - atomic_load((shared_u64 *)reported) <= 1ull << 45; /* whoever adds them up */
+static bool reported_is_sound(const shared_u64 *counter, const shared_u64 *reported) {
+  return atomic_load((shared_u64 *)counter) - atomic_load((shared_u64 *)reported) <=
+         1ull << 45; /* whoever adds them up */
 }
 
 bool tap_is_sound(heap_ledger *blocks, chalk_segment *g) {
   if (!reported_is_sound(&g->head->tap_lost, &g->head->tap_lost_reported)) return false;
   for (uint32_t i = 0; i < WRITERS; i++) {
-    const slot *l = &g->slots[i];
-    if (!reported_is_sound(&l->dropped, &l->dropped_reported) ||
-        !ring_is_sound(blocks, g, atomic_load((shared_u64 *)&l->ring)) ||
-        !ring_is_sound(blocks, g, atomic_load((shared_u64 *)&l->ring_old))) {
+    const slot *slot = &g->slots[i];
+    if (!reported_is_sound(&slot->dropped, &slot->dropped_reported) ||
+        !ring_is_sound(blocks, g, atomic_load((shared_u64 *)&slot->ring)) ||
+        !ring_is_sound(blocks, g, atomic_load((shared_u64 *)&slot->ring_old))) {
       return false;
     }
   }

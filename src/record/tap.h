@@ -53,8 +53,8 @@ bool tap_is_sound(heap_ledger *blocks, chalk_segment *g);
 void tap_recover(chalk_segment *g, bool rebooted);
 
 /* How many events the batch has that was read last. */
-uint32_t tap_size(const chalk_tap *t);
+uint32_t tap_size(const chalk_tap *tap);
 /* How many batches were read: a place in one batch has no meaning in the next. */
-uint64_t tap_batch(const chalk_tap *t);
+uint64_t tap_batch(const chalk_tap *tap);
 
 #endif

@@ -203,8 +203,8 @@ static int take_up(chalk_writer *w, int number, uint32_t generation, uint32_t ta
 
 /* Where the writer's slot notes which metrics have a user. */
 static shared_u64 *uses_of(chalk_writer *w) {
-  slot *l = slot_of(w);
-  return l ? l->uses : NULL;
+  slot *slot = slot_of(w);
+  return slot ? slot->uses : NULL;
 }
 
 static int closing(char *message) {
@@ -239,8 +239,8 @@ void chalk_undefine(chalk_writer *w, uint32_t number) {
   writer_unbind(w); /* handles that still use the plan bind anew */
   free(w->plans[number]);
   w->plans[number] = NULL;
-  slot *l = slot_of(w);
-  if (l) atomic_fetch_and(&l->uses[number / 64], ~(1ull << (number % 64)));
+  slot *slot = slot_of(w);
+  if (slot) atomic_fetch_and(&slot->uses[number / 64], ~(1ull << (number % 64)));
 }
 
 void chalk_take_back(chalk_writer *w, uint32_t number) {

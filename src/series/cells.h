@@ -11,20 +11,20 @@
 #include "value/kind.h"
 
 /* Makes the memory of a slot's cell real, with that of its neighbours. False: there is none left. */
-static inline bool cells_make(chalk_segment *g, uint32_t writer, uint32_t id) {
-  shared_u64 *chunks = g->slots[writer].chunks;
+static inline bool cells_make(chalk_segment *g, uint32_t row, uint32_t id) {
+  shared_u64 *chunks = g->slots[row].chunks;
   return segment_chunk_real(g, chunks, id) ||
-         segment_chunk_make(g, chunks, segment_row(g, writer), 8, id, id < METRICS) == CHALK_OK;
+         segment_chunk_make(g, chunks, segment_row(g, row), 8, id, id < METRICS) == CHALK_OK;
 }
 
 /* What a slot's cell of a series holds; 0: the slot never bound it. */
-static inline uint64_t cells_at(const chalk_segment *g, uint32_t writer, uint32_t id) {
-  if (!segment_chunk_real(g, g->slots[writer].chunks, id)) return 0;
-  return atomic_load_explicit(segment_cell(g, writer, id), memory_order_acquire);
+static inline uint64_t cells_at(const chalk_segment *g, uint32_t row, uint32_t id) {
+  if (!segment_chunk_real(g, g->slots[row].chunks, id)) return 0;
+  return atomic_load_explicit(segment_cell(g, row, id), memory_order_acquire);
 }
 
 /* What a slot's cell adds to a total. Unsigned, as cells that are damaged may add up to more than there can be. */
-static inline uint64_t cells_part(const chalk_segment *g, kind_content holds, uint64_t bits) {
+static inline uint64_t cells_amount(const chalk_segment *g, kind_content holds, uint64_t bits) {
   if (holds == KIND_TOTAL) return (uint64_t)(int64_t)as_double(bits);
   const histogram *h = holds == KIND_HISTOGRAM ? histogram_at(g, bits) : NULL;
   return h ? histogram_count(g, h) : 0;

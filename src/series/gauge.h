@@ -52,9 +52,9 @@ uint64_t gauge_block_new(chalk_segment *g, bool last);
 
 /* The first link of a list, and the one after a link. NULL: there is none. */
 gauge_link *gauge_first(const chalk_segment *g, uint64_t list);
-gauge_link *gauge_next(const chalk_segment *g, const gauge_link *l);
+gauge_link *gauge_next(const chalk_segment *g, const gauge_link *link);
 /* Whether the VM that a link belongs to has ended and given its slot back, or another has taken it since. */
-bool gauge_is_vacant(const chalk_segment *g, const gauge_link *l);
+bool gauge_is_vacant(const chalk_segment *g, const gauge_link *link);
 
 /* A gauge that is being read: what was combined so far. */
 typedef struct gauge_sum {

@@ -17,8 +17,8 @@
  * is a block that the successor's block becomes equal to and that is freed; `at_drop` is what the dropped series then
  * stands at. Only the holder, under the lock of the successor's stripe.
  */
-void handover_publish(chalk_segment *g, stripe *t, uint32_t from, uint32_t to, uint64_t value, uint64_t at_drop);
+void handover_publish(chalk_segment *g, stripe *stripe, uint32_t from, uint32_t to, uint64_t value, uint64_t at_drop);
 /* Finishes what a dead owner of the stripe's lock had published, if anything. Under that lock. */
-void handover_finish(chalk_segment *g, stripe *t);
+void handover_finish(chalk_segment *g, stripe *stripe);
 
 #endif

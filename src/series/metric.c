@@ -49,19 +49,19 @@ static void make_newest(chalk_segment *g, uint32_t number, const chalk_definitio
 /* A free struct, made real; NONE when there is none. */
 static uint32_t struct_take(chalk_segment *g) {
   enum { BATCH = 32 };
-  header *h = g->head;
+  header *head = g->head;
   uint32_t top = top_of(g);
   for (uint32_t i = 0; i < top; i++) {
     if (state_of(g, i) == METRIC_FREE) return i;
   }
   if (top == METRICS) return NONE;
-  if (top >= atomic_load(&h->metrics_real)) {
+  if (top >= atomic_load(&head->metrics_real)) {
     uint64_t metrics = segment_offset(g, &g->metrics[top]), overflows = segment_offset(g, &g->series[top]);
     if (segment_make_real(g, metrics, BATCH * sizeof(metric), false) != CHALK_OK ||
         segment_make_real(g, overflows, BATCH * sizeof(series), false) != CHALK_OK) {
       return NONE;
     }
-    atomic_store(&h->metrics_real, top + BATCH);
+    atomic_store(&head->metrics_real, top + BATCH);
   }
   return top;
 }
@@ -94,7 +94,7 @@ static void struct_free(chalk_segment *g, uint32_t number) {
   give_blob(g, atomic_exchange(&m->blob, 0));
 }
 
-static uint64_t copy(chalk_segment *g, const void *bytes, size_t size) {
+static uint64_t copy_bytes(chalk_segment *g, const void *bytes, size_t size) {
   uint64_t at = heap_take(g, size);
   if (at && size) memcpy(segment_at(g, at), bytes, size);
   return at;
@@ -147,10 +147,10 @@ static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, ui
   atomic_store_explicit(&m->folded_reported, 0, memory_order_relaxed);
   atomic_store_explicit(&m->folded, 0, memory_order_relaxed);
   atomic_store(&m->series, 0);
-  m->name = copy(g, d->name, d->name_size);
-  m->shape = copy(g, d->shape, d->shape_size);
+  m->name = copy_bytes(g, d->name, d->name_size);
+  m->shape = copy_bytes(g, d->shape, d->shape_size);
   atomic_store(&m->blob, copy_blob(g, d));
-  m->le = copy(g, d->le, d->les * sizeof(double));
+  m->le = copy_bytes(g, d->le, d->les * sizeof(double));
   series *overflow = &g->series[number];
   overflow->metric = number;
   overflow->key = 0;
@@ -174,7 +174,7 @@ static int check(const chalk_definition *d, char *message) {
 }
 
 /* The definition of a name that is in force; NONE: there is none. */
-static uint32_t live(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
+static uint32_t find_live(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
   for (uint32_t i = 0; i < top_of(g); i++) {
     if (state_of(g, i) == METRIC_LIVE && is_named(g, i, d, hash)) return i;
   }
@@ -191,7 +191,7 @@ static bool is_used_now(const chalk_segment *g, uint32_t number) {
 
 /* A plain definition would hide one with a text that somebody uses. */
 static bool is_taken(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
-  uint32_t number = d->blob ? NONE : live(g, d, hash);
+  uint32_t number = d->blob ? NONE : find_live(g, d, hash);
   if (number == NONE || !is_used_now(g, number)) return false;
   uint64_t blob = atomic_load(&g->metrics[number].blob), size = blob_size(g, blob);
   return size > 0 && size != UINT64_MAX && *(const char *)segment_at(g, blob + sizeof size) != '=';
@@ -205,7 +205,7 @@ static void note_use(const chalk_segment *g, uint32_t number, shared_u64 *uses, 
 int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation, uint32_t *tags) {
   chalk_definition d = {.name = name, .name_size = strlen(name)};
   if (!segment_lock_reach_any(&g->head->registry)) return CHALK_EGONE;
-  uint32_t number = live(g, &d, text_hash(d.name, d.name_size));
+  uint32_t number = find_live(g, &d, text_hash(d.name, d.name_size));
   *tags = number == NONE ? 0 : g->metrics[number].tags;
   if (*tags > CHALK_TAGS) number = NONE;
   if (number != NONE) note_use(g, number, uses, generation);
@@ -238,8 +238,8 @@ static int make(chalk_segment *g, const chalk_definition *d, uint64_t hash, uint
 
 int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, bool *made,
                   char *message) {
-  int e = check(d, message);
-  if (e != CHALK_OK) return e;
+  int rc = check(d, message);
+  if (rc != CHALK_OK) return rc;
   if (!segment_lock_reach_any(&g->head->registry)) {
     process_say(message, "cannot define %.*s: another process holds the definitions' lock and does not let go",
                 (int)d->name_size, d->name);
@@ -249,22 +249,22 @@ int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses,
   uint32_t number = same_as(g, d, hash);
   *made = number == NONE;
   if (*made) {
-    e = make(g, d, hash, &number, message);
+    rc = make(g, d, hash, &number, message);
   } else {
     refresh(g, number, d);
   }
-  if (e == CHALK_OK) {
+  if (rc == CHALK_OK) {
     make_newest(g, number, d, hash);
     note_use(g, number, uses, generation);
   }
   segment_lock_give(&g->head->registry);
-  return e == CHALK_OK ? (int)number : e;
+  return rc == CHALK_OK ? (int)number : rc;
 }
 
-static bool names_same(const chalk_segment *g, const metric *m, const metric *n) {
+static bool names_same(const chalk_segment *g, const metric *m, const metric *other) {
   uint64_t size = m->name_size;
   const void *name = segment_block(g, m->name, size);
-  return name && n->hash == m->hash && bytes_are(g, n->name, n->name_size, name, size);
+  return name && other->hash == m->hash && bytes_are(g, other->name, other->name_size, name, size);
 }
 
 /*
@@ -275,11 +275,11 @@ static bool is_of_familys_kind(const chalk_segment *g, uint32_t number) {
   const metric *m = &g->metrics[number], *first = NULL;
   if (state_of(g, number) == METRIC_FREE) return false;
   for (uint32_t i = 0; i < top_of(g); i++) {
-    const metric *n = &g->metrics[i];
+    const metric *other = &g->metrics[i];
     uint32_t state = state_of(g, i);
-    if (state == METRIC_FREE || !names_same(g, m, n)) continue;
-    if (state == METRIC_LIVE) return n->kind == m->kind;
-    if (!first) first = n;
+    if (state == METRIC_FREE || !names_same(g, m, other)) continue;
+    if (state == METRIC_LIVE) return other->kind == m->kind;
+    if (!first) first = other;
   }
   return !first || first->kind == m->kind;
 }
@@ -336,9 +336,9 @@ uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
 /* Who shares slot 0 has a slot that says what it uses. Only of strangers nothing is known: where one was nothing leaves. */
 static bool is_used(const chalk_segment *g, uint32_t number, lives *alive) {
   if (atomic_load(&g->head->strangers)) return true;
-  for (uint32_t w = slot_after(g, 0); w != NONE; w = slot_after(g, w)) {
-    bool uses = atomic_load(&g->slots[w].uses[number / 64]) >> (number % 64) & 1;
-    if (uses && lives_on(alive, w)) return true;
+  for (uint32_t i = slot_after(g, 0); i != NONE; i = slot_after(g, i)) {
+    bool uses = atomic_load(&g->slots[i].uses[number / 64]) >> (number % 64) & 1;
+    if (uses && lives_on(alive, i)) return true;
   }
   return false;
 }

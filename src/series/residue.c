@@ -10,10 +10,10 @@
 #include "value/kind.h"
 #include "value/stored.h"
 
-static void hand_over_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+static void hand_over_count(chalk_segment *g, stripe *stripe, uint32_t from, uint32_t to) {
   int64_t total = cells_total(g, from), known = (int64_t)stored_known(g, from, segment_metric_of(g, from)->kind);
   double had = as_double(atomic_load(segment_cell(g, 0, to)));
-  if (total > known) handover_publish(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
+  if (total > known) handover_publish(g, stripe, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
 }
 
 /* A cursor that sent a part of a histogram's bounds may be ahead in some of them: still none is less than one below. */
@@ -51,7 +51,7 @@ static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum
   return done ? block : 0;
 }
 
-static void hand_over_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+static void hand_over_histogram(chalk_segment *g, stripe *stripe, uint32_t from, uint32_t to) {
   shared_u64 *cell = segment_cell(g, 0, to);
   bool last = to < METRICS;
   if (!atomic_load(cell)) {
@@ -64,9 +64,9 @@ static void hand_over_histogram(chalk_segment *g, stripe *t, uint32_t from, uint
   if (all && stored_read(g, from, &now, all) == CHALK_OK) {
     const histogram *h = histogram_at(g, atomic_load(cell));
     uint64_t block = h ? joined(g, h, &now, all, from, last) : 0;
-    uint64_t settled = block ? stored_write(g, &now, all, true) : 0;
-    if (settled) {
-      handover_publish(g, t, from, to, block, settled);
+    uint64_t at_drop = block ? stored_write(g, &now, all, true) : 0;
+    if (at_drop) {
+      handover_publish(g, stripe, from, to, block, at_drop);
     } else if (block) {
       histogram_free(g, block);
     }
@@ -91,33 +91,33 @@ static void hand_over_gauge(shared_u64 *from, shared_u64 *to) {
 }
 
 /* The successor's block of a slot's `across` gauge, made if there is none; NULL without memory. */
-static shared_u64 *gauge_block(chalk_segment *g, uint32_t w, uint32_t to) {
-  if (!cells_make(g, w, to)) return NULL;
-  shared_u64 *cell = segment_cell(g, w, to);
+static shared_u64 *gauge_block(chalk_segment *g, uint32_t row, uint32_t to) {
+  if (!cells_make(g, row, to)) return NULL;
+  shared_u64 *cell = segment_cell(g, row, to);
   if (!atomic_load(cell)) atomic_store_explicit(cell, gauge_block_new(g, to < METRICS), memory_order_release);
   return segment_block(g, atomic_load(cell), GAUGE_BLOCK);
 }
 
-static bool is_touched(const gauge_link *l) { return as_double(peek_u64(&l->mark)) == GAUGE_TOUCHED; }
+static bool is_touched(const gauge_link *link) { return as_double(peek_u64(&link->mark)) == GAUGE_TOUCHED; }
 
 /* Those of VMs that share slot 0, or did: each into that VM's link of the successor. */
 static void hand_over_links(chalk_segment *g, uint32_t from, uint32_t to) {
   if (!segment_chunk_real(g, g->slots[0].chunks, from)) return;
   if (!cells_make(g, 0, to)) return;
-  for (gauge_link *l = gauge_first(g, atomic_load(segment_cell(g, 0, from))); l; l = gauge_next(g, l)) {
-    if (!is_touched(l) || gauge_is_vacant(g, l)) continue;
-    uint64_t own = gauge_link_of(g, to, atomic_load(&l->whose));
-    if (own) hand_over_gauge(&l->value, segment_at(g, own));
+  for (gauge_link *link = gauge_first(g, atomic_load(segment_cell(g, 0, from))); link; link = gauge_next(g, link)) {
+    if (!is_touched(link) || gauge_is_vacant(g, link)) continue;
+    uint64_t own = gauge_link_of(g, to, atomic_load(&link->whose));
+    if (own) hand_over_gauge(&link->value, segment_at(g, own));
   }
 }
 
 static void hand_over_across(chalk_segment *g, uint32_t from, uint32_t to) {
   hand_over_links(g, from, to);
-  for (uint32_t w = 1; w < segment_slots(g); w++) {
-    if (!segment_chunk_real(g, g->slots[w].chunks, from)) continue;
-    gauge_link *block = segment_block(g, atomic_load(segment_cell(g, w, from)), GAUGE_BLOCK);
+  for (uint32_t row = 1; row < segment_slots(g); row++) {
+    if (!segment_chunk_real(g, g->slots[row].chunks, from)) continue;
+    gauge_link *block = segment_block(g, atomic_load(segment_cell(g, row, from)), GAUGE_BLOCK);
     if (!block || !is_touched(block)) continue;
-    shared_u64 *own = gauge_block(g, w, to);
+    shared_u64 *own = gauge_block(g, row, to);
     if (own) hand_over_gauge(&block->value, own);
   }
 }
@@ -133,10 +133,10 @@ static void hand_over_gauges(chalk_segment *g, uint32_t id) {
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
   uint32_t to;
   segment_lock_take(&g->head->registry);
-  int e = series_hold(g, &key, &to);
+  int rc = series_hold(g, &key, &to);
   bool last = segment_metric_of(g, id)->across == CHALK_LAST;
-  if (e >= 0 && last) hand_over_gauge(&s->gauge, &g->series[to].gauge);
-  if (e >= 0 && !last) hand_over_across(g, id, to);
+  if (rc >= 0 && last) hand_over_gauge(&s->gauge, &g->series[to].gauge);
+  if (rc >= 0 && !last) hand_over_across(g, id, to);
   series_let_go(g, &key);
   segment_lock_give(&g->head->registry);
 }
@@ -168,10 +168,10 @@ void residue_hand_over(chalk_segment *g, uint32_t id) {
   series_key key = {s->metric % METRICS, s->key_size, NULL, s->hash};
   if (key.size > 0 && !(key.bytes = segment_block(g, s->key, key.size))) return;
   uint32_t to;
-  int e = series_hold(g, &key, &to);
-  if (e >= 0 && !cells_make(g, 0, to)) e = CHALK_EMEMORY;
-  stripe *t = &g->stripes[series_stripe(key.hash)];
-  if (e >= 0 && kind_has_total(m->kind)) hand_over_count(g, t, id, to);
-  if (e >= 0 && kind_has_histogram(m->kind)) hand_over_histogram(g, t, id, to);
+  int rc = series_hold(g, &key, &to);
+  if (rc >= 0 && !cells_make(g, 0, to)) rc = CHALK_EMEMORY;
+  stripe *stripe = &g->stripes[series_stripe(key.hash)];
+  if (rc >= 0 && kind_has_total(m->kind)) hand_over_count(g, stripe, id, to);
+  if (rc >= 0 && kind_has_histogram(m->kind)) hand_over_histogram(g, stripe, id, to);
   series_let_go(g, &key);
 }

@@ -8,7 +8,7 @@
 #include "series/number.h"
 #include "value/kind.h"
 
-enum { LOOK = 1000 }; /* ms between two looks for rows of the dead */
+enum { LOOK_INTERVAL = 1000 }; /* ms between two looks for rows of the dead */
 
 /* Taking */
 
@@ -42,15 +42,15 @@ static uint32_t find_used(chalk_segment *g, uint32_t first, uint32_t top, bool t
 }
 
 /* Free first: in no moment the slot has the new owner in the turn of the old one, whose gauges would live again. */
-static void own(chalk_segment *g, uint32_t number, const uint64_t *uses, uint64_t seen) {
-  slot *l = &g->slots[number];
-  atomic_store(&l->taken, 0);
-  atomic_store(&l->seen, seen);
-  for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], uses[i]);
-  process_own(&l->owner);
-  atomic_store(&l->owner.life, life_take(g));
-  atomic_fetch_add(&l->turn, 1);
-  atomic_store_explicit(&l->taken, 1, memory_order_release);
+static void occupy(chalk_segment *g, uint32_t number, const uint64_t *uses, uint64_t seen) {
+  slot *slot = &g->slots[number];
+  atomic_store(&slot->taken, 0);
+  atomic_store(&slot->seen, seen);
+  for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&slot->uses[i], uses[i]);
+  process_own(&slot->owner);
+  atomic_store(&slot->owner.life, life_take(g));
+  atomic_fetch_add(&slot->turn, 1);
+  atomic_store_explicit(&slot->taken, 1, memory_order_release);
 }
 
 uint32_t slot_take(chalk_segment *g, const uint64_t *uses, bool thorough) {
@@ -58,41 +58,41 @@ uint32_t slot_take(chalk_segment *g, const uint64_t *uses, bool thorough) {
   if (!number && top < WRITERS) number = top;
   if (!number || !cells_make(g, number, 0)) return 0;
   forget_gauges(g, number);
-  own(g, number, uses, (uint64_t)segment_epoch(g));
+  occupy(g, number, uses, (uint64_t)segment_epoch(g));
   if (number == top) atomic_store(&g->head->slot_top, number + 1);
   return number;
 }
 
 static bool make_guest_real(chalk_segment *g, uint32_t number) {
   enum { BATCH = 32 }; /* whole pages */
-  header *h = g->head;
-  if (number < atomic_load(&h->slots_real)) return true;
+  header *head = g->head;
+  if (number < atomic_load(&head->slots_real)) return true;
   if (segment_make_real(g, segment_offset(g, &g->slots[number]), BATCH * sizeof(slot), true) != CHALK_OK) return false;
-  atomic_store(&h->slots_real, number + BATCH);
+  atomic_store(&head->slots_real, number + BATCH);
   return true;
 }
 
 uint32_t slot_take_guest(chalk_segment *g, const uint64_t *uses) {
-  header *h = g->head;
+  header *head = g->head;
   cells_make(g, 0, 0);
   uint32_t top = segment_guests(g), number = find_used(g, WRITERS, top, false);
   if (!number && top < OWNERS && make_guest_real(g, top)) number = top;
   if (!number) number = find_used(g, WRITERS, top, true);
   if (!number) {
-    atomic_store(&h->strangers, 1);
+    atomic_store(&head->strangers, 1);
     return 0;
   }
-  own(g, number, uses, SLOT_SEES_ALL);
-  if (number == top) atomic_store(&h->guest_top, number + 1);
+  occupy(g, number, uses, SLOT_SEES_ALL);
+  if (number == top) atomic_store(&head->guest_top, number + 1);
   return number;
 }
 
 /* Giving back */
 
 void slot_give(chalk_segment *g, uint32_t number) {
-  slot *l = &g->slots[number];
-  for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&l->uses[i], 0);
-  atomic_store_explicit(&l->taken, 0, memory_order_release);
+  slot *slot = &g->slots[number];
+  for (uint32_t i = 0; i < METRICS / 64; i++) atomic_store(&slot->uses[i], 0);
+  atomic_store_explicit(&slot->taken, 0, memory_order_release);
   if (number < WRITERS) atomic_fetch_add(&g->head->vacancies, 1);
 }
 
@@ -114,23 +114,24 @@ static bool has_vacancy(chalk_segment *g) {
   return top < WRITERS || find_used(g, 1, top, false) != 0;
 }
 
-static void look_for_deaths(chalk_segment *g) {
+static void free_all_dead(chalk_segment *g) {
   for (uint32_t i = slot_after(g, 0); i != NONE; i = slot_after(g, i)) free_if_dead(g, i);
   if (has_vacancy(g)) atomic_fetch_add(&g->head->vacancies, 1);
 }
 
 /* Whether it is this caller's turn to look. */
-static bool is_due(header *h) {
+static bool is_due(header *head) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-  uint32_t now = (uint32_t)((uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000), then = atomic_load(&h->looked);
-  return now - then >= LOOK && atomic_compare_exchange_strong(&h->looked, &then, now);
+  uint32_t now = (uint32_t)((uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000),
+           then = atomic_load(&head->looked);
+  return now - then >= LOOK_INTERVAL && atomic_compare_exchange_strong(&head->looked, &then, now);
 }
 
 bool slot_may_be_free(chalk_segment *g, uint32_t *vacancies) {
-  header *h = g->head;
-  if (is_due(h)) look_for_deaths(g);
-  uint32_t now = atomic_load(&h->vacancies), then = *vacancies;
+  header *head = g->head;
+  if (is_due(head)) free_all_dead(g);
+  uint32_t now = atomic_load(&head->vacancies), then = *vacancies;
   *vacancies = now;
   return now != then;
 }

@@ -22,9 +22,9 @@ typedef struct chains {
   uint32_t mask;
 } chains;
 
-static inline chains chains_of(const chalk_segment *g, const stripe *t) {
-  uint32_t size = peek_u32(&t->size);
-  uint32_t *heads = size > 0 ? segment_block(g, t->heads, size * sizeof *heads) : NULL;
+static inline chains chains_of(const chalk_segment *g, const stripe *stripe) {
+  uint32_t size = peek_u32(&stripe->size);
+  uint32_t *heads = size > 0 ? segment_block(g, stripe->heads, size * sizeof *heads) : NULL;
   return (chains){heads, size - 1};
 }
 
@@ -46,24 +46,24 @@ static inline bool series_is_settled(const series *s) {
 enum { STRIPE_LEAST = 32 }; /* fewest chains of a stripe */
 
 /* A stripe's chains, emptied; new ones where what stands there cannot be chains. `heads` is NULL without memory. */
-chains stripe_empty(chalk_segment *g, stripe *t);
+chains stripe_empty(chalk_segment *g, stripe *stripe);
 /* Puts right what a dead owner of the stripe's lock left: its chains, reservations, drops, and a residue on its way. */
 void stripe_repair(chalk_segment *g, uint32_t number);
 /* Twice the chains. Without memory they just stay longer. */
 void stripe_double(chalk_segment *g, uint32_t number);
 /* Takes a series out of its chain. */
-void stripe_unlink(chalk_segment *g, stripe *t, uint32_t id);
+void stripe_unlink(chalk_segment *g, stripe *stripe, uint32_t id);
 
 /* Takes a stripe's lock. NULL: the lock was not to be had, see segment_lock_reach. */
 static inline stripe *stripe_lock(chalk_segment *g, uint32_t number) {
-  stripe *t = &g->stripes[number];
+  stripe *stripe = &g->stripes[number];
   bool orphaned;
-  if (!segment_lock_reach(&t->lock, &orphaned)) return NULL;
+  if (!segment_lock_reach(&stripe->lock, &orphaned)) return NULL;
   if (orphaned) stripe_repair(g, number);
-  return t;
+  return stripe;
 }
 
-static inline void stripe_unlock(stripe *t) { segment_lock_give(&t->lock); }
+static inline void stripe_unlock(stripe *stripe) { segment_lock_give(&stripe->lock); }
 
 /* Doubles a stripe's chains once they have two links on average. Under its lock. */
 static inline void stripe_grow(chalk_segment *g, uint32_t number) {
