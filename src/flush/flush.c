@@ -10,14 +10,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "flush/reclaim.h"
 #include "read/cursor.h"
-#include "shm/lives.h"
+#include "read/snapshot.h"
 #include "series/cells.h"
 #include "series/metric.h"
-#include "shm/role.h"
-#include "flush/reclaim.h"
 #include "series/series.h"
-#include "read/snapshot.h"
+#include "shm/lives.h"
+#include "shm/role.h"
 #include "value/kind.h"
 #include "value/stored.h"
 

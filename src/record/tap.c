@@ -3,13 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shm/heap.h"
 #include "base/peek.h"
-#include "shm/process.h"
-#include "shm/role.h"
+#include "base/ticks.h"
 #include "record/writer.h"
 #include "series/number.h"
-#include "base/ticks.h"
+#include "shm/heap.h"
+#include "shm/process.h"
+#include "shm/role.h"
 #include "value/kind.h"
 
 /* The switch: the kinds that it is on for as 1 << kind, by which clock, and above 8 bits the logarithm of rings' size. */

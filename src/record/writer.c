@@ -9,8 +9,8 @@
 #include "series/gauge.h"
 #include "series/key.h"
 #include "series/metric.h"
-#include "shm/process.h"
 #include "series/slot.h"
+#include "shm/process.h"
 
 enum { RETIRED = 256 };
 

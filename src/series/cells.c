@@ -16,7 +16,10 @@ int64_t cells_total(const chalk_segment *g, uint32_t id) {
   return (int64_t)total;
 }
 
-/* Another owner forgets the block's value, takes the slot, which moves its turn, and only then sets the gauge. */
+/*
+ * Adds the gauge of a slot with a row. A new owner resets the gauge, then takes the slot, which moves the slot's turn,
+ * and only then sets the gauge. So a value that was read in one turn is of one owner.
+ */
 static void add_own_gauge(gauge_sum *sum, const chalk_segment *g, uint32_t row, uint64_t offset, lives *alive) {
   const gauge_link *block = segment_block(g, offset, GAUGE_BLOCK);
   shared_u32 *turn = &g->slots[row].turn;
@@ -31,7 +34,7 @@ bool cells_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *valu
   series *s = &g->series[id];
   uint32_t across = segment_metric_of(g, id)->across;
   if (across == CHALK_LAST) {
-    /* Before the value is read, or a reader would take the zero from before the first set for a value. */
+    /* The mark is read first: read after the value, it could make a value of the zero from before the first set. */
     bool set = as_double(atomic_load_explicit(&s->mark, memory_order_acquire)) != GAUGE_UNSET;
     *value = load_double(&s->gauge);
     return set;
@@ -52,7 +55,7 @@ static bool take_mark(shared_u64 *mark) {
   return atomic_compare_exchange_strong(mark, &touched, as_bits(GAUGE_SET));
 }
 
-/* Asks it of each of a gauge's marks. */
+/* Calls `ask` for each mark of a gauge. True: one call returned true. */
 static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u64 *mark)) {
   if (segment_metric_of(g, id)->across == CHALK_LAST) return ask(&g->series[id].mark);
   bool any = false;

@@ -1,9 +1,12 @@
 #include "series/gauge.h"
 
-#include "shm/heap.h"
 #include "base/peek.h"
+#include "shm/heap.h"
 
-/* As many as can be in a list: one for each guest slot, and one for strangers. A reader may follow what is no list. */
+/*
+ * The most links of a list: one for each guest slot, and one for strangers. It ends the walk of a reader whose series
+ * was reclaimed meanwhile, so that it follows something that is no list any more.
+ */
 enum { LINKS = OWNERS - WRITERS + 1 };
 
 gauge_link *gauge_first(const chalk_segment *g, uint64_t list) {
@@ -12,7 +15,7 @@ gauge_link *gauge_first(const chalk_segment *g, uint64_t list) {
 
 gauge_link *gauge_next(const chalk_segment *g, const gauge_link *link) { return gauge_first(g, peek_u64(&link->next)); }
 
-/* The guest slot that a link belongs to; GAUGE_STRANGER's is 0. NONE: its turn is over. */
+/* The guest slot that a link belongs to; 0 for GAUGE_STRANGER. NONE: the slot has a later turn. */
 static uint32_t guest_of(const chalk_segment *g, uint64_t whose) {
   uint32_t guest = (uint32_t)(whose >> 32);
   if (whose == GAUGE_STRANGER) return 0;
@@ -27,8 +30,8 @@ bool gauge_is_vacant(const chalk_segment *g, const gauge_link *link) {
 }
 
 /*
- * `whose` is stored last, and unset is stored first: a reader that took the link for its last owner's finds either out
- * when it looks again.
+ * Gives a vacant link to a VM. The mark becomes unset first, and `whose` is stored last. A reader that takes the link
+ * for one of its last owner looks at both again after it has read the value, and finds one of them changed.
  */
 static void link_take(gauge_link *link, uint64_t whose) {
   atomic_store(&link->mark, as_bits(GAUGE_UNSET));
@@ -36,8 +39,9 @@ static void link_take(gauge_link *link, uint64_t whose) {
   atomic_store(&link->whose, whose);
 }
 
-static uint64_t link_new(chalk_segment *g, shared_u64 *cell, uint64_t whose, bool last) {
-  uint64_t offset = last ? heap_take_last(g, sizeof(gauge_link)) : heap_take(g, sizeof(gauge_link));
+/* Puts a new link at the front of a list. Returns its offset; 0: no memory. */
+static uint64_t link_new(chalk_segment *g, shared_u64 *cell, uint64_t whose, bool is_overflow) {
+  uint64_t offset = is_overflow ? heap_take_last(g, sizeof(gauge_link)) : heap_take(g, sizeof(gauge_link));
   if (!offset) return 0;
   gauge_link *link = segment_at(g, offset);
   store_double(&link->value, GAUGE_FRESH);
@@ -47,8 +51,8 @@ static uint64_t link_new(chalk_segment *g, shared_u64 *cell, uint64_t whose, boo
   return offset;
 }
 
-uint64_t gauge_block_new(chalk_segment *g, bool last) {
-  uint64_t block = last ? heap_take_last(g, GAUGE_BLOCK) : heap_take(g, GAUGE_BLOCK);
+uint64_t gauge_block_new(chalk_segment *g, bool is_overflow) {
+  uint64_t block = is_overflow ? heap_take_last(g, GAUGE_BLOCK) : heap_take(g, GAUGE_BLOCK);
   if (block) store_double(segment_at(g, block), GAUGE_FRESH);
   return block;
 }
@@ -73,7 +77,10 @@ static double combined(uint32_t across, double a, double b) {
   return across == CHALK_MIN ? (b < a ? b : a) : (b > a ? b : a);
 }
 
-/* The mark before the value, or the zero from before the first set would be taken for a value; and the mark once more. */
+/*
+ * The mark is read before the value: read after it, it could make a value of the zero from before the first set. The
+ * mark is read once more afterwards, because a new owner may have reset the gauge in between.
+ */
 void gauge_add(gauge_sum *sum, const gauge_link *block) {
   if (as_double(peek_u64(&block->mark)) == GAUGE_UNSET) return;
   double v = as_double(peek_u64(&block->value));
@@ -82,6 +89,7 @@ void gauge_add(gauge_sum *sum, const gauge_link *block) {
   sum->any = true;
 }
 
+/* Whether the owner of a link is alive. VMs without a guest slot are taken for alive. */
 static bool is_alive(const chalk_segment *g, uint64_t whose, lives *alive) {
   uint32_t guest = guest_of(g, whose);
   return guest == 0 || (guest != NONE && lives_on(alive, guest));

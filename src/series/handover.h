@@ -1,11 +1,11 @@
 /*
- * Two stores that a death must not part: a value on its way from a dropped series to its successor.
+ * The handover: two stores that a death must not part, which move a value from a dropped series to its successor.
  *
- * For a count or a histogram two places change: the successor's cell, and what the dropped series stood at, so that
- * nothing is passed on twice. A holder that dies between the two must neither lose the value nor double it. So the new
- * values of both are first written into the successor's stripe and published there with one store; then both are put in
- * place. Whoever finds the stripe's lock orphaned does the second part again, which gives the same result, because that
- * cell changes under that lock only.
+ * For a count or a histogram two words change: the successor's cell in the row of slot 0, and `at_drop` of the dropped
+ * series, so that the same value is not handed over twice. A holder that dies between the two stores must neither lose
+ * the value nor double it. So the holder first writes the new values of both words into the successor's stripe, then
+ * publishes them with one store, and only then stores the words themselves. A process that finds the stripe's lock
+ * orphaned stores both words again. That gives the same result, because the cell changes under that lock only.
  */
 #ifndef HANDOVER_H
 #define HANDOVER_H
@@ -13,12 +13,12 @@
 #include "shm/segment.h"
 
 /*
- * Publishes both values and puts them in place. `value` becomes the bits of the successor's cell or, for a histogram,
- * is a block that the successor's block becomes equal to and that is freed; `at_drop` is what the dropped series then
- * stands at. Only the holder, under the lock of the successor's stripe.
+ * Publishes both values and stores them. `value` is the new bits of the successor's cell. For a histogram it is a
+ * block: the successor's block becomes equal to it, and it is freed. `at_drop` is what the dropped series stands at
+ * from then on. Only the holder, under the lock of the successor's stripe.
  */
 void handover_publish(chalk_segment *g, stripe *stripe, uint32_t from, uint32_t to, uint64_t value, uint64_t at_drop);
-/* Finishes what a dead owner of the stripe's lock had published, if anything. Under that lock. */
+/* Finishes the handover that a dead owner of the stripe's lock had published, if there is one. Under that lock. */
 void handover_finish(chalk_segment *g, stripe *stripe);
 
 #endif

@@ -5,8 +5,12 @@
 
 #include "base/text.h"
 
-enum { READ_MOST = 4 * CHALK_VALUE, HASH_SIZE = 17 };
+enum {
+  READ_MOST = 4 * CHALK_VALUE, /* bytes of a value that are made valid UTF-8; enough to fill CHALK_VALUE */
+  HASH_SIZE = 17               /* "~" and 16 hexadecimal digits */
+};
 
+/* Writes a value as key.h says. Returns its size in bytes. */
 static uint32_t normalise(char *out, const char *value, size_t size) {
   char repaired[3 * READ_MOST];
   size_t n = text_utf8(repaired, value, size < READ_MOST ? size : READ_MOST);

@@ -10,6 +10,7 @@ void number_rebuild(chalk_segment *g) {
   }
 }
 
+/* Takes the list's lock, and rebuilds the list if the owner died. False: see segment_lock_reach. */
 static bool lock_list(chalk_segment *g) {
   bool orphaned;
   if (!segment_lock_reach(&g->head->ids_lock, &orphaned)) return false;
@@ -17,7 +18,7 @@ static bool lock_list(chalk_segment *g) {
   return true;
 }
 
-/* Makes the structs up to and with `id` real. */
+/* Makes the structs up to and including number `id` real. */
 static int make_structs(chalk_segment *g, uint32_t id) {
   enum { BATCH = 512 }; /* whole pages */
   header *head = g->head;
@@ -31,7 +32,7 @@ static int make_structs(chalk_segment *g, uint32_t id) {
   return rc;
 }
 
-/* A number that no series has had yet. */
+/* Takes a number that no series has had yet. NONE: all were used, or there is no memory. */
 static uint32_t take_first(chalk_segment *g, uint32_t state) {
   uint32_t top = series_top(g);
   if (top >= g->capacity || make_structs(g, top) != CHALK_OK) return NONE;

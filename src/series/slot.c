@@ -2,17 +2,17 @@
 
 #include <time.h>
 
-#include "shm/life.h"
-#include "shm/process.h"
 #include "series/cells.h"
 #include "series/number.h"
+#include "shm/life.h"
+#include "shm/process.h"
 #include "value/kind.h"
 
-enum { LOOK_INTERVAL = 1000 }; /* ms between two looks for rows of the dead */
+enum { LOOK_INTERVAL = 1000 }; /* milliseconds between two searches for dead owners */
 
 /* Taking */
 
-/* The gauges that a slot's last owner held are not the new one's. */
+/* Resets the gauges in a slot's row, because the values are the last owner's and not the new one's. */
 static void forget_gauges(chalk_segment *g, uint32_t number) {
   bool any = false;
   for (uint32_t m = 0; m < segment_metrics(g); m++) any = any || g->metrics[m].across != CHALK_LAST;
@@ -30,7 +30,7 @@ static void forget_gauges(chalk_segment *g, uint32_t number) {
   }
 }
 
-/* A slot nobody owns: given back, or orphaned. From `first` on; 0 when there is none. */
+/* A slot from `first` on that was given back; with `thorough` also one whose owner is dead. 0: there is none. */
 static uint32_t find_used(chalk_segment *g, uint32_t first, uint32_t top, bool thorough) {
   for (uint32_t i = first; i < top; i++) {
     if (!atomic_load(&g->slots[i].taken)) return i;
@@ -41,7 +41,10 @@ static uint32_t find_used(chalk_segment *g, uint32_t first, uint32_t top, bool t
   return 0;
 }
 
-/* Free first: in no moment the slot has the new owner in the turn of the old one, whose gauges would live again. */
+/*
+ * Makes this process the owner of a slot. The slot is free until all is stored. Otherwise there would be a moment with
+ * the new owner in the turn of the old one, in which the old one's gauges would count again.
+ */
 static void occupy(chalk_segment *g, uint32_t number, const uint64_t *uses, uint64_t seen) {
   slot *slot = &g->slots[number];
   atomic_store(&slot->taken, 0);
@@ -63,6 +66,7 @@ uint32_t slot_take(chalk_segment *g, const uint64_t *uses, bool thorough) {
   return number;
 }
 
+/* Makes the struct of a guest slot real. */
 static bool make_guest_real(chalk_segment *g, uint32_t number) {
   enum { BATCH = 32 }; /* whole pages */
   header *head = g->head;
@@ -100,7 +104,7 @@ static bool is_orphaned(const chalk_segment *g, uint32_t number) {
   return atomic_load(&g->slots[number].taken) && life_is_over(g, &g->slots[number].owner);
 }
 
-/* The kernel is asked without the lock, and once more under it where that matters. */
+/* The kernel, which takes its time, is asked without the lock first, and again under the lock if the owner is dead. */
 static void free_if_dead(chalk_segment *g, uint32_t number) {
   if (!is_orphaned(g, number)) return;
   if (!segment_lock_reach_any(&g->head->registry)) return;
@@ -108,7 +112,10 @@ static void free_if_dead(chalk_segment *g, uint32_t number) {
   segment_lock_give(&g->head->registry);
 }
 
-/* Who died right behind giving a slot back has told nobody. */
+/*
+ * Whether a slot with a row is free. It is asked because a process that died right after it gave a slot back did not
+ * move `vacancies`.
+ */
 static bool has_vacancy(chalk_segment *g) {
   uint32_t top = segment_slots(g);
   return top < WRITERS || find_used(g, 1, top, false) != 0;
@@ -119,7 +126,9 @@ static void free_all_dead(chalk_segment *g) {
   if (has_vacancy(g)) atomic_fetch_add(&g->head->vacancies, 1);
 }
 
-/* Whether it is this caller's turn to look. */
+/*
+ * Whether the last search was long enough ago. Then it counts as this caller's search, which no other caller repeats.
+ */
 static bool is_due(header *head) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC_COARSE, &t);

@@ -5,7 +5,7 @@
 #include "series/handover.h"
 #include "shm/heap.h"
 
-/* What died before it became a series; its key may be there already. */
+/* Frees a number whose owner died before it made a series of it. The number may already have a key. */
 static void give_reserved(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   uint64_t key = s->key;
@@ -32,7 +32,7 @@ static void put_first(chains c, series *s, uint32_t id) {
   *head = id;
 }
 
-/* Chains anew from the series. Undoes what a dead owner left half done: a reservation, a drop. */
+/* Builds the chains from the series. Frees reserved numbers, and undoes drops that are not settled. */
 static void stripe_rebuild(chalk_segment *g, uint32_t number) {
   stripe *stripe = &g->stripes[number];
   chains c = stripe_empty(g, stripe);
@@ -59,7 +59,7 @@ void stripe_repair(chalk_segment *g, uint32_t number) {
   handover_finish(g, &g->stripes[number]);
 }
 
-/* Hangs the series of the old chains into the stripe's, which are empty. */
+/* Moves the series from the old chains to new ones. */
 static void stripe_move(chalk_segment *g, chains to, chains from) {
   uint32_t left = series_top(g);
   memset(to.heads, 0xff, (to.mask + 1ull) * sizeof *to.heads);
@@ -77,7 +77,7 @@ void stripe_double(chalk_segment *g, uint32_t number) {
   chains from = chains_of(g, stripe);
   uint64_t n = from.mask + 1ull, size = n * sizeof(uint32_t), new = from.heads ? heap_take(g, 2 * size) : 0;
   if (!new) return;
-  /* An owner that dies here leaves heads that are too long for `size`, and the next one rebuilds. */
+  /* An owner that dies after this store leaves more heads than `size` says. The next owner rebuilds the chains. */
   stripe->heads = new;
   atomic_signal_fence(memory_order_seq_cst);
   stripe->size = (uint32_t)(2 * n);

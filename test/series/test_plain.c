@@ -51,11 +51,11 @@ static void test_names_that_no_format_carries_are_refused(void **state) {
   (void)state;
   bed b = open_bed();
   static const char *const wrong[] = {".a", "a.", "a..b", "9a", "a b", "a-b", "caf\xc3\xa9"};
-  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) refuse(&b, named(wrong[i], CHALK_COUNT), "a name is");
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) refuse(&b, named(wrong[i], CHALK_COUNT), "bad metric name");
   char deep[70];
   for (int i = 0; i < 69; i++) deep[i] = i % 2 ? '.' : 'a';
   deep[67] = 0; /* 34 names */
-  refuse(&b, named(deep, CHALK_COUNT), "a name is");
+  refuse(&b, named(deep, CHALK_COUNT), "bad metric name");
   static const struct {
     const char *shape;
     size_t size;
@@ -69,7 +69,7 @@ static void test_names_that_no_format_carries_are_refused(void **state) {
   }
   chalk_definition d = named("ok", CHALK_COUNT);
   d.across = CHALK_SUM;
-  refuse(&b, d, "gauge's");
+  refuse(&b, d, "only a gauge");
   close_bed(&b);
 }
 
