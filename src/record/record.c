@@ -1,8 +1,8 @@
 /*
  * Recording through a handle, and reading one series back.
  *
- * The usual record finds its handle bound and stores into its cell. Any other binds first; of a VM that shares slot 0 it
- * stores under the lock of the series' stripe.
+ * The usual record finds its handle bound and stores into the handle's cell. Any other record binds the handle first. A
+ * VM that shares slot 0 binds and stores under the lock of the series' stripe.
  */
 #include <math.h>
 
@@ -13,8 +13,9 @@
 #include "value/kind.h"
 
 /*
- * A gauge's record ends with its mark, which says that the value was recorded, and that it was since the last sweep. Both
- * are stored each time, also where they stand there already: another process may store between any two records.
+ * Stores a gauge's mark, which ends each of its records. The mark says that the gauge was set, and that it was recorded
+ * into since the last sweep. Value and mark are stored even if they already have these values, because another process
+ * may store others between any two records.
  */
 static inline void gauge_mark(shared_u64 *cell) {
   atomic_store_explicit(&cell[1], as_bits(GAUGE_TOUCHED), memory_order_release);
@@ -25,20 +26,22 @@ static inline void gauge_store(shared_u64 *cell, double v) {
   gauge_mark(cell);
 }
 
-/* To GAUGE_FRESH too, and then it is that no more, whatever is added. */
+/* Adds to a gauge, or to a count of slot 0. A gauge that was GAUGE_FRESH is not so any more, even if -0.0 is added. */
 static void add_atomic(shared_u64 *cell, double n) {
   uint64_t old = atomic_load(cell);
   while (!atomic_compare_exchange_weak(cell, &old, as_bits(as_double(old) + n + 0.0))) {
   }
 }
 
+/* Records a finite value into the block of a bound handle. */
 static int add_value(const chalk_series *s, double v) {
   return s->writer->is_master ? histogram_add_warily(s, v) : histogram_add(s, v);
 }
 
 /*
- * For VMs that share slot 0: binds under the lock and records before letting go. `add` is atomic where the others of
- * the slot may do the same at once; the stripe's lock orders them with drops.
+ * A record of a VM that shares slot 0: binds and records under the lock of the series' stripe, which orders it with
+ * drops and with the other VMs of slot 0. An add is a compare-and-swap all the same, because VMs with a row of their
+ * own add to a gauge that all VMs share without that lock.
  */
 static int record_shared(chalk_series *s, double v, uint32_t verb) {
   chalk_writer *w = s->writer;
@@ -68,8 +71,8 @@ static int record_shared(chalk_series *s, double v, uint32_t verb) {
 }
 
 /*
- * Of a handle that is not bound: whether the record may go on through it; if not it was done otherwise, or cannot be.
- * *rc is the code.
+ * Binds a handle for a record. True: the record goes on through the handle, and then returns *rc. False: the record was
+ * done here, for a VM that shares slot 0, or failed, and returns *rc.
  */
 static __attribute__((noinline)) bool prepare(chalk_series *s, double v, uint32_t verb, int *rc) {
   chalk_writer *w = s->writer;
@@ -101,6 +104,7 @@ int chalk_add(chalk_series *s, double n) {
   return rc;
 }
 
+/* A set through a handle that is not bound, or while the tap is on. */
 static __attribute__((noinline)) int set_otherwise(chalk_series *s, double v) {
   if (s->kind != CHALK_GAUGE) return CHALK_EVERB;
   int rc = CHALK_OK;
@@ -116,6 +120,7 @@ int chalk_set(chalk_series *s, double v) {
   return CHALK_OK;
 }
 
+/* A record of an unusual number, through a handle that is not bound, or while the tap is on. */
 static __attribute__((noinline)) int record_otherwise(chalk_series *s, double v) {
   if (s->kind != CHALK_HISTOGRAM) return CHALK_EVERB;
   if (!isfinite(v)) return CHALK_ENUMBER;

@@ -12,13 +12,18 @@
 #include "shm/role.h"
 #include "value/kind.h"
 
-/* The switch: the kinds that it is on for as 1 << kind, by which clock, and above 8 bits the logarithm of rings' size. */
+/*
+ * The setting, header.tap: a bit 1 << kind for each kind that the tap is on for; STEADY if the times of events are
+ * ticks of the steady counter, see ticks.h; and from bit SIZE_AT on the logarithm of the rings' size. 0: the tap is
+ * off.
+ */
 enum { STEADY = 1 << 7, SIZE_AT = 8 };
-enum { UNANNOUNCED = 1 << 6 }; /* no switch */
-_Static_assert((int)KIND_MASK < (int)UNANNOUNCED, "each kind has a bit of the switch");
+enum { UNANNOUNCED = 1 << 6 }; /* as header.tap_announced: differs from every setting */
+_Static_assert((int)KIND_MASK < (int)UNANNOUNCED, "each kind has a bit of the setting");
 
 static uint64_t size_of(uint32_t setting) { return 1ull << (setting >> SIZE_AT & 31); }
 
+/* The setting for these kinds and rings of at least so many events, without a clock. */
 static uint32_t setting_for(uint32_t kinds, uint32_t events) {
   uint32_t log = 0;
   if (events < CHALK_TAP_LEAST) events = CHALK_TAP_LEAST;
@@ -28,9 +33,11 @@ static uint32_t setting_for(uint32_t kinds, uint32_t events) {
 }
 
 /*
- * The epoch moves after `tap`, and `tap_announced` follows with the value that the epoch has moved for. A process that
- * dies before it moves the epoch leaves UNANNOUNCED there, so the next process that switches moves the epoch even if
- * `tap` already has the value that it wants.
+ * Switches the tap. `widen`: only adds kinds and enlarges rings. The clock stays the same while the tap is on.
+ *
+ * The epoch moves after `tap`, and `tap_announced` follows with the setting that the epoch has moved for. A process
+ * that dies before it moves the epoch leaves UNANNOUNCED there, so the next process that switches moves the epoch even
+ * if `tap` already has the setting that it wants.
  */
 static void switch_to(chalk_segment *g, uint32_t kinds, uint32_t events, bool widen) {
   header *head = g->head;
@@ -67,7 +74,10 @@ static bool is_size(uint64_t size) {
   return size >= CHALK_TAP_LEAST && size <= CHALK_TAP_MOST && (size & (size - 1)) == 0;
 }
 
-/* And how large it is, which is not asked again: anybody may store there. */
+/*
+ * The ring at an offset; NULL: no ring can stand there. Its size is read and checked once, into *size, because any
+ * process may store another size into the ring later.
+ */
 static tap_ring *ring_at(const chalk_segment *g, uint64_t offset, uint64_t *size) {
   tap_ring *ring = offset % _Alignof(tap_ring) == 0 ? segment_block(g, offset, sizeof(tap_ring)) : NULL;
   *size = ring ? peek_u64(&ring->size) : 0;
@@ -85,7 +95,10 @@ static bool is_empty(const tap_ring *ring) {
   return atomic_load((shared_u64 *)&ring->head) == atomic_load((shared_u64 *)&ring->tail);
 }
 
-/* The ring of a slot; a new one where there is none, or one that is too small and can be left. */
+/*
+ * The ring of a slot. If there is none, or if it is too small and empty, the slot gets a new one. NULL: no memory, or
+ * the tap is off and the slot has none.
+ */
 static tap_ring *ring_of(chalk_segment *g, slot *slot, uint64_t *size) {
   uint32_t setting = atomic_load(&g->head->tap);
   uint64_t old = atomic_load(&slot->ring);
@@ -109,7 +122,7 @@ void tap_ready(chalk_writer *w) {
 
 /* Writing */
 
-/* Stores an event; `limit` is how many may have been stored before it has to be asked how many were taken. */
+/* Stores an event. The ring's tail is read only when the head has reached *limit, the head at which it may be full. */
 static inline void ring_put(tap_ring *ring, uint64_t size, uint64_t *limit, const chalk_series *s, uint32_t verb,
                             double v, bool steady) {
   uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
@@ -132,7 +145,10 @@ static inline void ring_put(tap_ring *ring, uint64_t size, uint64_t *limit, cons
   atomic_store_explicit(&ring->head, head + 1, memory_order_release);
 }
 
-/* The switch; once it is off nothing is stored, for by then it does not say which clock is meant. */
+/*
+ * The setting at a record. If it is off by then, no event is stored, because the setting does not say any more which
+ * clock the events have.
+ */
 static uint32_t setting_of(const chalk_series *s) {
   return atomic_load_explicit(&s->writer->segment->head->tap, memory_order_relaxed);
 }
@@ -165,24 +181,26 @@ void tap_put_shared(const chalk_series *s, uint32_t verb, double v) {
 /* Reading */
 
 /*
- * A reader's turn ends when somebody else reads, or all events are forgotten: what he noted of the rings then holds no
- * more. Rings are looked at without the lock, and what was taken out of them counts once the turn is seen to last.
+ * A pass reads every ring up to the head that it had when the pass began, in as many batches as that takes. A reader's
+ * turn ends when another reader reads or all events are forgotten: then the tails have moved, and the positions that
+ * this reader has are of no use. So it copies a batch without the lock, then takes `acting` and, if its turn has not
+ * ended, moves the tails; otherwise it begins again.
  */
 
-/* A ring of which something is to be taken in this pass. */
+/* A ring that has events for this pass. */
 typedef struct source {
   tap_ring *ring;
-  uint64_t mask;
-  uint64_t at, goal;
+  uint64_t mask;     /* its size less 1 */
+  uint64_t at, goal; /* the number of the next event, and of the first one after this pass */
 } source;
 
 struct chalk_tap {
   chalk_segment *segment;
-  uint32_t turn;
+  uint32_t turn; /* header.tap_turn in its turn */
   uint32_t n_sources, n_events;
-  bool in_pass; /* in the middle of a pass */
+  bool in_pass; /* a pass has begun and not ended */
   uint64_t batches;
-  uint64_t missed; /* what is no event */
+  uint64_t missed; /* items of rings that are no valid events, not reported yet */
   ticks_scale clock;
   source sources[WRITERS];
   chalk_event events[CHALK_TAP_BATCH];
@@ -190,7 +208,7 @@ struct chalk_tap {
 
 static uint32_t turn_new(chalk_segment *g) { return atomic_fetch_add(&g->head->tap_turn, 1) + 1; }
 
-/* As role_enter, in a turn of this reader's: a new one if the last has ended. */
+/* Enters the role, as role_enter does, and begins a new turn if this reader's last one has ended. */
 static bool enter_turn(chalk_tap *tap) {
   chalk_segment *g = tap->segment;
   if (!role_enter(g)) return false;
@@ -201,7 +219,7 @@ static bool enter_turn(chalk_tap *tap) {
   return true;
 }
 
-/* Frees what a writer has left for a larger one. */
+/* Frees the ring that a slot's owner has replaced by a larger one. */
 static void ring_free_old(chalk_segment *g, slot *slot) {
   uint64_t offset = atomic_load(&slot->ring_old);
   uint64_t size;
@@ -211,11 +229,12 @@ static void ring_free_old(chalk_segment *g, slot *slot) {
   if (ring && offset != atomic_load(&slot->ring)) heap_give(g, offset, bytes_of(size));
 }
 
+/* The ring of a slot and its size; NULL: the slot has none. */
 static tap_ring *ring_in(const chalk_segment *g, uint32_t slot, uint64_t *size) {
   return ring_at(g, atomic_load_explicit(&g->slots[slot].ring, memory_order_acquire), size);
 }
 
-/* Empties all rings, and counts nothing of what they dropped. */
+/* Empties all rings, and takes all dropped events for reported. */
 static void forget_events(chalk_segment *g) {
   header *head = g->head;
   turn_new(g);
@@ -234,11 +253,12 @@ void chalk_tap_switch(chalk_segment *g, uint32_t kinds, uint32_t events, int wid
     switch_to(g, kinds, events, true);
   } else if (role_enter(g)) {
     switch_to(g, kinds, events, false);
-    if (!(kinds & KIND_MASK)) forget_events(g); /* or the next reader would take them for new */
+    if (!(kinds & KIND_MASK)) forget_events(g); /* otherwise the next reader would take old events for new ones */
     role_leave(g);
   }
 }
 
+/* Begins a pass: notes the rings that have events, and how far to read them. */
 static void begin_pass(chalk_tap *tap) {
   chalk_segment *g = tap->segment;
   tap->n_sources = 0;
@@ -256,7 +276,7 @@ static void begin_pass(chalk_tap *tap) {
 
 static const chalk_event *next_of(const source *from) { return &from->ring->events[from->at & from->mask]; }
 
-/* The source whose next event is the oldest; NULL when all are through. */
+/* The source whose next event is the oldest. NULL: all are at their goals, so the pass ends. */
 static source *oldest(chalk_tap *tap) {
   source *found = NULL;
   for (uint32_t i = 0; i < tap->n_sources; i++) {
@@ -266,7 +286,10 @@ static source *oldest(chalk_tap *tap) {
   return found;
 }
 
-/* A segment may come from a file of anybody's: who takes events need not ask. */
+/*
+ * Whether an item of a ring is a valid event. The file of a segment may have any content, and consumers of events do
+ * not check them again.
+ */
 static bool is_event(const chalk_segment *g, const chalk_event *event) {
   const double most = 9007199254740992.0;
   return event->series < series_top(g) && event->metric < segment_metrics(g) && event->verb >= CHALK_EVENT_INC &&
@@ -274,6 +297,7 @@ static bool is_event(const chalk_segment *g, const chalk_event *event) {
          (event->verb != CHALK_EVENT_INC || (event->value >= 0 && event->value <= most));
 }
 
+/* Copies the next events, oldest first, into the batch. Moves no tail. */
 static void take_batch(chalk_tap *tap) {
   tap->n_events = 0;
   for (source *from; tap->n_events < CHALK_TAP_BATCH && (from = oldest(tap)); from->at++) {
@@ -286,7 +310,7 @@ static void take_batch(chalk_tap *tap) {
   }
 }
 
-/* Gives the writers the room of what was taken. */
+/* Moves the tails behind the events of the batch, which frees that space of the rings. Notes the end of a pass. */
 static void release_taken(chalk_tap *tap) {
   for (uint32_t i = 0; i < tap->n_sources; i++) {
     atomic_store_explicit(&tap->sources[i].ring->tail, tap->sources[i].at, memory_order_release);
@@ -299,7 +323,7 @@ static void release_taken(chalk_tap *tap) {
 uint32_t chalk_tap_read(chalk_tap *tap) {
   tap->n_events = 0;
   tap->batches++;
-  for (bool counts = false; !counts;) {
+  for (bool done = false; !done;) {
     uint64_t missed = tap->missed;
     if (!tap->in_pass) {
       if (!enter_turn(tap)) return 0;
@@ -308,10 +332,10 @@ uint32_t chalk_tap_read(chalk_tap *tap) {
     }
     take_batch(tap);
     if (!enter_turn(tap)) return tap->n_events = 0;
-    counts = tap->in_pass;
-    if (counts) release_taken(tap);
+    done = tap->in_pass;
+    if (done) release_taken(tap);
     role_leave(tap->segment);
-    if (!counts) tap->missed = missed;
+    if (!done) tap->missed = missed;
   }
   return tap->n_events;
 }
@@ -320,6 +344,7 @@ const chalk_event *chalk_tap_events(const chalk_tap *tap) { return tap->events; 
 uint32_t tap_size(const chalk_tap *tap) { return tap->n_events; }
 uint64_t tap_batch(const chalk_tap *tap) { return tap->batches; }
 
+/* What a counter has grown by since the last report, which is reported with this call. */
 static uint64_t unreported(shared_u64 *counter, shared_u64 *reported) {
   uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
   return now - atomic_exchange_explicit(reported, now, memory_order_relaxed);
@@ -356,7 +381,7 @@ chalk_tap *chalk_tap_open(chalk_segment *g, int keep, char *message) {
 
 void chalk_tap_close(chalk_tap *tap) { free(tap); }
 
-/* A pass may be under way, begun before the last of the events was stored: so the end of the one after it. */
+/* A pass that is under way may have begun before the last event was stored, so it takes the end of the next pass. */
 bool tap_has_read(chalk_segment *g, series *s) {
   if (atomic_load(&g->head->tap) == 0) return true;
   uint32_t pass = atomic_load(&g->head->tap_pass);
@@ -367,7 +392,7 @@ bool tap_has_read(chalk_segment *g, series *s) {
   return (int32_t)(pass - s->pass) >= 0;
 }
 
-/* After the death of all */
+/* Recovery: no other process has the segment */
 
 static bool ring_is_sound(heap_ledger *blocks, chalk_segment *g, uint64_t offset) {
   if (!offset) return true;
@@ -377,9 +402,9 @@ static bool ring_is_sound(heap_ledger *blocks, chalk_segment *g, uint64_t offset
          heap_note(blocks, offset, bytes_of(size));
 }
 
+/* Whether a counter is not below what was reported of it, nor so far above that the sum over all slots overflows. */
 static bool reported_is_sound(const shared_u64 *counter, const shared_u64 *reported) {
-  return atomic_load((shared_u64 *)counter) - atomic_load((shared_u64 *)reported) <=
-         1ull << 45; /* whoever adds them up */
+  return atomic_load((shared_u64 *)counter) - atomic_load((shared_u64 *)reported) <= 1ull << 45;
 }
 
 bool tap_is_sound(heap_ledger *blocks, chalk_segment *g) {
@@ -395,7 +420,7 @@ bool tap_is_sound(heap_ledger *blocks, chalk_segment *g) {
   return true;
 }
 
-/* Another boot's processor counted otherwise. */
+/* Ticks from before a reboot cannot be converted to times, because the counter has started again. */
 void tap_recover(chalk_segment *g, bool rebooted) {
   atomic_store(&g->head->tap, 0);
   atomic_store(&g->head->tap_announced, 0);
