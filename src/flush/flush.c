@@ -1,6 +1,10 @@
 /*
- * What the holder of the flusher's role is asked for, and what it does for all. Flushes are asked for with tickets. It
- * also sweeps: it drops idle series and makes those reusable whose drop everybody has seen.
+ * What the holder of the flusher's role does for all processes: it serves requests for flushes, and sweeps.
+ *
+ * A process that wants a flush takes a ticket, the next number of `requested`. The holder flushes, then stores the
+ * highest ticket that it has served into `done`, and wakes the waiters, who sleep on a futex. A sweep drops idle
+ * series, frees metrics and cursors that are not used any more, and reclaims the dropped series whose drop every live
+ * writer has seen.
  */
 #include <errno.h>
 #include <limits.h>
@@ -52,7 +56,10 @@ int chalk_flush_wait(chalk_segment *g, uint64_t ticket, double timeout) {
 
 /* Sweeping */
 
-/* Whether every cursor has sent what the series stands at: `sketched` values in its sketch, if it is a histogram. */
+/*
+ * Whether every cursor has sent what the series stands at: `total`, and for a histogram also `sketched` values in its
+ * sketch. A gauge is never owed.
+ */
 static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_t sketched, uint32_t kind) {
   const series *s = &g->series[id];
   if (kind_has_value(kind) || (total == 0 && sketched == 0)) return true;
@@ -64,10 +71,13 @@ static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_
   return true;
 }
 
-/* The limit of a kind, of which chalk_sweep is given one for each; 0: none. */
+/* A kind's idle timeout in seconds, of the one for each kind that chalk_sweep is given. 0: none. */
 static double limit_of(const double *idle, uint32_t kind) { return kind_is_known(kind) ? idle[kind - CHALK_COUNT] : 0; }
 
-/* Notes whether something was recorded; whether the series is to leave. */
+/*
+ * Whether a series is to be dropped as idle. Notes whether something was recorded into it since the last sweep. A
+ * series that was idle for its timeout stays until every cursor has sent it, at most for the same time again.
+ */
 static bool is_idle(chalk_segment *g, const chalk_entry *entry, double now, const double *idle) {
   series *s = &g->series[entry->series];
   const metric *m = &g->metrics[entry->metric];
@@ -83,9 +93,15 @@ static bool is_idle(chalk_segment *g, const chalk_entry *entry, double now, cons
   return age > 2 * limit || is_sent(g, entry->series, s->seen_total, 0, m->kind);
 }
 
-/* A dropped series waits for exporters that are away for as long as an idle one would, or this. */
-enum { QUARANTINE = 300, STAMPED = 2 };
+enum {
+  QUARANTINE = 300, /* seconds that a dropped series waits for cursors, if its kind has no idle timeout */
+  STAMPED = 2       /* as series.active: seen_time is when the series was first seen dropped */
+};
 
+/*
+ * Reclaims the dropped series that every cursor has sent, and those that have waited long enough for a cursor whose
+ * exporter is away.
+ */
 static void reclaim_dropped(chalk_segment *g, double now, const double *idle, lives *alive) {
   bool any = false;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
@@ -101,7 +117,7 @@ static void reclaim_dropped(chalk_segment *g, double now, const double *idle, li
       any = reclaim_series(g, id, alive) || any;
     }
   }
-  if (any) segment_epoch_move(g); /* handles that were folded for want of memory or numbers look again */
+  if (any) segment_epoch_move(g); /* handles that were folded look for their series again */
 }
 
 int chalk_sweep(chalk_snapshot *s, double now, const double *idle) {

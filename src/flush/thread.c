@@ -1,13 +1,18 @@
 /*
  * The flush thread: an OS thread that runs a Lua chunk in a VM of its own. The host gives the few functions of the Lua
- * API that are needed, so that the core needs no Lua. The VM is made when it has something to do: of many processes on
- * a segment one flushes, and the others only look whether it is their turn. All signals are blocked in the thread. When
- * the process exits, the threads that it started (not those of a parent) are asked for a last flush and waited for.
+ * API that are needed, so the core needs no Lua. All signals are blocked in the thread. When the process exits, the
+ * threads that it started (not those of a parent) are asked for a last flush and waited for.
  *
- * A thread that stands by has no descriptor, so a process that has none left can start one. What a VM needs is tried
- * before the role is claimed, since nobody should give way to a process that cannot do the work. A VM that fails is
- * closed, the role goes back, and after a pause the thread tries again, until it is asked to stop. A running VM is asked
- * for things through an eventfd that its loop polls.
+ *                    role is free                   chunk returns
+ *   stand by --------------------------> run a VM ------------------> end
+ *      ^                                     |
+ *      +------------- after a pause ---------+  chunk fails
+ *
+ * Of many processes on a segment one flushes. The others stand by: their threads look ten times a second whether the
+ * role is free. A thread that stands by has neither a VM nor a descriptor, so a process that has no descriptor left can
+ * start one. The descriptors that a VM needs are tried before the role is claimed, because otherwise the holder would
+ * give way to a process that cannot do the work. If a VM fails, it is closed, the role goes back, and after a pause the
+ * thread tries again, until it is asked to stop. Requests reach a running VM through an eventfd that its loop polls.
  */
 #include <errno.h>
 #include <poll.h>
@@ -23,29 +28,28 @@
 #include "shm/process.h"
 #include "shm/role.h"
 
-/* How long an exit waits for the last flush, in seconds. */
+/* Seconds that an exit waits for the last flush. */
 #define LAST_FLUSH 5.0
 
-/* Pauses between two VMs of a thread, when the first one failed: doubled each time, in seconds. */
+/* Seconds of the pause after a VM has failed. Each pause is twice the one before, up to the longest. */
 #define FIRST_PAUSE 0.5
 #define LONGEST_PAUSE 30.0
 
-/* Seconds that a wait takes at most: some 30 years. */
+/* The most seconds of a wait, some 30 years. */
 #define LONGEST_WAIT 1e9
 
 enum {
   /*
-   * Descriptors that are free before a VM loads luv. libuv opens up to eight before its loop exists (epoll, an eventfd,
-   * two pipes for signals, two rings of io_uring). It aborts when the first of the pipes cannot be made. The others are
-   * for the files that modules are loaded from.
+   * Descriptors that have to be free before a VM loads luv. libuv opens up to eight before its loop exists (epoll, an
+   * eventfd, two pipes for signals, two rings of io_uring), and aborts if the first of the pipes cannot be made. The
+   * other two are for the files that modules are loaded from.
    */
   DESCRIPTORS = 10,
-  /* At most this much stack, in bytes: the default is the limit of the main thread's, and may be any size. */
-  STACK = 8 << 20,
+  STACK_MOST = 8 << 20, /* bytes of the thread's stack; the default is the main thread's limit, which may be any size */
 };
 
 struct chalk_thread {
-  pthread_t id; /* if `started` */
+  pthread_t id; /* only if `started` */
   uint32_t pid;
   chalk_lua lua;
   char **texts; /* the chunk, then its arguments */
@@ -54,11 +58,11 @@ struct chalk_thread {
   chalk_segment *segment;
   uint32_t generation;
   bool started;
-  bool lacks_descriptors;        /* descriptors were lacking when the thread last looked; its own */
-  char complaint[CHALK_MESSAGE]; /* the last complaint; its own */
-  pthread_mutex_t lock;          /* over what follows */
+  bool lacks_descriptors;        /* when the thread last looked; only the thread uses it */
+  char complaint[CHALK_MESSAGE]; /* the last one; only the thread uses it */
+  pthread_mutex_t lock;          /* over all fields that follow */
   pthread_cond_t changed;
-  int fd; /* the eventfd; -1 until there is to be a VM */
+  int fd; /* the eventfd; -1 until the thread first makes a VM */
   bool stopping, abandoned, ready, failed, ended;
   double stop_asked; /* when it was first asked to stop */
   char message[CHALK_MESSAGE];
@@ -67,7 +71,9 @@ struct chalk_thread {
 
 static chalk_thread *threads; /* of this process; process lock */
 static _Thread_local chalk_thread *self;
-static uint32_t exit_pid; /* in which process the exit handler was set */
+static uint32_t exit_pid; /* the process that started the threads in the list */
+
+/* Says that the thread is ready, or with a message why it is not. Only the first call counts. */
 
 static void say_ready(chalk_thread *thread, const char *message) {
   pthread_mutex_lock(&thread->lock);
@@ -80,7 +86,7 @@ static void say_ready(chalk_thread *thread, const char *message) {
   pthread_mutex_unlock(&thread->lock);
 }
 
-/* The moment so many seconds from now, as pthread_cond_timedwait takes it: now at the least, years from now at the most. */
+/* The time of so many seconds from now, for pthread_cond_timedwait. Less than 0 seconds, and NaN, are 0. */
 static struct timespec moment_in(double seconds) {
   double end = chalk_now() + (!(seconds > 0) ? 0 : seconds < LONGEST_WAIT ? seconds : LONGEST_WAIT);
   struct timespec moment = {.tv_sec = (time_t)end};
@@ -88,7 +94,7 @@ static struct timespec moment_in(double seconds) {
   return moment;
 }
 
-/* A pause that ends early when somebody wakes the thread or asks it to stop. */
+/* Waits some seconds, or until the thread is woken or asked to stop. */
 static void wait_awhile(chalk_thread *thread, double seconds) {
   struct timespec until = moment_in(seconds);
   pthread_mutex_lock(&thread->lock);
@@ -96,7 +102,10 @@ static void wait_awhile(chalk_thread *thread, double seconds) {
   pthread_mutex_unlock(&thread->lock);
 }
 
-/* Once, while it is the same. Whoever still waits for the thread to be ready is told instead. */
+/*
+ * Reports an error: to the process that waits for the thread to be ready, or later to stderr. The same message is not
+ * written to stderr twice in a row.
+ */
 static void complain(chalk_thread *thread, const char *message) {
   bool again = strncmp(thread->complaint, message, sizeof thread->complaint - 1) == 0; /* a long one was cut */
   if (thread->ready && !again) fprintf(stderr, "chalk: error: flush thread: %s\n", message);
@@ -114,7 +123,7 @@ int chalk_has_room(char *message) {
   return 0;
 }
 
-/* What a VM needs of descriptors: some that are free, and the thread's own. */
+/* Gets the descriptors that a VM needs: makes the thread's own one, and checks that others are free. */
 static bool get_descriptors(chalk_thread *thread) {
   char message[CHALK_MESSAGE] = "";
   thread->lacks_descriptors = !chalk_has_room(message);
@@ -126,7 +135,10 @@ static bool get_descriptors(chalk_thread *thread) {
   return !thread->lacks_descriptors;
 }
 
-/* Takes the role, when a VM could be made; whoever was poor makes sure of that before. */
+/*
+ * Takes the role, if a VM can be made. A thread that lacked descriptors when it last looked checks them before it takes
+ * the role, too.
+ */
 static bool can_begin(chalk_thread *thread) {
   if (thread->lacks_descriptors && !get_descriptors(thread)) return false;
   if (thread->segment && !role_reserve(thread->segment, thread->generation)) {
@@ -146,8 +158,10 @@ static bool is_abandoned(chalk_thread *thread) {
 }
 
 /*
- * Until the flusher's role is to be had: the chunk has little to do before. False: it is not to be called at all, for
- * what this process recorded is the holder's to flush; but for one that leaves too, and may have looked before.
+ * Waits until the thread has the flusher's role, before which the chunk has nothing to do. False: the thread was asked
+ * to stop first, so the chunk is not called, because the holder flushes what this process has recorded. But if the
+ * holder is in its last flush, it may have read the segment before this process recorded its last. Then the thread
+ * waits for the role for a while, to flush that itself.
  */
 static bool stand_by(chalk_thread *thread) {
   enum { SOON = 5 }; /* milliseconds */
@@ -161,11 +175,12 @@ static bool stand_by(chalk_thread *thread) {
     if (stopping) poll(NULL, 0, SOON);
     wait_awhile(thread, look);
   }
-  if (chalk_thread_stopping(thread)) chalk_thread_wake(thread); /* before there was an eventfd, perhaps */
+  if (chalk_thread_stopping(thread))
+    chalk_thread_wake(thread); /* the request may have come before there was an eventfd */
   return true;
 }
 
-/* The chunk in a VM. False: it failed; whoever waits for the thread to be ready, or else stderr, is told why. */
+/* Runs the chunk in a VM. False: it failed, which was reported. */
 static bool run_vm(chalk_thread *thread) {
   enum { TOP = -1 };
   const chalk_lua *lua = &thread->lua;
@@ -214,17 +229,18 @@ static void at_exit(void) {
   }
 }
 
-/* The threads are the parent's; their memory is left alone. */
+/* The threads in the list are the parent's: the child forgets them and leaves their memory alone. */
 static void in_child(void) { threads = NULL; }
 
+/* Starts the OS thread with all signals blocked. Returns what pthread_create does. */
 static int start_blocked(chalk_thread *thread) {
   sigset_t all, before;
   pthread_attr_t attributes;
   size_t stack = 0;
   sigfillset(&all);
   pthread_attr_init(&attributes);
-  if (pthread_attr_getstacksize(&attributes, &stack) == 0 && stack > STACK)
-    pthread_attr_setstacksize(&attributes, STACK);
+  if (pthread_attr_getstacksize(&attributes, &stack) == 0 && stack > STACK_MOST)
+    pthread_attr_setstacksize(&attributes, STACK_MOST);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int rc = pthread_create(&thread->id, &attributes, run, thread);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -260,7 +276,7 @@ static void init_locks(chalk_thread *thread) {
   pthread_mutex_init(&thread->lock, NULL);
 }
 
-/* Remembers the thread for the exit. */
+/* Puts the thread into the list, so that it is stopped at the exit of the process. */
 static void enlist(chalk_thread *thread) {
   static bool registered;
   process_at_fork(in_child);
@@ -310,7 +326,7 @@ void chalk_thread_wake(chalk_thread *thread) {
   uint64_t one = 1;
   pthread_mutex_lock(&thread->lock);
   ssize_t n = thread->fd >= 0 ? write(thread->fd, &one, sizeof one) : 0;
-  (void)n; /* a full counter is readable all the same */
+  (void)n; /* it fails if the counter is full, and then the descriptor is readable already */
   pthread_cond_broadcast(&thread->changed);
   pthread_mutex_unlock(&thread->lock);
 }
@@ -343,7 +359,7 @@ int chalk_thread_stopping(const chalk_thread *thread) {
 
 void chalk_thread_ready(chalk_thread *thread, const char *message) { say_ready(thread, message); }
 
-/* Waits until *flag or the end of the time; with the lock held. */
+/* Waits until *flag is true, or for so many seconds. Returns *flag. With the thread's lock held. */
 static bool await(chalk_thread *thread, const bool *flag, double timeout) {
   struct timespec until = moment_in(timeout);
   while (!*flag && pthread_cond_timedwait(&thread->changed, &thread->lock, &until) != ETIMEDOUT) {
