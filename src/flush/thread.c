@@ -175,8 +175,7 @@ static bool stand_by(chalk_thread *thread) {
     if (stopping) poll(NULL, 0, SOON);
     wait_awhile(thread, look);
   }
-  if (chalk_thread_stopping(thread))
-    chalk_thread_wake(thread); /* the request may have come before there was an eventfd */
+  if (chalk_thread_stopping(thread)) chalk_thread_wake(thread); /* the request may be older than the eventfd */
   return true;
 }
 
