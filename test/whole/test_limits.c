@@ -1,5 +1,5 @@
-/* What is lost when these fail: the application. A limit of memory, of addresses or of file size has to be an error that
-   init reports, or a folded series, and a core dump must not contain the memory that a segment reserves. */
+/* What is lost when these fail: the application. A limit of memory, of addresses or of file size has to be an error
+   that init reports, or a folded series, and a core dump must not contain the memory that a segment reserves. */
 
 #include <dirent.h>
 #include <fcntl.h>

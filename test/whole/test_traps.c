@@ -1,5 +1,5 @@
 /* What is lost when these fail: counts land in a series that they do not belong to, are sent twice or not at all, or a
-   slot or a lock is lost for good, because a process was stopped, forked or executed another program at a bad moment. */
+   slot or a lock is lost for good, because a process was stopped, forked or ran another program at a bad moment. */
 
 #include "common.h"
 
