@@ -11,7 +11,7 @@ void chalk_inherit(int whether) {
   settled = !whether;
   bool changes = process_hands_on != !!whether;
   process_hands_on = whether;
-  if (changes) writers_turn(); /* what was bound before would not go on as the others do */
+  if (changes) writers_unbind(); /* what was bound before would not go on as the others do */
   segments_mark();
   listeners_mark();
 }
