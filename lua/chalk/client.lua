@@ -181,7 +181,7 @@ function Client:add_own()
 end
 
 --- Handles a fork, and drops of series, since the last call. Slow paths call this: a lookup that misses, a record for
---- which the core had to bind the handle anew, reading a value, and the drivers.
+--- which the core had to bind the handle again, reading a value, and the drivers.
 function Client:on_stale()
   local watch = self.watch
   if not watch then return end
@@ -381,7 +381,7 @@ function Client:tidy(dropped)
   C.chalk_release(self.segment)
 end
 
---- Gives a histogram other bounds: it begins anew, and its series have to be looked up again.
+--- Gives a histogram other bounds: it starts again without values, and its series have to be looked up again.
 ---@param metric chalk.Metric
 ---@param list number[]
 ---@return boolean recorded whether it had any value

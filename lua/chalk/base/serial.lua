@@ -1,5 +1,5 @@
 -- Writes plain values as Lua source and reads them back. Two VMs share no values, so the flush thread's VM receives its
--- configuration as such a text.
+-- configuration in this form.
 
 local M = {}
 

@@ -53,7 +53,7 @@ function M.change_defaults(client, list)
   end
 end
 
---- Gives a histogram other bounds: it begins anew, and its series have to be looked up again.
+--- Gives a histogram other bounds: it starts again without values, and its series have to be looked up again.
 ---@param client chalk.Client
 ---@param state chalk.MetricState
 ---@param list number[]

@@ -35,7 +35,7 @@ end
 
 local function undo_by(client, f) client.undo[#client.undo + 1] = f end
 
--- Makes the functions of all metrics and operations anew, for the options that are in force now.
+-- Makes the functions of all metrics and operations again, for the options that are in force now.
 local function fill_all(client)
   for _, state in ipairs(client.states) do
     accessor.fill(state)
@@ -47,7 +47,7 @@ end
 
 local SETTINGS = { "options", "enabled", "strict", "on_error" }
 
--- Returns whether the functions of accessors have to be made anew.
+-- Returns whether the functions of accessors have to be made again.
 local function take_settings(client, options)
   local before = {}
   for _, name in ipairs(SETTINGS) do

@@ -72,7 +72,7 @@ function M.is_buckets(v)
 end
 
 local function is_idle(v)
-  local words = "a number of seconds above 0, or a table of them by " .. table.concat(kinds.names, ", ")
+  local words = "a number of seconds above 0, or a table of such numbers for " .. table.concat(kinds.names, ", ")
   if type(v) == "number" then return v > 0, words end
   if type(v) ~= "table" then return false, words end
   for kind, seconds in pairs(v) do
@@ -107,7 +107,7 @@ end
 -- The items are checked by chalk.flush.exporters. An exporter that is not in a list, and a table that has exporters
 -- under names, are refused here.
 local function is_list_of_exporters(v)
-  local words = "a list of exporters: { chalk.exporter.NAME{ ... }, ... }"
+  local words = "a list of exporters, without holes or names: { chalk.exporter.NAME{ ... }, ... }"
   if type(v) ~= "table" then return false, words end
   local items = 0
   for _ in pairs(v) do

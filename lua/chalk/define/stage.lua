@@ -15,6 +15,8 @@ local naming = require "chalk.define.naming"
 local M = {}
 
 ---@class chalk.Stage
+---@field registry table the registry's tables by name
+---@field tags_below table the table of tags in the registry that the stage adds to
 ---@field report chalk.Report
 ---@field own boolean whether the document defines chalk's own metrics
 ---@field tags table<string, table|false> by name; false for a tag whose definition has an error

@@ -6,8 +6,8 @@
 -- that was just computed: LuaJIT always takes it for a new value.
 --
 -- The order of reads in `inc` matters in the interpreter. There, reading a pointer allocates memory, so a finalizer may
--- run and bind this very handle anew. `inc` reads `epoch` first and the pointers after it, and allocates nothing after
--- the comparison. If the handle was bound anew in between, the comparison fails.
+-- run and bind this very handle again. `inc` reads `epoch` first and the pointers after it, and allocates nothing after
+-- the comparison. If the handle was bound again in between, the comparison fails.
 
 local core = require "chalk.core"
 local kinds = require "chalk.define.kinds"
@@ -106,7 +106,7 @@ local function bad_number(self, v)
   return refuse(self, "value", ("a %s takes a number, not %s"):format(KINDS[self.kind].name, shown(v)))
 end
 
--- Handles a code of the core other than 0: the handle was bound anew, or the record was refused.
+-- Handles a code of the core other than 0: the handle was bound again, or the record was refused.
 local function after_code(self, code, v)
   local client = clients[self.client]
   if not client then return end
