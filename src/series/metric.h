@@ -1,6 +1,6 @@
 /*
- * Definitions. A metric is found by its name. If a name is defined anew with another shape, the newer definition
- * supersedes the older one, which leaves with its series once no live VM uses it.
+ * Definitions. A metric is found by its name. A newer definition that differs in more than its text and its limit of
+ * series supersedes the older one of the name, which leaves with its series once no live VM uses it.
  *
  *   FREE -> LIVE -> SUPERSEDED -> FREE
  *
