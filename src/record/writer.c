@@ -103,7 +103,7 @@ static void retire(chalk_writer *w) {
   free(w->generations);
   free(w->tags);
   for (uint32_t m = 0; m < METRICS; m++) {
-    if (w->plans[m]) free(w->plans[m]); /* 4,096 calls of free are too many for a VM that lives for one request */
+    if (w->plans[m]) free(w->plans[m]); /* most are NULL, and a VM may live for one request */
   }
   free(w->plans);
   w->plans = NULL;

@@ -379,8 +379,10 @@ static void leave(chalk_segment *g, uint32_t number, lives *alive) {
   if (is_used(g, number, alive)) return;
   series_drop_metric(g, number);
   if (has_series(g, number)) return;
-  free_overflow(g,
-                number); /* before FREE: the next metric of the number must find its cells empty, also after a death */
+  /*
+   * The overflow series before the state, so that the next metric of the number finds empty cells, also after a death.
+   */
+  free_overflow(g, number);
   atomic_store(&g->metrics[number].state, METRIC_FREE);
   struct_free(g, number);
 }
