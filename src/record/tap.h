@@ -1,7 +1,7 @@
 /*
  * The event tap: each record as it happens, from every VM and process.
  *
- * While the tap is on, each slot with a row has a ring in the segment:
+ * While the tap is on, the slot of a writer has a ring in the segment:
  *
  *   | ... free ... | event | event | event | ... free ... |       `size` events, a power of two
  *                    ^ tail                  ^ head
