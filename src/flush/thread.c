@@ -74,7 +74,6 @@ static _Thread_local chalk_thread *self;
 static uint32_t exit_pid; /* the process that started the threads in the list */
 
 /* Says that the thread is ready, or with a message why it is not. Only the first call counts. */
-
 static void say_ready(chalk_thread *thread, const char *message) {
   pthread_mutex_lock(&thread->lock);
   if (!thread->ready) {
@@ -94,7 +93,7 @@ static struct timespec moment_in(double seconds) {
   return moment;
 }
 
-/* Waits some seconds, or until the thread is woken or asked to stop. */
+/* Waits some seconds, or until the thread is woken. A thread that was asked to stop does not wait. */
 static void wait_awhile(chalk_thread *thread, double seconds) {
   struct timespec until = moment_in(seconds);
   pthread_mutex_lock(&thread->lock);
@@ -161,7 +160,7 @@ static bool is_abandoned(chalk_thread *thread) {
  * Waits until the thread has the flusher's role, before which the chunk has nothing to do. False: the thread was asked
  * to stop first, so the chunk is not called, because the holder flushes what this process has recorded. But if the
  * holder is in its last flush, it may have read the segment before this process recorded its last. Then the thread
- * waits for the role for a while, to flush that itself.
+ * waits for the role for a while, to flush that itself. A thread without a segment has no role to wait for.
  */
 static bool stand_by(chalk_thread *thread) {
   enum { SOON = 5 }; /* milliseconds */

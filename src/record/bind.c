@@ -21,8 +21,8 @@ static uint64_t block_of(const chalk_writer *w, uint32_t row, uint32_t id, const
   shared_u64 *cell = segment_cell(g, row, id);
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
-  bool last = id < METRICS;
-  block = plan ? histogram_new(g, plan->les, last) : gauge_block_new(g, last);
+  bool is_overflow = id < METRICS;
+  block = plan ? histogram_new(g, plan->les, is_overflow) : gauge_block_new(g, is_overflow);
   if (block) atomic_store_explicit(cell, block, memory_order_release);
   return block;
 }

@@ -242,8 +242,8 @@ static void forget_events(chalk_segment *g) {
   for (uint32_t i = 0; i < segment_slots(g); i++) {
     uint64_t size;
     tap_ring *ring = ring_in(g, i, &size);
-    if (ring)
-      atomic_store_explicit(&ring->tail, atomic_load_explicit(&ring->head, memory_order_acquire), memory_order_release);
+    uint64_t stored = ring ? atomic_load_explicit(&ring->head, memory_order_acquire) : 0;
+    if (ring) atomic_store_explicit(&ring->tail, stored, memory_order_release);
     atomic_store(&g->slots[i].dropped_reported, atomic_load(&g->slots[i].dropped));
   }
 }

@@ -1,7 +1,7 @@
 /*
  * The event tap: each record as it happens, from every VM and process.
  *
- * While the tap is on, each slot with a row has a ring in the segment:
+ * While the tap is on, the slot of a writer has a ring in the segment:
  *
  *   | ... free ... | event | event | event | ... free ... |       `size` events, a power of two
  *                    ^ tail                  ^ head
@@ -11,8 +11,8 @@
  * and counted in the slot. The only reader is the holder of the flusher's role, which moves `tail` under `acting`.
  *
  * While the tap is on for a kind, handles of that kind have NaN as their epoch, so each record through them calls the
- * core; `bound` is what the epoch would be. Switching the tap moves the epoch, so all handles bind again and get the
- * one or the other. So records cost nothing more while the tap is off.
+ * core; `bound` is what the epoch would be. Switching the tap on or off moves the epoch, so all handles bind
+ * again and get NaN or the epoch. So records cost nothing more while the tap is off.
  *
  * A ring stays with its slot. When larger rings are wanted, the owner of a slot replaces its ring as soon as that is
  * empty, and the reader frees the old one. Records of VMs that share slot 0 go to the ring of slot 0, under tap_lock.
@@ -61,9 +61,7 @@ void tap_recover(chalk_segment *g, bool rebooted);
 
 /* How many events the last batch has. */
 uint32_t tap_size(const chalk_tap *tap);
-/*
- * The number of the last batch. A reader that keeps a position in a batch compares it to see that there is a new one.
- */
+/* The number of the last batch. A consumer that keeps a position in a batch sees by it that there is a new one. */
 uint64_t tap_batch(const chalk_tap *tap);
 
 #endif

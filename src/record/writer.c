@@ -12,9 +12,9 @@
 #include "series/slot.h"
 #include "shm/process.h"
 
-enum { RETIRED = 256 }; /* closed writers of named segments, of which the oldest is used again */
+enum { RETIRED = 256 }; /* closed writers of named segments that are kept; of more, the oldest is used again */
 
-enum { FORKED = -1 }; /* as a writer's pid: it has to take a slot, even if its parent had this process's id once */
+enum { FORKED = -1 }; /* as a writer's pid: it has to take a slot, even if the last owner had this process's id */
 
 /* All are lists of this process, under the process lock. */
 static chalk_writer *writers;                            /* open */
@@ -103,7 +103,7 @@ static void retire(chalk_writer *w) {
   free(w->generations);
   free(w->tags);
   for (uint32_t m = 0; m < METRICS; m++) {
-    if (w->plans[m]) free(w->plans[m]); /* 4,096 calls of free are too many for a VM that lives for one request */
+    if (w->plans[m]) free(w->plans[m]); /* most are NULL, and a VM may live for one request */
   }
   free(w->plans);
   w->plans = NULL;

@@ -18,7 +18,7 @@ int64_t cells_total(const chalk_segment *g, uint32_t id) {
 
 /*
  * Adds the gauge of a slot with a row. A new owner resets the gauge, then takes the slot, which moves the slot's turn,
- * and only then sets the gauge. So a value that was read in one turn is of one owner.
+ * and only then sets the gauge. So a value that was read within one turn was set by one owner.
  */
 static void add_own_gauge(gauge_sum *sum, const chalk_segment *g, uint32_t row, uint64_t offset, lives *alive) {
   const gauge_link *block = segment_block(g, offset, GAUGE_BLOCK);

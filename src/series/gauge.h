@@ -6,7 +6,7 @@
  *   row 0, shared      cell -> value | mark | whose | next -> value | mark | whose | next -> ...
  *
  * Each VM that shares slot 0 has its own link in the list of a series. `whose` names the guest slot that the link
- * belongs to, and the turn of that slot. So a link is vacant once its VM has ended, without anybody having to free it.
+ * belongs to, and the turn of that slot. So a link is vacant once its VM has ended, without being freed.
  * A VM that gets a slot with a row keeps its guest slot and its links, and stores into them as into blocks of its row.
  * So no value ever moves, and a reader finds each value in one place. A late value keeps to that, too: it goes from a
  * VM's link of a dropped series to the same VM's link of the successor.

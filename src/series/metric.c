@@ -174,9 +174,10 @@ static int check(const chalk_definition *d, char *message) {
   bool ok = kind_is_known(d->kind) && d->across <= CHALK_MAX && d->tags <= CHALK_TAGS && d->les <= CHALK_LES &&
             d->name_size > 0;
   for (uint32_t i = 0; i < d->les; i++) ok = ok && isfinite(d->le[i]) && (i == 0 || d->le[i - 1] < d->le[i]);
-  if (!ok)
+  if (!ok) {
     process_say(message, "not a valid definition: %.*s: expected a kind, a name, at most %d tags, %d increasing bounds",
                 (int)d->name_size, d->name, CHALK_TAGS, CHALK_LES);
+  }
   if (ok && !d->blob) return plain_check(d, message);
   return ok ? CHALK_OK : CHALK_EINVALID;
 }
@@ -221,7 +222,7 @@ int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *
   return number == NONE ? CHALK_EGONE : (int)number;
 }
 
-/* The definition that has the same shape as this one, whatever their texts; NONE: there is none. */
+/* The definition that differs from this one in its text and its limit of series at most; NONE: there is none. */
 static uint32_t same_as(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
   for (uint32_t i = 0; i < top_of(g); i++) {
     if (is_same(g, i, d, hash)) return i;
@@ -378,8 +379,10 @@ static void leave(chalk_segment *g, uint32_t number, lives *alive) {
   if (is_used(g, number, alive)) return;
   series_drop_metric(g, number);
   if (has_series(g, number)) return;
-  free_overflow(g,
-                number); /* before FREE: the next metric of the number must find its cells empty, also after a death */
+  /*
+   * The overflow series before the state, so that the next metric of the number finds empty cells, also after a death.
+   */
+  free_overflow(g, number);
   atomic_store(&g->metrics[number].state, METRIC_FREE);
   struct_free(g, number);
 }

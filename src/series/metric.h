@@ -1,8 +1,8 @@
 /*
- * Definitions. A metric is found by its name. If a name is defined anew with another shape, the newer definition
- * supersedes the older one, which leaves with its series once no live VM uses it.
+ * Definitions. A metric is found by its name. A newer definition that differs in more than its text and its limit of
+ * series supersedes the older one of the name, which leaves with its series once no live VM uses it.
  *
- *   FREE -> LIVE -> SUPERSEDED -> FREE
+ *   FREE --> LIVE <--> SUPERSEDED        from both back to FREE, once no live VM uses the metric
  *
  * A metric's number is also the number of its overflow series, which exists as long as the metric does. The generation
  * of that series moves when the metric leaves, so it tells one metric of a number from the next. All functions take the

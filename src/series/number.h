@@ -15,7 +15,6 @@
 enum { NUMBER_STATE_BITS = 8 };
 
 /* The state of a series, SERIES_... */
-
 static inline uint32_t series_state(const series *s) {
   return atomic_load_explicit((shared_u32 *)&s->state, memory_order_acquire) & 255;
 }

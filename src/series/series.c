@@ -73,7 +73,7 @@ static void link_series(chalk_segment *g, stripe *stripe, chains c, uint32_t id)
   stripe->used++;
 }
 
-/* Creates the series of a key that has none; or folds, where a limit is reached or there is no memory. */
+/* Creates the series of a key that has none. If a limit is reached or there is no memory, the lookup is folded. */
 static int create(chalk_segment *g, stripe *stripe, chains c, const series_key *key, uint32_t *id) {
   metric *m = &g->metrics[key->metric];
   if (!c.heads || !count_live(g, m)) return fold(g, m, id, key->metric);
@@ -139,8 +139,9 @@ int series_hold(chalk_segment *g, series_key *key, uint32_t *id) {
 /* Dropping */
 
 /*
- * Stores what the series stands at, in `at_drop`. Its state already is DROPPED and its epoch is not settled, so readers
- * know that `at_drop` does not count yet: see series_is_settled. False: there is no memory for a stored sketch.
+ * Stores into `at_drop` what a series stands at that is being dropped. Its state already is DROPPED and the drop is not
+ * settled, so readers know that `at_drop` does not count yet, see series_is_settled. False: there is no memory for a
+ * stored sketch.
  */
 static bool store_at_drop(chalk_segment *g, uint32_t id, uint32_t kind, bool idle) {
   series *s = &g->series[id];
@@ -207,6 +208,7 @@ static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t
   return dropped;
 }
 
+/* Drops the series of these numbers, stripe by stripe. */
 static uint32_t drop(chalk_segment *g, const uint32_t *ids, uint32_t n, uint32_t metric) {
   uint32_t dropped = 0;
   for (uint32_t number = 0; number < STRIPES; number++) {
@@ -243,8 +245,8 @@ uint32_t series_drop_metric(chalk_segment *g, uint32_t number) {
 }
 
 /*
- * Tries the lock of every stripe, because otherwise a death would stay unnoticed until the next use of the stripe. A
- * lock that is busy has a live owner.
+ * Tries the lock of every stripe, because otherwise a death would stay unnoticed until the next use of the stripe. It
+ * does not wait for a busy lock.
  */
 static void repair_orphaned(chalk_segment *g) {
   for (uint32_t i = 0; i < STRIPES; i++) {

@@ -121,6 +121,7 @@ static bool has_vacancy(chalk_segment *g) {
   return top < WRITERS || find_used(g, 1, top, false) != 0;
 }
 
+/* Frees the slots of dead owners, and moves `vacancies` if a slot with a row is free. */
 static void free_all_dead(chalk_segment *g) {
   for (uint32_t i = slot_after(g, 0); i != NONE; i = slot_after(g, i)) free_if_dead(g, i);
   if (has_vacancy(g)) atomic_fetch_add(&g->head->vacancies, 1);

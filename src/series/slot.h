@@ -1,10 +1,10 @@
 /*
- * Slots: taking one for a VM, giving it back, and freeing those of the dead.
+ * Slots: taking one for a VM, giving it back, and freeing the slots of dead owners.
  *
- *   0                   its row of cells is shared by the VMs that have no row of their own
- *   1 .. WRITERS - 1    with a row of cells of the owner's own
- *   WRITERS .. OWNERS   guest slots, without a row. A guest slot says whether a VM that shares slot 0 is alive, and
- *                       which metrics it has defined
+ *   0                       its row of cells is shared by the VMs that have no row of their own
+ *   1 .. WRITERS - 1        each has a row of cells for its owner
+ *   WRITERS .. OWNERS - 1   guest slots, without a row. The owner shares slot 0. Its guest slot is there to prove that
+ *                           it is alive or dead, and to say which metrics it uses
  *
  * A slot is taken, given back, or freed in the name of a dead owner under the registry lock. What an owner has counted
  * stays in the row, and the next owner goes on from there.
@@ -40,7 +40,7 @@ void slot_give(chalk_segment *g, uint32_t number);
 
 /*
  * Whether a slot with a row may have become free since *vacancies was read, which becomes header.vacancies of now. Once
- * a second it frees the slots of the dead before.
+ * a second, one of the callers in all processes first frees the slots of dead owners.
  */
 bool slot_may_be_free(chalk_segment *g, uint32_t *vacancies);
 

@@ -44,7 +44,7 @@ static inline uint32_t series_stripe(uint64_t hash) { return (uint32_t)(hash >> 
 /*
  * Whether a drop is settled: `drop_epoch` is stored, and before it `at_drop`, what the series stood at. A reader that
  * reads the cells of a live series, and after that still finds it live, has read no more than what it will be dropped
- * with. If the series is not live any more, the reader waits until the drop is settled and takes `at_drop`.
+ * with. If the series is not live any more, `at_drop` counts instead, once the drop is settled.
  */
 #define SERIES_UNSETTLED UINT64_MAX
 static inline bool series_is_settled(const series *s) {

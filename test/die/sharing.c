@@ -9,10 +9,8 @@
 #include "series/series.h"
 #include "series/slot.h"
 
-enum {
-  FIRST = 3,
-  VACANT = 4
-}; /* the first slot that is free (the survivor has slot 1, the bystander slot 2), and one that a test gives back */
+/* Slots: the first one after those of survivor and bystander, and one that is given back on some paths. */
+enum { FIRST = 3, VACANT = 4 };
 
 /* The other slots are taken, without an owner whose death could be proven. */
 void sharing_crowd(bed *b) {

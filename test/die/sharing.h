@@ -8,8 +8,10 @@
 void sharing_crowd(bed *b);
 void sharing_crowd_and_leave(bed *b);
 void sharing_crowd_and_drop(bed *b);
-/* Also, a VM that shared gets a row and sets a gauge late. The gauge has no successor, or one without links, or one with
-   the link of a VM that has ended. */
+/*
+ * Also, a VM that shared gets a row and sets a gauge late. The gauge has no successor, or one without links, or one
+ * with the link of a VM that has ended.
+ */
 void sharing_leave_late(bed *b);
 void sharing_leave_late_to_successor(bed *b);
 void sharing_leave_late_to_vacancy(bed *b);

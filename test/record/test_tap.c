@@ -246,7 +246,8 @@ static void test_writers_without_a_slot_share_a_ring(void **state) {
 }
 
 /*
- * A number goes to another series only after the events of the old one have been read, which would else count as its.
+ * A number goes to another series only after the events of the old one have been read. Otherwise these would count as
+ * the new one's.
  */
 static void test_a_number_waits_for_its_events(void **state) {
   (void)state;

@@ -156,6 +156,19 @@ static void test_a_zombie_is_dead(void **state) {
   chalk_segment_close(g);
 }
 
+/* A child that is stopped as if between its comparison and its store, and ticks when it is asked to. */
+static void be_stopped(chalk_writer *w, chalk_series *s, int ready, int go) {
+  char byte = 0;
+  chalk_add(s, 1);
+  CHILD_CHECK(write(ready, &byte, 1) == 1);
+  raise(SIGSTOP);
+  *s->cell += 1;
+  CHILD_CHECK(read(go, &byte, 1) == 1);
+  chalk_writer_tick(w);
+  CHILD_CHECK(write(ready, &byte, 1) == 1);
+  pause();
+}
+
 static void test_a_stopped_process_keeps_its_slot(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -166,17 +179,7 @@ static void test_a_stopped_process_keeps_its_slot(void **state) {
   char byte = 0;
   assert_int_equal(pipe(ready) + pipe(go), 0);
   pid_t pid = fork_child();
-  if (pid == 0) {
-    chalk_add(s, 1);
-    CHILD_CHECK(write(ready[1], &byte, 1) == 1);
-    raise(SIGSTOP);
-    /* As if it had been stopped between its comparison and its store. */
-    *s->cell += 1;
-    CHILD_CHECK(read(go[0], &byte, 1) == 1);
-    chalk_writer_tick(w);
-    CHILD_CHECK(write(ready[1], &byte, 1) == 1);
-    pause();
-  }
+  if (pid == 0) be_stopped(w, s, ready[1], go[0]);
   assert_int_equal(read(ready[0], &byte, 1), 1);
   int status;
   assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
@@ -292,17 +295,35 @@ static void test_a_child_in_the_shared_slot_leaves_them_alone(void **state) {
   check_old_numbers(true);
 }
 
-/* All slots are in use, so VMs of several processes share slot 0 at the same time. They lose nothing. */
-static void test_the_shared_slot_is_exact(void **state) {
-  (void)state;
-  enum { CHILDREN = 4, EACH = 20000 };
-  chalk_options o = {.max_series = 1};
-  chalk_segment *g = open_segment(&o);
-  chalk_writer *all[WRITERS];
+enum { SHARING = 4, EACH = 20000 };
+
+/* A child that shares slot 0 records. Its key is another one than that of its siblings, but is folded like theirs. */
+static void record_in_shared_slot(chalk_writer *w, chalk_series *c, int latency, int gauge, int i) {
+  char tag[8];
+  snprintf(tag, sizeof tag, "%d", i);
+  chalk_series *h = bind(w, latency, tag), *u = bind(w, gauge, tag);
+  for (int k = 0; k < EACH; k++) {
+    CHILD_CHECK(chalk_add(c, 1) >= CHALK_OK);
+    CHILD_CHECK(chalk_record(h, 1 + k % 1000) >= CHALK_OK);
+    CHILD_CHECK(chalk_add(u, 1) >= CHALK_OK);
+  }
+  CHILD_CHECK(chalk_writer_slot(w) == 0);
+}
+
+static void open_all_rows(chalk_segment *g, chalk_writer **all) {
   for (uint32_t i = 1; i < WRITERS; i++) {
     all[i] = open_writer(g);
     assert_int_equal(chalk_writer_slot(all[i]), i);
   }
+}
+
+/* All slots are in use, so VMs of several processes share slot 0 at the same time. They lose nothing. */
+static void test_the_shared_slot_is_exact(void **state) {
+  (void)state;
+  chalk_options o = {.max_series = 1};
+  chalk_segment *g = open_segment(&o);
+  chalk_writer *all[WRITERS];
+  open_all_rows(g, all);
   chalk_writer *w = open_writer(g);
   assert_int_equal(chalk_writer_slot(w), 0);
   int count = define(w, "requests", CHALK_COUNT, 1, 0), latency = define(w, "latency", CHALK_HISTOGRAM, 1, 5);
@@ -313,33 +334,24 @@ static void test_the_shared_slot_is_exact(void **state) {
   int done[2], end[2];
   char byte;
   assert_int_equal(pipe(done) + pipe(end), 0);
-  pid_t pids[CHILDREN];
-  for (int i = 0; i < CHILDREN; i++) {
+  pid_t pids[SHARING];
+  for (int i = 0; i < SHARING; i++) {
     pids[i] = fork_child();
     if (pids[i] != 0) continue;
     close(end[1]);
-    /* Different keys, folded into one series. */
-    char tag[8];
-    snprintf(tag, sizeof tag, "%d", i);
-    chalk_series *h = bind(w, latency, tag), *u = bind(w, gauge, tag);
-    for (int k = 0; k < EACH; k++) {
-      CHILD_CHECK(chalk_add(c, 1) >= CHALK_OK);
-      CHILD_CHECK(chalk_record(h, 1 + k % 1000) >= CHALK_OK);
-      CHILD_CHECK(chalk_add(u, 1) >= CHALK_OK);
-    }
-    CHILD_CHECK(chalk_writer_slot(w) == 0);
+    record_in_shared_slot(w, c, latency, gauge, i);
     CHILD_CHECK(write(done[1], "x", 1) == 1 && read(end[0], &byte, 1) == 0);
     _exit(0);
   }
-  for (int i = 0; i < CHILDREN; i++) assert_int_equal(read(done[0], &byte, 1), 1);
-  assert_int_equal(total_of(g, count), 1 + CHILDREN * EACH);
-  assert_int_equal(total_of(g, latency), CHILDREN * EACH);
+  for (int i = 0; i < SHARING; i++) assert_int_equal(read(done[0], &byte, 1), 1);
+  assert_int_equal(total_of(g, count), 1 + SHARING * EACH);
+  assert_int_equal(total_of(g, latency), SHARING * EACH);
   chalk_series *overflow = bind(w, latency, "y"), *load = bind(w, gauge, "y");
   chalk_sketch *k = chalk_series_sketch(overflow);
-  assert_int_equal(chalk_sketch_count(k), CHILDREN * EACH);
-  assert_true(chalk_value(load) == CHILDREN * EACH);
+  assert_int_equal(chalk_sketch_count(k), SHARING * EACH);
+  assert_true(chalk_value(load) == SHARING * EACH);
   close(end[1]);
-  for (int i = 0; i < CHILDREN; i++) join_child(pids[i]);
+  for (int i = 0; i < SHARING; i++) join_child(pids[i]);
   assert_true(chalk_value(load) == 0); /* the values of processes that have ended are gone */
   close(done[0]), close(done[1]), close(end[0]);
   chalk_sketch_free(k);

@@ -42,7 +42,7 @@ static void watch(chalk_segment *g) {
 }
 
 /* A flush in the role of the flusher. The receiver adds up what it gets. */
-static void flush(chalk_segment *g, notes *n, int who, double now) {
+static void flush(chalk_segment *g, notes *n, int victim, double now) {
   if (chalk_hold(g, chalk_generation(g, 0)) != 1) return;
   watch(g);
   chalk_cursor *c = chalk_cursor_open(g, "receiver", 1, now, NULL);
@@ -51,10 +51,10 @@ static void flush(chalk_segment *g, notes *n, int who, double now) {
   const chalk_entry *e = s ? chalk_snapshot_entries(s, &entries) : NULL;
   for (uint32_t i = 0; i < entries; i++) {
     uint64_t delta = e[i].metric == (uint32_t)mine ? (uint64_t)chalk_cursor_delta(c, s, i) : 0;
-    atomic_store(&n->under_way[who], delta);
+    atomic_store(&n->under_way[victim], delta);
     atomic_fetch_add(&n->sent, delta);
     chalk_cursor_commit(c, s, i, i + 1, now);
-    atomic_store(&n->under_way[who], 0);
+    atomic_store(&n->under_way[victim], 0);
   }
   if (s) sweep_all(s, now, 0);
   chalk_snapshot_free(s);
@@ -70,7 +70,7 @@ static chalk_series *bind_own(chalk_writer *w, int metric, const char *tag) {
   return s;
 }
 
-static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int who, int round) {
+static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int victim, int round) {
   for (int i = 0; i < round; i++) random_bits();
   for (uint64_t i = 0;; i++) {
     char tag[32];
@@ -84,7 +84,7 @@ static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int who, int 
     }
     free(c), free(h), free(l);
     if (i % 3 == 0) drop(w, count, tag), drop(w, latency, tag), drop(w, load, tag);
-    if (i % 5 == 0) flush(g, n, who, 1000);
+    if (i % 5 == 0) flush(g, n, victim, 1000);
     if (i % 200 == 199) chalk_clear(w, (uint32_t)count);
   }
 }
@@ -145,6 +145,28 @@ static void check_end(chalk_segment *g, chalk_writer *w) {
   print_message("%d kills: %llu bytes of the heap lost\n", KILLS, (unsigned long long)c.lost);
 }
 
+/* The survivor records into two series of `mine` and one of `my_latency`, for up to 25 ms. */
+static void record_a_while(chalk_writer *w, chalk_series *s, chalk_series *h, int64_t *recorded) {
+  double end = chalk_now() + 0.001 + random_unit() * 0.024;
+  while (chalk_now() < end) {
+    char tag[16];
+    snprintf(tag, sizeof tag, "m%d", (int)(*recorded % 100));
+    chalk_series *other = bind(w, mine, tag);
+    assert_true(chalk_add(other, 1) >= CHALK_OK);
+    assert_true(chalk_add(s, 1) >= CHALK_OK);
+    assert_true(chalk_record(h, (double)(*recorded % 777) - 5) >= CHALK_OK);
+    free(other);
+    if (++*recorded % 16 == 0) pause_ms(1);
+  }
+  chalk_writer_tick(w);
+}
+
+static void check_sketch(chalk_series *h, int64_t recorded) {
+  chalk_sketch *k = chalk_series_sketch(h);
+  assert_int_equal(chalk_sketch_count(k), recorded);
+  chalk_sketch_free(k);
+}
+
 static void test_a_thousand_kills_lose_no_count_of_the_living(void **state) {
   (void)state;
   chalk_options o = {.max_buckets = 16, .memory_limit = 64 << 20};
@@ -161,18 +183,7 @@ static void test_a_thousand_kills_lose_no_count_of_the_living(void **state) {
   chalk_series *s = bind(w, mine, "kept"), *h = bind(w, my_latency, "kept");
   int64_t recorded = 0, repeated = 0;
   for (int i = 0; i < KILLS; i++) {
-    double end = chalk_now() + 0.001 + random_unit() * 0.024;
-    while (chalk_now() < end) {
-      char tag[16];
-      snprintf(tag, sizeof tag, "m%d", (int)(recorded % 100));
-      chalk_series *other = bind(w, mine, tag);
-      assert_true(chalk_add(other, 1) >= CHALK_OK);
-      assert_true(chalk_add(s, 1) >= CHALK_OK);
-      assert_true(chalk_record(h, (double)(recorded % 777) - 5) >= CHALK_OK);
-      free(other);
-      if (++recorded % 16 == 0) pause_ms(1);
-    }
-    chalk_writer_tick(w);
+    record_a_while(w, s, h, &recorded);
     kill_victim(victims[i % VICTIMS]);
     repeated += (int64_t)atomic_exchange(&n->under_way[i % VICTIMS], 0);
     victims[i % VICTIMS] = start(g, w, n, i);
@@ -189,9 +200,7 @@ static void test_a_thousand_kills_lose_no_count_of_the_living(void **state) {
   flush(g, n, 0, 1000);
   int64_t sent = (int64_t)atomic_load(&n->sent);
   assert_true(sent >= 2 * recorded && sent <= 2 * recorded + repeated);
-  chalk_sketch *k = chalk_series_sketch(h);
-  assert_int_equal(chalk_sketch_count(k), recorded);
-  chalk_sketch_free(k);
+  check_sketch(h, recorded);
   check_text(g);
   check_end(g, w);
   free(s), free(h);

@@ -211,7 +211,7 @@ static void test_forks_while_other_threads_hold_locks(void **state) {
 /* After exec the process lives, but as another program, which neither gives the slot back nor sees a drop. */
 static void test_exec_ends_a_writer(void **state) {
   (void)state;
-  if (personality(0xffffffff) & ADDR_NO_RANDOMIZE) skip(); /* without it two programs of a process look the same */
+  if (personality(0xffffffff) & ADDR_NO_RANDOMIZE) skip(); /* without random addresses two programs look the same */
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
   int metric = define(w, "requests", CHALK_COUNT, 1, 0);
