@@ -4,10 +4,10 @@
     python3 tools/pow10.py > src/base/pow10.h
 
 Entry e is the smallest 128-bit integer g with g * 2^(floor(log2(10^e)) - 127) >= 10^e: the leading
-128 bits of the power, rounded up, its highest bit always set. The range is what the shortest
-decimal of any double needs (R. Giulietti, "The Schubfach way to render doubles", sections 8 and 9).
-The three integer formulas that the C code uses for the logarithms are proven here over their whole
-range before anything is written.
+128 bits of the power, rounded up, with the highest bit always set. The range of exponents is the one
+that the shortest decimal of any double needs (R. Giulietti, "The Schubfach way to render doubles",
+sections 8 and 9). Before the table is written, the three integer formulas that the C code uses for
+the logarithms are checked over their whole range.
 """
 
 from fractions import Fraction

@@ -125,10 +125,10 @@ function M.init(options)
   local message
   ok, message = client:prepare(rest)
   if not ok then
-    exporters.settle(exporters.listener(client), { { listen = address } }, false)
+    exporters.discard_sockets(exporters.listener(client), { { listen = address } })
     fail(message)
   end
-  agreement.settle(client.config, address)
+  agreement.publish(client.config, address)
   client.pause, client.on_forked, client.flush_unstarted = pause, complain, flush_unstarted
   state = { metrics = metrics, tags = tags, definitions = options.definitions, address = address }
   return metrics, tags

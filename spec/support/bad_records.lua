@@ -1,5 +1,5 @@
---- Records that must be refused: a function with the bad call, and what the message must say. The message must name a
---- line of that function. Run with and without the JIT compiler.
+--- Records that must be refused: a function with the bad call, and what the message must contain. The message must name
+--- a line of that function. The specs run these cases with and without the JIT compiler.
 
 local M = {}
 
@@ -7,7 +7,7 @@ local NAN = 0 / 0
 
 local function verb(i) return i < 300 and "inc" or "add" end
 
--- name, function with the bad call, plain texts of the message
+-- Each case: name, function with the wrong call, texts that the message must have.
 local function cases_of(m, series, untagged, op)
   local count, open, latency = m.http.request_count, m.http.open, m.http.request_latency
   return {
@@ -36,7 +36,7 @@ local function cases_of(m, series, untagged, op)
       { '"endpoint"', "a string, a whole number or a boolean", "table" },
     },
     { "fraction as tag value", function() local _ = open { endpoint = 1.5 } end, { '"endpoint"', "1.5" } },
-    { "NaN as tag value", function() local _ = open:with(NAN) end, { '"endpoint"', "nan" } },
+    { "NaN as tag value", function() local _ = open:with(NAN) end, { '"endpoint"', "NaN" } },
     { "infinity as tag value", function() local _ = open:with(math.huge) end, { '"endpoint"', "inf" } },
     { "function as tag value", function() local _ = open:with(print) end, { '"endpoint"', "function" } },
     { "no table", function() local _ = count "/" end, { "http.request_count", "endpoint" } },
@@ -51,7 +51,7 @@ local function cases_of(m, series, untagged, op)
     },
     { "negative count", function() series.count:inc(-1) end, { "http.request_count", "whole number", "-1" } },
     { "fraction to a count", function() series.count:inc(0.5) end, { "whole number", "0.5" } },
-    { "NaN to a count", function() series.count:inc(NAN) end, { "whole number", "nan" } },
+    { "NaN to a count", function() series.count:inc(NAN) end, { "whole number", "NaN" } },
     { "infinity to a count", function() series.count:inc(math.huge) end, { "whole number", "inf" } },
     { "too much to a count", function() series.count:inc(2 ^ 53 + 2) end, { "2^53" } },
     { "string to a count", function() series.count:inc "1" end, { "whole number", '"1"' } },
@@ -184,7 +184,7 @@ local function cases_of(m, series, untagged, op)
   }
 end
 
---- The cases, on metrics of a client that has loaded the service's document.
+--- Returns the cases, with metrics of a client that has loaded documents.service().
 ---@return { name: string, call: fun(), says: string[], first: integer, last: integer }[]
 function M.of(client, metrics)
   local series = {
@@ -207,14 +207,14 @@ function M.of(client, metrics)
   return cases
 end
 
---- What is wrong with how a case failed; nil when it is right.
+--- Runs a case. Returns what is wrong with its error; nil if the error is right.
 ---@return string?
 function M.problem(case)
   local ok, message = pcall(case.call)
-  if ok then return "nothing was raised" end
+  if ok then return "no error was raised" end
   message = tostring(message)
   local line = tonumber(message:match "bad_records.lua:(%d+): ")
-  if not line or line < case.first or line > case.last then return "elsewhere: " .. message end
+  if not line or line < case.first or line > case.last then return "another line is named: " .. message end
   for _, text in ipairs(case.says) do
     if not message:find(text, 1, true) then return ("%q is not in: %s"):format(text, message) end
   end

@@ -1,37 +1,30 @@
 /*
- * StatsD lines, packed into packets. A line is name:value|type|@rate|#tags and what the caller wants behind that; names
- * and constant tags come from the caller, this file knows the shape of a line and what makes a packet.
+ * The StatsD packer: a snapshot's entries as lines, and the lines in packets.
  *
- * An entry's lines are made in a text of their own, then packed: all of them into one packet where they fit into one,
- * so that a packet that is lost or refused is a set of whole entries. Of a histogram whose lines do not, what is in each
- * packet is committed with it, see statsd_part.h. Each line notes where it ends and how many values stand up to there,
- * so that packing never reads the text again.
+ *     entry --> lines (statsd_lines.h) --> packet
  *
- * A sketch goes over the wire as its buckets' representative values, each weighted by a sample rate of 1 / count.
+ * The lines of one entry are made as a text first. If the whole text fits into a packet, it goes into one packet, so a
+ * packet that is lost or refused is a set of whole entries. The lines of a large histogram are spread over several
+ * packets, and what each of these packets has is committed with it (statsd_part.h).
+ *
+ * A histogram is sent as the representative values of its sketch's buckets. Each value has a sample rate of 1 / n, so
+ * it stands for n recorded values: a receiver gets back the bucket's count at the cost of one value.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "read/cursor.h"
-#include "series/key.h"
 #include "series/series_key.h"
 #include "value/kind.h"
 #include "value/sketch.h"
 #include "read/snapshot.h"
-#include "export/statsd.h"
+#include "export/by_series.h"
+#include "export/statsd_lines.h"
 #include "export/statsd_part.h"
 #include "export/statsd_text.h"
-#include "base/text.h"
 
-enum { RATE = 24, ROOM = 4096 };
-
-/* A line of the entry under way, or several that have to share a packet: where its text ends, and the values so far. */
-typedef struct line_end {
-  size_t at;
-  uint64_t values;
-} line_end;
-
+/* What was sent last of a gauge's series. */
 typedef struct sent_gauge {
   double value;
   uint32_t generation;
@@ -39,494 +32,290 @@ typedef struct sent_gauge {
 } sent_gauge;
 
 struct chalk_statsd {
-  char *packet, *text;
+  char *packet;
   uint32_t packet_size, packet_most;
-  size_t text_size, text_room;
-  line_end *lines; /* the text's */
-  uint32_t n_lines, lines_room;
-  uint32_t packed; /* of them, those in a packet, or too long for any */
-  uint64_t values; /* in the text */
-  bool failed;     /* no memory for the entry's lines */
+  by_series gauges; /* sent_gauge */
   chalk_statsd_totals totals;
-  sent_gauge *gauges;
-  uint32_t n_gauges;
-  uint32_t entry; /* the one under way; what follows is a histogram's */
-  chalk_sketch delta;
-  bool bounds; /* its lines are of bounds, not of the delta's buckets */
-  statsd_items items;
-  uint64_t values_begun; /* in its lines of the packets before this one */
-  statsd_part sent;      /* what of it is in the packet that was begun before */
+  /* The entry under way: its lines are made, and not all of them are packed. */
+  statsd_lines lines;
+  uint32_t packed; /* lines in packets, or too long for any */
+  /* If it is a histogram: */
+  uint32_t entry;
+  bool bounds;           /* its lines are counts of bounds, not values of the delta's buckets */
+  chalk_sketch delta;    /* what is to be sent; it keeps its memory */
+  statsd_items items;    /* what the values in its lines stand for */
+  uint64_t values_begun; /* values in lines that are in the packets before this one */
+  statsd_part sent;      /* what the packet before this one has of it */
 };
 
 chalk_statsd *chalk_statsd_new(uint32_t max_packet) {
   if (max_packet == 0) return NULL;
-  chalk_statsd *k = calloc(1, sizeof *k);
-  if (k) k->packet = malloc(max_packet), k->text = malloc(ROOM);
-  if (!k || !k->packet || !k->text) {
-    chalk_statsd_free(k);
+  chalk_statsd *packer = calloc(1, sizeof *packer);
+  if (packer) packer->packet = malloc(max_packet);
+  if (!packer || !packer->packet) {
+    free(packer);
     return NULL;
   }
-  k->packet_most = max_packet;
-  k->text_room = ROOM;
-  return k;
+  packer->packet_most = max_packet;
+  return packer;
 }
 
-void chalk_statsd_free(chalk_statsd *k) {
-  if (!k) return;
-  free(k->packet);
-  free(k->text);
-  free(k->lines);
-  free(k->gauges);
-  free(k->items.at);
-  sketch_free_sides(&k->delta);
-  sketch_free_sides(&k->sent.sketch);
-  free(k);
+void chalk_statsd_free(chalk_statsd *packer) {
+  if (!packer) return;
+  free(packer->packet);
+  free(packer->gauges.items);
+  free(packer->items.at);
+  statsd_lines_free(&packer->lines);
+  sketch_free_sides(&packer->delta);
+  sketch_free_sides(&packer->sent.sketch);
+  free(packer);
 }
 
-/* Text of the entry under way */
-
-static char *grow(chalk_statsd *k, size_t n) {
-  size_t room = 2 * (k->text_size + n);
-  char *text = realloc(k->text, room);
-  if (!text) {
-    k->failed = true;
-    return NULL;
-  }
-  k->text = text;
-  k->text_room = room;
-  return k->text + k->text_size;
+/* Ends the entry under way. */
+static void end_entry(chalk_statsd *packer) {
+  statsd_lines_clear(&packer->lines);
+  packer->packed = packer->items.n = 0;
+  packer->values_begun = 0;
 }
 
-/* Room for n bytes more; NULL and `failed`: there is none. */
-static inline char *reserve(chalk_statsd *k, size_t n) {
-  return k->text_size + n > k->text_room ? grow(k, n) : k->text + k->text_size;
-}
-
-/* Most of it is a few bytes, which take less than a call. */
-static inline char *append(char *o, const char *s, size_t n) {
-  if (n > 16) {
-    memcpy(o, s, n);
-  } else if (n >= 8) {
-    uint64_t first, last;
-    memcpy(&first, s, 8), memcpy(&last, s + n - 8, 8);
-    memcpy(o, &first, 8), memcpy(o + n - 8, &last, 8);
-  } else if (n >= 4) {
-    uint32_t first, last;
-    memcpy(&first, s, 4), memcpy(&last, s + n - 4, 4);
-    memcpy(o, &first, 4), memcpy(o + n - 4, &last, 4);
-  } else if (n > 0) {
-    char first = s[0], middle = s[n / 2], last = s[n - 1];
-    o[0] = first, o[n / 2] = middle, o[n - 1] = last;
-  }
-  return o + n;
-}
-
-typedef struct piece {
-  const char *text;
-  size_t size;
-} piece;
-
-static inline piece piece_of(const char *text) { return (piece){text, strlen(text)}; }
-static inline char *append_piece(char *o, piece p) { return append(o, p.text, p.size); }
-
-/* The types of counts and gauges are the protocol's; a histogram's is its family's. */
-static const piece nothing = {"", 0}, count_type = {"c", 1}, gauge_type = {"g", 1};
-
-/* A family's texts, measured, and the room that a line of an empty key takes, but for what only some lines have. */
-typedef struct shape {
-  const chalk_statsd_family *f;
-  piece name, tags, tail, type, timestamp, absent, labels[CHALK_TAGS];
-  size_t room;
-} shape;
-
-static void measure(shape *h, const chalk_statsd_family *f) {
-  h->f = f;
-  h->name = piece_of(f->name), h->tags = piece_of(f->tags), h->tail = piece_of(f->tail);
-  h->type = piece_of(f->type), h->timestamp = piece_of(f->timestamp), h->absent = piece_of(f->absent);
-  h->room = h->name.size + h->tags.size + h->tail.size + h->type.size + h->timestamp.size;
-  h->room += sizeof ":||@|#\n" + RATE + STATSD_TEXT_ROOM;
-  for (uint32_t i = 0; i < f->n_labels; i++) {
-    h->labels[i] = piece_of(f->labels[i]);
-    h->room += h->labels[i].size + 2 + STATSD_TEXT_MORE + h->absent.size;
-  }
-}
-
-/*
- * What is the same in all lines of an entry: its name, and its tags. While a line is begun there is always room for its
- * end, so that only what some lines have needs to ask for it.
- */
-typedef struct frame {
-  const shape *h;
-  const chalk_statsd_family *f;
-  const char *key; /* STATSD_TEXT_ROOM bytes behind it can be read */
-  uint32_t key_size;
-  size_t room;
-  size_t tags_at, tags_size; /* in the text, once they are there */
-} frame;
-
-static inline frame frame_of(const shape *h, const void *key, uint32_t key_size) {
-  return (frame){.h = h, .f = h->f, .key = key, .key_size = key_size, .room = h->room + key_size};
-}
-
-static char *put_folded(char *o, const frame *e) {
-  uint32_t at = 0, n;
-  const char *value;
-  for (uint32_t i = 0; i < e->f->n_labels && key_next(e->key, e->key_size, &at, &value, &n); i++) {
-    *o++ = '.';
-    o = n > 0 ? statsd_text_folded(o, value, n, e->f->value_most[i]) : append_piece(o, e->h->absent);
-  }
-  return o;
-}
-
-/* A line's name, up to its first value. */
-static void begin_line(chalk_statsd *k, const frame *e, piece suffix) {
-  char *o = reserve(k, e->room + suffix.size + TEXT_NUMBER_MAX);
-  if (!o) return;
-  o = append_piece(o, e->h->name);
-  if (e->f->fold) o = put_folded(o, e);
-  o = append_piece(o, suffix);
-  *o++ = ':';
-  k->text_size = (size_t)(o - k->text);
-  k->values++;
-}
-
-/* A line's first value: there is room. */
-static inline void put_number(chalk_statsd *k, double v) {
-  if (!k->failed) k->text_size += text_double(k->text + k->text_size, v);
-}
-
-static inline void put_whole(chalk_statsd *k, int64_t v) {
-  if (!k->failed) k->text_size += text_int(k->text + k->text_size, v);
-}
-
-static void put_further(chalk_statsd *k, const frame *e, double v) {
-  char *o = reserve(k, 1 + TEXT_NUMBER_MAX + e->room);
-  if (!o) return;
-  *o = ':';
-  k->text_size++;
-  k->values++;
-  put_number(k, v);
-}
-
-/* "|#" and all tags, or nothing. */
-static char *put_tags(char *o, const frame *e) {
-  char *start = o;
-  uint32_t at = 0, n;
-  const char *value;
-  *o++ = '|';
-  if (e->h->tags.size > 0) {
-    *o++ = '#';
-    o = append_piece(o, e->h->tags);
-  }
-  for (uint32_t i = 0; i < e->f->n_labels && key_next(e->key, e->key_size, &at, &value, &n); i++) {
-    if (n == 0) continue;
-    *o++ = ',';
-    o = append_piece(o, e->h->labels[i]);
-    *o++ = ':';
-    o = statsd_text_value(o, value, n, e->f->value_most[i]);
-  }
-  if (o - start == 1) return start;
-  start[1] = '#'; /* or there was a comma */
-  return o;
-}
-
-static char *put_le(char *o, bool any, piece le) {
-  return append_piece(any ? append(o, ",", 1) : append(o, "|#", 2), le);
-}
-
-static bool grow_lines(chalk_statsd *k) {
-  uint32_t room = k->lines_room ? 2 * k->lines_room : 64;
-  line_end *more = realloc(k->lines, room * sizeof *more);
-  if (!more) {
-    k->failed = true;
-    return false;
-  }
-  k->lines = more;
-  k->lines_room = room;
-  return true;
-}
-
-static inline void note_line(chalk_statsd *k) {
-  if (k->n_lines < k->lines_room || grow_lines(k)) k->lines[k->n_lines++] = (line_end){k->text_size, k->values};
-}
-
-/* From behind the values: the line's type and all that follows. */
-static void end_line(chalk_statsd *k, frame *e, piece type, const char *rate, const char *le, bool timed) {
-  if (le) reserve(k, e->room + strlen(le) + sizeof "|#");
-  if (k->failed) return;
-  char *o = k->text + k->text_size;
-  *o++ = '|';
-  o = append_piece(o, type);
-  if (rate) o = append_piece(append(o, "|@", 2), piece_of(rate));
-  if (!e->f->fold) {
-    char *start = o;
-    o = e->tags_size ? append(o, k->text + e->tags_at, e->tags_size) : put_tags(o, e);
-    e->tags_at = (size_t)(start - k->text), e->tags_size = (size_t)(o - start);
-    if (le) o = put_le(o, e->tags_size > 0, piece_of(le));
-  }
-  o = append_piece(o, e->h->tail);
-  if (timed) o = append_piece(o, e->h->timestamp);
-  *o++ = '\n';
-  k->text_size = (size_t)(o - k->text);
-  note_line(k);
+void chalk_statsd_forget(chalk_statsd *packer) {
+  if (packer->gauges.items) memset(packer->gauges.items, 0, packer->gauges.n * sizeof(sent_gauge));
+  end_entry(packer);
+  packer->sent.any = false;
+  packer->packet_size = 0;
 }
 
 /* Counts and gauges */
 
-static void put_count(chalk_statsd *k, frame *e, int64_t delta) {
-  begin_line(k, e, nothing);
-  put_whole(k, delta);
-  end_line(k, e, count_type, NULL, NULL, true);
+static void put_count(statsd_lines *lines, statsd_frame *frame, measured suffix, const char *le, int64_t n) {
+  statsd_lines_begin(lines, frame, suffix);
+  statsd_lines_whole(lines, n);
+  statsd_lines_end(lines, frame, statsd_count, NULL, le, true);
 }
 
-static void put_gauge(chalk_statsd *k, frame *e, piece suffix, double v) {
+/*
+ * A gauge that is not finite is left out. Some receivers take a gauge with a sign for a change of its value: for them a
+ * line that sets the gauge to zero precedes a negative value, in the same packet.
+ */
+static void put_gauge(statsd_lines *lines, statsd_frame *frame, measured suffix, double v) {
   if (!isfinite(v)) return;
-  if (v < 0 && e->f->relative) {
-    begin_line(k, e, suffix);
-    put_whole(k, 0);
-    end_line(k, e, gauge_type, NULL, NULL, true);
-    if (k->failed) return;
-    k->n_lines--; /* one with the next */
+  if (v < 0 && frame->family->relative) {
+    statsd_lines_begin(lines, frame, suffix);
+    statsd_lines_whole(lines, 0);
+    statsd_lines_end(lines, frame, statsd_gauge, NULL, NULL, true);
+    if (lines->failed) return;
+    statsd_lines_join(lines);
   }
-  begin_line(k, e, suffix);
-  put_number(k, v);
-  end_line(k, e, gauge_type, NULL, NULL, true);
+  statsd_lines_begin(lines, frame, suffix);
+  statsd_lines_number(lines, v);
+  statsd_lines_end(lines, frame, statsd_gauge, NULL, NULL, true);
 }
 
-static bool is_sent(chalk_statsd *k, const chalk_entry *e) {
-  if (e->series >= k->n_gauges) {
-    uint32_t n = 2 * (e->series + 512);
-    sent_gauge *more = realloc(k->gauges, n * sizeof *more);
-    if (!more) return false;
-    memset(more + k->n_gauges, 0, (n - k->n_gauges) * sizeof *more);
-    k->gauges = more;
-    k->n_gauges = n;
-  }
-  sent_gauge *g = &k->gauges[e->series];
-  bool same = g->sent && g->generation == e->generation && g->value == e->value;
-  *g = (sent_gauge){e->value, e->generation, true};
+/* Whether this value of a gauge was the last one sent. Notes it as sent. */
+static bool is_sent(chalk_statsd *packer, const chalk_entry *entry) {
+  sent_gauge *sent = by_series_at(&packer->gauges, entry->series, sizeof *sent);
+  if (!sent) return false;
+  bool same = sent->sent && sent->generation == entry->generation && sent->value == entry->value;
+  *sent = (sent_gauge){entry->value, entry->generation, true};
   return same;
-}
-
-/* No entry is under way. */
-static void end_entry(chalk_statsd *k) {
-  k->text_size = 0;
-  k->values = k->values_begun = 0;
-  k->n_lines = k->packed = k->items.n = 0;
-  k->failed = false;
-}
-
-void chalk_statsd_forget(chalk_statsd *k) {
-  if (k->gauges) memset(k->gauges, 0, k->n_gauges * sizeof *k->gauges);
-  end_entry(k);
-  k->sent.any = false;
-  k->packet_size = 0;
 }
 
 /* Histograms */
 
-/* How long a line's end is, without the rest of the line. */
-static size_t end_size(chalk_statsd *k, frame *e, const char *rate) {
-  size_t start = k->text_size;
-  if (!reserve(k, e->room)) return 0;
-  end_line(k, e, e->h->type, rate, NULL, false);
-  if (k->failed) return 0;
-  size_t size = k->text_size - start;
-  k->text_size = start;
-  k->n_lines--;
-  e->tags_size = 0;
-  return size;
-}
-
-/* The values of one weight, from item i on, share lines as long as a line fits into a packet. Returns the next item. */
-static uint32_t put_values(chalk_statsd *k, frame *e, uint32_t i) {
-  char text[RATE + 1];
-  const statsd_item *items = k->items.at;
+/*
+ * Makes lines of the values that have the same weight, from item i on. If lines may have several values, each has as
+ * many as fit into a packet. Returns the index of the next item.
+ */
+static uint32_t put_values(chalk_statsd *packer, statsd_frame *frame, uint32_t i) {
+  char text[STATSD_RATE_MOST + 1];
+  statsd_lines *lines = &packer->lines;
+  const statsd_item *items = packer->items.at;
   uint64_t weight = items[i].weight, times = 0;
-  uint32_t n = k->items.n;
+  uint32_t n = packer->items.n;
+  measured type = frame->pattern->type;
+  bool pack = frame->family->pack;
   text[chalk_statsd_rate(text, weight)] = 0;
   const char *rate = weight > 1 ? text : NULL;
-  size_t begun = k->text_size, end = n > 1 && e->f->pack ? end_size(k, e, rate) : 0;
-  begin_line(k, e, nothing);
-  for (bool first = true; i < n && items[i].weight == weight && !k->failed; first = false) {
+  size_t begun = lines->size, end = n > 1 && pack ? statsd_lines_end_size(lines, frame, type, rate) : 0;
+  statsd_lines_begin(lines, frame, statsd_no_suffix);
+  for (bool first = true; i < n && items[i].weight == weight && !lines->failed; first = false) {
     double v = items[i].value;
-    if (!first && e->f->pack && k->text_size - begun + TEXT_NUMBER_MAX + end <= k->packet_most) {
-      put_further(k, e, v);
+    if (!first && pack && lines->size - begun + TEXT_NUMBER_MAX + end <= packer->packet_most) {
+      statsd_lines_further(lines, frame, v);
     } else {
       if (!first) {
-        end_line(k, e, e->h->type, rate, NULL, false);
-        begun = k->text_size;
-        begin_line(k, e, nothing);
+        statsd_lines_end(lines, frame, type, rate, NULL, false);
+        begun = lines->size;
+        statsd_lines_begin(lines, frame, statsd_no_suffix);
       }
-      put_number(k, v);
+      statsd_lines_number(lines, v);
     }
     if (++times == items[i].times) i++, times = 0;
   }
-  end_line(k, e, e->h->type, rate, NULL, false);
+  statsd_lines_end(lines, frame, type, rate, NULL, false);
   return i;
 }
 
-static void put_weighted(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  k->failed = !statsd_items_of(&k->items, d, e->f->factor, e->f->max_weight);
-  for (uint32_t i = 0; i < k->items.n && !k->failed;) i = put_values(k, e, i);
+static void put_buckets(chalk_statsd *packer, statsd_frame *frame) {
+  const chalk_statsd_family *f = frame->family;
+  packer->lines.failed = !statsd_items_of(&packer->items, &packer->delta, f->factor, f->max_weight);
+  for (uint32_t i = 0; i < packer->items.n && !packer->lines.failed;) i = put_values(packer, frame, i);
 }
 
-static double gauge_of(const chalk_sketch *d, const chalk_statsd_gauge *g, double factor) {
-  switch (g->what) {
+static double gauge_of(const chalk_sketch *delta, const chalk_statsd_gauge *gauge, double factor) {
+  switch (gauge->what) {
     case CHALK_STATSD_COUNT:
-      return (double)d->count;
+      return (double)delta->count;
     case CHALK_STATSD_SUM:
-      return d->sum * factor;
+      return delta->sum * factor;
     case CHALK_STATSD_AVG:
-      return d->sum * factor / (double)d->count;
+      return delta->sum * factor / (double)delta->count;
     case CHALK_STATSD_MIN:
-      return chalk_sketch_min(d) * factor;
+      return chalk_sketch_min(delta) * factor;
     case CHALK_STATSD_MAX:
-      return chalk_sketch_max(d) * factor;
+      return chalk_sketch_max(delta) * factor;
     default:
-      return chalk_sketch_quantile(d, g->quantile) * factor;
+      return chalk_sketch_quantile(delta, gauge->quantile) * factor;
   }
 }
 
-static void put_percentiles(chalk_statsd *k, frame *e, const chalk_sketch *d) {
-  for (uint32_t i = 0; i < e->f->n_gauges; i++) {
-    const chalk_statsd_gauge *g = &e->f->gauges[i];
-    put_gauge(k, e, (piece){g->suffix, g->size}, gauge_of(d, g, e->f->factor));
+static void put_percentiles(chalk_statsd *packer, statsd_frame *frame) {
+  const chalk_statsd_family *f = frame->family;
+  for (uint32_t i = 0; i < f->n_gauges; i++) {
+    const chalk_statsd_gauge *gauge = &f->gauges[i];
+    double v = gauge_of(&packer->delta, gauge, f->factor);
+    put_gauge(&packer->lines, frame, (measured){gauge->suffix, gauge->size}, v);
   }
 }
 
-static void put_buckets(chalk_statsd *k, frame *e, const uint64_t *counts, uint32_t n_counts) {
-  for (uint32_t i = 0; i < e->f->n_le; i++) {
-    uint64_t n = e->f->le_index[i] < n_counts ? counts[e->f->le_index[i]] : 0;
+static void put_bounds(chalk_statsd *packer, statsd_frame *frame, const uint64_t *counts, uint32_t n_counts) {
+  const chalk_statsd_family *f = frame->family;
+  for (uint32_t i = 0; i < f->n_le; i++) {
+    uint32_t index = f->le_index[i];
+    uint64_t n = index < n_counts ? counts[index] : 0;
     if (n == 0) continue;
-    k->failed = !statsd_items_add(&k->items, (statsd_item){.weight = n, .times = 1, .place = e->f->le_index[i]});
-    if (k->failed) return;
-    begin_line(k, e, e->f->fold ? piece_of(e->f->le_suffixes[i]) : nothing);
-    put_whole(k, (int64_t)n);
-    end_line(k, e, count_type, NULL, e->f->le_tags[i], true);
+    packer->lines.failed = !statsd_items_add(&packer->items, (statsd_item){.weight = n, .times = 1, .index = index});
+    if (packer->lines.failed) return;
+    measured suffix = f->tags_in_name ? measure(f->le_suffixes[i]) : statsd_no_suffix;
+    put_count(&packer->lines, frame, suffix, f->le_tags[i], (int64_t)n);
   }
 }
 
-size_t statsd_line(chalk_statsd *k, const chalk_statsd_family *f, const char *key, uint32_t key_size, const char **text,
-                   size_t *value_at, size_t *rate_at) {
-  shape h;
-  measure(&h, f);
-  frame e = frame_of(&h, key, key_size);
-  k->text_size = 0;
-  begin_line(k, &e, nothing);
-  *value_at = k->text_size;
-  end_line(k, &e, h.type, NULL, NULL, false);
-  size_t size = k->failed ? 0 : k->text_size;
-  *rate_at = *value_at + 1 + h.type.size;
-  *text = k->text;
-  end_entry(k);
-  return size;
-}
-
-static void put_histogram(chalk_statsd *k, frame *e, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
-  k->entry = i;
-  k->bounds = e->f->mode == CHALK_STATSD_BUCKETS;
-  if (k->bounds) {
+static void put_histogram(chalk_statsd *packer, statsd_frame *frame, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  uint32_t mode = frame->family->mode;
+  packer->entry = i;
+  packer->bounds = mode == CHALK_STATSD_BUCKETS;
+  if (packer->bounds) {
     uint64_t counts[CHALK_LES + 1];
-    put_buckets(k, e, counts, chalk_cursor_delta_les(c, s, i, counts));
+    put_bounds(packer, frame, counts, chalk_cursor_delta_les(c, s, i, counts));
     return;
   }
-  if (cursor_subtract(c, s, i, &k->delta) != CHALK_OK) {
-    k->failed = true;
-  } else if (e->f->mode == CHALK_STATSD_PERCENTILES) {
-    sketch_clip(&k->delta, chalk_snapshot_sketch(s, i));
-    put_percentiles(k, e, &k->delta);
+  if (cursor_subtract(c, s, i, &packer->delta) != CHALK_OK) {
+    packer->lines.failed = true;
+  } else if (mode == CHALK_STATSD_PERCENTILES) {
+    sketch_clip(&packer->delta, chalk_snapshot_sketch(s, i));
+    put_percentiles(packer, frame);
   } else {
-    put_weighted(k, e, &k->delta);
+    put_buckets(packer, frame);
   }
 }
 
 /* Entries and packets */
 
-static void put_entry(chalk_statsd *k, const shape *h, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
-  const chalk_statsd_family *f = h->f;
-  const chalk_entry *e = &s->entries[i];
-  uint32_t kind = s->segment->metrics[e->metric].kind;
+/* Makes the lines of entry i. There are none if nothing was recorded since the last commit. */
+static void put_entry(chalk_statsd *packer, const statsd_pattern *p, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
+  const chalk_statsd_family *f = p->family;
+  const chalk_entry *entry = &s->entries[i];
+  uint32_t kind = s->segment->metrics[entry->metric].kind;
   bool has_value = kind_has_value(kind), has_histogram = kind_has_histogram(kind);
   if (has_histogram && f->mode == CHALK_STATSD_RAW) return; /* see statsd_raw.c */
   int64_t delta = has_value ? 1 : chalk_cursor_delta(c, s, i);
-  if (delta == 0 || (has_value && f->changed_only && is_sent(k, e))) return;
-  uint64_t key[SERIES_KEY_WORDS + STATSD_TEXT_ROOM / 8];
-  uint32_t key_size = snapshot_key(s, e, key);
+  if (delta == 0 || (has_value && f->changed_only && is_sent(packer, entry))) return;
+  uint64_t key[SERIES_KEY_WORDS + STATSD_TEXT_PADDING / 8];
+  uint32_t key_size = snapshot_key(s, entry, key);
   if (key_size == NONE) return;
-  frame frame = frame_of(h, key, key_size);
-  if (kind_has_total(kind)) put_count(k, &frame, delta);
-  if (has_value) put_gauge(k, &frame, nothing, e->value);
-  if (has_histogram) put_histogram(k, &frame, c, s, i);
+  statsd_frame frame = statsd_frame_of(p, key, key_size);
+  if (kind_has_total(kind)) put_count(&packer->lines, &frame, statsd_no_suffix, NULL, delta);
+  if (has_value) put_gauge(&packer->lines, &frame, statsd_no_suffix, entry->value);
+  if (has_histogram) put_histogram(packer, &frame, c, s, i);
 }
 
-static size_t packed_size(const chalk_statsd *k) { return k->packed ? k->lines[k->packed - 1].at : 0; }
-static uint64_t packed_values(const chalk_statsd *k) { return k->packed ? k->lines[k->packed - 1].values : 0; }
+/* Where the packed lines end. */
+static statsd_end packed_end(const chalk_statsd *packer) {
+  return packer->packed ? packer->lines.ends[packer->packed - 1] : (statsd_end){0, 0};
+}
 
-/* The lines that are not packed yet, up to this one, into the packet where they may fit into one. False: it is full. */
-static bool pack_lines(chalk_statsd *k, uint32_t end) {
-  size_t at = packed_size(k), n = k->lines[end - 1].at - at;
-  if (n > k->packet_most) {
-    k->totals.too_long += end - k->packed;
-  } else if (n + k->packet_size > k->packet_most) {
+/*
+ * Packs the lines from the first unpacked one up to and without line `last`, all or none of them. Lines that no packet
+ * can take are left out. False: the packet is full.
+ */
+static bool pack_lines(chalk_statsd *packer, uint32_t last) {
+  const statsd_lines *lines = &packer->lines;
+  size_t at = packed_end(packer).at, n = lines->ends[last - 1].at - at;
+  if (n > packer->packet_most) {
+    packer->totals.too_long += last - packer->packed;
+  } else if (n + packer->packet_size > packer->packet_most) {
     return false;
   } else {
-    memcpy(k->packet + k->packet_size, k->text + at, n);
-    k->packet_size += (uint32_t)n;
-    k->totals.lines += end - k->packed;
+    memcpy(packer->packet + packer->packet_size, lines->text + at, n);
+    packer->packet_size += (uint32_t)n;
+    packer->totals.lines += last - packer->packed;
   }
-  k->packed = end;
+  packer->packed = last;
   return true;
 }
 
-/* Packs the lines of the entry under way. False: the packet is full. */
-static bool pack(chalk_statsd *k) {
-  if (k->text_size - packed_size(k) <= k->packet_most && !pack_lines(k, k->n_lines)) return false;
-  while (k->packed < k->n_lines) {
-    if (!pack_lines(k, k->packed + 1)) return false;
+/* Packs the lines of the entry under way: together if one packet can take them, else one by one. False: it is full. */
+static bool pack(chalk_statsd *packer) {
+  const statsd_lines *lines = &packer->lines;
+  size_t left = lines->size - packed_end(packer).at;
+  if (left <= packer->packet_most && !pack_lines(packer, lines->n)) return false;
+  while (packer->packed < lines->n) {
+    if (!pack_lines(packer, packer->packed + 1)) return false;
   }
-  end_entry(k);
+  end_entry(packer);
   return true;
 }
 
-int chalk_statsd_fill(chalk_statsd *k, const chalk_statsd_family *f, chalk_cursor *c, chalk_snapshot *s, uint32_t *next,
-                      uint32_t last) {
-  shape shape;
-  if (!statsd_family_fits(f)) return CHALK_EINVALID;
+int chalk_statsd_fill(chalk_statsd *packer, const chalk_statsd_family *family, chalk_cursor *c, chalk_snapshot *s,
+                      uint32_t *next, uint32_t last) {
+  statsd_pattern pattern;
+  if (!statsd_family_fits(family)) return CHALK_EINVALID;
   if (last > s->n) last = s->n;
-  measure(&shape, f);
+  statsd_pattern_make(&pattern, family);
   for (; *next < last; (*next)++) {
-    if (k->text_size == 0) {
-      put_entry(k, &shape, c, s, *next);
-      if (k->failed) {
-        end_entry(k);
+    if (packer->lines.size == 0) {
+      put_entry(packer, &pattern, c, s, *next);
+      if (packer->lines.failed) {
+        end_entry(packer);
         return CHALK_EMEMORY;
       }
-      if (k->text_size == 0) continue; /* no items either */
-      k->totals.metrics++;
+      if (packer->lines.size == 0) continue; /* and there are no items */
+      packer->totals.metrics++;
     }
-    if (!pack(k)) return 1;
+    if (!pack(packer)) return 1;
   }
   return CHALK_OK;
 }
 
-const char *chalk_statsd_packet(chalk_statsd *k, uint32_t *size) {
-  *size = k->packet_size;
-  return k->packet;
+const char *chalk_statsd_packet(chalk_statsd *packer, uint32_t *size) {
+  *size = packer->packet_size;
+  return packer->packet;
 }
 
-void chalk_statsd_begin(chalk_statsd *k) {
-  uint64_t values = k->items.n ? packed_values(k) - k->values_begun : 0;
-  k->sent.any = false;
+void chalk_statsd_begin(chalk_statsd *packer) {
+  uint64_t begun = packer->values_begun, values = packer->items.n ? packed_end(packer).values - begun : 0;
+  packer->sent.any = false;
   if (values) {
-    statsd_part_note(&k->sent, k->entry, &k->items, k->values_begun, values, k->bounds ? NULL : &k->delta);
+    const chalk_sketch *delta = packer->bounds ? NULL : &packer->delta;
+    statsd_part_note(&packer->sent, packer->entry, &packer->items, begun, values, delta);
   }
-  k->values_begun += values;
-  k->packet_size = 0;
+  packer->values_begun += values;
+  packer->packet_size = 0;
 }
 
-int chalk_statsd_commit(chalk_statsd *k, chalk_cursor *c, chalk_snapshot *s, double now) {
-  return statsd_part_commit(&k->sent, c, s, now);
+int chalk_statsd_commit(chalk_statsd *packer, chalk_cursor *c, chalk_snapshot *s, double now) {
+  return statsd_part_commit(&packer->sent, c, s, now);
 }
 
-void chalk_statsd_count(const chalk_statsd *k, chalk_statsd_totals *totals) { *totals = k->totals; }
+void chalk_statsd_count(const chalk_statsd *packer, chalk_statsd_totals *totals) { *totals = packer->totals; }

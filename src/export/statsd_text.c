@@ -7,9 +7,9 @@
 #include "chalk.h"
 #include "base/text.h"
 
-enum { HASH = 9 }; /* "_" and eight digits */
+enum { HASH = 9 }; /* bytes: "_" and eight digits */
 
-/* 32 bits of FNV-1a, as text after "_". */
+/* Writes "_" and the 32-bit FNV-1a hash of n bytes. */
 static char *put_hash(char *o, const char *s, size_t n) {
   uint32_t h = 2166136261u;
   for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 16777619u;
@@ -18,22 +18,24 @@ static char *put_hash(char *o, const char *s, size_t n) {
   return o;
 }
 
-/* Which bytes may stand in a value, as sets: letters, digits, _ and -; in a tag also . / and : */
+/* The bytes below 128 that a value may have, as sets of bits: letters, digits, _ and -; in a tag also . / and : */
 static const uint64_t in_tag[4] = {0x07ffe00000000000, 0x07fffffe87fffffe};
 static const uint64_t in_name[4] = {0x03ff200000000000, 0x07fffffe87fffffe};
 
+/* The byte itself if it is in the set, else "_". */
 static inline char kept(const uint64_t *set, unsigned char c) { return set[c >> 6] >> (c & 63) & 1 ? (char)c : '_'; }
 
+/* Whether a byte of UTF-8 is the first of its character. */
 static bool is_first(char c) { return ((unsigned char)c & 0xc0) != 0x80; }
 
-/* Sixteen bytes at once, each in a lane of its own; a comparison gives lanes of ones and zeros. */
-typedef unsigned char bytes __attribute__((vector_size(STATSD_TEXT_ROOM)));
+/* Sixteen bytes, which are compared at once: the result of a comparison has all bits of a byte set where it is true. */
+typedef unsigned char bytes __attribute__((vector_size(STATSD_TEXT_PADDING)));
 
-/* From byte n on, sixteen lanes that are ones behind the first 16 - n. */
-static const unsigned char behind[2 * STATSD_TEXT_ROOM] = {[16] = 255, 255, 255, 255, 255, 255, 255, 255,
-                                                           255,        255, 255, 255, 255, 255, 255, 255};
+/* The sixteen bytes from byte 16 - n on are n zeros, then ones: a mask of the bytes after the first n. */
+static const unsigned char behind[2 * STATSD_TEXT_PADDING] = {[16] = 255, 255, 255, 255, 255, 255, 255, 255,
+                                                              255,        255, 255, 255, 255, 255, 255, 255};
 
-/* Whether those may stand in a tag: letters, digits and _ - . / : */
+/* Which of the bytes a tag may have: letters, digits and _ - . / : */
 static inline bytes are_plain(bytes x) {
   return (bytes)((x | 0x20) - 'a' <= 'z' - 'a') | (bytes)(x - '-' <= ':' - '-') | (bytes)(x == '_');
 }
@@ -44,7 +46,7 @@ static inline bool are_all(bytes x) {
   return (halves[0] & halves[1]) == UINT64_MAX;
 }
 
-/* Copies n > 0 bytes. False: some may not stand in a tag, and the copy may be of no use. */
+/* Copies n > 0 bytes. False: a tag must not have one of them, and the copy may be incomplete. */
 static inline bool copy_plain(char *o, const char *s, uint32_t n) {
   bytes x, beyond;
   for (; n > 16; n -= 16, o += 16, s += 16) {
@@ -56,14 +58,17 @@ static inline bool copy_plain(char *o, const char *s, uint32_t n) {
   return are_all(are_plain(x) | beyond);
 }
 
-/* A key's values are valid UTF-8. How many bytes of it are one character that ends lines: C1, U+2028, U+2029. */
+/*
+ * The number of bytes of the character at s, if it is a control character that may end a line: C1, U+2028, U+2029;
+ * otherwise 0. Values are valid UTF-8, because keys are.
+ */
 static uint32_t control_at(const char *s, uint32_t left) {
   const unsigned char *u = (const unsigned char *)s;
   if (left >= 2 && u[0] == 0xc2 && u[1] < 0xa0) return 2;
   return left >= 3 && u[0] == 0xe2 && u[1] == 0x80 && (u[2] == 0xa8 || u[2] == 0xa9) ? 3 : 0;
 }
 
-/* Kept out of the way of the usual ones. */
+/* Writes a value that is too long or has other bytes. It is a function of its own to keep the usual case short. */
 static __attribute__((noinline)) char *put_other_value(char *o, const char *value, uint32_t n, size_t most) {
   char *cut = NULL;
   size_t characters = 0;
@@ -87,21 +92,24 @@ char *statsd_text_value(char *o, const char *value, uint32_t n, size_t most) {
   return end;
 }
 
-char *statsd_text_folded(char *o, const char *value, uint32_t n, size_t most) {
+char *statsd_text_in_name(char *o, const char *value, uint32_t n, size_t most) {
   size_t size = n > most ? most - HASH : n;
   for (size_t i = 0; i < size; i++) *o++ = kept(in_name, (unsigned char)value[i]);
   return n > most ? put_hash(o, value, n) : o;
 }
 
-/* As receivers compute: the decimal to a double, its inverse cut to a whole number. */
+/*
+ * Whether the rate digits / power stands for n values. Receivers compute the same: they read the decimal as a double,
+ * and cut its inverse to a whole number.
+ */
 static bool is_rate(uint64_t digits, uint64_t power, uint64_t n) {
   double inverse = 1 / ((double)digits / (double)power);
   return (uint64_t)inverse == n && inverse - (double)n < 1e-6;
 }
 
 /*
- * The shortest decimal r with floor(1 / r) = n and 1 / r - n < 1e-6. Of d digits that is floor(10^d / n) / 10^d or, where
- * 1 / n is that very decimal and rounding puts its inverse under n, the one below.
+ * The shortest decimal r with floor(1 / r) = n and 1 / r - n < 1e-6. With d digits this is floor(10^d / n) / 10^d. If
+ * 1 / n is exactly that decimal, rounding may put the inverse of the double below n; then it is the next lower decimal.
  */
 size_t chalk_statsd_rate(char *out, uint64_t n) {
   if (n <= 1) {

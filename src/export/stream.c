@@ -27,6 +27,7 @@
 #include "shm/segment.h"
 #include "series/series.h"
 #include "series/series_key.h"
+#include "export/by_series.h"
 #include "export/stream_log.h"
 #include "record/tap.h"
 #include "export/wire.h"
@@ -85,8 +86,7 @@ struct chalk_stream {
   told_metric *metrics; /* in the order they were told in */
   uint32_t n_metrics, metrics_room;
   uint32_t places[METRICS]; /* among those, and 1 */
-  told_series *series;      /* by number */
-  uint32_t n_series;
+  by_series series;         /* told_series */
   client clients[CLIENTS];
   uint32_t at; /* of the tap's batch: what is to be taken next */
   uint64_t batch;
@@ -132,10 +132,12 @@ static void free_metric(told_metric *m) {
 static void forget(chalk_stream *k) {
   stream_log_free(&k->log);
   for (uint32_t i = 0; i < k->n_metrics; i++) free_metric(&k->metrics[i]);
-  for (uint32_t i = 0; i < k->n_series; i++) free(k->series[i].fields);
-  free(k->metrics), free(k->series), free(k->message);
-  k->metrics = NULL, k->series = NULL, k->message = NULL;
-  k->n_metrics = k->metrics_room = k->n_series = 0;
+  told_series *series = k->series.items;
+  for (uint32_t i = 0; i < k->series.n; i++) free(series[i].fields);
+  free(k->metrics), free(series), free(k->message);
+  k->metrics = NULL, k->message = NULL;
+  k->series = (by_series){0};
+  k->n_metrics = k->metrics_room = 0;
   k->message_room = 0;
   memset(k->places, 0, sizeof k->places);
 }
@@ -270,21 +272,11 @@ static bool make_series(told_series *s, const told_metric *m, const char *key, u
   return true;
 }
 
-static bool grow_series(chalk_stream *k, uint32_t id) {
-  if (id < k->n_series) return true;
-  uint32_t n = 2 * id + 512;
-  told_series *more = realloc(k->series, n * sizeof *more);
-  if (!more) return false;
-  memset(more + k->n_series, 0, (n - k->n_series) * sizeof *more);
-  k->series = more;
-  k->n_series = n;
-  return true;
-}
-
 /* The fields of the event's series; NULL: that has gone. */
 static const told_series *series_of(chalk_stream *k, const told_metric *m, const chalk_event *e) {
-  if (e->series >= series_top(k->segment) || !grow_series(k, e->series)) return NULL;
-  told_series *s = &k->series[e->series];
+  if (e->series >= series_top(k->segment)) return NULL;
+  told_series *s = by_series_at(&k->series, e->series, sizeof *s);
+  if (!s) return NULL;
   if (s->fields && s->generation == e->generation) return s;
   uint64_t key[SERIES_KEY_WORDS];
   uint32_t n = series_key_read(k->segment, e->metric, e->series, e->generation, key);

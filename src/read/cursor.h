@@ -1,8 +1,12 @@
 /*
- * Cursors: for each exporter that sends differences, what it has sent of each series. A cursor is found by the
- * exporter's name and survives the exporter's process. Baselines are rows beside the series, checked by generation: a
- * baseline of another generation means that nothing was sent. Only the holder uses cursors. Times are those of the
- * holder's clock.
+ * Cursors: what each exporter that sends differences has sent of each series.
+ *
+ * A cursor is found by its exporter's name and stays in the segment when the exporter's process ends, so its successor
+ * sends what is missing and nothing twice. For each series a cursor has a *baseline*: the total that was sent, or for a
+ * histogram the offset of a stored histogram. Baselines are a row beside the series, so a lookup costs an index. Each
+ * has the generation of the series that it belongs to; a baseline of another generation means that nothing was sent.
+ *
+ * Only the holder changes cursors, so they need no lock except `acting`. Times are on the holder's clock.
  */
 #ifndef CURSOR_H
 #define CURSOR_H
@@ -10,20 +14,20 @@
 #include "shm/segment.h"
 
 /*
- * What came since the last commit of histogram entry i, in place of what `d` had; the caller has its extremes worked
- * out by sketch_clip. `c` may be NULL: all of it. CHALK_EMEMORY.
+ * Replaces `delta` by what was recorded into histogram entry i since the cursor's last commit; without a cursor (NULL)
+ * by all that was ever recorded. The extremes of `delta` are not set: the caller calls sketch_clip. CHALK_EMEMORY.
  */
-int cursor_subtract(chalk_cursor *c, chalk_snapshot *s, uint32_t i, chalk_sketch *d);
+int cursor_subtract(chalk_cursor *c, chalk_snapshot *s, uint32_t i, chalk_sketch *delta);
 
 /*
- * Marks a part of histogram entry i as sent: the buckets of `part`, and `les` of each bound (NULL: none). The rest is
- * still owed, so the entry's total stays what it was. CHALK_EMEMORY: nothing was marked. CHALK_EINVALID: the role is
- * lost.
+ * Marks a part of histogram entry i as sent: the buckets of `part`, and for each bound the count in `les` (NULL: none).
+ * The baseline's total stays as it was, so the rest of the entry is still owed. CHALK_EMEMORY: nothing was marked.
+ * CHALK_EINVALID: the role is lost.
  */
 int cursor_commit_part(chalk_cursor *c, chalk_snapshot *s, uint32_t i, const chalk_sketch *part, const uint64_t *les,
                        double now);
 
-/* Frees the cursors that nobody has used for a day. Only the holder. */
+/* Frees the cursors that no exporter has used for a day. Only the holder. */
 void cursor_sweep(chalk_segment *g, double now);
 
 #endif

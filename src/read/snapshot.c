@@ -14,61 +14,65 @@
 #include "value/stored.h"
 #include "record/writer.h"
 
-/* What is looked up once: which metrics are shown, and who lives. */
-typedef struct plan {
+/* The state of taking one snapshot. What holds for all series of a metric is looked up once a metric. */
+typedef struct taking {
   chalk_segment *g;
-  bool dropped, unset;
+  bool dropped, unset; /* whether dropped series and unset gauges are entries */
   lives alive;
   uint32_t metrics;
   bool shown[METRICS];
-  uint32_t first[METRICS + 1]; /* counts, then places */
-} plan;
+  uint32_t first[METRICS + 1]; /* by metric: first the number of its entries, then the index of its next entry */
+} taking;
 
-/* An overflow series that was never set holds nothing, and nobody asked for it. */
-static bool gauge_wanted(plan *p, uint32_t id, double *value) {
-  if (cells_gauge(p->g, id, &p->alive, value)) return true;
+/* The value of a gauge. A gauge that was never set is an entry only on request, and an overflow series never is. */
+static bool is_gauge_wanted(taking *t, uint32_t id, double *value) {
+  if (cells_gauge(t->g, id, &t->alive, value)) return true;
   *value = 0;
-  return p->unset && id >= METRICS;
+  return t->unset && id >= METRICS;
 }
 
-static bool wanted(plan *p, uint32_t id, chalk_entry *e) {
-  series *s = &p->g->series[id];
-  e->series = id;
-  e->generation = atomic_load_explicit(&s->generation, memory_order_acquire);
-  uint32_t state = series_state(s);
-  e->dropped = state == SERIES_DROPPED;
-  if (state != SERIES_LIVE && !(e->dropped && p->dropped)) return false;
-  e->metric = s->metric;
-  e->total = 0;
-  if (e->metric >= p->metrics || !p->shown[e->metric]) return false;
-  const metric *m = &p->g->metrics[e->metric];
-  if (kind_has_value(m->kind)) return !e->dropped && gauge_wanted(p, id, &e->value);
-  return id >= METRICS || cells_bound(p->g, id);
+/* Fills in the entry of a series, without the total of a count or histogram. False: the series is no entry. */
+static bool is_wanted(taking *t, uint32_t id, chalk_entry *entry) {
+  series *x = &t->g->series[id];
+  entry->series = id;
+  entry->generation = atomic_load_explicit(&x->generation, memory_order_acquire);
+  uint32_t state = series_state(x);
+  entry->dropped = state == SERIES_DROPPED;
+  if (state != SERIES_LIVE && !(entry->dropped && t->dropped)) return false;
+  entry->metric = x->metric;
+  entry->total = 0;
+  if (entry->metric >= t->metrics || !t->shown[entry->metric]) return false;
+  const metric *m = &t->g->metrics[entry->metric];
+  if (kind_has_value(m->kind)) return !entry->dropped && is_gauge_wanted(t, id, &entry->value);
+  return id >= METRICS || cells_bound(t->g, id);
 }
 
-/* Adds one writer's cells to the entries of counts. */
-static void add_writer(chalk_snapshot *s, uint32_t w) {
+/* Adds one slot's cells to the totals of counts and histograms. */
+static void add_slot(chalk_snapshot *s, uint32_t slot) {
   chalk_segment *g = s->segment;
   uint32_t chunk = NONE;
   bool real = false;
   for (uint32_t i = 0; i < s->n; i++) {
-    chalk_entry *e = &s->entries[i];
-    kind_content holds = kind_of(g->metrics[e->metric].kind)->holds;
+    chalk_entry *entry = &s->entries[i];
+    kind_content holds = kind_of(g->metrics[entry->metric].kind)->holds;
     if (holds == KIND_VALUE) continue;
-    if (segment_chunk_of(g, e->series) != chunk) {
-      chunk = segment_chunk_of(g, e->series);
-      real = segment_chunk_real(g, g->slots[w].chunks, e->series);
+    if (segment_chunk_of(g, entry->series) != chunk) {
+      chunk = segment_chunk_of(g, entry->series);
+      real = segment_chunk_real(g, g->slots[slot].chunks, entry->series);
     }
     if (!real) continue;
-    uint64_t bits = atomic_load_explicit(segment_cell(g, w, e->series), memory_order_acquire);
-    e->total = (int64_t)((uint64_t)e->total + cells_part(g, holds, bits));
+    uint64_t bits = atomic_load_explicit(segment_cell(g, slot, entry->series), memory_order_acquire);
+    entry->total = (int64_t)((uint64_t)entry->total + cells_part(g, holds, bits));
   }
 }
 
-/* For the holder only: it alone takes away what a dropped series stood at. Waits for a drop that is under way. */
-static bool is_dropped(const chalk_snapshot *s, const chalk_entry *e) {
-  series *x = &s->segment->series[e->series];
-  if (!s->dropped || e->series < METRICS) return e->dropped;
+/*
+ * Whether the series was dropped since its entry was made. Only the holder's snapshots look, because only the holder
+ * frees what a dropped series was dropped with. Waits for a drop that is under way.
+ */
+static bool is_dropped(const chalk_snapshot *s, const chalk_entry *entry) {
+  series *x = &s->segment->series[entry->series];
+  if (!s->dropped || entry->series < METRICS) return entry->dropped;
   while (series_state(x) == SERIES_DROPPED) {
     if (series_is_settled(x)) return true;
     series_repair(s->segment, x->hash);
@@ -76,75 +80,83 @@ static bool is_dropped(const chalk_snapshot *s, const chalk_entry *e) {
   return false;
 }
 
-/* Whether nothing of the same key can have been found beside it. */
-static bool is_alive(const chalk_snapshot *s, const chalk_entry *e) {
-  return e->series < METRICS || series_state(&s->segment->series[e->series]) == SERIES_LIVE;
+/* Whether the series is live, so that it has no successor with the same key. Overflow series always are. */
+static bool is_alive(const chalk_snapshot *s, const chalk_entry *entry) {
+  return entry->series < METRICS || series_state(&s->segment->series[entry->series]) == SERIES_LIVE;
 }
 
 /*
- * A dropped series stands at what it was dropped with, even if it was alive before its cells were read: what came later
- * is its successor's. Where dropped ones are not shown it must not be shown at all, since its successor may be.
+ * Checks all entries again after their cells were read. A series that was dropped has the total that it was dropped
+ * with, even if it was live before its cells were read, because later records belong to its successor. A snapshot
+ * without dropped series leaves such a series out, because it may have the successor.
  */
-static void settle(chalk_snapshot *s) {
+static void finish(chalk_snapshot *s) {
   chalk_segment *g = s->segment;
   uint32_t n = 0;
   for (uint32_t i = 0; i < s->n; i++) {
-    chalk_entry e = s->entries[i];
-    uint32_t kind = g->metrics[e.metric].kind;
-    if (!kind_has_value(kind)) e.dropped = is_dropped(s, &e);
-    uint64_t at_drop = atomic_load(&g->series[e.series].at_drop);
-    if (e.dropped) e.total = stored_total(g, at_drop, kind);
-    bool seen = (s->dropped && !kind_has_value(kind)) || is_alive(s, &e);
-    if (seen && snapshot_is_current(s, &e)) s->entries[n++] = e;
+    chalk_entry entry = s->entries[i];
+    uint32_t kind = g->metrics[entry.metric].kind;
+    if (!kind_has_value(kind)) entry.dropped = is_dropped(s, &entry);
+    uint64_t at_drop = atomic_load(&g->series[entry.series].at_drop);
+    if (entry.dropped) entry.total = stored_total(g, at_drop, kind);
+    bool seen = (s->dropped && !kind_has_value(kind)) || is_alive(s, &entry);
+    if (seen && snapshot_is_current(s, &entry)) s->entries[n++] = entry;
   }
   s->n = n;
 }
 
-static int collect(chalk_snapshot *s, plan *p) {
-  uint32_t top = series_top(p->g), n = 0;
-  uint32_t low = segment_metrics(p->g), most = top > METRICS ? top - METRICS + low : low;
+/* Moves n entries, which are in the order of their series, to the snapshot in the order of their metrics. */
+static int keep_by_metric(chalk_snapshot *s, taking *t, const chalk_entry *found, uint32_t n) {
+  uint32_t next = 0;
+  for (uint32_t m = 0; m <= t->metrics; m++) {
+    uint32_t count = m < t->metrics ? t->first[m] : 0;
+    t->first[m] = next;
+    next += count;
+  }
+  s->entries = bulk_take(((size_t)n + 1) * sizeof *s->entries);
+  for (uint32_t i = 0; s->entries && i < n; i++) s->entries[t->first[found[i].metric]++] = found[i];
+  s->n = s->capacity = n;
+  return s->entries ? CHALK_OK : CHALK_EMEMORY;
+}
+
+/* Finds the series that are entries. A series number below METRICS is that of the metric's overflow series. */
+static int collect(chalk_snapshot *s, taking *t) {
+  uint32_t top = series_top(t->g), n = 0;
+  uint32_t low = segment_metrics(t->g), most = top > METRICS ? top - METRICS + low : low;
   size_t size = ((size_t)most + 1) * sizeof(chalk_entry);
   chalk_entry *found = bulk_take(size);
   if (!found) return CHALK_EMEMORY;
   for (uint32_t id = 0; id < top; id++) {
     if (id == low) id = METRICS;
-    if (id < top && wanted(p, id, &found[n])) p->first[found[n++].metric]++;
+    if (id < top && is_wanted(t, id, &found[n])) t->first[found[n++].metric]++;
   }
-  uint32_t at = 0;
-  for (uint32_t m = 0; m <= p->metrics; m++) {
-    uint32_t count = m < p->metrics ? p->first[m] : 0;
-    p->first[m] = at;
-    at += count;
-  }
-  s->entries = bulk_take(((size_t)n + 1) * sizeof *s->entries);
-  for (uint32_t i = 0; s->entries && i < n; i++) s->entries[p->first[found[i].metric]++] = found[i];
-  s->n = s->room = n;
+  int rc = keep_by_metric(s, t, found, n);
   bulk_free(found, size);
-  return s->entries ? CHALK_OK : CHALK_EMEMORY;
+  return rc;
 }
 
 chalk_snapshot *chalk_snapshot_take(chalk_segment *g, int what, char *message) {
   chalk_snapshot *s = calloc(1, sizeof *s);
-  plan *p = calloc(1, sizeof *p);
-  int e = s && p ? CHALK_OK : CHALK_EMEMORY;
-  if (e == CHALK_OK) {
+  taking *t = calloc(1, sizeof *t);
+  int rc = s && t ? CHALK_OK : CHALK_EMEMORY;
+  if (rc == CHALK_OK) {
     s->segment = g;
-    p->g = g;
-    lives_begin(&p->alive, g);
-    p->dropped = s->dropped = what & CHALK_DROPPED;
-    p->unset = what & CHALK_UNSET;
-    p->metrics = segment_metrics(g);
-    for (uint32_t m = 0; m < p->metrics; m++) p->shown[m] = metric_is_shown(g, m);
-    e = collect(s, p);
+    t->g = g;
+    lives_begin(&t->alive, g);
+    t->dropped = s->dropped = what & CHALK_DROPPED;
+    t->unset = what & CHALK_UNSET;
+    t->metrics = segment_metrics(g);
+    for (uint32_t m = 0; m < t->metrics; m++) t->shown[m] = metric_is_shown(g, m);
+    rc = collect(s, t);
   }
-  free(p);
-  if (e != CHALK_OK) {
+  free(t);
+  if (rc != CHALK_OK) {
     process_say(message, "out of memory");
     chalk_snapshot_free(s);
     return NULL;
   }
-  for (uint32_t w = 0; w < segment_slots(g); w++) add_writer(s, w);
-  settle(s);
+  for (uint32_t slot = 0; slot < segment_slots(g); slot++) add_slot(s, slot);
+  finish(s);
   return s;
 }
 
@@ -152,8 +164,8 @@ void chalk_snapshot_free(chalk_snapshot *s) {
   if (!s) return;
   arena_free(&s->arena);
   sketch_free_sides(&s->reading);
-  bulk_free(s->details, ((size_t)s->room + 1) * sizeof *s->details);
-  bulk_free(s->entries, ((size_t)s->room + 1) * sizeof *s->entries);
+  bulk_free(s->details, ((size_t)s->capacity + 1) * sizeof *s->details);
+  bulk_free(s->entries, ((size_t)s->capacity + 1) * sizeof *s->entries);
   free(s);
 }
 
@@ -162,102 +174,104 @@ const chalk_entry *chalk_snapshot_entries(const chalk_snapshot *s, uint32_t *cou
   return s->entries;
 }
 
-uint32_t snapshot_key(const chalk_snapshot *s, const chalk_entry *e, void *out) {
-  return series_key_read(s->segment, e->metric, e->series, e->generation, out);
+uint32_t snapshot_key(const chalk_snapshot *s, const chalk_entry *entry, void *out) {
+  return series_key_read(s->segment, entry->metric, entry->series, entry->generation, out);
 }
 
 size_t chalk_snapshot_key(chalk_snapshot *s, uint32_t i, char *out, size_t size) {
-  uint64_t key[(KEY_MOST + 7) / 8];
+  uint64_t key[SERIES_KEY_WORDS];
   uint32_t n = i < s->n ? snapshot_key(s, &s->entries[i], key) : NONE;
   if (n > size) return 0;
   memcpy(out, key, n);
   return n;
 }
 
-bool snapshot_sum(const chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
-  uint64_t at_drop = e->dropped ? atomic_load(&s->segment->series[e->series].at_drop) : 0;
+bool snapshot_sum(const chalk_snapshot *s, const chalk_entry *entry, histogram_sum *sum) {
+  uint64_t at_drop = entry->dropped ? atomic_load(&s->segment->series[entry->series].at_drop) : 0;
   if (at_drop) {
     stored_load(s->segment, at_drop, sum, NULL);
-  } else if (e->dropped) {
+  } else if (entry->dropped) {
     *sum = (histogram_sum){0};
   } else {
-    stored_read(s->segment, e->series, sum, NULL);
+    stored_read(s->segment, entry->series, sum, NULL);
   }
-  return snapshot_is_current(s, e);
+  return snapshot_is_current(s, entry);
 }
 
-static int read_nothing(chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
+/* Reads an empty histogram. */
+static int read_nothing(chalk_snapshot *s, const chalk_entry *entry, histogram_sum *sum) {
   sketch_clear(&s->reading);
-  *sum = (histogram_sum){.les = s->segment->metrics[e->metric].les};
+  *sum = (histogram_sum){.les = s->segment->metrics[entry->metric].les};
   return CHALK_OK;
 }
 
-static int detail_read(chalk_snapshot *s, const chalk_entry *e, histogram_sum *sum) {
+/* Reads an entry's histogram. If the series is dropped meanwhile, the one that it was dropped with replaces it. */
+static int read_detail(chalk_snapshot *s, const chalk_entry *entry, histogram_sum *sum) {
   chalk_segment *g = s->segment;
   sketch_clear(&s->reading);
   s->reading.max_buckets = atomic_load(&g->head->max_buckets);
-  if (!is_dropped(s, e)) {
-    int code = stored_read(g, e->series, sum, &s->reading);
-    if (code != CHALK_OK || !is_dropped(s, e)) return code;
+  if (!is_dropped(s, entry)) {
+    int rc = stored_read(g, entry->series, sum, &s->reading);
+    if (rc != CHALK_OK || !is_dropped(s, entry)) return rc;
     sketch_clear(&s->reading);
   }
-  uint64_t at_drop = atomic_load(&g->series[e->series].at_drop);
-  return at_drop ? stored_load(g, at_drop, sum, &s->reading) : read_nothing(s, e, sum);
+  uint64_t at_drop = atomic_load(&g->series[entry->series].at_drop);
+  return at_drop ? stored_load(g, at_drop, sum, &s->reading) : read_nothing(s, entry, sum);
 }
 
-static void keep_side(sketch_side *side, sketch_bucket *at, const sketch_side *from) {
-  if (from->n > 0) memcpy(at, from->at, from->n * sizeof *at);
-  *side = (sketch_side){at, from->n, from->n};
+static void keep_side(sketch_side *side, sketch_bucket *buckets, const sketch_side *from) {
+  if (from->n > 0) memcpy(buckets, from->at, from->n * sizeof *buckets);
+  *side = (sketch_side){buckets, from->n, from->n};
 }
 
-/* What was read, in as much memory as it takes. */
-static snapshot_detail *detail_keep(chalk_snapshot *s, const histogram_sum *sum) {
+/* Copies what was read into the arena, in as much memory as it takes. NULL: out of memory. */
+static snapshot_detail *keep_detail(chalk_snapshot *s, const histogram_sum *sum) {
   const chalk_sketch *k = &s->reading;
   size_t sum_size = offsetof(histogram_sum, le) + (sum->les + 1) * sizeof *sum->le;
   size_t head = offsetof(snapshot_detail, sum) + sum_size, buckets = (size_t)k->positive.n + k->negative.n;
-  snapshot_detail *d = arena_take(&s->arena, head + buckets * sizeof(sketch_bucket));
-  if (!d) return NULL;
-  sketch_bucket *at = (sketch_bucket *)((char *)d + head);
-  d->sketch = *k;
-  keep_side(&d->sketch.positive, at, &k->positive);
-  keep_side(&d->sketch.negative, at + k->positive.n, &k->negative);
-  memcpy(&d->sum, sum, sum_size);
-  return d;
+  snapshot_detail *detail = arena_take(&s->arena, head + buckets * sizeof(sketch_bucket));
+  if (!detail) return NULL;
+  sketch_bucket *at = (sketch_bucket *)((char *)detail + head);
+  detail->sketch = *k;
+  keep_side(&detail->sketch.positive, at, &k->positive);
+  keep_side(&detail->sketch.negative, at + k->positive.n, &k->negative);
+  memcpy(&detail->sum, sum, sum_size);
+  return detail;
 }
 
 const snapshot_detail *snapshot_detail_of(chalk_snapshot *s, uint32_t i) {
-  if (!s->details) s->details = bulk_take(((size_t)s->room + 1) * sizeof *s->details);
+  if (!s->details) s->details = bulk_take(((size_t)s->capacity + 1) * sizeof *s->details);
   if (!s->details) return NULL;
   if (s->details[i]) return s->details[i];
-  const chalk_entry *e = &s->entries[i];
+  const chalk_entry *entry = &s->entries[i];
   histogram_sum sum;
-  if (detail_read(s, e, &sum) != CHALK_OK) return NULL;
-  /* Of a series that went while it was read: what was read may be anything. */
-  if (!snapshot_is_current(s, e)) read_nothing(s, e, &sum);
-  return s->details[i] = detail_keep(s, &sum);
+  if (read_detail(s, entry, &sum) != CHALK_OK) return NULL;
+  /* The memory of a series that left while it was read may hold anything. */
+  if (!snapshot_is_current(s, entry)) read_nothing(s, entry, &sum);
+  return s->details[i] = keep_detail(s, &sum);
 }
 
 const chalk_sketch *chalk_snapshot_sketch(chalk_snapshot *s, uint32_t i) {
-  const snapshot_detail *d = i < s->n ? snapshot_detail_of(s, i) : NULL;
-  return d ? &d->sketch : NULL;
+  const snapshot_detail *detail = i < s->n ? snapshot_detail_of(s, i) : NULL;
+  return detail ? &detail->sketch : NULL;
 }
 
 uint32_t chalk_snapshot_les(chalk_snapshot *s, uint32_t i, double *bounds, uint64_t *counts) {
-  const snapshot_detail *d = i < s->n ? snapshot_detail_of(s, i) : NULL;
-  if (!d) return 0;
+  const snapshot_detail *detail = i < s->n ? snapshot_detail_of(s, i) : NULL;
+  if (!detail) return 0;
   uint32_t n = chalk_metric_les(s->segment, s->entries[i].metric, bounds);
-  if (n != d->sum.les) return 0;
+  if (n != detail->sum.les) return 0;
   bounds[n] = INFINITY;
-  memcpy(counts, d->sum.le, (n + 1) * sizeof *counts);
+  memcpy(counts, detail->sum.le, (n + 1) * sizeof *counts);
   return n + 1;
 }
 
-chalk_sketch *chalk_series_sketch(chalk_series *s) {
-  if (!writer_is_bound(s) && chalk_rebind(s) < 0) return NULL;
-  chalk_segment *g = s->writer->segment;
+chalk_sketch *chalk_series_sketch(chalk_series *handle) {
+  if (!writer_is_bound(handle) && chalk_rebind(handle) < 0) return NULL;
+  chalk_segment *g = handle->writer->segment;
   chalk_sketch *k = sketch_new(SKETCH_MOST_SCALE, atomic_load(&g->head->max_buckets));
   histogram_sum sum = {0};
-  if (k && stored_read(g, s->series, &sum, k) != CHALK_OK) {
+  if (k && stored_read(g, handle->series, &sum, k) != CHALK_OK) {
     chalk_sketch_free(k);
     return NULL;
   }

@@ -1,4 +1,4 @@
-/* What is lost when these fail: a push exporter sends something twice, not at all, or a negative difference. */
+/* What a user loses when these fail: a push exporter sends a record twice or never, or sends a negative difference. */
 
 #include "common.h"
 
@@ -48,17 +48,17 @@ typedef struct sent {
   int64_t count, latency, sketched;
 } sent;
 
-/* One flush: what came since, committed if `commit`. */
+/* One flush: returns what was recorded since the last commit, and commits it if `commit`. */
 static sent flush(fixture *f, chalk_cursor *c, bool commit) {
   chalk_snapshot *s = take(f->g, 1);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   sent all = {0};
   for (uint32_t i = 0; i < n; i++) {
     int64_t delta = chalk_cursor_delta(c, s, i);
     assert_true(delta >= 0);
-    if (e[i].metric == (uint32_t)f->count) all.count += delta;
-    if (e[i].metric != (uint32_t)f->latency) continue;
+    if (entries[i].metric == (uint32_t)f->count) all.count += delta;
+    if (entries[i].metric != (uint32_t)f->latency) continue;
     all.latency += delta;
     chalk_sketch *k = chalk_cursor_delta_sketch(c, s, i);
     assert_non_null(k);
@@ -77,7 +77,7 @@ static void expect(fixture *f, chalk_cursor *c, bool commit, int64_t counted, in
   assert_int_equal(all.sketched, recorded);
 }
 
-static void test_differences(void **state) {
+static void test_a_flush_has_what_was_recorded_since_the_last(void **state) {
   (void)state;
   fixture f = open_fixture();
   count(&f, "a", 5), record(&f, "a", 7);
@@ -85,7 +85,7 @@ static void test_differences(void **state) {
   expect(&f, c, true, 5, 7);
   expect(&f, c, true, 0, 0);
   count(&f, "a", 2), count(&f, "b", 3), record(&f, "b", 4);
-  /* What could not be sent comes again. */
+  /* What could not be sent is sent with the next flush. */
   expect(&f, c, false, 5, 4);
   count(&f, "a", 1);
   expect(&f, c, true, 6, 4);
@@ -107,8 +107,8 @@ static void test_packets_are_committed_one_by_one(void **state) {
   close_fixture(f);
 }
 
-/* A new exporter does not send the past; nor does it disturb the others. */
-static void test_a_late_name_starts_at_the_totals(void **state) {
+/* A new exporter does not send what was recorded before it, and other exporters miss nothing. */
+static void test_a_new_exporter_starts_at_the_totals(void **state) {
   (void)state;
   fixture f = open_fixture();
   assert_int_equal(chalk_cursors_ever(f.g), 0);
@@ -146,7 +146,7 @@ static void test_a_cursor_survives_its_exporter(void **state) {
   close_fixture(f);
 }
 
-static void test_drop_and_create_again(void **state) {
+static void test_dropped_series_are_sent_before_they_are_reused(void **state) {
   (void)state;
   fixture f = open_fixture();
   chalk_cursor *c = open_cursor(f.g, "one", 1);
@@ -160,7 +160,7 @@ static void test_drop_and_create_again(void **state) {
     }
     drop(f.w, f.count, "a"), drop(f.w, f.latency, "a");
     chalk_writer_tick(f.w);
-    /* Not yet sent: it waits. */
+    /* The dropped series stay in quarantine, because the cursor has not sent them. */
     sweep(f.g, 10, 0);
   }
   expect(&f, c, true, counted, recorded);
@@ -171,8 +171,8 @@ static void test_drop_and_create_again(void **state) {
   close_fixture(f);
 }
 
-/* An exporter that never comes back does not keep dropped series for ever. */
-static void test_quarantine_ends(void **state) {
+/* An exporter that never returns does not keep dropped series for ever. */
+static void test_quarantine_ends_without_the_exporter(void **state) {
   (void)state;
   fixture f = open_fixture();
   chalk_cursor *c = open_cursor(f.g, "away", 1);
@@ -189,7 +189,7 @@ static void test_quarantine_ends(void **state) {
   close_fixture(f);
 }
 
-/* Recorded between the snapshot and the reading of the sketch: sent once. */
+/* Values that are recorded between the snapshot and the reading of its sketch are sent once. */
 static void test_records_beside_a_flush(void **state) {
   (void)state;
   fixture f = open_fixture();
@@ -226,7 +226,7 @@ static void test_names_and_limits(void **state) {
     chalk_cursor_close(c);
   }
   assert_null(chalk_cursor_open(f.g, "one too many", 0, 1000, message));
-  /* Unused for a day: its place is free. */
+  /* A cursor that was not used for a day is free for another name. */
   chalk_cursor *c = chalk_cursor_open(f.g, "the next day", 1, 1000 + 86401, message);
   assert_non_null(c);
   expect(&f, c, false, 5, 0);
@@ -234,7 +234,7 @@ static void test_names_and_limits(void **state) {
   close_fixture(f);
 }
 
-/* Flushing for ever takes no more memory. */
+/* A flush gives back the memory of the one before, so flushes never fill the segment. */
 static void test_commits_keep_memory(void **state) {
   (void)state;
   fixture f = open_fixture();
@@ -250,7 +250,7 @@ static void test_commits_keep_memory(void **state) {
   close_fixture(f);
 }
 
-/* Killed while it sends: the next holder repeats at most what was not committed, and loses nothing. */
+/* After a holder was killed in a flush, the next one repeats at most what was not committed, and loses nothing. */
 static void test_a_killed_holder(void **state) {
   (void)state;
   fixture f = open_fixture();
@@ -275,7 +275,10 @@ static void test_a_killed_holder(void **state) {
   close_fixture(f);
 }
 
-/* Of a histogram in several packets the first arrived: the rest is owed, also of one that is dropped meanwhile. */
+/*
+ * When only the first of a histogram's packets arrived, the other buckets are still sent, even if the series is dropped
+ * meanwhile.
+ */
 static void test_parts_of_buckets(void **state) {
   (void)state;
   fixture f = open_fixture();
@@ -305,6 +308,7 @@ static void test_parts_of_buckets(void **state) {
   close_fixture(f);
 }
 
+/* The same for a histogram that is sent as counts of its bounds. */
 static void test_parts_of_bounds(void **state) {
   (void)state;
   fixture f = open_fixture();
@@ -329,7 +333,7 @@ static void test_parts_of_bounds(void **state) {
   close_fixture(f);
 }
 
-static void test_entries_beyond_the_last_are_none(void **state) {
+static void test_an_index_beyond_the_entries_is_refused(void **state) {
   (void)state;
   fixture f = open_fixture();
   count(&f, "a", 1);
@@ -355,19 +359,19 @@ static void test_entries_beyond_the_last_are_none(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_differences),
+      cmocka_unit_test(test_a_flush_has_what_was_recorded_since_the_last),
       cmocka_unit_test(test_packets_are_committed_one_by_one),
-      cmocka_unit_test(test_a_late_name_starts_at_the_totals),
+      cmocka_unit_test(test_a_new_exporter_starts_at_the_totals),
       cmocka_unit_test(test_a_cursor_survives_its_exporter),
-      cmocka_unit_test(test_drop_and_create_again),
-      cmocka_unit_test(test_quarantine_ends),
+      cmocka_unit_test(test_dropped_series_are_sent_before_they_are_reused),
+      cmocka_unit_test(test_quarantine_ends_without_the_exporter),
       cmocka_unit_test(test_records_beside_a_flush),
       cmocka_unit_test(test_names_and_limits),
       cmocka_unit_test(test_commits_keep_memory),
       cmocka_unit_test(test_a_killed_holder),
       cmocka_unit_test(test_parts_of_buckets),
       cmocka_unit_test(test_parts_of_bounds),
-      cmocka_unit_test(test_entries_beyond_the_last_are_none),
+      cmocka_unit_test(test_an_index_beyond_the_entries_is_refused),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

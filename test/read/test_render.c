@@ -1,5 +1,6 @@
-/* What is lost when these fail: a scrape is no exposition that Prometheus takes, or lines are lost between two pieces of
-   an answer. */
+/*
+ * What a user loses when these fail: Prometheus refuses a scrape, or lines between two chunks of an answer are missing.
+ */
 
 #include "common.h"
 
@@ -9,17 +10,17 @@ static chalk_family family_of(const char *name, uint32_t labels) {
   return (chalk_family){.sample = name, .constant = "", .labels = LABELS, .n_labels = labels};
 }
 
-/* All lines of the snapshot's only metric, rendered piece by piece into buffers of this size. */
-static char *render(chalk_segment *g, const chalk_family *f, size_t piece) {
+/* All lines of the snapshot's only metric, rendered chunk by chunk into a buffer of `chunk` bytes. */
+static char *render(chalk_segment *g, const chalk_family *f, size_t chunk) {
   static char all[1 << 20];
   chalk_snapshot *s = take(g, 0);
   uint32_t n, next = 0;
   size_t at = 0;
   chalk_snapshot_entries(s, &n);
-  char *buffer = malloc(piece);
+  char *buffer = malloc(chunk);
   while (next < n) {
-    size_t got = chalk_snapshot_render(s, f, &next, n, buffer, piece);
-    assert_true(got <= piece && at + got < sizeof all);
+    size_t got = chalk_snapshot_render(s, f, &next, n, buffer, chunk);
+    assert_true(got <= chunk && at + got < sizeof all);
     memcpy(all + at, buffer, got);
     at += got;
   }
@@ -67,10 +68,10 @@ static void test_lines_of_histograms(void **state) {
   chalk_series *s = bind(w, define(w, "latency", CHALK_HISTOGRAM, 1, 5), "/a");
   chalk_record(s, 0.1), chalk_record(s, 0.25), chalk_record(s, 1000);
   static const char *const le[] = {"0.1", "1.0"};
-  static const uint32_t places[] = {1, 2};
+  static const uint32_t indexes[] = {1, 2};
   chalk_family f = family_of(NULL, 1);
   f.bucket = "latency_bucket", f.sum = "latency_sum", f.count = "latency_count";
-  f.le = le, f.le_index = places, f.n_le = 2;
+  f.le = le, f.le_index = indexes, f.n_le = 2;
   assert_string_equal(render(g, &f, 65536),
                       "latency_bucket{endpoint=\"/a\",le=\"0.1\"} 1\n"
                       "latency_bucket{endpoint=\"/a\",le=\"1.0\"} 2\n"
@@ -100,8 +101,8 @@ static void test_an_untagged_metric_has_no_braces(void **state) {
   chalk_segment_close(g);
 }
 
-/* However small the pieces: whole entries, all of them, in the same order. */
-static void test_pieces_make_the_whole(void **state) {
+/* A small buffer gets whole entries. All chunks together are the same text that a large buffer gets. */
+static void test_chunks_make_the_whole(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -117,13 +118,13 @@ static void test_pieces_make_the_whole(void **state) {
   int lines = 0;
   for (char *p = whole; *p; p++) lines += *p == '\n';
   assert_int_equal(lines, 500);
-  for (size_t piece = 512; piece < 4096; piece += 101) assert_string_equal(render(g, &f, piece), whole);
+  for (size_t chunk = 512; chunk < 4096; chunk += 101) assert_string_equal(render(g, &f, chunk), whole);
   free(whole);
   chalk_writer_close(w);
   chalk_segment_close(g);
 }
 
-/* Of the bounds that are to be shown, those are from the first one on that is none of the metric's. */
+/* The bounds from the first index on that the metric does not have are left out. */
 static void test_bounds_that_are_not_the_metrics_are_left_out(void **state) {
   (void)state;
   static const char *const les[] = {"0.01", "7", "100"};
@@ -133,8 +134,8 @@ static void test_bounds_that_are_not_the_metrics_are_left_out(void **state) {
   assert_int_equal(chalk_record(h, 1), CHALK_OK);
   static const uint32_t beyond[] = {5, CHALK_LES + 1, UINT32_MAX};
   for (int i = 0; i < 3; i++) {
-    const uint32_t places[] = {0, beyond[i], 4};
-    chalk_family f = {.bucket = "h_bucket", .constant = "", .le = les, .le_index = places, .n_le = 3};
+    const uint32_t indexes[] = {0, beyond[i], 4};
+    chalk_family f = {.bucket = "h_bucket", .constant = "", .le = les, .le_index = indexes, .n_le = 3};
     assert_string_equal(render(g, &f, 4096), "h_bucket{le=\"0.01\"} 0\nh_bucket{le=\"+Inf\"} 1\n");
   }
   free(h);
@@ -148,7 +149,7 @@ int main(void) {
       cmocka_unit_test(test_lines_of_histograms),
       cmocka_unit_test(test_an_untagged_metric_has_no_braces),
       cmocka_unit_test(test_bounds_that_are_not_the_metrics_are_left_out),
-      cmocka_unit_test(test_pieces_make_the_whole),
+      cmocka_unit_test(test_chunks_make_the_whole),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,11 @@
-/* What is lost when these fail: a scrape shows numbers that nobody recorded, misses some, shows what goes backwards, or
-   leaves memory behind. */
+/*
+ * What a user loses when these fail: a scrape shows numbers that were never recorded, misses series, shows totals that
+ * fall, or leaks memory.
+ */
 
 #include "common.h"
 
-/* Asked for, they stand at 0; an overflow series that nobody was sent to does not. */
+/* With CHALK_UNSET they are entries with the value 0. An overflow series without records is never an entry. */
 static void test_gauges_that_were_never_set(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -18,11 +20,11 @@ static void test_gauges_that_were_never_set(void **state) {
   assert_int_equal(n, 1);
   chalk_snapshot_free(s);
   s = take(g, CHALK_UNSET);
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   assert_int_equal(n, 3);
-  assert_true(e[0].value == 0);
-  assert_true(e[1].value == 7);
-  assert_true(e[2].value == 0);
+  assert_true(entries[0].value == 0);
+  assert_true(entries[1].value == 7);
+  assert_true(entries[2].value == 0);
   chalk_snapshot_free(s);
   assert_int_equal(drop(w, last, "a"), 1);
   s = take(g, CHALK_UNSET | CHALK_DROPPED);
@@ -34,7 +36,7 @@ static void test_gauges_that_were_never_set(void **state) {
   chalk_segment_close(g);
 }
 
-static void test_families_are_contiguous(void **state) {
+static void test_the_series_of_a_metric_are_adjacent(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -53,10 +55,11 @@ static void test_families_are_contiguous(void **state) {
   }
   chalk_snapshot *s = take(g, 0);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   assert_int_equal(n, 100);
   for (uint32_t i = 1; i < n; i++) {
-    assert_true(e[i].metric > e[i - 1].metric || (e[i].metric == e[i - 1].metric && e[i].series > e[i - 1].series));
+    assert_true(entries[i].metric > entries[i - 1].metric ||
+                (entries[i].metric == entries[i - 1].metric && entries[i].series > entries[i - 1].series));
     char key[64];
     assert_true(chalk_snapshot_key(s, i, key, sizeof key) > 2);
     assert_int_equal(chalk_snapshot_key(s, i, key, 1), 0);
@@ -69,17 +72,17 @@ static void test_families_are_contiguous(void **state) {
 static double value_of(chalk_segment *g, int metric, bool *any) {
   chalk_snapshot *s = take(g, 0);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   double value = NAN;
   *any = false;
   for (uint32_t i = 0; i < n; i++) {
-    if (e[i].metric == (uint32_t)metric) value = e[i].value, *any = true;
+    if (entries[i].metric == (uint32_t)metric) value = entries[i].value, *any = true;
   }
   chalk_snapshot_free(s);
   return value;
 }
 
-/* What processes set, each for itself; those that died no longer count. */
+/* A gauge combines what each living process has set. Values of processes that died no longer count. */
 static void test_gauges_across_processes(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -114,7 +117,7 @@ static void test_gauges_across_processes(void **state) {
   for (int i = 0; i < 4; i++) assert_true(value_of(g, metrics[i], &any) == living[i] && any);
   kill_child(pids[0]), kill_child(pids[1]);
   for (int i = 0; i < 4; i++) assert_true(value_of(g, metrics[i], &any) == remaining[i] && any);
-  /* Who takes a dead one's slot has set nothing yet. */
+  /* A writer that takes a dead process's slot has set nothing yet. */
   chalk_writer *next = open_writer(g);
   assert_int_equal(chalk_writer_slot(next), 2);
   for (int i = 0; i < 4; i++) assert_true(value_of(g, metrics[i], &any) == remaining[i] && any);
@@ -134,7 +137,7 @@ static void test_gauges_across_processes(void **state) {
   chalk_segment_close(g);
 }
 
-/* Beside processes that record, a scrape's counts only grow, and a histogram's parts agree. */
+/* While other processes record, totals never fall from one snapshot to the next, and a histogram's counts agree. */
 static void test_scrapes_never_go_backwards(void **state) {
   (void)state;
   enum { CHILDREN = 3, EACH = 300000 };
@@ -152,17 +155,17 @@ static void test_scrapes_never_go_backwards(void **state) {
   for (int running = CHILDREN; running > 0;) {
     chalk_snapshot *s = take(g, 0);
     uint32_t n;
-    const chalk_entry *e = chalk_snapshot_entries(s, &n);
+    const chalk_entry *entries = chalk_snapshot_entries(s, &n);
     for (uint32_t i = 0; i < n; i++) {
-      int which = e[i].metric == (uint32_t)latency;
-      assert_true(e[i].total >= last[which]);
-      last[which] = e[i].total;
+      int which = entries[i].metric == (uint32_t)latency;
+      assert_true(entries[i].total >= last[which]);
+      last[which] = entries[i].total;
       if (!which) continue;
       double bounds[CHALK_LES + 1];
       uint64_t counts[CHALK_LES + 1];
       assert_int_equal(chalk_snapshot_les(s, i, bounds, counts), 6);
       for (int k = 1; k < 6; k++) assert_true(counts[k] >= counts[k - 1]);
-      assert_true((int64_t)counts[5] >= e[i].total);
+      assert_true((int64_t)counts[5] >= entries[i].total);
     }
     chalk_snapshot_free(s);
     int status;
@@ -177,7 +180,7 @@ static void test_scrapes_never_go_backwards(void **state) {
   chalk_segment_close(g);
 }
 
-/* A scrape in one process while the holder in another one drops and reuses series. */
+/* A snapshot in one process is right while the holder in another process drops and reuses series. */
 static void test_scrapes_beside_a_sweep(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -187,7 +190,7 @@ static void test_scrapes_beside_a_sweep(void **state) {
   if (pid == 0) {
     for (int round = 0;; round++) {
       for (int i = 0; i < 10; i++) {
-        /* A series' tag is its value. */
+        /* The value of each series is its tag, so a reader can tell whether the two belong together. */
         char tag[32];
         snprintf(tag, sizeof tag, "%0*d", 1 + round % 25, i + 1);
         chalk_series *s = bind(w, count, tag), *u = bind(w, load, tag);
@@ -205,14 +208,14 @@ static void test_scrapes_beside_a_sweep(void **state) {
   while (seen < ENOUGH && chalk_now() < end) {
     chalk_snapshot *s = take(g, 0);
     uint32_t n;
-    const chalk_entry *e = chalk_snapshot_entries(s, &n);
+    const chalk_entry *entries = chalk_snapshot_entries(s, &n);
     for (uint32_t i = 0; i < n; i++) {
       char key[64] = "";
       size_t size = chalk_snapshot_key(s, i, key, sizeof key - 1);
-      if (size == 0) continue; /* gone meanwhile */
+      if (size == 0) continue; /* the series is gone */
       key[size] = 0;
-      double value = e[i].metric == (uint32_t)load ? e[i].value : (double)e[i].total;
-      /* Just created, nothing recorded yet: 0. */
+      double value = entries[i].metric == (uint32_t)load ? entries[i].value : (double)entries[i].total;
+      /* A series that was just created has no record yet. */
       if (value != 0) assert_true(value == atof(key + 2));
       seen++;
     }
@@ -225,7 +228,7 @@ static void test_scrapes_beside_a_sweep(void **state) {
   chalk_segment_close(g);
 }
 
-/* Pages of the process that no file has. */
+/* How many pages of the process belong to no file. */
 static long private_pages(void) {
   long all = 0, resident = 0, shared = 0;
   FILE *f = fopen("/proc/self/statm", "r");
@@ -243,13 +246,13 @@ static chalk_snapshot *take_and_read(chalk_segment *g) {
   return s;
 }
 
-/* How many pages are more than before once all are freed. */
+/* How many more pages the process has after all snapshots were freed than before they were taken. */
 static long pages_kept;
 
 static void *take_many(void *segment) {
   enum { OPEN = 20 };
   chalk_snapshot *open[OPEN];
-  void *others[OPEN]; /* what else is allocated meanwhile, and stays */
+  void *others[OPEN]; /* other allocations in between, which stay */
   long before = private_pages();
   for (int k = 0; k < OPEN; k++) {
     open[k] = take_and_read(segment);
@@ -261,10 +264,10 @@ static void *take_many(void *segment) {
   return NULL;
 }
 
-/* Scrapes that were open at once leave nothing behind in the process that answered them. */
-static void test_memory_of_snapshots_goes_back(void **state) {
+/* The memory of snapshots that were open at once goes back to the system when they are freed. */
+static void test_freed_snapshots_give_memory_back(void **state) {
   (void)state;
-  if (SANITIZED) return; /* which keep what was freed */
+  if (SANITIZED) return; /* sanitizers keep freed memory */
   enum { SERIES = 20000, MOST = 1024 };
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -276,7 +279,7 @@ static void test_memory_of_snapshots_goes_back(void **state) {
     chalk_record(s, i + 1);
     free(s);
   }
-  pthread_t thread; /* as the flush thread, where malloc has other memory than in the first */
+  pthread_t thread; /* as the flush thread: malloc's memory of a second thread differs from that of the first */
   assert_int_equal(pthread_create(&thread, NULL, take_many, g), 0);
   assert_int_equal(pthread_join(thread, NULL), 0);
   if (pages_kept > MOST) fail_msg("%ld pages", pages_kept);
@@ -284,7 +287,7 @@ static void test_memory_of_snapshots_goes_back(void **state) {
   chalk_segment_close(g);
 }
 
-static void test_entries_beyond_the_last_are_none(void **state) {
+static void test_an_index_beyond_the_entries_is_refused(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -309,10 +312,13 @@ static void test_entries_beyond_the_last_are_none(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_families_are_contiguous),          cmocka_unit_test(test_gauges_across_processes),
-      cmocka_unit_test(test_gauges_that_were_never_set),       cmocka_unit_test(test_scrapes_never_go_backwards),
-      cmocka_unit_test(test_scrapes_beside_a_sweep),           cmocka_unit_test(test_memory_of_snapshots_goes_back),
-      cmocka_unit_test(test_entries_beyond_the_last_are_none),
+      cmocka_unit_test(test_the_series_of_a_metric_are_adjacent),
+      cmocka_unit_test(test_gauges_across_processes),
+      cmocka_unit_test(test_gauges_that_were_never_set),
+      cmocka_unit_test(test_scrapes_never_go_backwards),
+      cmocka_unit_test(test_scrapes_beside_a_sweep),
+      cmocka_unit_test(test_freed_snapshots_give_memory_back),
+      cmocka_unit_test(test_an_index_beyond_the_entries_is_refused),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,7 +107,7 @@ local function add(agreed, options, subsystem)
   agreed.starter = agreed.from.exporters or agreed.first
 end
 
-local pending -- from enter to settle
+local pending -- from enter to publish
 
 --- Adds the options of this VM's init to those of another; the shared ones that hold for both, and the address that
 --- serve asks where there is one yet. A VM that is disabled has a say in nothing, and one that a worker made is a
@@ -134,7 +134,7 @@ end
 --- Makes what init came to what all of them start with.
 ---@param config table the driver's
 ---@param address string?
-function M.settle(config, address)
+function M.publish(config, address)
   if not pending then return end
   pending.config, pending.address = config, address
   put(pending)

@@ -4,7 +4,7 @@ package.path = "spec/?.lua;" .. package.path
 
 local core = require "chalk.core"
 local beds = require "support.statsd_bed"
-local folding = require "support.statsd_folding"
+local joining = require "support.statsd_joining"
 local names = require "chalk.exporter.statsd.names"
 local weights = require "support.statsd_weights"
 
@@ -87,7 +87,7 @@ describe("a statsd packet", function()
       end
       scene:flush()
       for i, value in ipairs(seen) do
-        expected[i] = dialect == "statsd" and folding.folded("n.hits", { value }, 1) .. ":"
+        expected[i] = dialect == "statsd" and joining.joined("n.hits", { value }, 1) .. ":"
           or "n.hits:" .. (value ~= "" and names.tag("uri", value) or "")
       end
       for _, line in ipairs(scene.bed:lines()) do

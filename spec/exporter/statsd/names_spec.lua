@@ -2,7 +2,7 @@
 
 package.path = "spec/?.lua;" .. package.path
 
-local folding = require "support.statsd_folding"
+local joining = require "support.statsd_joining"
 local names = require "chalk.exporter.statsd.names"
 
 describe("a metric's name in statsd", function()
@@ -105,18 +105,18 @@ end)
 
 describe("a name with values folded in", function()
   it("has them in declared order, absent ones as none", function()
-    assert.equal("http.hits._api.200", folding.folded("http.hits", { "/api", 200 }, 2))
-    assert.equal("http.hits.none.b.none.p50", folding.folded("http.hits", { nil, "b", nil }, 3, ".p50"))
-    assert.equal("up", folding.folded("up", {}, 0))
-    assert.equal("none", folding.part "")
+    assert.equal("http.hits._api.200", joining.joined("http.hits", { "/api", 200 }, 2))
+    assert.equal("http.hits.none.b.none.p50", joining.joined("http.hits", { nil, "b", nil }, 3, ".p50"))
+    assert.equal("up", joining.joined("up", {}, 0))
+    assert.equal("none", joining.value "")
   end)
 
   it("has exactly as many parts as the metric has tags, whatever the values", function()
-    assert.equal("10_0_0_1_8125", folding.part "10.0.0.1:8125")
+    assert.equal("10_0_0_1_8125", joining.value "10.0.0.1:8125")
     for byte = 0, 255 do
-      assert.truthy(folding.part("a" .. string.char(byte)):find "^a[%w_-]$")
+      assert.truthy(joining.value("a" .. string.char(byte)):find "^a[%w_-]$")
     end
-    assert.equal(128, #folding.part(("v"):rep(500)))
-    assert.not_equal(folding.part(("v"):rep(500)), folding.part(("v"):rep(501)))
+    assert.equal(128, #joining.value(("v"):rep(500)))
+    assert.not_equal(joining.value(("v"):rep(500)), joining.value(("v"):rep(501)))
   end)
 end)
