@@ -19,7 +19,7 @@ void layout_apply(chalk_segment *g, const header *geometry);
  * g->size and *geometry.
  */
 int layout_reserve(chalk_segment *g, const chalk_options *o, header *geometry, char *message);
-/* Fills in a new segment, whose file is all zeros. */
+/* Fills in a new segment, whose file is all zeros but for LAYOUT_MAGIC. */
 int layout_fill(chalk_segment *g, const header *geometry, const chalk_options *o, char *message);
 /* The id of the current boot of the machine, as in a header. Empty if it is not known. */
 void layout_boot(char *boot, size_t size);

@@ -10,6 +10,26 @@
 #include "common.h"
 #include "directory.h"
 
+/* In a child: opens the path and counts to n in 100 series. */
+static void count_to(int n) {
+  char message[CHALK_MESSAGE] = "";
+  chalk_segment *g = open_path(message);
+  CHILD_CHECK(g);
+  chalk_writer *w = chalk_writer_open(g, message);
+  CHILD_CHECK(w);
+  int metric = define(w, "requests", CHALK_COUNT, 1, 0);
+  CHILD_CHECK(metric == 0);
+  for (int i = 0; i < n; i++) {
+    char tag[8];
+    snprintf(tag, sizeof tag, "%d", i % 100);
+    chalk_series *s = bind(w, metric, tag);
+    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK);
+    free(s);
+  }
+  chalk_writer_close(w);
+  _exit(0);
+}
+
 /* Processes that have only the path in common. */
 static void test_processes_share_a_segment_by_its_path(void **state) {
   (void)state;
@@ -18,23 +38,7 @@ static void test_processes_share_a_segment_by_its_path(void **state) {
   pid_t pids[PROCESSES];
   for (int i = 0; i < PROCESSES; i++) {
     pids[i] = fork_child();
-    if (pids[i] != 0) continue;
-    char message[CHALK_MESSAGE] = "";
-    chalk_segment *g = open_path(message);
-    CHILD_CHECK(g);
-    chalk_writer *w = chalk_writer_open(g, message);
-    CHILD_CHECK(w);
-    int metric = define(w, "requests", CHALK_COUNT, 1, 0);
-    CHILD_CHECK(metric == 0);
-    for (int k = 0; k < EACH; k++) {
-      char tag[8];
-      snprintf(tag, sizeof tag, "%d", k % 100);
-      chalk_series *s = bind(w, metric, tag);
-      CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK);
-      free(s);
-    }
-    chalk_writer_close(w);
-    _exit(0);
+    if (pids[i] == 0) count_to(EACH);
   }
   for (int i = 0; i < PROCESSES; i++) join_child(pids[i]);
   char message[CHALK_MESSAGE] = "";
@@ -66,8 +70,14 @@ static void write_file(const void *bytes, size_t size, off_t at) {
   close(fd);
 }
 
-static void test_damaged_files_are_refused(void **state) {
-  (void)state;
+static void make_sound(void) {
+  unlink(path);
+  chalk_segment *g = open_path(NULL);
+  assert_non_null(g);
+  chalk_segment_close(g);
+}
+
+static void refuse_files_of_other_programs(void) {
   unlink(path);
   write_file("important", 9, 0);
   expect_refused();
@@ -76,20 +86,19 @@ static void test_damaged_files_are_refused(void **state) {
   write_file(noise, 2 * MIB, 0);
   expect_refused();
   free(noise);
+}
 
+static void refuse_wrong_offsets(void) {
   for (uint64_t *field = &((header *)NULL)->slots; field <= &((header *)NULL)->heap; field++) {
-    unlink(path);
-    chalk_segment *g = open_path(NULL);
-    assert_non_null(g);
-    chalk_segment_close(g);
+    make_sound();
     uint64_t wrong = random_bits();
     write_file(&wrong, sizeof wrong, (off_t)(uintptr_t)field);
     expect_refused();
   }
+}
 
-  unlink(path);
-  chalk_segment *g = open_path(NULL);
-  chalk_segment_close(g);
+static void refuse_truncated_files(void) {
+  make_sound();
   struct stat st;
   assert_int_equal(stat(path, &st), 0);
   static const int divisors[] = {2, 3, 1000};
@@ -97,15 +106,23 @@ static void test_damaged_files_are_refused(void **state) {
     assert_int_equal(truncate(path, st.st_size / divisors[i]), 0);
     expect_refused();
   }
+}
 
-  unlink(path);
-  g = open_path(NULL);
-  chalk_segment_close(g);
+static void refuse_another_layout(void) {
+  make_sound();
   uint32_t other = 4711;
   write_file(&other, sizeof other, offsetof(header, layout));
   char message[CHALK_MESSAGE] = "";
   assert_null(open_path(message));
   assert_non_null(strstr(message, "restart needed"));
+}
+
+static void test_damaged_files_are_refused(void **state) {
+  (void)state;
+  refuse_files_of_other_programs();
+  refuse_wrong_offsets();
+  refuse_truncated_files();
+  refuse_another_layout();
 }
 
 /*
