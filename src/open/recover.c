@@ -13,7 +13,7 @@
 #include "base/peek.h"
 #include "base/tally.h"
 #include "shm/process.h"
-#include "series/pass.h"
+#include "series/handover.h"
 #include "series/series.h"
 #include "value/kind.h"
 #include "value/stored.h"
@@ -277,28 +277,27 @@ static bool stripes_are_sound(recovery *r) {
   return true;
 }
 
-/*
- * Whether a residue that a process began to pass on can be finished. The check of the whole segment follows after that.
- */
-static bool passing_is_sound(recovery *r, const stripe *t) {
+/* Whether a handover that a process began can be finished. The check of the whole segment follows after that. */
+static bool handover_is_sound(recovery *r, const stripe *t) {
   chalk_segment *g = r->g;
-  if (!atomic_load((shared_u32 *)&t->passing)) return true;
-  uint32_t from = peek_u32(&t->pass_from), to = peek_u32(&t->pass_to);
+  if (!atomic_load((shared_u32 *)&t->handing_over)) return true;
+  uint32_t from = peek_u32(&t->handover_from), to = peek_u32(&t->handover_to);
   const metric *m = from >= METRICS ? metric_of(g, from) : NULL;
   if (!m || kind_has_value(m->kind) || m != metric_of(g, to) || from == to) return false;
   if (!segment_chunk_real(g, g->slots[0].chunks, to)) return false;
-  if (!total_is_sound(r, m, t->pass_at_drop, false)) return false;
+  if (!total_is_sound(r, m, t->handover_at_drop, false)) return false;
   if (!total_is_sound(r, m, atomic_load(&g->series[from].at_drop), false)) return false;
-  if (kind_has_total(m->kind)) return as_double(t->pass_value) >= 0 && as_double(t->pass_value) <= (double)TALLY_MOST;
+  if (kind_has_total(m->kind))
+    return as_double(t->handover_value) >= 0 && as_double(t->handover_value) <= (double)TALLY_MOST;
   uint64_t count = 0, cell = atomic_load(segment_cell(g, 0, to));
-  return cell != t->pass_value && histogram_is_sound(g, cell, m->les, &r->blocks, &count) &&
-         (count = 0, histogram_is_sound(g, t->pass_value, m->les, &r->blocks, &count));
+  return cell != t->handover_value && histogram_is_sound(g, cell, m->les, &r->blocks, &count) &&
+         (count = 0, histogram_is_sound(g, t->handover_value, m->les, &r->blocks, &count));
 }
 
-static bool finish_passing(recovery *r) {
+static bool finish_handovers(recovery *r) {
   for (uint32_t i = 0; i < STRIPES; i++) {
-    if (!passing_is_sound(r, &r->g->stripes[i])) return false;
-    pass_finish(r->g, &r->g->stripes[i]);
+    if (!handover_is_sound(r, &r->g->stripes[i])) return false;
+    handover_finish(r->g, &r->g->stripes[i]);
   }
   return true;
 }
@@ -455,7 +454,7 @@ int recover(chalk_segment *g, bool rebooted, char *message) {
     return CHALK_EMEMORY;
   }
   segment_locks_new(g);
-  bool sound = metrics_are_sound(&r) && finish_passing(&r) && is_sound(&r);
+  bool sound = metrics_are_sound(&r) && finish_handovers(&r) && is_sound(&r);
   free(r.blocks.at);
   if (!sound) return refuse(message);
   clear_unused(g);

@@ -11,7 +11,7 @@ void chalk_inherit(int whether) {
   is_worker = !whether;
   bool changes = process_hands_on != !!whether;
   process_hands_on = whether;
-  if (changes) writers_turn(); /* handles bound before would not record as the later ones do */
+  if (changes) writers_unbind(); /* handles bound before would not record as the later ones do */
   segments_mark();
   listeners_mark();
 }

@@ -113,23 +113,24 @@ typedef struct slot {
   shared_u64 ring; /* the ring of its events, see tap.h; the owner, store-release; of slot 0 under tap_lock */
   /* A ring that was too small and is empty; as `ring`. The holder sets it to 0 and frees the ring. */
   shared_u64 ring_old;
-  shared_u64 dropped;      /* events that did not fit into the ring; as `ring`, but a statistic */
-  shared_u64 dropped_told; /* those that have been reported; the holder, a statistic */
+  shared_u64 dropped;          /* events that did not fit into the ring; as `ring`, but a statistic */
+  shared_u64 dropped_reported; /* those that have been reported; the holder, a statistic */
 } slot;
 
 /*
- * A stripe of the series table: a hash table of series, chained through series.next. The fields from `passing` on are a
- * residue that is being passed on, see pass.h. All fields are read and written under the lock of the stripe.
+ * A stripe of the series table: a hash table of series, chained through series.next. The fields from `handing_over` on
+ * are a residue that is being handed over, see handover.h. All fields are read and written under the lock of the
+ * stripe.
  */
 typedef struct stripe {
   segment_lock lock;
   uint64_t heads; /* heap offset of `size` uint32: the first series of each chain, or NONE */
   uint32_t size;  /* a power of two */
   uint32_t used;  /* number of series in the chains */
-  /* 1, stored with release: the fields below are complete, and the residue may have been passed on in part. */
-  shared_u32 passing;
-  uint32_t pass_from, pass_to;
-  uint64_t pass_value, pass_at_drop;
+  /* 1, stored with release: the fields below are complete, and the residue may have been handed over in part. */
+  shared_u32 handing_over;
+  uint32_t handover_from, handover_to;
+  uint64_t handover_value, handover_at_drop;
 } stripe;
 
 enum { METRIC_FREE, METRIC_LIVE, METRIC_SUPERSEDED };
@@ -151,9 +152,9 @@ typedef struct metric {
   uint64_t name_size, shape_size;
   /* The heap offset of its size, followed by its bytes. It may be replaced while the metric is in use. */
   shared_u64 blob;
-  shared_u64 le;          /* heap offset of `les` doubles */
-  shared_u64 folded;      /* number of folded lookups; anybody, a statistic */
-  shared_u64 folded_told; /* those that have been reported; the holder without a lock, a statistic */
+  shared_u64 le;              /* heap offset of `les` doubles */
+  shared_u64 folded;          /* number of folded lookups; anybody, a statistic */
+  shared_u64 folded_reported; /* those that have been reported; the holder without a lock, a statistic */
 } metric;
 
 enum { SERIES_FREE, SERIES_RESERVED, SERIES_LIVE, SERIES_DROPPED };
@@ -301,13 +302,13 @@ typedef struct header {
    * relaxed loads after a record.
    */
   shared_u32 tap;
-  shared_u32 tap_told; /* the value of `tap` for which the epoch was moved; the process that switches */
-  shared_u32 tap_turn; /* counts the readers of the tap, see tap.c; the holder */
-  shared_u32 tap_pass; /* how often the reader has been through all rings; the holder */
+  shared_u32 tap_announced; /* the value of `tap` for which the epoch was moved; the process that switches */
+  shared_u32 tap_turn;      /* counts the readers of the tap, see tap.c; the holder */
+  shared_u32 tap_pass;      /* how often the reader has been through all rings; the holder */
   /* Events of writers without a ring, because there was no memory for one. Anybody, a statistic. */
   shared_u64 tap_lost;
-  shared_u64 tap_lost_told; /* those that have been reported; the holder, a statistic */
-  shared_u64 folded;        /* number of folded lookups; anybody, a statistic */
+  shared_u64 tap_lost_reported; /* those that have been reported; the holder, a statistic */
+  shared_u64 folded;            /* number of folded lookups; anybody, a statistic */
   /*
    * When the loop of the holder last ran, and when it last flushed, as bits of doubles. The holder without a lock,
    * relaxed.

@@ -15,7 +15,7 @@ void watched_new(watched *w, chalk_segment *g) {
 
 static bool is_on(const watched *w, uint32_t kind) { return chalk_tap_kinds(w->g) >> kind & 1; }
 
-static void forget(watched *w) { w->n = 0, w->untold = 0; }
+static void forget(watched *w) { w->n = 0, w->unreported = 0; }
 
 void watched_switch(watched *w, uint32_t how) {
   uint32_t kinds = 0;
@@ -51,7 +51,7 @@ void watched_after(watched *w, const chalk_series *s, int e, uint32_t verb, doub
   if (!stored) return;
   if (now != w->dropped) {
     check_dropped(w, s);
-    w->untold++;
+    w->unreported++;
     return;
   }
   if (s->kind == CHALK_COUNT) verb = CHALK_EVENT_INC;
@@ -89,8 +89,8 @@ static void read_all(watched *w, chalk_tap *t) {
 }
 
 static void tell_dropped(watched *w, chalk_tap *t) {
-  check(chalk_tap_dropped(t) == w->untold);
-  w->untold = 0;
+  check(chalk_tap_dropped(t) == w->unreported);
+  w->unreported = 0;
 }
 
 void watched_read(watched *w, uint32_t how) {

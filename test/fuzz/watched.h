@@ -14,8 +14,8 @@ enum { WATCHERS = 2, EVENTS = 8 * CHALK_TAP_LEAST };
 typedef struct watched {
   chalk_segment *g;
   chalk_tap *taps[WATCHERS];
-  uint32_t first, n;        /* of the list, a ring */
-  uint64_t dropped, untold; /* in all; of them, not told yet */
+  uint32_t first, n;            /* of the list, a ring */
+  uint64_t dropped, unreported; /* in all; of them, not reported yet */
 } watched;
 
 void watched_new(watched *w, chalk_segment *g);

@@ -1,9 +1,9 @@
 /*
  * What is lost when these fail: counts of the living, whenever a worker is killed.
  *
- * A thousand deaths at random moments: processes that record, create, grow and collapse, drop, sweep and send with a
- * cursor are killed one after the other. What the others counted stays exact, what is exposed stays readable, and a
- * receiver gets what was counted, but for the batches that were under way.
+ * A thousand processes are killed at random moments, one after the other, while they record, create series, grow and
+ * collapse sketches, drop, sweep, and send with a cursor. What the others counted stays exact, what is exposed stays
+ * readable, and a receiver gets what was counted, except for the batches that were under way at a death.
  */
 #include <sys/mman.h>
 
@@ -16,13 +16,15 @@ enum { KILLS = SANITIZED ? 200 : 1000, VICTIMS = 4, TAGS = 60 };
 static int count, latency, load, mine, my_latency;
 static const chalk_segment *looked_at;
 
-/* What processes tell each other outside the segment. */
+/* What the processes tell each other outside of the segment. */
 typedef struct notes {
   shared_u64 sent;               /* what the receiver got of `mine` */
-  shared_u64 under_way[VICTIMS]; /* and what of it each victim has not committed */
+  shared_u64 under_way[VICTIMS]; /* what each victim has sent of it and not committed */
 } notes;
 
-/* Takes out what the event tap has, which is what was recorded; now and then it goes off, or its rings get larger. */
+/*
+ * Reads all events, which must be of records that were made. Now and then switches the tap off, or wants larger rings.
+ */
 static void watch(chalk_segment *g) {
   chalk_tap *t = chalk_tap_open(g, 1, NULL);
   CHILD_CHECK(t != NULL);
@@ -39,7 +41,7 @@ static void watch(chalk_segment *g) {
   if (how < 4) chalk_tap_switch(g, how ? kinds : 0, CHALK_TAP_LEAST << how, 0);
 }
 
-/* A flush: to a receiver that adds up what comes, with the role of the flusher. */
+/* A flush in the role of the flusher. The receiver adds up what it gets. */
 static void flush(chalk_segment *g, notes *n, int who, double now) {
   if (chalk_hold(g, chalk_generation(g, 0)) != 1) return;
   watch(g);
@@ -68,8 +70,8 @@ static chalk_series *bind_own(chalk_writer *w, int metric, const char *tag) {
   return s;
 }
 
-static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int who, int turn) {
-  for (int i = 0; i < turn; i++) random_bits();
+static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int who, int round) {
+  for (int i = 0; i < round; i++) random_bits();
   for (uint64_t i = 0;; i++) {
     char tag[32];
     snprintf(tag, sizeof tag, "v%u", (unsigned)(random_bits() % TAGS));
@@ -87,13 +89,13 @@ static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int who, int 
   }
 }
 
-static pid_t start(chalk_segment *g, chalk_writer *w, notes *n, int turn) {
+static pid_t start(chalk_segment *g, chalk_writer *w, notes *n, int round) {
   pid_t pid = fork_child();
-  if (pid == 0) be_victim(g, w, n, turn % VICTIMS, turn);
+  if (pid == 0) be_victim(g, w, n, round % VICTIMS, round);
   return pid;
 }
 
-/* A victim that failed by itself ended with a code of its own. */
+/* Kills a victim. One whose checks failed has ended before, with an exit code. */
 static void kill_victim(pid_t pid) {
   int status;
   kill(pid, SIGKILL);
@@ -110,7 +112,7 @@ static void check_text(chalk_segment *g) {
   free(text);
 }
 
-/* The word of those who define the format, where it is installed: 3 is advice on names and help. */
+/* Checks the output with Prometheus's own tool, if it is installed. Its exit code 3 is advice on names and help. */
 static void check_with_promtool(chalk_segment *g) {
   if (system("command -v promtool >/dev/null 2>&1") != 0) return;
   size_t size;
@@ -123,7 +125,9 @@ static void check_with_promtool(chalk_segment *g) {
   free(text);
 }
 
-/* All that was left can go, and the segment is whole. What was recorded late makes successors: they go in their turn. */
+/*
+ * All series can be reclaimed, and the segment is whole. Late records create successors, so series are cleared twice.
+ */
 static void check_end(chalk_segment *g, chalk_writer *w) {
   assert_int_equal(chalk_hold(g, chalk_generation(g, 0)), 1);
   chalk_tap_switch(g, 0, 0, 0);
@@ -141,7 +145,7 @@ static void check_end(chalk_segment *g, chalk_writer *w) {
   print_message("%d kills: %llu bytes of the heap lost\n", KILLS, (unsigned long long)c.lost);
 }
 
-static void test_a_thousand_kills(void **state) {
+static void test_a_thousand_kills_lose_no_count_of_the_living(void **state) {
   (void)state;
   chalk_options o = {.max_buckets = 16, .memory_limit = 64 << 20};
   chalk_segment *g = open_segment(&o);
@@ -196,7 +200,7 @@ static void test_a_thousand_kills(void **state) {
   chalk_segment_close(g);
 }
 
-/* Says who has which lock when nothing goes on, and what the processes do. */
+/* The test hangs: says which thread has which lock, and what the processes do. */
 static void on_alarm(int signal) {
   (void)signal;
   const segment_lock *named[] = {&looked_at->head->registry, &looked_at->head->ids_lock, &looked_at->head->heap_lock,
@@ -213,7 +217,7 @@ static void on_alarm(int signal) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_thousand_kills)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_thousand_kills_lose_no_count_of_the_living)};
   signal(SIGALRM, on_alarm);
   alarm(4 * DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);
