@@ -85,6 +85,7 @@ static void in_child(void) {
   }
 }
 
+/* Closes fd, if it is open, and reports why the address cannot be used. */
 static int fail(int fd, const char *address, const char *why, char *message) {
   process_say(message, "cannot listen at %s: %s", address, why);
   if (fd >= 0) close(fd);
@@ -105,7 +106,10 @@ static bool fill_address(struct sockaddr_un *a, const char *path) {
   return true;
 }
 
-/* Whether any process listens at the address. If the queue is full, a nonblocking connect fails at once. */
+/*
+ * Whether any process listens at the address. If its queue is full, the nonblocking connect fails with EAGAIN, which
+ * counts as an answer.
+ */
 static bool is_answered(const struct sockaddr_un *a) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return true;

@@ -124,7 +124,7 @@ static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message
   if (!inherited) rc = adopt(g, &h, message);
   if (rc == CHALK_OK && !recover_is_plausible(g)) rc = overwritten(message);
   if (rc == CHALK_OK) return CHALK_OK;
-  munmap(g->base, g->size); /* the file stays unchanged, so that it can be examined */
+  munmap(g->base, g->size); /* the file is kept, so that it can be examined */
   g->base = NULL;
   return rc;
 }

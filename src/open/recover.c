@@ -155,7 +155,7 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   if (key && !heap_note(&r->blocks, key, key_size)) return false;
   if (kind_has_value(m->kind)) atomic_store(&s->at_drop, atomic_load(&s->at_drop) == 1);
   uint64_t epoch = (uint64_t)segment_epoch(g), dropped = atomic_load(&s->drop_epoch);
-  if (dropped != UINT64_MAX && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
+  if (dropped != SERIES_UNSETTLED && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
   if (!isfinite(s->seen_time)) s->seen_time = 0;
   s->pass = 0; /* it refers to a reader of the tap that is gone */
   return key_is_sound(g, s, key, key_size, m->tags) && total_is_sound(r, m, atomic_load(&s->at_drop), false);
@@ -195,6 +195,7 @@ static bool keys_are_unique(const chalk_segment *g) {
 
 /* Cells and baselines */
 
+/* Clears the cell if no series has its number. */
 static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
   uint64_t bits = atomic_load(cell);
   const metric *m = metric_of(r->g, id);
@@ -203,12 +204,13 @@ static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
     return true;
   }
   if (kind_has_histogram(m->kind)) return histogram_is_sound(r->g, bits, m->les, &r->blocks, &r->counts[id]);
-  uint32_t row = cell < segment_cell(r->g, 1, 0) ? 0 : 1;
+  uint32_t row = cell < segment_cell(r->g, 1, 0) ? 0 : 1; /* a gauge's cell in row 0 leads to a list */
   if (kind_has_value(m->kind)) return !kind_is_split(m) || gauge_is_sound(r->g, row, bits, &r->blocks);
   double n = as_double(bits);
   return n >= 0 && n <= (double)TALLY_MOST && tally_add(&r->counts[id], (uint64_t)n);
 }
 
+/* Clears the baseline if no series has its number, or the series is a gauge. */
 static bool baseline_is_sound(recovery *r, shared_u64 *total, uint32_t id) {
   const metric *m = metric_of(r->g, id);
   if (!m || kind_has_value(m->kind)) atomic_store(total, 0);
@@ -287,8 +289,8 @@ static bool handover_is_sound(recovery *r, const stripe *t) {
   if (!segment_chunk_real(g, g->slots[0].chunks, to)) return false;
   if (!total_is_sound(r, m, t->handover_at_drop, false)) return false;
   if (!total_is_sound(r, m, atomic_load(&g->series[from].at_drop), false)) return false;
-  if (kind_has_total(m->kind))
-    return as_double(t->handover_value) >= 0 && as_double(t->handover_value) <= (double)TALLY_MOST;
+  double value = as_double(t->handover_value);
+  if (kind_has_total(m->kind)) return value >= 0 && value <= (double)TALLY_MOST;
   uint64_t count = 0, cell = atomic_load(segment_cell(g, 0, to));
   return cell != t->handover_value && histogram_is_sound(g, cell, m->les, &r->blocks, &count) &&
          (count = 0, histogram_is_sound(g, t->handover_value, m->les, &r->blocks, &count));
