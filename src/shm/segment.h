@@ -118,8 +118,9 @@ typedef struct slot {
 } slot;
 
 /*
- * A stripe of the series table: a hash table of series, chained through series.next. The fields from `handing_over` on are a
- * residue that is being handed over, see handover.h. All fields are read and written under the lock of the stripe.
+ * A stripe of the series table: a hash table of series, chained through series.next. The fields from `handing_over` on
+ * are a residue that is being handed over, see handover.h. All fields are read and written under the lock of the
+ * stripe.
  */
 typedef struct stripe {
   segment_lock lock;
@@ -269,8 +270,8 @@ typedef struct header {
   _Alignas(64) shared_u32 max_series, max_buckets; /* the process that configures; max_buckets: relaxed loads */
   shared_u32 start_scale; /* of the first table of a histogram; the process that configures; relaxed loads */
   shared_u32 ids_top;     /* the number after the highest series ever used; ids_lock, store-release; load-acquire */
-  shared_u32
-      live; /* number of live series, without overflow series; the thread that creates or drops one, under its stripe */
+  /* Number of live series, without overflow series. The thread that creates or drops one, under its stripe. */
+  shared_u32 live;
   /* Number of dropped series. The thread that drops one, under its stripe; the holder, when it reclaims one. */
   shared_u32 quarantined;
   shared_u32 metric_top; /* the number after the highest metric ever used; registry lock, store-release; load-acquire */

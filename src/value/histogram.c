@@ -1,5 +1,6 @@
 #include "value/histogram.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,7 +217,7 @@ histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t 
   plan->map = sketch_map_of(scale_of(&g->head->start_scale));
   plan->groups = groups;
   plan->les = les;
-  for (uint32_t i = 0; i < groups * 4; i++) plan->le[i] = i < les ? le[i] : as_double(2047ull << 52);
+  for (uint32_t i = 0; i < groups * 4; i++) plan->le[i] = i < les ? le[i] : INFINITY;
   if (plan->map) {
     atomic_store_explicit(&histogram_usual_map, plan->map, memory_order_release);
     return plan;
@@ -299,8 +300,8 @@ uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last) {
   if (!h) return 0;
   h->les = les;
   h->start_scale = atomic_load_explicit(&g->head->start_scale, memory_order_relaxed);
-  store_double(&h->min, as_double(2047ull << 52));
-  store_double(&h->max, as_double(4095ull << 52));
+  store_double(&h->min, INFINITY);
+  store_double(&h->max, -INFINITY);
   return offset;
 }
 

@@ -50,8 +50,8 @@ typedef struct histogram {
   shared_u64 sum, min, max;    /* doubles, relaxed; min and max are infinities until a value is recorded */
   shared_u64 zero;             /* number of recorded zeros; relaxed */
   shared_u64 none;             /* always 0: an empty table for `place` */
-  shared_u64
-      le[CHALK_LES + 1]; /* `les` + 1 counts, relaxed, not cumulative, the last for +Inf; the block ends behind them */
+  /* `les` + 1 counts, relaxed, not cumulative, the last one for +Inf. The block ends behind them. */
+  shared_u64 le[CHALK_LES + 1];
 } histogram;
 
 enum { HISTOGRAM_LEAST = offsetof(histogram, le) }; /* a block has at least this many bytes */

@@ -114,7 +114,7 @@ void sketch_clear(chalk_sketch *k) {
   k->positive.n = k->negative.n = 0;
   k->count = k->zero = 0;
   k->sum = 0;
-  k->min = as_double(2047ull << 52);
+  k->min = INFINITY;
   k->max = -k->min;
   k->scale = SKETCH_MOST_SCALE;
 }
@@ -332,7 +332,7 @@ static uint64_t side_subtract(sketch_side *side, const sketch_side *before, int 
 
 void sketch_clip(chalk_sketch *d, const chalk_sketch *all) {
   chalk_bucket b;
-  double low = as_double(2047ull << 52), high = -low;
+  double low = INFINITY, high = -low;
   uint32_t n = d->negative.n + (d->zero > 0) + d->positive.n;
   if (n > 0) {
     chalk_sketch_bucket(d, 0, &b), low = b.lower;

@@ -102,6 +102,25 @@ static double value_of(chalk_writer *w, int load) {
   return value;
 }
 
+/* In another namespace: takes slot 2, forks a child that takes slot 3 and outlives its parent. Both are killed. */
+static void live_in_slots_2_and_3(chalk_writer *w, chalk_series *s, int load, talk *parent, talk *child) {
+  CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 2);
+  set(w, load);
+  if (fork() == 0) {
+    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 3);
+    say_ready(parent);
+    await_end(child);
+    be_killed();
+  }
+  /* Closes all other descriptors, as a program does that becomes a daemon. */
+  int kept[2] = {dup2(parent->ready[1], 200), dup2(parent->end[0], 201)};
+  syscall(SYS_close_range, 3, 199, 0);
+  parent->ready[1] = kept[0], parent->end[0] = kept[1];
+  say_ready(parent);
+  await_end(parent);
+  be_killed();
+}
+
 static void test_a_death_in_another_namespace_is_proven(void **state) {
   (void)state;
   if (!may_unshare()) skip();
@@ -111,23 +130,7 @@ static void test_a_death_in_another_namespace_is_proven(void **state) {
   chalk_series *s = bind(w, count, "x");
   talk t = new_talk(), child = new_talk();
   pid_t pid = fork_into_namespace();
-  if (pid == 0) {
-    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 2);
-    set(w, load);
-    if (fork() == 0) { /* a child that outlives its parent and has its own slot */
-      CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 3);
-      say_ready(&t);
-      await_end(&child);
-      be_killed();
-    }
-    /* Closes all other descriptors, as a program does that becomes a daemon. */
-    int kept[2] = {dup2(t.ready[1], 200), dup2(t.end[0], 201)};
-    syscall(SYS_close_range, 3, 199, 0);
-    t.ready[1] = kept[0], t.end[0] = kept[1];
-    say_ready(&t);
-    await_end(&t);
-    be_killed();
-  }
+  if (pid == 0) live_in_slots_2_and_3(w, s, load, &t, &child);
   await(&t), await(&t);
   chalk_writer *fourth = open_in(g, 4);
   assert_true(value_of(w, load) == 1);
@@ -192,6 +195,15 @@ static void test_a_foreign_proc_proves_nothing(void **state) {
   chalk_segment_close(g);
 }
 
+static void work_without_rights(chalk_segment *own, talk *t) {
+  CHILD_CHECK(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
+  chalk_writer *mine = chalk_writer_open(own, NULL);
+  CHILD_CHECK(mine && chalk_writer_slot(mine) == 2);
+  say_ready(t);
+  await_end(t);
+  be_killed();
+}
+
 /* A worker that gave up root's rights cannot open the file again: it counts as dead when its whole family has ended. */
 static void test_a_worker_without_rights_lives_as_long_as_its_family(void **state) {
   (void)state;
@@ -204,14 +216,7 @@ static void test_a_worker_without_rights_lives_as_long_as_its_family(void **stat
   if (pid == 0) {
     chalk_segment *own = chalk_segment_open("own", &o, NULL); /* as a process in another container opens it */
     CHILD_CHECK(own);
-    if (fork_child() == 0) {
-      CHILD_CHECK(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
-      chalk_writer *mine = chalk_writer_open(own, NULL);
-      CHILD_CHECK(mine && chalk_writer_slot(mine) == 2);
-      say_ready(&t);
-      await_end(&t);
-      be_killed();
-    }
+    if (fork_child() == 0) work_without_rights(own, &t);
     CHILD_CHECK(waitpid(-1, NULL, 0) > 0);
     say_ready(&t);
     await_end(&master);

@@ -5,12 +5,11 @@
 
 #include "common.h"
 
+#include "samples.h"
 #include "shm/heap.h"
 #include "value/histogram.h"
 
 enum { VALUES = 1000000 };
-
-static double normal(void) { return sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit()); }
 
 typedef struct fixture {
   chalk_segment *g;
@@ -43,17 +42,12 @@ static uint64_t footprint(const fixture *f) {
   return bytes;
 }
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
 static void record_and_check(fixture *f, double *values, int n) {
   for (int i = 0; i < n; i++) assert_true(chalk_record(f->s, values[i]) >= CHALK_OK);
   chalk_sketch *k = chalk_series_sketch(f->s);
   assert_non_null(k);
   assert_int_equal(chalk_sketch_count(k), n);
-  qsort(values, (size_t)n, sizeof *values, by_value);
+  qsort(values, (size_t)n, sizeof *values, compare_doubles);
   assert_true(chalk_sketch_min(k) == values[0]);
   assert_true(chalk_sketch_max(k) == values[n - 1]);
   for (double q = 0; q <= 1; q += 0.001) {
@@ -69,7 +63,7 @@ static void test_a_lognormal_distribution_keeps_to_its_error_and_to_5_kib(void *
   (void)state;
   double *values = malloc(VALUES * sizeof *values);
   fixture f = open_histogram(512, 0);
-  for (int i = 0; i < VALUES; i++) values[i] = exp(0.5 * normal());
+  for (int i = 0; i < VALUES; i++) values[i] = exp(0.5 * random_normal());
   record_and_check(&f, values, VALUES);
   print_message("lognormal, sigma 0.5: %llu bytes\n", (unsigned long long)footprint(&f));
   assert_true(footprint(&f) <= 5 * 1024);
@@ -196,7 +190,7 @@ static void test_le_counts_are_exact(void **state) {
 static void test_changing_limits_loses_no_value(void **state) {
   (void)state;
   fixture f = open_histogram(512, 0);
-  for (int i = 0; i < 20000; i++) chalk_record(f.s, exp(normal()));
+  for (int i = 0; i < 20000; i++) chalk_record(f.s, exp(random_normal()));
   static const chalk_options changes[] = {{.initial_error = 0.1}, {.initial_error = 0.0001}, {.max_buckets = 32}};
   for (int change = 0; change < 3; change++) {
     assert_int_equal(chalk_segment_configure(f.g, &changes[change], NULL), CHALK_OK);
@@ -207,7 +201,7 @@ static void test_changing_limits_loses_no_value(void **state) {
     chalk_writer *other = open_writer(f.g);
     f.s = bind(f.w, define(f.w, "latency", CHALK_HISTOGRAM, 1, 0), "a");
     chalk_series *s = bind(other, define(other, "latency", CHALK_HISTOGRAM, 1, 0), "a");
-    for (int i = 0; i < 10000; i++) assert_int_equal(chalk_record(i & 1 ? s : f.s, exp(2 * normal())), CHALK_OK);
+    for (int i = 0; i < 10000; i++) assert_int_equal(chalk_record(i & 1 ? s : f.s, exp(2 * random_normal())), CHALK_OK);
     free(s);
     chalk_writer_close(other);
   }
@@ -246,24 +240,29 @@ static void test_coarse_and_fine_histograms_of_one_writer(void **state) {
   close_histogram(f);
 }
 
+/* In a child: records into 20 series in turn, and drops all of them after each round. */
+static void record_and_clear(const fixture *f) {
+  for (int i = 0; i < (SANITIZED ? 3000 : 30000); i++) {
+    char value[16];
+    snprintf(value, sizeof value, "%d", i % 20);
+    chalk_series *s = bind(f->w, (int)f->s->metric, value);
+    for (int k = 0; k < 20 + i % 200; k++) {
+      CHILD_CHECK(chalk_record(s, exp(i % 3000 * 1e-3 * random_normal())) >= CHALK_OK);
+    }
+    free(s);
+    if (i % 20 != 19) continue;
+    chalk_clear(f->w, f->s->metric);
+    sweep(f->g, 1000.0 * i, 0);
+  }
+  _exit(0);
+}
+
 /* A writer grows and collapses its histograms all the time. A reader sees only whole sketches. */
 static void test_a_reader_sees_only_whole_sketches(void **state) {
   (void)state;
   fixture f = open_histogram(64, 0);
   pid_t pid = fork_child();
-  if (pid == 0) {
-    for (int i = 0; i < (SANITIZED ? 3000 : 30000); i++) {
-      char value[16];
-      snprintf(value, sizeof value, "%d", i % 20);
-      chalk_series *s = bind(f.w, (int)f.s->metric, value);
-      for (int k = 0; k < 20 + i % 200; k++) CHILD_CHECK(chalk_record(s, exp(i % 3000 * 1e-3 * normal())) >= CHALK_OK);
-      free(s);
-      if (i % 20 != 19) continue;
-      chalk_clear(f.w, f.s->metric);
-      sweep(f.g, 1000.0 * i, 0);
-    }
-    _exit(0);
-  }
+  if (pid == 0) record_and_clear(&f);
   int status;
   while (waitpid(pid, &status, WNOHANG) == 0) {
     chalk_snapshot *s = take(f.g, 0);

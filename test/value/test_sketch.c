@@ -8,16 +8,16 @@
 #include "common.h"
 
 #include "failing.h"
+#include "samples.h"
 #include "value/sketch.h"
 
 enum { VALUES = 1000000 };
 
-static double normal(void) { return sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit()); }
-static double of_normal(void) { return 100 + 15 * normal(); }
-static double of_lognormal(void) { return exp(0.5 * normal()); }
+static double of_normal(void) { return 100 + 15 * random_normal(); }
+static double of_lognormal(void) { return exp(0.5 * random_normal()); }
 static double of_exponential(void) { return -log(random_unit()); }
 static double of_pareto(void) { return pow(random_unit(), -1 / 1.5); }
-static double of_bimodal(void) { return (random_bits() & 1 ? 0.001 : 10) * (1 + 0.05 * normal()); }
+static double of_bimodal(void) { return (random_bits() & 1 ? 0.001 : 10) * (1 + 0.05 * random_normal()); }
 static double of_constant(void) { return 0.1; }
 
 static const struct distribution {
@@ -28,11 +28,6 @@ static const struct distribution {
     {"pareto", of_pareto}, {"bimodal", of_bimodal},     {"constant", of_constant},
 };
 enum { N_DISTRIBUTIONS = sizeof DISTRIBUTIONS / sizeof *DISTRIBUTIONS };
-
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
 
 static void check_quantiles(const chalk_sketch *k, const double *sorted, const char *name) {
   static const double qs[] = {0, 0.5, 0.9, 0.99, 0.999, 1};
@@ -76,7 +71,7 @@ static void test_quantiles_keep_to_the_reported_error(void **state) {
       assert_int_equal(chalk_sketch_add(parts[i % 8], values[i], 1), CHALK_OK);
     }
     for (int p = 0; p < 8; p++) assert_int_equal(chalk_sketch_merge(merged, parts[p]), CHALK_OK);
-    qsort(values, VALUES, sizeof *values, by_value);
+    qsort(values, VALUES, sizeof *values, compare_doubles);
     check_quantiles(whole, values, DISTRIBUTIONS[d].name);
     check_quantiles(merged, values, DISTRIBUTIONS[d].name);
     check_buckets(whole);
@@ -236,7 +231,7 @@ static void test_differences_add_up(void **state) {
   chalk_sketch *now = chalk_sketch_new(0.001, 64), *before = chalk_sketch_new(0.001, 64);
   chalk_sketch *sent = chalk_sketch_new(0.001, 64);
   for (int flush = 0; flush < 50; flush++) {
-    for (int i = 0; i < 200; i++) chalk_sketch_add(now, (i % 7 == 0 ? -1 : 1) * exp(0.1 * flush * normal()), 1);
+    for (int i = 0; i < 200; i++) chalk_sketch_add(now, (i % 7 == 0 ? -1 : 1) * exp(0.1 * flush * random_normal()), 1);
     chalk_sketch_add(now, 0, 3);
     chalk_sketch *d = sketch_difference(now, before);
     assert_int_equal(chalk_sketch_count(d), 203);

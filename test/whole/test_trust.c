@@ -134,7 +134,7 @@ static void test_a_link_is_refused(void **state) {
 static void test_a_fifo_is_refused(void **state) {
   (void)state;
   assert_int_equal(mkfifo(path, 0600), 0);
-  assert_refused(0, "no regular file");
+  assert_refused(0, "not a regular file");
 }
 
 /* Any user who may read the file can lock it. */
