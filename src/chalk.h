@@ -629,9 +629,9 @@ const chalk_event *chalk_tap_events(const chalk_tap *tap);
 uint64_t chalk_tap_dropped(chalk_tap *tap);
 
 /*
- * The event stream: events as protobuf messages to clients over stream sockets; see stream.c. No function waits. A
- * client that does not read falls behind, and then loses its oldest messages, all but the last `most`. Every client
- * gets a metric's definition before the metric's first event. A stream belongs to one thread.
+ * The event stream: events as protobuf messages (see stream_encoder.h) to clients over stream sockets. No function
+ * waits. A client that does not read falls behind, and then loses its oldest messages, all but the last `most`. Every
+ * client gets a metric's definition before the metric's first event. A stream belongs to one thread.
  */
 typedef struct chalk_stream chalk_stream;
 typedef struct chalk_stream_metric {

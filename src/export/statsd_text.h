@@ -1,10 +1,10 @@
 /*
  * Tag values as StatsD's lines can carry them.
  *
- * A byte that a line cannot carry becomes "_". A value that is too long is cut, and ends with "_" and the FNV-1a hash of
- * the whole value, so two long values stay different. Which bytes a line can carry is part of the format and is decided
- * here; how long a value may be is the caller's choice. The Lua module chalk.exporter.statsd.names does the same with
- * names and constant tags, and spec/exporter/statsd/lines_spec.lua compares the two. No function adds a NUL.
+ * A byte that a line cannot carry becomes "_". A value that is too long is cut, and ends with "_" and the FNV-1a hash
+ * of the whole value, so two long values stay different. Which bytes a line can carry is part of the format and is
+ * decided here; how long a value may be is the caller's choice. The Lua module chalk.exporter.statsd.names does the
+ * same with names and constant tags, and spec/exporter/statsd/lines_spec.lua compares the two. No function adds a NUL.
  */
 #ifndef STATSD_TEXT_H
 #define STATSD_TEXT_H

@@ -31,7 +31,7 @@ typedef enum kind_content { KIND_NOTHING, KIND_TOTAL, KIND_VALUE, KIND_HISTOGRAM
 typedef struct kind {
   const char *name; /* as definitions spell it */
   kind_content holds;
-  uint32_t stream_type; /* its number in the metadata of the event stream, see stream.c */
+  uint32_t stream_type; /* its number in the metadata of the event stream, see stream_encoder.h */
 } kind;
 
 /* Indexed by number. The first row is for numbers that are not a kind. */

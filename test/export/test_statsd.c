@@ -1,5 +1,7 @@
-/* What is lost when these fail: the process, to a C host's mistake in the description of a family. What the lines say is
-   tested from Lua, in spec/exporter/statsd_spec.lua. */
+/*
+ * What a user loses when these fail: a C host that describes a family wrongly crashes, or gets lines of another metric.
+ * What the lines contain is tested from Lua, in spec/exporter/statsd_spec.lua.
+ */
 
 #include "common.h"
 
@@ -46,15 +48,15 @@ static void end(bed *b) {
   chalk_segment_close(b->g);
 }
 
-/* The lines of all entries up to `last`, or the code. */
+/* Packs the lines of the entries before `last`. Returns the code. */
 static int fill(bed *b, uint32_t last, char *lines) {
   uint32_t next = 0, size;
   chalk_statsd_forget(b->k);
-  int code = chalk_statsd_fill(b->k, &b->family, NULL, b->s, &next, last);
+  int rc = chalk_statsd_fill(b->k, &b->family, NULL, b->s, &next, last);
   const char *packet = chalk_statsd_packet(b->k, &size);
   memcpy(lines, packet, size);
   lines[size] = 0;
-  return code;
+  return rc;
 }
 
 static void test_numbers_of_a_family_have_ranges(void **state) {
@@ -80,7 +82,7 @@ static void test_numbers_of_a_family_have_ranges(void **state) {
   end(&b);
 }
 
-/* The snapshot has one entry. */
+/* The snapshot has one entry, and a `last` beyond it means its end. */
 static void test_entries_end_with_the_snapshot(void **state) {
   (void)state;
   bed b;
@@ -94,7 +96,7 @@ static void test_entries_end_with_the_snapshot(void **state) {
   end(&b);
 }
 
-/* A metric's number may have gone to one with fewer bounds: counts of the entry before are not that one's. */
+/* A metric's number may have gone to a metric with fewer bounds, which must not get counts of the entry before it. */
 static void test_bounds_that_are_not_the_metrics_are_left_out(void **state) {
   (void)state;
   bed b;

@@ -1,5 +1,7 @@
-/* What is lost when these fail: values that were recorded come twice, with another value's tags or with a rate that does
-   not stand for them, or a receiver that is away takes the program's memory with it. */
+/*
+ * What a user loses when these fail: a recorded value is sent twice, with the tags of another series or with a wrong
+ * rate; or a receiver that does not answer costs unlimited memory.
+ */
 
 #include "common.h"
 
@@ -8,7 +10,7 @@
 static const char *const labels[] = {"a"};
 static const uint32_t value_most[] = {198};
 
-/* A bed of a queue and a tap, of which one writer records to a histogram with one tag. */
+/* A queue, a tap, and a writer that records into a histogram with one tag. */
 typedef struct bed {
   chalk_segment *g;
   chalk_writer *w;
@@ -52,7 +54,7 @@ static void end(bed *b) {
   chalk_segment_close(b->g);
 }
 
-/* Takes a batch; metrics that are asked for are sent by this rate. How many were asked for. */
+/* Takes a batch, and defines metrics with this rate when the queue asks. Returns how many it asked for. */
 static int take_batch(bed *b, uint32_t n, double rate) {
   int asked = 0;
   for (int metric; (metric = chalk_statsd_raw_take(b->k, b->t, n)) >= 0; asked++) {
@@ -61,14 +63,14 @@ static int take_batch(bed *b, uint32_t n, double rate) {
   return asked;
 }
 
-/* Takes all events that nobody adds to. */
+/* Takes all events until the rings are empty. Returns how many metrics were asked for. */
 static int take_all(bed *b, double rate) {
   int asked = 0;
   for (uint32_t n; (n = chalk_tap_read(b->t)) > 0;) asked += take_batch(b, n, rate);
   return asked;
 }
 
-/* The next packet as text, taken out of the queue; "" when there is none. */
+/* Removes the first packet from the queue and returns it as text; "" when there is none. */
 static const char *next_packet(bed *b) {
   static char text[65536];
   uint32_t size = 0;
@@ -87,7 +89,7 @@ static chalk_statsd_raw_totals totals_of(const bed *b) {
 
 static void record(chalk_series *s, double v) { assert_true(chalk_record(s, v) >= CHALK_OK); }
 
-static void test_lines(void **state) {
+static void test_lines_of_values(void **state) {
   (void)state;
   bed b;
   begin(&b, 1000, 100);
@@ -108,8 +110,8 @@ static void test_lines(void **state) {
   end(&b);
 }
 
-/* Counts, gauges and histograms of other modes go by. */
-static void test_only_what_is_sent_so(void **state) {
+/* Events of counts, gauges and histograms in other modes are ignored. */
+static void test_only_histograms_in_the_mode_raw_are_sent(void **state) {
   (void)state;
   bed b;
   begin(&b, 1000, 100);
@@ -128,7 +130,7 @@ static void test_only_what_is_sent_so(void **state) {
   end(&b);
 }
 
-static void test_packets(void **state) {
+static void test_packets_are_filled(void **state) {
   (void)state;
   bed b;
   begin(&b, 64, 1000);
@@ -143,7 +145,7 @@ static void test_packets(void **state) {
              i + 3);
     assert_string_equal(next_packet(&b), expected);
   }
-  /* Nothing comes into a packet that is on its way. */
+  /* No value is added to a packet that is being sent. */
   uint32_t size;
   const char *packet = chalk_statsd_raw_packet(b.k, &size);
   assert_int_equal(size, 3 * 14);
@@ -162,7 +164,7 @@ static void test_packets(void **state) {
   end(&b);
 }
 
-static void test_a_line_too_long(void **state) {
+static void test_a_line_longer_than_a_packet_is_reported_once(void **state) {
   (void)state;
   bed b;
   begin(&b, 64, 1000);
@@ -181,7 +183,7 @@ static void test_a_line_too_long(void **state) {
   end(&b);
 }
 
-/* Of any number of values while nobody takes packets, the first so many are kept. */
+/* While no packet is taken, the queue keeps its first values up to the limit, and counts the others as dropped. */
 static void test_the_queue_is_bounded(void **state) {
   (void)state;
   enum { MOST = 1000, ROUNDS = 50, EACH = 700 };
@@ -191,7 +193,7 @@ static void test_the_queue_is_bounded(void **state) {
   for (int i = 0; i < ROUNDS * EACH; i++) {
     record(x, i);
     if (i % EACH == EACH - 1) take_all(&b, 1);
-    if (i % (5 * EACH) == 0) { /* a try to send, in vain */
+    if (i % (5 * EACH) == 0) { /* an attempt to send that fails */
       uint32_t size;
       chalk_statsd_raw_packet(b.k, &size);
     }
@@ -199,7 +201,7 @@ static void test_the_queue_is_bounded(void **state) {
   chalk_statsd_raw_totals totals = totals_of(&b);
   assert_int_equal(totals.values, MOST);
   assert_int_equal(totals.dropped, ROUNDS * EACH - MOST);
-  /* Room that comes back is used again. */
+  /* Space that sent packets leave is used again. */
   int values = 0;
   for (const char *text; *(text = next_packet(&b));) {
     for (const char *line = text; *line; line = strchr(line, '\n') + 1, values++) {
@@ -215,8 +217,8 @@ static void test_the_queue_is_bounded(void **state) {
   end(&b);
 }
 
-/* Packets of one value each, before and behind those that leave. */
-static void test_a_queue_that_never_ends(void **state) {
+/* Values are added to the queue while others are taken from it, and keep their order. */
+static void test_values_keep_their_order(void **state) {
   (void)state;
   enum { VALUES = 20000 };
   bed b;
@@ -238,14 +240,14 @@ static void test_a_queue_that_never_ends(void **state) {
   end(&b);
 }
 
-/* A sampled line's rate, cut as agents do it; 0: not as it has to be. */
+/* How many values a line stands for: its rate's inverse, cut as agents do. 0: the inverse is no whole number. */
 static uint64_t weight_of(const char *line) {
   const char *at = strstr(line, "|d") + 2;
   double inverse = strncmp(at, "|@", 2) == 0 ? 1 / strtod(at + 2, NULL) : 1;
   return inverse - floor(inverse) < 1e-6 ? (uint64_t)inverse : 0;
 }
 
-/* Six standard deviations: a right one fails once in a thousand million runs, one that is wrong in its mean always. */
+/* Six standard deviations: a right sampler fails once in 10^9 runs, and one with a wrong mean always. */
 static void test_samples_stand_for_all(void **state) {
   (void)state;
   const double rates[] = {0.9, 0.6, 1 / 3.0, 0.17, 0.011, 0.0007};
@@ -276,7 +278,7 @@ static void test_samples_stand_for_all(void **state) {
   }
 }
 
-static void test_the_ends_of_rates(void **state) {
+static void test_the_lowest_rates(void **state) {
   (void)state;
   bed b;
   begin(&b, 1000, 1u << 20);
@@ -302,8 +304,8 @@ static void test_the_ends_of_rates(void **state) {
   end(&b);
 }
 
-/* A series' number is used again for other tags, and its line is another one then. */
-static void test_numbers_that_are_used_again(void **state) {
+/* When a series' number is used again for other tags, its line has the other tags. */
+static void test_reused_numbers_of_series(void **state) {
   (void)state;
   bed b;
   begin(&b, 1000, 1000);
@@ -319,7 +321,7 @@ static void test_numbers_that_are_used_again(void **state) {
     drop(b.w, b.metric, value);
     free(s);
     chalk_writer_tick(b.w);
-    for (int i = 0; i < 3; i++) sweep(b.g, 1000 + round, 0); /* not before its event was read */
+    for (int i = 0; i < 3; i++) sweep(b.g, 1000 + round, 0); /* the number is not reused before the event was read */
     take_all(&b, 1);
     snprintf(expected, sizeof expected, "lat:%d|d|#a:v%d\n", round, round);
     assert_string_equal(next_packet(&b), expected);
@@ -330,8 +332,8 @@ static void test_numbers_that_are_used_again(void **state) {
   end(&b);
 }
 
-/* A number of a metric that was taken back is another metric's: its definition is asked for once more. */
-static void test_definitions_that_change(void **state) {
+/* When a metric's number goes to another metric, the queue asks for the definition again. */
+static void test_reused_numbers_of_metrics(void **state) {
   (void)state;
   bed b;
   begin(&b, 1000, 1000);
@@ -356,7 +358,7 @@ static void test_definitions_that_change(void **state) {
   end(&b);
 }
 
-static void test_what_a_limit_folds(void **state) {
+static void test_an_overflow_series_has_its_own_line(void **state) {
   (void)state;
   bed b;
   begin(&b, 1000, 1000);
@@ -370,7 +372,7 @@ static void test_what_a_limit_folds(void **state) {
   end(&b);
 }
 
-/* Children that record until they are killed: every value that was read is of one of them, whole, and comes once. */
+/* Children record until they are killed: every value that is sent is a whole one of a child, and is sent once. */
 static void test_children_and_kills(void **state) {
   (void)state;
   enum { CHILDREN = 8, WANTED = 3000 };
@@ -394,9 +396,10 @@ static void test_children_and_kills(void **state) {
           double v = strtod(line + 4, NULL);
           const char *tag = strstr(line, "|d|#a:c");
           assert_non_null(tag);
-          int who = atoi(tag + 7);
-          assert_true(who >= 0 && who <= child && v > (double)last[who]); /* a full ring leaves gaps */
-          last[who] = (int64_t)v;
+          int recorder = atoi(tag + 7);
+          assert_true(recorder >= 0 && recorder <= child);
+          assert_true(v > (double)last[recorder]); /* values are missing where a ring was full */
+          last[recorder] = (int64_t)v;
         }
       }
     } while (seen - start < WANTED && chalk_now() < end_at);
@@ -408,7 +411,7 @@ static void test_children_and_kills(void **state) {
   end(&b);
 }
 
-/* The room for events behind a batch has those of the batch before. */
+/* The memory after the end of a batch still has events of the batch before, which must not be taken. */
 static void test_takes_no_more_than_was_read(void **state) {
   (void)state;
   bed b;
@@ -440,17 +443,17 @@ static void test_numbers_of_a_family_have_ranges(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_lines),
-      cmocka_unit_test(test_only_what_is_sent_so),
-      cmocka_unit_test(test_packets),
-      cmocka_unit_test(test_a_line_too_long),
+      cmocka_unit_test(test_lines_of_values),
+      cmocka_unit_test(test_only_histograms_in_the_mode_raw_are_sent),
+      cmocka_unit_test(test_packets_are_filled),
+      cmocka_unit_test(test_a_line_longer_than_a_packet_is_reported_once),
       cmocka_unit_test(test_the_queue_is_bounded),
-      cmocka_unit_test(test_a_queue_that_never_ends),
+      cmocka_unit_test(test_values_keep_their_order),
       cmocka_unit_test(test_samples_stand_for_all),
-      cmocka_unit_test(test_the_ends_of_rates),
-      cmocka_unit_test(test_numbers_that_are_used_again),
-      cmocka_unit_test(test_definitions_that_change),
-      cmocka_unit_test(test_what_a_limit_folds),
+      cmocka_unit_test(test_the_lowest_rates),
+      cmocka_unit_test(test_reused_numbers_of_series),
+      cmocka_unit_test(test_reused_numbers_of_metrics),
+      cmocka_unit_test(test_an_overflow_series_has_its_own_line),
       cmocka_unit_test(test_children_and_kills),
       cmocka_unit_test(test_takes_no_more_than_was_read),
       cmocka_unit_test(test_numbers_of_a_family_have_ranges),

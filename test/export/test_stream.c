@@ -1,5 +1,7 @@
-/* What is lost when these fail: a client of the event stream gets bytes that no reader can take, events twice, none or
-   out of order, or waits for another client; or the process pays for one that does not read. */
+/*
+ * What a user loses when these fail: a client of the event stream gets bytes that it cannot decode, gets events twice,
+ * never or out of order, or waits for another client; or a client that does not read costs unlimited memory.
+ */
 
 #include "failing.h"
 #include "stream_reader.h"
@@ -13,7 +15,7 @@ typedef struct bed {
   int count, gauge, histogram;
 } bed;
 
-/* A listener of the core's, at a free port. */
+/* A listening socket at a free port. */
 static int listen_anywhere(uint16_t *port) {
   static const char address[] = "127.0.0.1:0";
   char message[CHALK_MESSAGE] = "";
@@ -27,7 +29,7 @@ static int listen_anywhere(uint16_t *port) {
   return fd;
 }
 
-static void define_told(bed *b, int metric, const char *name, uint32_t kind, const char *unit) {
+static void define_in_stream(bed *b, int metric, const char *name, uint32_t kind, const char *unit) {
   static const char *labels[] = {"a"}, *constants[] = {"env", "test"};
   chalk_stream_metric m = {.name = name,
                            .unit = unit,
@@ -40,10 +42,10 @@ static void define_told(bed *b, int metric, const char *name, uint32_t kind, con
   assert_int_equal(chalk_stream_define(b->k, (uint32_t)metric, &m), CHALK_OK);
 }
 
-static void define_all_told(bed *b) {
-  define_told(b, b->count, "c", CHALK_COUNT, "bytes");
-  define_told(b, b->gauge, "l", CHALK_GAUGE, "");
-  define_told(b, b->histogram, "h", CHALK_HISTOGRAM, "seconds");
+static void define_all_in_stream(bed *b) {
+  define_in_stream(b, b->count, "c", CHALK_COUNT, "bytes");
+  define_in_stream(b, b->gauge, "l", CHALK_GAUGE, "");
+  define_in_stream(b, b->histogram, "h", CHALK_HISTOGRAM, "seconds");
 }
 
 static bed open_bed(uint32_t most) {
@@ -59,7 +61,7 @@ static bed open_bed(uint32_t most) {
   b.k = chalk_stream_new(b.g, most, listen_anywhere(&b.port));
   assert_non_null(b.k);
   chalk_tap_switch(b.g, KIND_MASK, 1 << 20, 0);
-  define_all_told(&b);
+  define_all_in_stream(&b);
   return b;
 }
 
@@ -81,7 +83,7 @@ static reader connect_to(bed *b, int room) {
   return r;
 }
 
-/* Waits for the next event, while the server sends. */
+/* Waits for the next event, and lets the stream send meanwhile. */
 static event expect_event(bed *b, reader *r) {
   event e;
   double end = chalk_now() + DEADLINE;
@@ -105,12 +107,12 @@ static void expect_metadata(bed *b, reader *r) {
   }
 }
 
-/* Hands over what was recorded, as the flusher does. */
+/* Hands all events to the stream, as the flusher does. */
 static void pump(bed *b) {
   for (uint32_t n; (n = chalk_tap_read(b->tap)) > 0;) assert_int_equal(chalk_stream_take(b->k, b->tap, n), -1);
 }
 
-static void test_every_operation(void **state) {
+static void test_the_message_of_every_operation(void **state) {
   (void)state;
   static const struct {
     char name;
@@ -143,8 +145,8 @@ static void test_every_operation(void **state) {
   close_bed(&b);
 }
 
-/* Sockets take any number of bytes, and readers any: the stream stays whole, and metadata comes between messages. */
-static void test_sockets_that_take_parts(void **state) {
+/* Sockets take and readers read any number of bytes: messages stay whole, and metadata comes between them. */
+static void test_messages_stay_whole_in_full_sockets(void **state) {
   (void)state;
   enum { EVENTS = SANITIZED ? 20000 : 60000, CLIENTS = 4, LATER = EVENTS / 2 };
   bed b = open_bed(0);
@@ -160,7 +162,7 @@ static void test_sockets_that_take_parts(void **state) {
       if (recorded++ == LATER) {
         int later = define(b.w, "later", CHALK_COUNT, 1, 0);
         pump(&b);
-        define_told(&b, later, "later", CHALK_COUNT, "");
+        define_in_stream(&b, later, "later", CHALK_COUNT, "");
       }
       chalk_set(l, recorded);
     }
@@ -183,13 +185,13 @@ static void test_sockets_that_take_parts(void **state) {
   close_bed(&b);
 }
 
-/* A client whose socket is full in the middle of the metadata gets the rest of it, and then what its buffer holds. */
+/* A client whose socket is full in the middle of the metadata gets the rest, and then the messages that are left. */
 static void test_metadata_larger_than_a_socket(void **state) {
   (void)state;
-  enum { TOLD = 250000, MOST = 1000, RECORDED = 3 * MOST };
+  enum { DEFINED = 250000, MOST = 1000, RECORDED = 3 * MOST };
   bed b = open_bed(MOST);
   chalk_series *l = bind(b.w, b.gauge, "x");
-  for (int i = 0; i < TOLD; i++) define_told(&b, b.histogram, "h", CHALK_HISTOGRAM, "milliseconds");
+  for (int i = 0; i < DEFINED; i++) define_in_stream(&b, b.histogram, "h", CHALK_HISTOGRAM, "milliseconds");
   reader r = connect_to(&b, 2048), fast = connect_to(&b, 0);
   chalk_stream_send(b.k);
   size_t seen = 0;
@@ -199,8 +201,8 @@ static void test_metadata_larger_than_a_socket(void **state) {
     pump(&b);
     while (seen < (size_t)i) seen += !expect_event(&b, &fast).is_metadata;
   }
-  assert_int_equal(fast.metadata, TOLD + 3);
-  for (int i = 0; i < TOLD + 3; i++) assert_true(expect_event(&b, &r).is_metadata);
+  assert_int_equal(fast.metadata, DEFINED + 3);
+  for (int i = 0; i < DEFINED + 3; i++) assert_true(expect_event(&b, &r).is_metadata);
   for (int i = RECORDED - MOST + 1; i <= RECORDED; i++) {
     event e = expect_event(&b, &r);
     assert_true(!e.is_metadata && e.number == i);
@@ -218,8 +220,8 @@ static uint32_t clients_of(bed *b, uint32_t wanted) {
   return n;
 }
 
-/* Beside a client that never reads another one gets everything, and the first keeps the youngest: in whole messages. */
-static void test_one_that_does_not_read(void **state) {
+/* One client never reads. Another one gets every event, and the first one the newest, in whole messages. */
+static void test_a_client_that_does_not_read(void **state) {
   (void)state;
   enum { MOST = 500, EVENTS = SANITIZED ? 300000 : 1000000, STEP = 100 };
   bed b = open_bed(MOST);
@@ -249,7 +251,7 @@ static void test_one_that_does_not_read(void **state) {
   close_bed(&b);
 }
 
-/* Whatever clients do: those that have ended are closed, what they say is nothing, and the others go on. */
+/* Clients that have ended are closed, what clients send is ignored, and the other clients miss nothing. */
 static void test_clients_come_and_go(void **state) {
   (void)state;
   enum { ROUNDS = 300, AT_ONCE = 64 };
@@ -277,7 +279,7 @@ static void test_clients_come_and_go(void **state) {
   int last = dup(0);
   close(last);
   assert_int_equal(first, last);
-  /* One too many is closed, and says why. */
+  /* A client beyond the limit is closed, with a code of its own. */
   reader r[AT_ONCE];
   for (int i = 0; i < AT_ONCE - 1; i++) r[i] = connect_to(&b, 0);
   reader refused = open_reader(b.port, 0);
@@ -295,8 +297,8 @@ static void test_clients_come_and_go(void **state) {
   close_bed(&b);
 }
 
-/* A number that went to another metric or series is not told of under its old name. */
-static void test_numbers_that_went_to_others(void **state) {
+/* Events of a series or metric whose number was another one's before have the new name and labels. */
+static void test_reused_numbers(void **state) {
   (void)state;
   bed b = open_bed(0);
   reader r = connect_to(&b, 0);
@@ -321,7 +323,7 @@ static void test_numbers_that_went_to_others(void **state) {
   }
   assert_true(chalk_stream_knows(b.k, (uint32_t)b.count));
   assert_int_equal(chalk_stream_dropped(b.k, 0), 0);
-  /* An undefined one is asked for, and may be passed over. */
+  /* The stream asks for a metric that is not defined. The caller may pass over the event. */
   int other = define(b.w, "other", CHALK_COUNT, 1, 0);
   chalk_series *o = bind(b.w, other, "x"), *c = bind(b.w, b.count, "x");
   chalk_add(o, 1), chalk_add(c, 2), chalk_add(o, 3);
@@ -329,10 +331,10 @@ static void test_numbers_that_went_to_others(void **state) {
   assert_int_equal(chalk_stream_take(b.k, b.tap, 3), other);
   chalk_stream_pass_over(b.k);
   assert_int_equal(chalk_stream_take(b.k, b.tap, 3), other);
-  define_told(&b, other, "other", CHALK_COUNT, "");
+  define_in_stream(&b, other, "other", CHALK_COUNT, "");
   assert_int_equal(chalk_stream_take(b.k, b.tap, 3), -1);
   assert_int_equal(chalk_stream_dropped(b.k, 0), 1);
-  assert_true(expect_event(&b, &r).is_metadata); /* before the first event of whatever metric */
+  assert_true(expect_event(&b, &r).is_metadata); /* before the next event of any metric */
   assert_true(expect_event(&b, &r).number == 2);
   assert_true(expect_event(&b, &r).number == 3);
   free(o), free(c);
@@ -340,7 +342,7 @@ static void test_numbers_that_went_to_others(void **state) {
   close_bed(&b);
 }
 
-/* The overflow series, and series beyond the first thousands. */
+/* Every one of very many series has its own labels, and so has the overflow series. */
 static void test_many_series(void **state) {
   (void)state;
   enum { SERIES = SANITIZED ? 20000 : 120000, MORE = 100 };
@@ -373,8 +375,8 @@ static void test_many_series(void **state) {
   close_bed(&b);
 }
 
-/* A child of a process with clients: they stay the parent's, and end with it. */
-static void test_a_fork_while_clients_are_there(void **state) {
+/* A forked child does not use its parent's clients, which end with the parent although the child lives. */
+static void test_a_fork_with_clients(void **state) {
   (void)state;
   bed b = open_bed(0);
   chalk_series *c = bind(b.w, b.count, "x");
@@ -408,7 +410,7 @@ static void test_a_fork_while_clients_are_there(void **state) {
   close_bed(&b);
 }
 
-/* The room for events behind a batch has those of the batch before. */
+/* The memory after the end of a batch still has events of the batch before, which must not be taken. */
 static void test_takes_no_more_than_was_read(void **state) {
   (void)state;
   bed b = open_bed(0);
@@ -443,7 +445,7 @@ static void test_numbers_of_a_metric_have_ranges(void **state) {
   close_bed(&b);
 }
 
-/* Each allocation fails once. A client is then told of the metric once, as of all others. */
+/* Each allocation fails once. Afterwards a client still gets the metric's metadata once. */
 static void test_a_definition_without_memory_leaves_nothing(void **state) {
   (void)state;
   static const char *labels[] = {"a"}, *constants[] = {"env", "test"};
@@ -462,10 +464,10 @@ static void test_a_definition_without_memory_leaves_nothing(void **state) {
   int failures = 0;
   for (;; failures++) {
     failing_after = failures;
-    int e = chalk_stream_define(b.k, (uint32_t)metric, &m);
+    int rc = chalk_stream_define(b.k, (uint32_t)metric, &m);
     failing_after = -1;
-    if (e == CHALK_OK) break;
-    assert_int_equal(e, CHALK_EMEMORY);
+    if (rc == CHALK_OK) break;
+    assert_int_equal(rc, CHALK_EMEMORY);
     assert_int_equal(chalk_stream_knows(b.k, (uint32_t)metric), 0);
   }
   assert_true(failures >= 5);
@@ -483,14 +485,14 @@ static void test_a_definition_without_memory_leaves_nothing(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_every_operation),
-      cmocka_unit_test(test_sockets_that_take_parts),
+      cmocka_unit_test(test_the_message_of_every_operation),
+      cmocka_unit_test(test_messages_stay_whole_in_full_sockets),
       cmocka_unit_test(test_metadata_larger_than_a_socket),
-      cmocka_unit_test(test_one_that_does_not_read),
+      cmocka_unit_test(test_a_client_that_does_not_read),
       cmocka_unit_test(test_clients_come_and_go),
-      cmocka_unit_test(test_numbers_that_went_to_others),
+      cmocka_unit_test(test_reused_numbers),
       cmocka_unit_test(test_many_series),
-      cmocka_unit_test(test_a_fork_while_clients_are_there),
+      cmocka_unit_test(test_a_fork_with_clients),
       cmocka_unit_test(test_takes_no_more_than_was_read),
       cmocka_unit_test(test_numbers_of_a_metric_have_ranges),
       cmocka_unit_test(test_a_definition_without_memory_leaves_nothing),

@@ -1,5 +1,7 @@
-/* What is lost when these fail: a client of the event stream gets a part of a message, or one twice, where its socket
-   took less than it was given; or memory that a burst took once stays taken. */
+/*
+ * What a user loses when these fail: a client of the event stream whose socket takes less than it is given gets half a
+ * message, or a message twice; or the memory that a burst needed is never freed.
+ */
 
 #include "common.h"
 
@@ -7,7 +9,7 @@
 
 enum { LONGEST = 5000 };
 
-/* Message n: its number, and as many bytes as that says. */
+/* Makes message n: its number, then bytes whose count follows from the number. Returns the size. */
 static size_t message_of(uint64_t n, char *out) {
   size_t size = 8 + n * 7919 % (n % 100 == 0 ? LONGEST - 8 : 60);
   memset(out, (int)(n & 0x7f), size);
@@ -15,19 +17,19 @@ static size_t message_of(uint64_t n, char *out) {
   return size;
 }
 
-/* Reads `most` bytes from message `number` on and compares them; how many there were. */
+/* Reads at most `most` bytes from message `number` on and compares them. Returns how many there were. */
 static size_t compare(const stream_log *l, uint64_t number, size_t most) {
-  struct iovec parts[2];
+  struct iovec slices[2];
   char bytes[2 * LONGEST], expected[3 * LONGEST];
-  int n = stream_log_read(l, number, most, parts);
+  int n = stream_log_read(l, number, most, slices);
   size_t size = 0, made = 0;
-  for (int i = 0; i < n; i++) memcpy(bytes + size, parts[i].iov_base, parts[i].iov_len), size += parts[i].iov_len;
+  for (int i = 0; i < n; i++) memcpy(bytes + size, slices[i].iov_base, slices[i].iov_len), size += slices[i].iov_len;
   for (uint64_t m = number; made < size; m++) made += message_of(m, expected + made);
   assert_memory_equal(bytes, expected, size);
   return size;
 }
 
-static void test_a_log_keeps_messages_whole(void **state) {
+static void test_readers_get_whole_messages(void **state) {
   (void)state;
   enum { MESSAGES = 200000 };
   stream_log l = {.most = 700};
@@ -41,7 +43,7 @@ static void test_a_log_keeps_messages_whole(void **state) {
     size_t most = random_bits() % (2 * LONGEST), rest;
     size_t read = compare(&l, number, most);
     assert_true(read == most || read < most);
-    /* A socket took `read` bytes: what is left of the message it was cut in, and what comes next. */
+    /* A socket took `read` bytes: the rest of the message that was cut, and the next one, continue them. */
     uint64_t next = stream_log_after(&l, number, read, &rest);
     size_t whole = 0;
     for (uint64_t m = number; m < next; m++) whole += message_of(m, message);
@@ -53,11 +55,11 @@ static void test_a_log_keeps_messages_whole(void **state) {
     assert_memory_equal(rest_bytes, message + last - rest, rest);
   }
   assert_true(l.next == MESSAGES && l.next - l.first <= l.most);
-  assert_true(l.room <= (uint64_t)4 * 700 * 100);
+  assert_true(l.capacity <= (uint64_t)4 * 700 * 100);
   stream_log_free(&l);
 }
 
-static void test_a_log_without_limit_gives_its_room_back(void **state) {
+static void test_a_log_without_limit_gives_memory_back(void **state) {
   (void)state;
   enum { MANY = 100000 };
   stream_log l = {.most = UINT64_MAX};
@@ -67,26 +69,26 @@ static void test_a_log_without_limit_gives_its_room_back(void **state) {
     uint64_t first = n;
     for (int i = 0; i < MANY; i++, n++) assert_true(stream_log_add(&l, message, message_of(n, message)));
     for (uint64_t m = first; m < n; m += 997) compare(&l, m, 1000);
-    assert_true(l.room > (uint64_t)30 * MANY);
+    assert_true(l.capacity > (uint64_t)30 * MANY);
     stream_log_drop(&l, l.next);
     stream_log_trim(&l);
-    stream_log_trim(&l); /* nothing came in between: it does not count */
-    assert_true(l.room > (uint64_t)30 * MANY);
+    stream_log_trim(&l); /* nothing was added in between, so this call frees nothing */
+    assert_true(l.capacity > (uint64_t)30 * MANY);
     assert_true(stream_log_add(&l, message, message_of(n, message))), n++;
     stream_log_trim(&l);
     compare(&l, n - 1, 1000);
     stream_log_drop(&l, l.next);
     stream_log_trim(&l);
-    assert_int_equal(l.room, 0);
-    assert_int_equal(l.slots, 0);
+    assert_int_equal(l.capacity, 0);
+    assert_int_equal(l.ends_capacity, 0);
   }
   stream_log_free(&l);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_log_keeps_messages_whole),
-      cmocka_unit_test(test_a_log_without_limit_gives_its_room_back),
+      cmocka_unit_test(test_readers_get_whole_messages),
+      cmocka_unit_test(test_a_log_without_limit_gives_memory_back),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

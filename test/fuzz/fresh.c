@@ -5,7 +5,7 @@
 #include "series/series.h"
 #include "series/slot.h"
 
-/* The segment as it was made, to start from again and again: the parts that anything was stored in. */
+/* The segment, and copies of those of its regions that are not zero after it was made. */
 static struct {
   chalk_segment *g;
   header head;
@@ -22,7 +22,7 @@ static void make(void) {
   chalk_writer *w = must(chalk_writer_open(g, NULL));
   kit_define(w);
   chalk_writer_close(w);
-  /* Guests' slots are real, as if some had been in use. */
+  /* Gives guest slots real memory, as if some had been in use. */
   segment_lock_take(&g->head->registry);
   slot_give(g, slot_take_guest(g, (uint64_t[METRICS / 64]){0}));
   segment_lock_give(&g->head->registry);

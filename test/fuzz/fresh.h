@@ -1,12 +1,12 @@
-/* What the series target starts from, again and again: a segment with the kit's metrics and no series. */
+/* The segment that each input of the series target starts from: it has the kit's metrics and no series. */
 #ifndef FUZZ_FRESH_H
 #define FUZZ_FRESH_H
 
 #include "model.h"
 
-/* Made at the first call, in one piece of memory for all inputs. */
+/* Returns the segment. It is made at the first call, and all inputs share its memory. */
 chalk_segment *fresh_segment(void);
-/* Puts it back to how it was made; nobody has it open. */
+/* Restores the segment to the state in which it was made. No writer, cursor or snapshot of it is open. */
 void fresh_again(void);
 
 #endif

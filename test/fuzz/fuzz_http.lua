@@ -1,5 +1,5 @@
--- Any bytes as what a connection sent. The first byte says where the rest was cut in two, as a network may do: the
--- answer must not depend on that.
+-- The input is what a connection sent. Its first byte says where the network cut the rest in two; the answer must not
+-- depend on that.
 
 local parser = require "chalk.net.http_parser"
 
@@ -23,7 +23,7 @@ local function check_request(request, at, buffer)
   end
   local length, encoding = request.headers["content-length"], request.headers["transfer-encoding"]
   assert(not (length and encoding), "two lengths")
-  assert(request.has_body == (encoding ~= nil or (tonumber(length) or 0) > 0), "a body that was overlooked")
+  assert(request.has_body == (encoding ~= nil or (tonumber(length) or 0) > 0), "has_body is wrong")
 end
 
 local function same(a, b)
@@ -37,7 +37,7 @@ local function same(a, b)
   return true
 end
 
--- All requests of a buffer, one behind the other.
+-- Takes the requests of a buffer, one after the other.
 local function take_all(buffer)
   local rest = buffer
   for _ = 1, 16 do
@@ -57,13 +57,13 @@ return function(bytes)
   local whole, at = parser.take(buffer, MAX_HEAD)
   local first, first_at = parser.take(buffer:sub(1, cut), MAX_HEAD)
   if first then
-    assert(same(first, whole) and first_at == at, "more bytes made it another request")
+    assert(same(first, whole) and first_at == at, "further bytes made it another request")
   elseif first == false then
-    assert(not whole, "refused, then taken")
+    assert(not whole, "refused, but accepted with further bytes")
   else
-    -- As the server does: what was looked at is not looked at again, but for what may be half of an end.
+    -- As the server does: it does not read bytes again, except those that may be half of the end of a head.
     local later, later_at = parser.take(buffer, MAX_HEAD, math.max(cut - 2, 1))
-    assert(same(later, whole) and later_at == at, "cut in two it is another request")
+    assert(same(later, whole) and later_at == at, "cut in two, it is another request")
   end
   take_all(buffer)
 end

@@ -1,5 +1,7 @@
-/* What is lost when this fails: a metrics.json that somebody mistyped takes the application down instead of being
- * refused with a list of errors. */
+/*
+ * What a user loses when this fails: a mistyped metrics.json ends the application, instead of being refused with a list
+ * of errors.
+ */
 #include "vm.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

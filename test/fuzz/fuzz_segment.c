@@ -1,8 +1,8 @@
 /*
- * What is lost when this fails: a damaged file takes down every process that opens it, at each start.
+ * What a user loses when this fails: a damaged file ends every process that opens it, at each start.
  *
- * A file with a bit of everything in it is made once. An input says what of it to overwrite; the file is opened, and
- * either refused with a message or good for reading and recording, as whole a segment afterwards as before.
+ * A file with something of everything in it is made once. An input says which bytes of it to overwrite. Then the file
+ * is opened: it is refused with a message, or can be read and recorded into, and the segment is whole afterwards.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,21 +23,21 @@ void __sanitizer_set_death_callback(void (*callback)(void));
 
 enum { PAGE = 4096, LEAST_MEMORY = 4 << 20, SERIES = 16, WRITTEN = 3, RING = 9 };
 
-/* The file as it was made: `real` pages of it, at these places. */
+/* The file as it was made: its `real` pages with content, and their offsets. */
 static struct {
   char path[64];
   int fd;
   char *now; /* the file, mapped */
   size_t size, real;
   blkcnt_t blocks;
-  off_t *places;
+  off_t *offsets;
   char *pages;
-  uint64_t at[10], length[10]; /* the parts that are overwritten */
+  uint64_t at[10], length[10]; /* the regions that inputs overwrite */
 } file;
 
 static void remove_file(void) { unlink(file.path); }
 
-/* Making it */
+/* Making the file */
 
 static void fill(chalk_writer *w, const kit *k, int from, int to) {
   for (int i = from; i < to; i++) {
@@ -62,7 +62,7 @@ static void make(void) {
   kit_record(w, &k, HISTOGRAM, "__overflow__", 1);
   chalk_cursor *c = must(chalk_cursor_open(g, "one", 1, 1, NULL)), *d = must(chalk_cursor_open(g, "two", 1, 1, NULL));
   kit_commit(g, c), kit_commit(g, d);
-  /* Some series whose numbers are free again, some in quarantine. */
+  /* The numbers of some dropped series are free again, others are in quarantine. */
   kit_remove(w, &k, COUNT, "value 0"), kit_remove(w, &k, HISTOGRAM, "value 3");
   chalk_writer_tick(w), chalk_writer_tick(other);
   kit_sweep(g, 10, 0);
@@ -108,13 +108,13 @@ static void remember(void) {
   file.size = (size_t)st.st_size, file.blocks = st.st_blocks;
   file.now = mmap(NULL, file.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file.fd, 0);
   file.pages = malloc((size_t)st.st_blocks * 512);
-  file.places = malloc((size_t)st.st_blocks * 512 / PAGE * sizeof *file.places);
-  check(file.now != MAP_FAILED && file.pages && file.places);
+  file.offsets = malloc((size_t)st.st_blocks * 512 / PAGE * sizeof *file.offsets);
+  check(file.now != MAP_FAILED && file.pages && file.offsets);
   for (off_t at = lseek(file.fd, 0, SEEK_DATA); at >= 0 && at < st.st_size; at = lseek(file.fd, at, SEEK_DATA)) {
     off_t end = lseek(file.fd, at, SEEK_HOLE);
     for (; at < end; at += PAGE) {
       memcpy(file.pages + file.real * PAGE, file.now + at, PAGE);
-      file.places[file.real++] = at;
+      file.offsets[file.real++] = at;
     }
   }
 }
@@ -126,26 +126,30 @@ static void restore(void) {
     check(ftruncate(file.fd, 0) == 0 && ftruncate(file.fd, (off_t)file.size) == 0);
   }
   for (size_t i = 0; i < file.real; i++) {
-    char *now = file.now + file.places[i], *then = file.pages + i * PAGE;
+    char *now = file.now + file.offsets[i], *then = file.pages + i * PAGE;
     if (memcmp(now, then, PAGE) != 0) memcpy(now, then, PAGE);
   }
   if (fstat(file.fd, &st) == 0 && st.st_blocks != file.blocks) {
-    for (size_t i = 0; i < file.real; i++) check(posix_fallocate(file.fd, file.places[i], PAGE) == 0);
+    for (size_t i = 0; i < file.real; i++) check(posix_fallocate(file.fd, file.offsets[i], PAGE) == 0);
   }
 }
 
-/* Damaging it */
+/* Damaging the file */
 
-static uint64_t place(uint32_t part, uint32_t offset) {
-  part = part > 247 ? RING : part % RING;
-  return file.at[part] + offset % file.length[part];
+/* An offset in the file: region 9, the ring, is chosen seldom. */
+static uint64_t position(uint32_t region, uint32_t offset) {
+  region = region > 247 ? RING : region % RING;
+  return file.at[region] + offset % file.length[region];
 }
 
-/* What stands there is replaced: by bytes of the input, by little or much, by what stands elsewhere, by a step. */
+/*
+ * Replaces numbers in the file: by a number of the input, by the largest one, by one that differs in a bit or by a
+ * small step, by an offset in the heap, or by a number from elsewhere in the file.
+ */
 static void damage(input *in) {
   while (in->n >= 5) {
-    uint32_t how = take8(in), part = take8(in);
-    uint64_t at = place(part, take16(in)), width = 1ull << (how & 3), value = 0;
+    uint32_t how = take8(in), region = take8(in);
+    uint64_t at = position(region, take16(in)), width = 1ull << (how & 3), value = 0;
     if (how & 4) at &= ~(width - 1);
     if (at > file.size - 8) continue;
     memcpy(&value, file.now + at, width);
@@ -172,7 +176,7 @@ static void damage(input *in) {
         value = file.at[8] + take16(in) * 8;
         break;
       default: {
-        uint64_t other = place(take8(in), take16(in)) & ~7ull;
+        uint64_t other = position(take8(in), take16(in)) & ~7ull;
         memcpy(&value, file.now + other, 8);
       }
     }
@@ -180,9 +184,9 @@ static void damage(input *in) {
   }
 }
 
-/* Using it */
+/* Using the segment */
 
-/* Whatever the rings hold, who takes events gets what are events. */
+/* Whatever the rings hold, a reader gets events that the stream can encode. */
 static void read_events(chalk_segment *g) {
   static const char *const labels[] = {"tag"};
   const chalk_stream_metric d = {

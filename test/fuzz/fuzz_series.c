@@ -1,10 +1,11 @@
 /*
- * What is lost when this fails: counts, or where they belong.
+ * What a user loses when this fails: records get lost, or are counted in the wrong series.
  *
- * An input is a program of everything that writers, the holder and exporters do with series, run against a model that
- * knows what must come of it. All of it happens in one thread: what is tried here are the states, not the races. A
- * writer that was stopped between looking at the epoch and storing is there too: its store comes later. The event tap
- * is switched on and off beside it, and has to tell just what was recorded, in its order: see watched.h.
+ * An input is a program: it does everything that writers, the holder and exporters do with series. The same is done to
+ * a model (model.h), and the segment must agree with it. Everything happens in one thread, so this target tries states
+ * and not races; one race is played through: a writer is stopped between comparing the epoch and storing, and stores
+ * later. Meanwhile the event tap is switched on and off, and must report exactly what was recorded, in its order
+ * (watched.h).
  */
 #include <float.h>
 #include <math.h>
@@ -33,7 +34,7 @@ typedef struct bench {
   chalk_writer *writers[WRITERS_OPEN];
   handle handles[HANDLES];
   watched watched;
-  /* A store that waits: of a count's handle, of a writer that does nothing until then. */
+  /* A store into a count's cell that is still to come. Its writer does nothing until then. */
   struct {
     double *cell;
     int writer, sort, tag;
@@ -43,7 +44,7 @@ typedef struct bench {
   bool crowded;
 } bench;
 
-/* All slots but a few are somebody else's, so that some writers share one. */
+/* Makes all slots but a few taken by another process, so that writers share slot 0. */
 static void crowd(bench *b) {
   chalk_segment *g = b->m.g;
   for (uint32_t w = CROWD; w < WRITERS; w++) {
@@ -68,7 +69,7 @@ static handle *take_handle(bench *b, input *in) { return &b->handles[take8(in) %
 
 static bool is_stopped(const bench *b, int writer) { return b->stopped.cell && b->stopped.writer == writer; }
 
-/* A writer that can do something; NULL: there is none of that number now. */
+/* An open writer that is not stopped. NULL: the writer of that number is not. */
 static chalk_writer *take_writer(bench *b, input *in, int *number) {
   *number = (int)(take8(in) % WRITERS_OPEN);
   return is_stopped(b, *number) ? NULL : b->writers[*number];
@@ -88,7 +89,7 @@ static void open_writer(bench *b, input *in) {
   check(memcmp(&again, &b->kit, sizeof again) == 0);
 }
 
-/* Or, with `dead`, as if its process was killed: the slot is still taken, by nobody. */
+/* With `dead`: as if the writer's process was killed, so its slot is taken by a process that does not exist. */
 static void close_writer(bench *b, input *in, bool dead) {
   int i;
   chalk_writer *w = take_writer(b, in, &i);
@@ -120,31 +121,32 @@ static void new_handle(bench *b, input *in) {
   check(h->series || b->m.starved);
 }
 
-static bool has_room(const bench *b, int sort) {
+/* Whether the limits allow a further series of this sort. */
+static bool has_space(const bench *b, int sort) {
   const header *h = b->m.g->head;
   uint32_t narrow = 0;
   for (int tag = 0; tag < TAGS; tag++) narrow += model_find(&b->m, NARROW, tag) != NONE;
   return model_live(&b->m) < atomic_load((shared_u32 *)&h->max_series) && (sort != NARROW || narrow < NARROW_SERIES);
 }
 
-/* Where a record went must be where the handle says, and that its series. */
-static place *landed(bench *b, const handle *h, bool could) {
+/* Checks the series into which a handle recorded: its own or, unless it `could` have one, the overflow series. */
+static content *landed(bench *b, const handle *h, bool could) {
   const chalk_series *s = h->series;
   if (s->series < METRICS) {
     check(s->series == s->metric && (!could || h->sort >= PLAIN || b->m.starved));
   } else {
     check(model_has(b->m.g, s->series, s->generation) && model_find(&b->m, h->sort, h->tag) == s->series);
   }
-  return model_place(&b->m, h->sort, s, h->tag);
+  return model_content(&b->m, h->sort, s, h->tag);
 }
 
-static void note_value(place *p, double v) {
+static void note_value(content *p, double v) {
   if (p->n < VALUES) p->values[p->n] = v;
   p->n++;
 }
 
-/* `vm` is VMS for a gauge that all have in common. */
-static void note_gauge(place *p, int vm, double v, bool add) {
+/* `vm` is VMS for a gauge that has one value for all VMs. */
+static void note_gauge(content *p, int vm, double v, bool add) {
   double *value = &p->value;
   if (vm < VMS) value = &p->by_vm[vm].value, p->by_vm[vm].set = true;
   *value = add ? *value + v : v;
@@ -161,19 +163,19 @@ static void record(bench *b, handle *h, double v, bool add) {
   if (!s || is_stopped(b, h->writer)) return;
   uint32_t kind = kit_kind(h->sort);
   if (kind == CHALK_COUNT && isfinite(v)) v = floor(fabs(fmod(v, 0x1p40)));
-  bool could = model_find(&b->m, h->sort, h->tag) != NONE || has_room(b, h->sort);
+  bool could = model_find(&b->m, h->sort, h->tag) != NONE || has_space(b, h->sort);
   int64_t before = kind == CHALK_HISTOGRAM ? model_total(&b->m, h->sort) : 0;
   watched_before(&b->watched);
-  int e = record_one(s, kind, v, add);
-  watched_after(&b->watched, s, e, kind == CHALK_GAUGE && !add ? CHALK_EVENT_SET : 0, v);
-  if (kind != CHALK_GAUGE && !isfinite(v)) check(e < 0);
-  if (e < 0) {
-    check(e == CHALK_ENUMBER || e == CHALK_ECLOSED || (e == CHALK_EMEMORY && b->m.starved));
-    /* Counted, and only the sketch had no room. */
+  int rc = record_one(s, kind, v, add);
+  watched_after(&b->watched, s, rc, kind == CHALK_GAUGE && !add ? CHALK_EVENT_SET : 0, v);
+  if (kind != CHALK_GAUGE && !isfinite(v)) check(rc < 0);
+  if (rc < 0) {
+    check(rc == CHALK_ENUMBER || rc == CHALK_ECLOSED || (rc == CHALK_EMEMORY && b->m.starved));
+    /* A histogram may have counted the value, without memory for a new bucket of its sketch. */
     if (kind != CHALK_HISTOGRAM || model_total(&b->m, h->sort) == before) return;
   }
-  place *p = landed(b, h, could);
-  p->lossy = p->lossy || e < 0;
+  content *p = landed(b, h, could);
+  p->lossy = p->lossy || rc < 0;
   p->touched = (kind != CHALK_COUNT || v > 0) && s->series >= METRICS && h->sort != TOGETHER && h->sort != HIGHEST;
   if (kind == CHALK_GAUGE) note_gauge(p, h->sort == GAUGE ? VMS : model_vm(&b->m, s->writer), v, add);
   if (kind == CHALK_HISTOGRAM) note_value(p, v);
@@ -181,7 +183,7 @@ static void record(bench *b, handle *h, double v, bool add) {
   b->m.added[h->sort] += kind == CHALK_COUNT ? (int64_t)v : kind == CHALK_HISTOGRAM;
 }
 
-/* Looks at the epoch as an inlined record does, and does not store yet. */
+/* Compares the epoch as an inlined record does, and does not store yet. */
 static void stop(bench *b, input *in) {
   handle *h = take_handle(b, in);
   chalk_series *s = h->series;
@@ -199,17 +201,17 @@ static void go_on(bench *b, uint32_t n) {
   if (!b->stopped.cell) return;
   model *m = &b->m;
   int sort = b->stopped.sort, tag = sort >= PLAIN ? 0 : b->stopped.tag;
-  place *p = &m->places[sort][tag];
+  content *p = &m->contents[sort][tag];
   *b->stopped.cell += n;
   m->added[sort] += n;
   if (b->stopped.tag == FOLDED || model_has(m->g, b->stopped.id, b->stopped.generation)) {
     p->count += n;
     p->touched = p->touched || (n > 0 && b->stopped.tag != FOLDED);
   } else {
-    /* Nobody may have the cell yet; it goes to the successor, or to the overflow series. */
+    /* The cell must not be reused yet. What it has now goes to the successor, or to the overflow series. */
     check(atomic_load(&m->g->series[b->stopped.id].generation) == b->stopped.generation);
     p->residue += n;
-    m->places[sort][FOLDED].residue += n;
+    m->contents[sort][FOLDED].residue += n;
     m->late = true;
   }
   b->stopped.cell = NULL;
@@ -244,7 +246,7 @@ static void sweep(bench *b, double seconds, double idle) {
   kit_sweep(m->g, b->now, idle);
   model_after(m, true);
   for (int sort = 0; sort < KINDS; sort++) {
-    for (int tag = 0; tag < PLACES; tag++) m->places[sort][tag].touched = false;
+    for (int tag = 0; tag < CONTENTS; tag++) m->contents[sort][tag].touched = false;
   }
   for (uint32_t c = 0; c < TRACKED; c++) {
     tracked *t = &m->cursors[c];
@@ -272,7 +274,7 @@ static void open_cursor(bench *b, input *in) {
   check(t->cursor || m->starved);
   if (!t->cursor) memset(t, 0, sizeof *t);
   if (!t->cursor || known) return;
-  /* What it sees to begin with is what it has to send; at the totals that is nothing. */
+  /* A cursor owes what it sees at first. A cursor that starts at the totals owes nothing. */
   int64_t deltas[KINDS];
   chalk_snapshot *s = must(chalk_snapshot_take(m->g, 1, NULL));
   model_deltas(m, t, s, deltas);
@@ -292,8 +294,8 @@ static void flush(bench *b, input *in) {
   chalk_snapshot *s = must(chalk_snapshot_take(m->g, 1, NULL));
   model_check_cursor(m, t, s);
   model_deltas(m, t, s, before);
-  int e = chalk_cursor_commit(t->cursor, s, first, last, b->now);
-  check(e == CHALK_OK || m->starved);
+  int rc = chalk_cursor_commit(t->cursor, s, first, last, b->now);
+  check(rc == CHALK_OK || m->starved);
   model_deltas(m, t, s, after);
   for (int sort = 0; sort < KINDS; sort++) {
     check(after[sort] <= before[sort]);
@@ -311,7 +313,7 @@ static void configure(bench *b, input *in) {
   check(chalk_segment_configure(b->m.g, &o, NULL) == CHALK_OK);
 }
 
-/* No memory more than there is; or only what is kept for overflow series. */
+/* Sets the memory limit: to plenty, to the memory in use, or to a little more, which is kept for overflow series. */
 static void starve(bench *b, input *in) {
   header *h = b->m.g->head;
   uint64_t had = atomic_load(&h->memory);
@@ -320,7 +322,7 @@ static void starve(bench *b, input *in) {
   atomic_store(&h->memory_limit, how == 0 ? 64 << 20 : how == 1 ? had : had + had / 12);
 }
 
-/* As many as a ring holds soon are. */
+/* Records often: a few such steps fill a ring. */
 static void record_many(bench *b, input *in) {
   handle *h = take_handle(b, in);
   uint32_t n = CHALK_TAP_LEAST / 64 * (take8(in) % 32);
@@ -431,7 +433,7 @@ static void step(bench *b, input *in) {
   }
 }
 
-/* All goes, and nothing stays behind: neither series nor memory. */
+/* Drops everything. No series and no memory may be left. */
 static void end(bench *b) {
   model *m = &b->m;
   go_on(b, 1);
@@ -470,7 +472,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (int i = 0; i < KINDS; i++) b.kit.metrics[i] = i;
   input in = {data, size};
   uint32_t how = take8(&in);
-  if (how % 8 == 1) crowd(&b); /* seldom: readers then go through all slots */
+  if (how % 8 == 1) crowd(&b); /* seldom, because readers then go through all slots */
   open_writer(&b, &in);
   for (int i = 0; in.n > 0 && i < MOST_STEPS; i++) {
     step(&b, &in);

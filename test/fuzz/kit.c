@@ -11,7 +11,7 @@ static const double bounds[] = {0.01, 1, 10, 100, 1e9};
 
 void *kit_must(void *pointer, const char *what) {
   if (!pointer) {
-    fprintf(stderr, "nothing came of: %s\n", what);
+    fprintf(stderr, "failed: %s\n", what);
     abort();
   }
   return pointer;
@@ -86,29 +86,29 @@ static void read_sketch(const chalk_sketch *k) {
   for (int i = 0; i <= 4; i++) chalk_sketch_quantile(k, i / 4.0);
 }
 
-static void read_entry(chalk_snapshot *s, uint32_t i, const chalk_entry *e, uint32_t kind) {
+static void read_entry(chalk_snapshot *s, uint32_t i, const chalk_entry *entry, uint32_t kind) {
   char key[KEY_MOST];
   double le[CHALK_LES + 1];
   uint64_t counts[CHALK_LES + 1];
   check(chalk_snapshot_key(s, i, key, sizeof key) <= sizeof key);
   if (kind != CHALK_HISTOGRAM) return;
-  check(e->total >= 0);
+  check(entry->total >= 0);
   uint32_t n = chalk_snapshot_les(s, i, le, counts);
   for (uint32_t l = 1; l < n; l++) check(le[l] > le[l - 1] && counts[l] >= counts[l - 1]);
   read_sketch(must((void *)chalk_snapshot_sketch(s, i)));
 }
 
-static void render(chalk_segment *g, chalk_snapshot *s, const chalk_entry *e, uint32_t n) {
+static void render(chalk_segment *g, chalk_snapshot *s, const chalk_entry *entries, uint32_t n) {
   static const char *labels[CHALK_TAGS], *texts[CHALK_LES];
   static uint32_t indices[CHALK_LES];
   static char out[1 << 17];
   for (uint32_t i = 0; i < CHALK_TAGS; i++) labels[i] = "label";
   for (uint32_t i = 0; i < CHALK_LES; i++) texts[i] = "1.5", indices[i] = i;
   for (uint32_t at = 0; at < n;) {
-    const metric *m = &g->metrics[e[at].metric];
+    const metric *m = &g->metrics[entries[at].metric];
     chalk_family f = {"sample", "bucket", "sum", "count", "env=\"x\"", labels, texts, indices, m->tags, m->les};
     uint32_t last = at;
-    while (last < n && e[last].metric == e[at].metric) last++;
+    while (last < n && entries[last].metric == entries[at].metric) last++;
     while (at < last) {
       size_t size = chalk_snapshot_render(s, &f, &at, last, out, sizeof out);
       check(size < sizeof out && (size == 0 || out[size - 1] == '\n'));
@@ -120,9 +120,9 @@ static void render(chalk_segment *g, chalk_snapshot *s, const chalk_entry *e, ui
 static void read_snapshot(chalk_segment *g, int dropped) {
   uint32_t n;
   chalk_snapshot *s = must(chalk_snapshot_take(g, dropped, NULL));
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
-  for (uint32_t i = 0; i < n; i++) read_entry(s, i, &e[i], g->metrics[e[i].metric].kind);
-  if (!dropped) render(g, s, e, n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
+  for (uint32_t i = 0; i < n; i++) read_entry(s, i, &entries[i], g->metrics[entries[i].metric].kind);
+  if (!dropped) render(g, s, entries, n);
   chalk_snapshot_free(s);
 }
 
@@ -131,10 +131,10 @@ static void read_cursor(chalk_segment *g, const char *name) {
   chalk_cursor *c = chalk_cursor_open(g, name, 0, 1, NULL);
   if (!c) return;
   chalk_snapshot *s = must(chalk_snapshot_take(g, 1, NULL));
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   for (uint32_t i = 0; i < n; i++) {
     check(chalk_cursor_delta(c, s, i) >= 0);
-    if (g->metrics[e[i].metric].kind != CHALK_HISTOGRAM) continue;
+    if (g->metrics[entries[i].metric].kind != CHALK_HISTOGRAM) continue;
     chalk_sketch *k = must(chalk_cursor_delta_sketch(c, s, i));
     read_sketch(k);
     chalk_sketch_free(k);

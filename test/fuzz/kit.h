@@ -1,5 +1,7 @@
-/* What the fuzz targets of the core share: an input read piece by piece, a set of metrics, and everything a reader can
- * do with a segment. */
+/*
+ * What the fuzz targets of the core share: reading an input number by number, a set of metrics, and everything that a
+ * reader can do with a segment.
+ */
 #ifndef FUZZ_KIT_H
 #define FUZZ_KIT_H
 
@@ -16,11 +18,11 @@
     }                                                                                \
   } while (0)
 
-/* The pointer, which must not be NULL. */
+/* The pointer itself. The target fails if it is NULL. */
 #define must(pointer) kit_must((pointer), #pointer)
 void *kit_must(void *pointer, const char *what);
 
-/* What is left of an input; beyond its end come zeroes. */
+/* The rest of an input. Beyond its end it reads as zeros. */
 typedef struct input {
   const uint8_t *at;
   size_t n;
@@ -37,7 +39,7 @@ static inline uint64_t take64(input *in) {
   return v;
 }
 
-/* One metric of each sort, in this order; NARROW takes few series, PLAIN and PLAIN_HISTOGRAM have no tags. */
+/* The sorts of metrics, one metric of each. NARROW has few series. PLAIN and PLAIN_HISTOGRAM have no tags. */
 enum { COUNT, GAUGE, TOGETHER, HISTOGRAM, NARROW, HIGHEST, PLAIN, PLAIN_HISTOGRAM, KINDS };
 enum { NARROW_SERIES = 3 };
 
@@ -50,16 +52,17 @@ static inline uint32_t kit_kind(int sort) {
   return sort == GAUGE || sort == TOGETHER || sort == HIGHEST ? CHALK_GAUGE : CHALK_COUNT;
 }
 
+/* Defines all metrics. */
 kit kit_define(chalk_writer *w);
-/* A handle, or NULL; `tag` says nothing where there are none. */
+/* A new handle. `tag` has no effect on metrics without tags. NULL: there is no memory, or no such metric. */
 chalk_series *kit_series(chalk_writer *w, const kit *k, int sort, const char *tag);
 void kit_record(chalk_writer *w, const kit *k, int sort, const char *tag, double v);
 void kit_remove(chalk_writer *w, const kit *k, int sort, const char *tag);
 void kit_commit(chalk_segment *g, chalk_cursor *c);
 void kit_sweep(chalk_segment *g, double now, double idle);
-/* Snapshots, texts, sketches, definitions, cursors. */
+/* Reads everything: definitions, snapshots, rendered lines, sketches, a cursor. */
 void kit_read(chalk_segment *g);
-/* Gives the range of addresses back too. */
+/* Closes the segment and unmaps its addresses. */
 void kit_close(chalk_segment *g);
 
 #endif

@@ -12,18 +12,18 @@
 
 enum { WATCHED = 512 };
 
-/* The last one is cut, the one before is absent. */
+/* Of these, the last one is longer than CHALK_VALUE, and the one before means that the tag is absent. */
 static char endless[700];
 const char *const model_tags[TAGS] = {"a", "b", "c", "d\xff", "", endless};
 
-/* Series before a drop. */
+/* The live series before a step that may drop some. */
 static struct {
   uint32_t id, generation, n_entries;
   int sort, tag;
   int64_t total;
 } watched[WATCHED];
 static uint32_t n_watched;
-/* Entries with what each cursor had to send of them. */
+/* The entries before such a step, with what each cursor owed of them. */
 static struct {
   uint32_t id, generation;
   int sort;
@@ -48,7 +48,7 @@ void model_open(model *m, const chalk_writer *w) {
   check(i < VMS);
   m->vms[i] = w;
   for (int sort = 0; sort < KINDS; sort++) {
-    for (int tag = 0; tag < PLACES; tag++) memset(&m->places[sort][tag].by_vm[i], 0, sizeof(own_value));
+    for (int tag = 0; tag < CONTENTS; tag++) memset(&m->contents[sort][tag].by_vm[i], 0, sizeof(own_value));
   }
 }
 
@@ -70,15 +70,15 @@ static int tag_of(const model *m, uint32_t id) {
       return i;
     }
   }
-  check(!"a series with a key that nobody gave it");
+  check(!"a series with an unknown key");
   return 0;
 }
 
-/* Without tags the overflow series is the series, once it is in use. */
-static place *place_of(model *m, int sort, int tag) { return &m->places[sort][is_plain(sort) ? 0 : tag]; }
+/* A metric without tags has one content, because its records go to the overflow series once that is in use. */
+static content *content_of(model *m, int sort, int tag) { return &m->contents[sort][is_plain(sort) ? 0 : tag]; }
 
-place *model_place(model *m, int sort, const chalk_series *s, int tag) {
-  return place_of(m, sort, s->series < METRICS ? FOLDED : tag);
+content *model_content(model *m, int sort, const chalk_series *s, int tag) {
+  return content_of(m, sort, s->series < METRICS ? FOLDED : tag);
 }
 
 static uint32_t state_of(const model *m, uint32_t id) { return atomic_load(&m->g->series[id].state) & 255; }
@@ -109,10 +109,10 @@ int64_t model_total(const model *m, int sort) {
 
 void model_deltas(model *m, tracked *c, chalk_snapshot *s, int64_t *deltas) {
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   memset(deltas, 0, KINDS * sizeof *deltas);
   for (uint32_t i = 0; i < n; i++) {
-    int sort = (int)e[i].metric;
+    int sort = (int)entries[i].metric;
     if (kit_kind(sort) != CHALK_GAUGE) deltas[sort] += chalk_cursor_delta(c->cursor, s, i);
   }
   (void)m;
@@ -121,14 +121,14 @@ void model_deltas(model *m, tracked *c, chalk_snapshot *s, int64_t *deltas) {
 static void note_owed(model *m) {
   uint32_t n;
   chalk_snapshot *s = must(chalk_snapshot_take(m->g, 1, NULL));
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   n_owed = 0;
   for (uint32_t i = 0; i < n; i++) {
-    if (kit_kind((int)e[i].metric) == CHALK_GAUGE) continue;
+    if (kit_kind((int)entries[i].metric) == CHALK_GAUGE) continue;
     check(n_owed < WATCHED);
-    owed[n_owed].id = e[i].series;
-    owed[n_owed].generation = e[i].generation;
-    owed[n_owed].sort = (int)e[i].metric;
+    owed[n_owed].id = entries[i].series;
+    owed[n_owed].generation = entries[i].generation;
+    owed[n_owed].sort = (int)entries[i].metric;
     for (int c = 0; c < TRACKED; c++) {
       owed[n_owed].deltas[c] = m->cursors[c].cursor ? chalk_cursor_delta(m->cursors[c].cursor, s, i) : 0;
     }
@@ -153,9 +153,9 @@ void model_before(model *m) {
 }
 
 static void forget(model *m, int sort, int tag, int64_t total) {
-  place *p = place_of(m, sort, tag);
+  content *p = content_of(m, sort, tag);
   if (kit_kind(sort) == CHALK_HISTOGRAM && (int64_t)p->n > total && is_plain(sort)) {
-    p->lossy = true; /* some are in the overflow series: which ones is not known */
+    p->lossy = true; /* other values are in the overflow series, and the model does not know which */
     p->n -= (uint32_t)total;
     return;
   }
@@ -169,12 +169,12 @@ void model_after(model *m, bool idle_only) {
   for (uint32_t i = 0; i < n_watched; i++) {
     int sort = watched[i].sort;
     if (model_has(m->g, watched[i].id, watched[i].generation)) continue;
-    place *p = place_of(m, sort, watched[i].tag);
+    content *p = content_of(m, sort, watched[i].tag);
     check(!idle_only || !p->touched);
     if (kit_kind(sort) != CHALK_GAUGE) m->dropped[sort] += watched[i].total;
     forget(m, sort, watched[i].tag, watched[i].total);
   }
-  /* Of a number that was made free, what was not sent never will be. */
+  /* A series whose number is free again is given up: what cursors owed of it counts as sent. */
   for (uint32_t i = 0; i < n_owed; i++) {
     if (atomic_load(&m->g->series[owed[i].id].generation) == owed[i].generation) continue;
     for (int c = 0; c < TRACKED; c++) m->cursors[c].sent[owed[i].sort] += owed[i].deltas[c];
@@ -207,7 +207,7 @@ void model_check_sketch(const chalk_sketch *k, const double *values, uint32_t n)
   }
 }
 
-static void check_histogram(const place *p, chalk_snapshot *s, uint32_t i, int64_t total) {
+static void check_histogram(const content *p, chalk_snapshot *s, uint32_t i, int64_t total) {
   double le[CHALK_LES + 1];
   uint64_t counts[CHALK_LES + 1];
   check(total == (int64_t)p->n);
@@ -223,7 +223,9 @@ static void check_histogram(const place *p, chalk_snapshot *s, uint32_t i, int64
 
 static bool same(double a, double b) { return a == b || (a != a && b != b); }
 
-/* The VMs that have a cell of the series, in the order in which a reader finds them: links, then rows. */
+/*
+ * The VMs that have a cell of the series, in the order in which a reader finds them: first links, then rows of cells.
+ */
 static int order_of(const model *m, uint32_t id, int *order) {
   chalk_segment *g = m->g;
   bool has_link[VMS] = {false};
@@ -243,13 +245,13 @@ static int order_of(const model *m, uint32_t id, int *order) {
   return n;
 }
 
-static bool is_set(const model *m, int sort, const place *p) {
+static bool is_set(const model *m, int sort, const content *p) {
   bool any = sort == GAUGE && p->set;
   for (int i = 0; i < VMS && sort != GAUGE; i++) any = any || (m->vms[i] && p->by_vm[i].set);
   return any;
 }
 
-static double combine(const model *m, int sort, const place *p, uint32_t id) {
+static double combine(const model *m, int sort, const content *p, uint32_t id) {
   double value = p->value;
   if (sort == GAUGE) return value;
   int order[VMS], n = order_of(m, id, order), found = 0, all = 0;
@@ -264,28 +266,28 @@ static double combine(const model *m, int sort, const place *p, uint32_t id) {
   return value;
 }
 
-/* What the entries of a snapshot came to. */
+/* What was found in the entries of a snapshot. */
 typedef struct seen {
   int64_t totals[KINDS];
-  bool at[KINDS][PLACES];
+  bool at[KINDS][CONTENTS];
 } seen;
 
-static void check_entry(model *m, chalk_snapshot *s, uint32_t i, const chalk_entry *e, seen *all) {
-  int sort = (int)e->metric, tag = tag_of(m, e->series), at = is_plain(sort) ? 0 : tag;
-  const place *p = &m->places[sort][at];
+static void check_entry(model *m, chalk_snapshot *s, uint32_t i, const chalk_entry *entry, seen *all) {
+  int sort = (int)entry->metric, tag = tag_of(m, entry->series), at = is_plain(sort) ? 0 : tag;
+  const content *p = &m->contents[sort][at];
   check(!all->at[sort][at]);
   all->at[sort][at] = true;
   if (kit_kind(sort) == CHALK_GAUGE) {
-    check(is_set(m, sort, p) && same(combine(m, sort, p, e->series), e->value));
+    check(is_set(m, sort, p) && same(combine(m, sort, p, entry->series), entry->value));
     return;
   }
-  all->totals[sort] += e->total;
+  all->totals[sort] += entry->total;
   if (sort == PLAIN || sort == PLAIN_HISTOGRAM) {
-    if (sort == PLAIN_HISTOGRAM) check(e->total <= (int64_t)p->n);
+    if (sort == PLAIN_HISTOGRAM) check(entry->total <= (int64_t)p->n);
   } else if (kit_kind(sort) == CHALK_HISTOGRAM) {
-    check_histogram(p, s, i, e->total);
+    check_histogram(p, s, i, entry->total);
   } else {
-    check(e->total >= p->count && e->total <= p->count + p->residue + m->places[sort][FOLDED].residue);
+    check(entry->total >= p->count && entry->total <= p->count + p->residue + m->contents[sort][FOLDED].residue);
   }
 }
 
@@ -301,7 +303,7 @@ void model_check_cursor(model *m, tracked *c, chalk_snapshot *s) {
 static void check_sums(model *m, const seen *all) {
   for (int sort = 0; sort < KINDS; sort++) {
     for (int tag = 0; tag < TAGS && kit_kind(sort) == CHALK_GAUGE; tag++) {
-      check(all->at[sort][tag] == is_set(m, sort, &m->places[sort][tag]));
+      check(all->at[sort][tag] == is_set(m, sort, &m->contents[sort][tag]));
     }
     if (kit_kind(sort) == CHALK_GAUGE) continue;
     check(all->totals[sort] == model_total(m, sort));
@@ -314,8 +316,8 @@ void model_check(model *m) {
   uint32_t n;
   seen all = {0};
   chalk_snapshot *s = must(chalk_snapshot_take(m->g, 0, NULL));
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
-  for (uint32_t i = 0; i < n; i++) check_entry(m, s, i, &e[i], &all);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
+  for (uint32_t i = 0; i < n; i++) check_entry(m, s, i, &entries[i], &all);
   check_sums(m, &all);
   chalk_snapshot_free(s);
   s = must(chalk_snapshot_take(m->g, 1, NULL));

@@ -1,6 +1,6 @@
 /*
- * What a segment should stand at, kept beside it in the plainest form: lists of values, sums, one place for each metric
- * and tag. FOLDED is the place of what went to a metric's overflow series.
+ * What a segment should hold, in the simplest form: for each metric and tag a `content` with sums and lists of values.
+ * FOLDED is the index of what a metric's overflow series should hold.
  */
 #ifndef FUZZ_MODEL_H
 #define FUZZ_MODEL_H
@@ -10,24 +10,25 @@
 #include "kit.h"
 #include "series/number.h"
 
-enum { TAGS = 6, FOLDED = TAGS, PLACES, SLOTS = 8, VMS = 8, VALUES = 96, TRACKED = 3 };
+enum { TAGS = 6, FOLDED = TAGS, CONTENTS, SLOTS = 8, VMS = 8, VALUES = 96, TRACKED = 3 };
 
-/* Of a gauge that is combined: one writer's. */
+/* The value that one VM set, of a gauge that is combined across VMs. */
 typedef struct own_value {
   double value;
   bool set;
 } own_value;
 
-typedef struct place {
+/* What one series should hold. */
+typedef struct content {
   int64_t count;   /* of a count */
-  int64_t residue; /* of a count: what may have come to it from a dropped one */
+  int64_t residue; /* of a count: what may have come from a dropped series */
   double value;    /* of a gauge */
   bool set, touched;
-  double values[VALUES]; /* of a histogram; so many are looked at */
+  double values[VALUES]; /* of a histogram; if there are more, only their number is checked */
   uint32_t n;
-  bool lossy; /* the sketch had no room for some */
+  bool lossy; /* the sketch may lack values */
   own_value by_vm[VMS];
-} place;
+} content;
 
 typedef struct tracked {
   chalk_cursor *cursor;
@@ -37,45 +38,45 @@ typedef struct tracked {
 
 typedef struct model {
   chalk_segment *g;
-  const chalk_writer *vms[VMS]; /* those who live */
-  place places[KINDS][PLACES];
-  int64_t added[KINDS];   /* all that was ever recorded */
-  int64_t dropped[KINDS]; /* what dropped series stood at */
+  const chalk_writer *vms[VMS]; /* those that are open; NULL: a free index */
+  content contents[KINDS][CONTENTS];
+  int64_t added[KINDS];   /* by sort: all that was ever recorded */
+  int64_t dropped[KINDS]; /* what was in series when they were dropped */
   tracked cursors[TRACKED];
-  bool starved; /* memory was short at some time: a residue may be lost */
-  bool late;    /* something was recorded behind the segment's back */
-  bool coarse;  /* the sketches' limits were changed */
+  bool starved; /* memory was short at some time, so a residue may be lost */
+  bool late;    /* a store into a dropped series came late */
+  bool coarse;  /* the limits of sketches were changed */
 } model;
 
 extern const char *const model_tags[TAGS];
 
 void model_new(model *m, chalk_segment *g);
-/* A VM that has set no gauge yet. */
+/* Adds a VM, which has set no gauge yet. */
 void model_open(model *m, const chalk_writer *w);
 void model_close(model *m, const chalk_writer *w);
-/* The number of a VM that lives; VMS: it does not. NULL: a number that is free. */
+/* The index of an open VM; of NULL: a free index. VMS: there is none. */
 int model_vm(const model *m, const chalk_writer *w);
-/* Where a handle's last record went. */
-place *model_place(model *m, int sort, const chalk_series *s, int tag);
+/* What the series should hold into which a handle recorded last. */
+content *model_content(model *m, int sort, const chalk_series *s, int tag);
 /* The live series of a metric and tag; NONE if there is none. */
 uint32_t model_find(const model *m, int sort, int tag);
 uint32_t model_live(const model *m);
-/* All that is in the live series of a metric, overflow included. */
+/* The total of all live series of a metric, with the overflow series. */
 int64_t model_total(const model *m, int sort);
-/* Everything of the segment against the model. */
+/* Compares everything in the segment with the model. */
 void model_check(model *m);
-/* A sketch against the values it was given. */
+/* Compares a sketch with the values that were added to it. */
 void model_check_sketch(const chalk_sketch *k, const double *values, uint32_t n);
 
-/* Notes what all stands at, before something that may drop; then finds out what was dropped. */
+/* Called before and after a step that may drop series: notes what they hold, then finds those that were dropped. */
 void model_before(model *m);
 void model_after(model *m, bool idle_only);
-/* What a cursor has sent and has still to send is all there was since it began. */
+/* Checks that what a cursor has sent and still owes is what was recorded since it was opened. */
 void model_check_cursor(model *m, tracked *c, chalk_snapshot *s);
-/* Sums of what a cursor would send now, by metric. */
+/* The sums of what a cursor would send now, by sort. */
 void model_deltas(model *m, tracked *c, chalk_snapshot *s, int64_t *deltas);
 
-/* Whether the number still is this series, alive. */
+/* Whether the number is still that of this series, and the series is live. */
 static inline bool model_has(const chalk_segment *g, uint32_t id, uint32_t generation) {
   const series *s = &g->series[id];
   return series_state(s) == SERIES_LIVE && atomic_load((shared_u32 *)&s->generation) == generation;

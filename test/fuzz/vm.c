@@ -1,8 +1,10 @@
 /*
- * libFuzzer cannot see what Lua code does. A line hook tells it: each line that runs counts in a table that libFuzzer
- * reads as its own. The hook is dear, so of EVERY executions one has it, the others run as fast as in production; one
- * input in as many is looked at closely, and what those found serves all others as their stock to mutate. With
- * CHALK_FUZZ_TRACE set every execution has the hook: for gathering and merging a corpus.
+ * libFuzzer cannot see which Lua code runs. So a line hook counts each line that runs in a table, which libFuzzer reads
+ * like its own counters.
+ *
+ * The hook is expensive. Therefore one of EVERY executions has it, and the others run as fast as in production. Inputs
+ * with new lines are found among the executions with the hook, and libFuzzer mutates these inputs for all executions.
+ * With CHALK_FUZZ_TRACE set, every execution has the hook; merging a corpus needs that.
  */
 #include "vm.h"
 
@@ -30,7 +32,7 @@ static void die(lua_State *l) {
   abort();
 }
 
-/* Leaves the driver's function at 1 and a traceback function at 2. */
+/* Leaves the Lua file's function at stack index 1 and debug.traceback at 2. */
 static lua_State *open_vm(const char *name) {
   lua_State *l = luaL_newstate();
   if (!l) abort();
@@ -52,13 +54,13 @@ static lua_State *open_vm(const char *name) {
 
 int vm_run(const char *name, const uint8_t *data, size_t size) {
   static lua_State *l;
-  static unsigned turn;
+  static unsigned executions;
   static bool always;
   if (!l) {
     l = open_vm(name);
     always = getenv("CHALK_FUZZ_TRACE") != NULL;
   }
-  bool traced = always || turn % EVERY == 0;
+  bool traced = always || executions % EVERY == 0;
   if (traced) {
     luaJIT_setmode(l, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
     lua_sethook(l, on_line, LUA_MASKLINE, 0);
@@ -70,6 +72,6 @@ int vm_run(const char *name, const uint8_t *data, size_t size) {
     lua_sethook(l, NULL, 0, 0);
     luaJIT_setmode(l, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_ON);
   }
-  if (++turn % COLLECT == 0) lua_gc(l, LUA_GCCOLLECT, 0);
+  if (++executions % COLLECT == 0) lua_gc(l, LUA_GCCOLLECT, 0);
   return 0;
 }

@@ -37,16 +37,16 @@ static uint64_t dropped(const watched *w) {
 
 void watched_before(watched *w) { w->dropped = dropped(w); }
 
-/* It may only drop where there is no room. */
+/* An event may be dropped only if there is no ring or the ring is full. */
 static void check_dropped(const watched *w, const chalk_series *s) {
-  const slot *l = &w->g->slots[s->writer->slot];
-  const tap_ring *r = segment_block(w->g, atomic_load((shared_u64 *)&l->ring), sizeof *r);
+  const slot *taken = &w->g->slots[s->writer->slot];
+  const tap_ring *r = segment_block(w->g, atomic_load((shared_u64 *)&taken->ring), sizeof *r);
   if (r) check(atomic_load((shared_u64 *)&r->head) - atomic_load((shared_u64 *)&r->tail) == r->size);
 }
 
-void watched_after(watched *w, const chalk_series *s, int e, uint32_t verb, double v) {
+void watched_after(watched *w, const chalk_series *s, int rc, uint32_t verb, double v) {
   uint64_t now = dropped(w);
-  bool stored = e >= 0 && is_on(w, s->kind);
+  bool stored = rc >= 0 && is_on(w, s->kind);
   check(now == w->dropped || (stored && now == w->dropped + 1));
   if (!stored) return;
   if (now != w->dropped) {
@@ -70,12 +70,12 @@ static uint32_t read_batch(watched *w, chalk_tap *t) {
   const chalk_event *got = chalk_tap_events(t);
   check(n <= w->n);
   for (uint32_t i = 0; i < n; i++) {
-    const chalk_event *e = &expected[(w->first + i) % EVENTS];
-    check(got[i].series == e->series && got[i].generation == e->generation && got[i].metric == e->metric);
-    check(got[i].verb == e->verb && (got[i].value == e->value || (isnan(got[i].value) && isnan(e->value))));
+    const chalk_event *event = &expected[(w->first + i) % EVENTS];
+    check(got[i].series == event->series && got[i].generation == event->generation && got[i].metric == event->metric);
+    check(got[i].verb == event->verb && (got[i].value == event->value || (isnan(got[i].value) && isnan(event->value))));
     check(i == 0 || got[i].time >= got[i - 1].time);
-    /* Its number is not another series' before it was read, if it is one of this time. */
-    check(atomic_load(&w->g->series[e->series].generation) == e->generation || e->series < METRICS);
+    /* A number is not reused before its events were read. Overflow series keep theirs. */
+    check(atomic_load(&w->g->series[event->series].generation) == event->generation || event->series < METRICS);
   }
   w->first = (w->first + n) % EVENTS;
   w->n -= n;
@@ -88,7 +88,7 @@ static void read_all(watched *w, chalk_tap *t) {
   check(w->n == 0);
 }
 
-static void tell_dropped(watched *w, chalk_tap *t) {
+static void report_dropped(watched *w, chalk_tap *t) {
   check(chalk_tap_dropped(t) == w->unreported);
   w->unreported = 0;
 }
@@ -103,7 +103,7 @@ void watched_read(watched *w, uint32_t how) {
     chalk_tap_close(*t);
     *t = NULL;
   } else if (how & 8) {
-    tell_dropped(w, *t);
+    report_dropped(w, *t);
   } else if (how & 16) {
     read_all(w, *t);
   } else {
@@ -114,7 +114,7 @@ void watched_read(watched *w, uint32_t how) {
 void watched_end(watched *w) {
   chalk_tap *t = must(chalk_tap_open(w->g, 1, NULL));
   read_all(w, t);
-  tell_dropped(w, t);
+  report_dropped(w, t);
   chalk_tap_close(t);
   for (int i = 0; i < WATCHERS; i++) {
     if (w->taps[i]) chalk_tap_close(w->taps[i]);

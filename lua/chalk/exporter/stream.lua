@@ -1,4 +1,5 @@
---- The event stream exporter sends every record live to clients over TCP, as protobuf messages (src/export/stream.c).
+--- The event stream exporter sends every record live to clients over TCP, as protobuf messages. Their fields are in
+-- src/export/stream_encoder.h.
 --
 -- While no client is connected, there is only a listening socket. The first client switches the event tap on. The core
 -- then takes events from the tap, encodes them and sends them.
