@@ -378,12 +378,12 @@ describe("bad input to resty.chalk", function()
     ["definitions that are not JSON"] = { { definitions = "{ no" }, "metrics%.json" },
     ["no definitions"] = { { options = "definitions = false," }, "definitions" },
     ["an option that is not known"] = { { options = "flush_intervall = 1," }, "flush_intervall" },
-    ["another driver"] = { { options = "driver = 'loop'," }, "driver can only be" },
+    ["another driver"] = { { options = "driver = 'loop'," }, "driver must be" },
     ["init twice with other definitions"] = {
       { after = 'require("resty.chalk").init { definitions = "$prefix/other.json" }' },
       "called twice",
     },
-    ["no options"] = { { before = 'require("resty.chalk").init()' }, "takes a table of options" },
+    ["no options"] = { { before = 'require("resty.chalk").init()' }, "needs a table of options" },
   } do
     it(what .. ": nginx refuses to start, and says why", function()
       local said = refused(case[1])
@@ -401,11 +401,11 @@ describe("bad input to resty.chalk", function()
   end)
 
   for what, case in pairs {
-    ["serve before init"] = { 'require("resty.chalk").serve()', "serve was called, but not init" },
-    ["init in a request"] = { 'require("resty.chalk").init { definitions = {} }', "init belongs into init_by_lua" },
+    ["serve before init"] = { 'require("resty.chalk").serve()', "serve was called without init" },
+    ["init in a request"] = { 'require("resty.chalk").init { definitions = {} }', "init must be called in init_by_lua" },
     ["init_worker in a request"] = {
       'require("resty.chalk").init_worker()',
-      "init_worker was called, but not init",
+      "init_worker was called without init",
     },
   } do
     it(what .. " is an error that says so", function()
