@@ -15,7 +15,7 @@ describe("a statsd packet", function()
   local scene = beds.scene(before_each, after_each)
 
   -- Returns a random text that mixes the separators of lines with bytes of every kind.
-  local PIECES = {
+  local FRAGMENTS = {
     "|",
     "#",
     ",",
@@ -58,7 +58,7 @@ describe("a statsd packet", function()
   local function hostile()
     local parts = {}
     for i = 1, math.random(1, 8) do
-      parts[i] = PIECES[math.random(#PIECES)]
+      parts[i] = FRAGMENTS[math.random(#FRAGMENTS)]
       if math.random(4) == 1 then parts[i] = string.char(math.random(0, 255)) end
     end
     return table.concat(parts)
@@ -127,8 +127,8 @@ describe("a statsd packet", function()
   local function random_series(m)
     local values, tags = {}, { "env:a_b_c" }
     for k, key in ipairs(m.tags) do
-      local piece = math.random(#PIECES)
-      values[k] = PIECES[piece]:gsub("[%z\128-\255]", "x") .. piece * 100 + math.random(20)
+      local fragment = math.random(#FRAGMENTS)
+      values[k] = FRAGMENTS[fragment]:gsub("[%z\128-\255]", "x") .. fragment * 100 + math.random(20)
       tags[#tags + 1] = names.tag(key, values[k])
     end
     table.sort(tags)

@@ -276,8 +276,8 @@ describe("the mode raw of the statsd exporter", function()
       scene:flush()
       local lines = {}
       for _, line in ipairs(scene.bed:text()) do
-        local shape = line:gsub(":[%d.]+", ":")
-        lines[shape] = (lines[shape] or 0) + 1
+        local form = line:gsub(":[%d.]+", ":")
+        lines[form] = (lines[form] or 0) + 1
       end
       assert.near(500, lines["b:|d|@0.5"], SIGMAS * math.sqrt(250))
       lines["b:|d|@0.5"] = nil
@@ -298,7 +298,7 @@ describe("the mode raw of the statsd exporter", function()
 
   it("lets no tag value forge a line, a tag or a metric", function()
     math.randomseed(20240502)
-    local pieces = {
+    local fragments = {
       "|",
       "#",
       ",",
@@ -322,7 +322,7 @@ describe("the mode raw of the statsd exporter", function()
       for i = 1, 4000 do
         local parts = {}
         for k = 1, math.random(6) do
-          parts[k] = pieces[math.random(#pieces)]
+          parts[k] = fragments[math.random(#fragments)]
         end
         lat:with("v" .. table.concat(parts), i % 3 == 0 and parts[1] or nil):record(i)
       end
