@@ -1,13 +1,14 @@
 --- The contract between an exporter and the flush loop: the hooks that an exporter's module and its objects may have,
 -- and what happens when a hook is absent. Only this file tests whether a hook is present.
 --
--- chalk finds an exporter of its own as the file chalk/exporter/NAME.lua. A custom exporter is a module of the
+-- A built-in exporter is a file chalk/exporter/NAME.lua, found by its name. A custom exporter is a module of the
 -- application. With the drivers `loop` and `manual` a custom exporter may also be an object without a module. An
 -- exporter uses batches, views and chalk.net. It uses neither the flush loop's internals nor another exporter.
 --
 -- The driver `thread` involves two Lua VMs, the other drivers one:
 --
---   the application's VM   runs `resolve`, in init. In nginx this is the master, before it forks.
+--   the application's VM   runs `resolve`, when the user writes the options of init. In nginx this is the master's VM,
+--                          before the workers are forked.
 --   the flush loop's VM    runs all other hooks. With the driver `thread` this VM belongs to the flush thread and gets
 --                          the options as a copy of plain values. Otherwise it is the application's VM.
 --

@@ -139,7 +139,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
         local late = bed:open()
         return wait(function() return late.ended end, 0.2)
       end),
-      "a new connection took the place of an answered one"
+      "a new connection replaced one that is being answered"
     )
     assert.equal(3, bed.server.count)
   end)

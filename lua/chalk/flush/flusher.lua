@@ -3,7 +3,8 @@
 --
 -- Invariants:
 --
---   Role      Only the holder of the role flushes, serves, sweeps and has cursors. `release` gives all of these up.
+--   Role      Only the holder of the role flushes, serves, sweeps and has cursors, and `release` ends all of this. A
+--             *lasting* flusher, that of the driver `manual`, releases the role after each flush and keeps its servers.
 --   Exports   Each `export` runs in its own coroutine and may yield, so a slow exporter does not delay the others.
 --             Exports of one exporter never overlap: the next one waits until the current one returns.
 --   Sweeping  A sweep frees series that batches still read. So it runs only while no export is in progress, not
@@ -28,7 +29,23 @@ M.INSIDE = "an exporter's export cannot wait for a flush"
 local ABANDONED = 60 -- seconds after which the flusher no longer waits for an export
 local REFUSALS = 5 -- failures to listen that are not reported: a port stays in use for a moment after its process dies
 
+--- An exporter of a flusher.
+---@class chalk.FlushJob
+---@field name string
+---@field listen string? the address to serve at
+---@field exporter chalk.HostedExporter
+---@field context chalk.ExporterContext
+---@field cursor ffi.cdata*? chalk_cursor, while the role is held, if the exporter needs differences
+---@field server chalk.Server?
+---@field refusals integer? failures to serve in a row
+---@field running table? the export in progress
+---@field waiting table? the flush that the exporter joins after that export
+---@field last_message string? the last failure that was logged; nil after a success
+
 ---@class chalk.Flusher
+---@field jobs chalk.FlushJob[]
+---@field draining chalk.Server[] servers that may still answer after the role was released
+---@field on_change fun()? called after each flush, and when an exporter begins to serve
 local Flusher = {}
 Flusher.__index = Flusher
 
@@ -89,7 +106,7 @@ function M.new(client, config)
     generation = config.generation,
     clock = config.clock or C.chalk_now,
     uv = config.uv, -- nil: no loop runs
-    lasting = config.lasting, -- the role is released after each flush and taken for the next, but servers stay
+    lasting = config.lasting,
     events = events.new(client),
     holding = false,
     sweep_due = false,
@@ -104,7 +121,7 @@ function M.new(client, config)
 end
 
 --- Counts a failure of an exporter, and logs the message unless it is the same as the last one.
----@param job table
+---@param job chalk.FlushJob
 ---@param message any
 function Flusher:complain(job, message)
   self.client.own.export_errors:with(job.name):inc()
@@ -146,6 +163,7 @@ local function open_server(self, job)
   return nil, server, true
 end
 
+-- Serves an exporter's clients, unless it has a server already or cannot serve.
 local function serve(self, job, at_start)
   if not job.listen or job.server or not job.exporter.serves then return end
   local server, message, raised = open_server(self, job)
@@ -226,6 +244,7 @@ function Flusher:is_draining()
   return false
 end
 
+-- Drains all servers of exporters.
 local function drain_servers(self)
   for _, job in ipairs(self.jobs) do
     if job.server then drain(self, job.server) end
@@ -262,13 +281,16 @@ Flush.__index = Flush
 -- Its maker counts as a reader and an exporter until all exporters have joined, so that the flush is not over before.
 local function new_flush(v, over) return setmetatable({ view = v, readers = 1, exporters = 1, over = over }, Flush) end
 
+--- An export begins to use the view.
 function Flush:read() self.readers = self.readers + 1 end
 
+--- An export, or the maker, no longer uses the view.
 function Flush:let_go()
   self.readers = self.readers - 1
   if self.readers == 0 then view.free(self.view) end
 end
 
+--- An exporter has returned, or the maker has started all of them.
 function Flush:leave()
   self.exporters = self.exporters - 1
   if self.exporters == 0 then self.over() end

@@ -180,7 +180,7 @@ describe("counters", function()
       },
     }
     local metrics = client:load "examples/metrics.json"
-    local turn, made, n = scraper(port), {}, 0
+    local scrape, made, n = scraper(port), {}, 0
     local since = uv.hrtime()
     repeat
       for i = 1, 500 do
@@ -191,7 +191,7 @@ describe("counters", function()
         made[endpoint .. " " .. status] = (made[endpoint .. " " .. status] or 0) + i % 3
       end
       uv.run "nowait"
-      turn()
+      scrape()
     until scrapes >= 50 and uv.hrtime() - since > 1e9 or uv.hrtime() - since > DEADLINE * 1e9
 
     assert.is_true(scrapes >= 50)

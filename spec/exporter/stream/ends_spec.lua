@@ -77,11 +77,11 @@ local EARLY = [[
   local jobs = chalk.count("jobs")
   jobs:inc()
   local child = fork.child(function()
-    local timer, turns = uv.new_timer(), 0
+    local timer, calls = uv.new_timer(), 0
     timer:start(1, 1, function()
-      turns = turns + 1
-      if turns == 10 then jobs:inc() end
-      if turns == 20 then uv.stop() end
+      calls = calls + 1
+      if calls == 10 then jobs:inc() end
+      if calls == 20 then uv.stop() end
     end)
     uv.run()
     timer:close()
@@ -163,7 +163,7 @@ describe("the stream", function()
       assert(clients() == 0)
       local before = os.clock()
       wait.sleep(0.2)
-      assert(os.clock() - before < 0.1, "it turns all the time")
+      assert(os.clock() - before < 0.1, "it spins")
       for _, file in ipairs(files) do file:close() end
       connected(2)
       jobs:inc(3)

@@ -246,11 +246,11 @@ describe("the event stream's reader", function()
 
   it("reports the position of a bad frame in a long stream", function()
     local reader = stream_reader.new()
-    local pieces = math.ceil(300000 / #STREAM)
-    for _ = 1, pieces do
+    local copies = math.ceil(300000 / #STREAM)
+    for _ = 1, copies do
       assert.equal(#EVENTS, #events_of(STREAM, reader))
     end
-    assert.error_matches(function() events_of(STREAM .. inside "\0", reader) end, "byte " .. (pieces + 1) * #STREAM)
+    assert.error_matches(function() events_of(STREAM .. inside "\0", reader) end, "byte " .. (copies + 1) * #STREAM)
   end)
 
   it("accepts a frame of exactly the size limit, and refuses a longer one before its bytes arrive", function()

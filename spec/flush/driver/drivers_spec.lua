@@ -66,15 +66,15 @@ local MAIN_IS_A_THREAD = [[
 -- A program with two exporters as tables. A test adds the code of the first one's export, and code after init.
 local TABLES = [[
   local chalk, uv = require "chalk", require "luv"
-  local driver, told = arg[1], {}
-  local function tell(...) told[#told + 1] = table.concat({ ... }, " ") end
+  local driver, reported = arg[1], {}
+  local function report(...) reported[#reported + 1] = table.concat({ ... }, " ") end
   chalk.count("jobs"):inc()
   chalk.init { driver = driver, flush_interval = 3600, exporters = {
     { name = "one", export = function(self, batch) %s end },
-    { name = "other", export = function() tell("other") return true end },
+    { name = "other", export = function() report("other") return true end },
   } }
   %s
-  io.write(table.concat(told, "\n"))
+  io.write(table.concat(reported, "\n"))
 ]]
 
 -- Declarations of the Lua API with types of its own, as an application may have them.
@@ -88,16 +88,16 @@ local MOVED = [[
   local fork, wait = require "support.fork", require "support.wait"
   local ffi = require "ffi"
   ffi.cdef "int chdir(const char *path);"
-  local told, parent = fork.shared(1), fork.pid()
+  local reported, parent = fork.shared(1), fork.pid()
   fork.child(function()
     assert(ffi.C.chdir("/") == 0)
     jobs:inc()
-    told[0] = 1
+    reported[0] = 1
     wait.till(function() return fork.parent() ~= parent end)
     assert(chalk.flush())
     os.exit(0)
   end)
-  wait.till(function() return told[0] == 1 end)
+  wait.till(function() return reported[0] == 1 end)
   fork.kill(parent, fork.KILL)
 ]]
 
@@ -259,16 +259,16 @@ describe("the driver", function()
         local script = TABLES:format(
           [[
           local ok, message = chalk.flush()
-          tell(tostring(ok), message)
+          report(tostring(ok), message)
           ok, message = chalk.shutdown()
-          tell(tostring(ok), message)
+          report(tostring(ok), message)
           local thread = coroutine.running()
           uv.new_timer():start(1, 0, function() assert(coroutine.resume(thread)) end)
           coroutine.yield()
-          tell(tostring(chalk.flush()))
+          report(tostring(chalk.flush()))
           return true
         ]],
-          "tell(tostring(chalk.flush()))"
+          "report(tostring(chalk.flush()))"
         )
         local code, output = children.run(script, { limit = 20 }, driver)
         local refused = "nil an exporter's export cannot wait for a flush\n"
@@ -278,7 +278,7 @@ describe("the driver", function()
       it("completes a flush although an exporter raises an error that cannot be shown as text", function()
         local script = TABLES:format(
           "error(setmetatable({}, { __tostring = function() error('no text', 0) end }))",
-          "for _ = 1, 2 do tell(tostring(chalk.flush())) end"
+          "for _ = 1, 2 do report(tostring(chalk.flush())) end"
         )
         local code, output = children.run(script, { limit = 20 }, driver)
         local said = "chalk: error: exporter one: a table that cannot be shown as text\n"
@@ -360,13 +360,13 @@ describe("the driver", function()
 
     it("lets a coroutine in a callback wait for a flush while the loop goes on", function()
       local body = [[
-        local turns = 0
+        local ticks = 0
         local ticker = uv.new_timer()
-        ticker:start(1, 1, function() turns = turns + 1 end)
+        ticker:start(1, 1, function() ticks = ticks + 1 end)
         uv.new_timer():start(1, 0, function()
           coroutine.wrap(function()
             assert(chalk.flush())
-            io.write(assert(io.open(arg[1])):read "*a", turns > 5 and "went on" or "stood")
+            io.write(assert(io.open(arg[1])):read "*a", ticks > 5 and "went on" or "stood")
             ticker:close()
           end)()
         end)

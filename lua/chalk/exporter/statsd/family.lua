@@ -89,6 +89,53 @@ end
 ---@field c ffi.cdata* chalk_statsd_family
 ---@field texts table keeps the memory alive to which `c` points
 
+-- How a metric's histograms are sent: as the rule that matches the metric says, or else the exporter's options.
+local function sending_of(options, definition)
+  local rule = rules.of(options.per_metric, definition.id_name) or {}
+  local mode = rule.histograms or options.histograms
+  return {
+    mode = mode,
+    type = mode == "raw" and options.raw_type or mode,
+    quantiles = rule.quantiles or options.quantiles,
+    aggregates = rule.aggregates or options.aggregates,
+    -- The option does not apply to histograms of chalk itself, because they define their own bounds.
+    bounds = rule.buckets or not definition.own and options.buckets or nil,
+  }
+end
+
+local function set_labels(c, texts, definition, in_name)
+  local labels, most = {}, {}
+  for i, tag in ipairs(definition.tags) do
+    labels[i] = names.key(tag.key)
+    most[i] = in_name and names.LONGEST_VALUE or names.value_length(labels[i])
+  end
+  texts.labels, texts.labels_of = core.strings(labels), labels
+  texts.value_most = ffi.new("uint32_t[?]", math.max(#most, 1), most)
+  c.labels, c.value_most, c.n_labels, c.absent = texts.labels, texts.value_most, #labels, names.ABSENT
+end
+
+-- Sets gauges and bounds of a histogram. Returns the suffixes of its names in its mode.
+local function set_histogram(c, texts, sending, les)
+  local tags, suffixes, indexes = bounds_of(les, sending.bounds)
+  local gauges, gauge_suffixes = gauges_of(sending.aggregates, sending.quantiles)
+  texts.gauges, texts.gauge_suffixes = gauges, gauge_suffixes
+  texts.le_tags, texts.le_tags_of = core.strings(tags), tags
+  texts.le_suffixes, texts.le_suffixes_of = core.strings(suffixes), suffixes
+  texts.le_index = ffi.new("uint32_t[?]", #indexes, indexes)
+  c.gauges, c.n_gauges = gauges, #gauge_suffixes
+  c.le_tags, c.le_suffixes, c.le_index, c.n_le = texts.le_tags, texts.le_suffixes, texts.le_index, #tags
+  return sending.mode == "buckets" and suffixes or gauge_suffixes
+end
+
+-- Returns the constant tags of a metric as text, without those that the metric has itself.
+local function constants_of(tags, definition)
+  local own = {}
+  for _, tag in ipairs(definition.tags) do
+    own[tag.key] = true
+  end
+  return table.concat(names.tags(tags, own), ",")
+end
+
 --- Describes a metric.
 ---@param options chalk.statsd.Resolved
 ---@param tags table<string, any> the constant tags
@@ -96,47 +143,17 @@ end
 ---@param range chalk.Range
 ---@return chalk.statsd.Family
 function M.new(options, tags, tail, range)
-  local definition = range.definition
-  local rule = rules.of(options.per_metric, definition.id_name) or {}
-  local mode = rule.histograms or options.histograms
-  local sent_as = mode == "raw" and options.raw_type or mode
-  local quantiles = rule.quantiles or options.quantiles
-  -- The option does not apply to histograms of chalk itself, because they define their own bounds.
-  local wanted = rule.buckets or not definition.own and options.buckets
-  local le_tags, le_suffixes, indexes = bounds_of(range.les or {}, wanted)
-  local gauges, gauge_suffixes = gauges_of(rule.aggregates or options.aggregates, quantiles)
-  local tags_in_name = options.dialect == "statsd"
-  local labels, most, own = {}, {}, {}
-  for i, tag in ipairs(definition.tags) do
-    labels[i], own[tag.key] = names.key(tag.key), true
-    most[i] = tags_in_name and names.LONGEST_VALUE or names.value_length(labels[i])
-  end
-  local texts = {
-    name = name_of(options, definition, mode == "buckets" and le_suffixes or gauge_suffixes),
-    tags = table.concat(names.tags(tags, own), ","),
-    tail = tail,
-    type = TYPES[sent_as] or "g",
-    labels = core.strings(labels),
-    labels_of = labels,
-    value_most = ffi.new("uint32_t[?]", math.max(#most, 1), most),
-    gauges = gauges,
-    gauge_suffixes = gauge_suffixes,
-    le_tags = core.strings(le_tags),
-    le_tags_of = le_tags,
-    le_suffixes = core.strings(le_suffixes),
-    le_suffixes_of = le_suffixes,
-    le_index = ffi.new("uint32_t[?]", #indexes, indexes),
-  }
-  local c = ffi.new "chalk_statsd_family"
+  local definition, c, texts = range.definition, ffi.new "chalk_statsd_family", {}
+  local sending, has_tags = sending_of(options, definition), options.dialect == "dogstatsd"
+  local suffixes = set_histogram(c, texts, sending, range.les or {})
+  set_labels(c, texts, definition, not has_tags)
+  texts.name, texts.tags = name_of(options, definition, suffixes), constants_of(tags, definition)
+  texts.tail, texts.type = tail, TYPES[sending.type] or "g"
   c.name, c.tags, c.tail, c.type, c.timestamp = texts.name, texts.tags, texts.tail, texts.type, ""
-  c.labels, c.value_most, c.n_labels, c.absent = texts.labels, texts.value_most, #labels, names.ABSENT
-  c.gauges, c.n_gauges = texts.gauges, #gauge_suffixes
-  c.le_tags, c.le_suffixes, c.le_index, c.n_le = texts.le_tags, texts.le_suffixes, texts.le_index, #le_tags
-  c.factor = sent_as == "timing" and MILLISECONDS[definition.unit] or 1
-  c.max_weight = options.dialect == "dogstatsd" and options.max_weight or 1
-  c.mode = MODES[mode] or C.CHALK_STATSD_VALUES
-  c.pack = options.dialect == "dogstatsd"
-  c.tags_in_name = tags_in_name
+  c.factor = sending.type == "timing" and MILLISECONDS[definition.unit] or 1
+  c.max_weight = has_tags and options.max_weight or 1
+  c.mode = MODES[sending.mode] or C.CHALK_STATSD_VALUES
+  c.pack, c.tags_in_name = has_tags, not has_tags
   c.relative = options.relative_gauges
   c.changed_only = options.gauges == "changed"
   return { c = c, texts = texts }
