@@ -7,12 +7,13 @@
 --
 -- The driver `thread` involves two Lua VMs, the other drivers one:
 --
---   the application's VM   runs `resolve`, when the user writes the options of init. In nginx this is the master's VM,
---                          before the workers are forked.
+--   the application's VM   runs `resolve`, when the user writes the options of init (in nginx this is the master's VM,
+--                          before the workers are forked), and `new` and `text` for chalk.text().
 --   the flush loop's VM    runs all other hooks. With the driver `thread` this VM belongs to the flush thread and gets
 --                          the options as a copy of plain values. Otherwise it is the application's VM.
 --
--- Every process that may flush makes its exporters, but only the process that holds the flusher's role calls `serve`
+-- With the drivers `loop` and `manual` every process makes its exporters; with `thread` a process makes them when it gets
+-- the flusher's role. Only the process that holds the flusher's role calls `serve`
 -- and `export`. Only `export` may yield or wait, because the flush loop stands still while any other hook runs.
 
 local M = {}
@@ -23,7 +24,8 @@ local M = {}
 ---
 --- Makes an exporter, in the flush loop's VM, before the loop's first iteration. `options` is a copy of the options. If
 --- they have no `global_tags`, the copy has the client's. `new` opens no listening socket. An error, or a result
---- without `export`, is an error of init, which then calls `shutdown` on the exporters made before. chalk.text() makes
+--- without `export`, is an error of init if init makes the exporters, which then calls `shutdown` on those made before.
+--- Where a flush thread makes them later, the error is logged and the thread tries again. chalk.text() makes
 --- an exporter too, in the application's VM, and calls only its `text`.
 ---@field new fun(options: table): chalk.Exporter
 ---
@@ -83,7 +85,7 @@ local M = {}
 --- thread does not survive a fork, and the child's new thread makes new exporters. Absent: nothing happens.
 ---@field forked (fun(self: chalk.Exporter))?
 ---
---- Called once, after the last flush. An error counts in chalk_export_errors_total. Absent: nothing happens.
+--- Called once, after the last flush; `send_rest` may be called once more after it. An error counts in chalk_export_errors_total. Absent: nothing happens.
 ---@field shutdown (fun(self: chalk.Exporter))?
 ---
 --- Returns all metrics of a view as text in one of the module's `formats`, for chalk.text(format).

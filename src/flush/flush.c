@@ -2,9 +2,8 @@
  * What the holder of the flusher's role does for all processes: it serves requests for flushes, and sweeps.
  *
  * A process that wants a flush takes a ticket, the next number of `requested`. The holder flushes, then stores the
- * highest ticket that it has served into `done`, and wakes the waiters, who sleep on a futex. A sweep drops idle
- * series, frees metrics and cursors that are not used any more, and reclaims the dropped series whose drop every live
- * writer has seen.
+ * highest ticket that it has served into `done`, and wakes the waiters, which sleep on a futex. A sweep drops idle
+ * series, frees metrics and cursors that are not used any more, and reclaims dropped series, see reclaim.h.
  */
 #include <errno.h>
 #include <limits.h>
@@ -57,8 +56,8 @@ int chalk_flush_wait(chalk_segment *g, uint64_t ticket, double timeout) {
 /* Sweeping */
 
 /*
- * Whether every cursor has sent what the series stands at: `total`, and for a histogram also `sketched` values in its
- * sketch. A gauge is never owed.
+ * Whether every cursor has sent what the series stands at: `total`, and for a histogram `sketched`, the number
+ * of values in its sketch (0: not asked). A gauge is never owed.
  */
 static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_t sketched, uint32_t kind) {
   const series *s = &g->series[id];
@@ -71,7 +70,7 @@ static bool is_sent(const chalk_segment *g, uint32_t id, uint64_t total, uint64_
   return true;
 }
 
-/* A kind's idle timeout in seconds, of the one for each kind that chalk_sweep is given. 0: none. */
+/* A kind's idle timeout in seconds; `idle` has one for each kind. 0: none. */
 static double limit_of(const double *idle, uint32_t kind) { return kind_is_known(kind) ? idle[kind - CHALK_COUNT] : 0; }
 
 /*

@@ -10,8 +10,8 @@
 #include "value/stored.h"
 
 /*
- * Whether every live writer that has bound the series has seen the epoch of its drop. Only the kernel knows that an
- * owner is dead, so it is asked only about owners that have not seen the epoch.
+ * Whether every live writer that has bound the series has seen the epoch of its drop. Asking the kernel
+ * whether an owner is alive is slow, so it is asked only about owners that have not seen the epoch.
  */
 static bool all_have_seen(const chalk_segment *g, uint32_t id, uint64_t epoch, lives *alive) {
   const metric *m = segment_metric_of(g, id);
@@ -27,7 +27,8 @@ bool reclaim_series(chalk_segment *g, uint32_t id, lives *alive) {
   series *s = &g->series[id];
   uint64_t epoch = atomic_load(&s->drop_epoch);
   if (series_state(s) != SERIES_DROPPED || epoch == SERIES_UNSETTLED) return false;
-  bool seen = all_have_seen(g, id, epoch, alive); /* before series_revive, which then finds every late value */
+  /* First, because once all have seen the drop nobody stores any more, so series_revive sees the last value. */
+  bool seen = all_have_seen(g, id, epoch, alive);
   if (series_revive(g, id) || !seen || !tap_has_read(g, s)) return false;
   metric *m = segment_metric_of(g, id);
   residue_hand_over(g, id);

@@ -281,7 +281,7 @@ void segments_mark(void) {
 
 /*
  * A named segment stays open until the process ends. A private one gives its memory back, but keeps its range of
- * addresses mapped as private zeros, because a series object that outlived its client may still store through its
+ * addresses mapped as private zeros, because a handle that outlived its client may still store through its
  * pointers.
  */
 void chalk_segment_close(chalk_segment *g) {

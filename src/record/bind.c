@@ -86,7 +86,10 @@ int bind_cell(chalk_series *s, uint32_t id) {
   return CHALK_OK;
 }
 
-/* Points a handle at the writer's spill, because there is no memory for the overflow series either. */
+/*
+ * Points a handle at the writer's spill, whose content nobody reads, because there is no memory for the overflow series
+ * either.
+ */
 static void bind_spill(chalk_series *s) {
   s->cell = s->writer->spill;
   s->histogram = NULL;
@@ -168,7 +171,7 @@ int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, cons
   s->writer = w;
   s->metric = number;
   s->key_size = 0;
-  /* Before the values are read, because another metric of the number may have more tags than the caller gives. */
+  /* Checked before `values` is read: another metric of this number may have more tags than the caller passed. */
   if (!bind_has_metric(w, number)) return bind_gone(s);
   uint32_t tags = w->tags[number];
   s->key_size = key_encode(s->key, values, sizes, tags);

@@ -11,9 +11,10 @@
  *
  * A dropped series is in quarantine. It cannot be found, but a writer that compared the epoch before the drop may still
  * store into its cells. So its number and its cells are not used again until every live writer that had bound it has
- * acted on the drop's epoch, and every cursor has sent what the series stood at when it was dropped. What was recorded
- * in between, its residue, then goes to its successor, the series that has the same key now. A gauge that was dropped
- * as idle and set in between becomes LIVE again instead, unless it has a successor.
+ * acted on the drop's epoch, the tap's reader has read its events, and every cursor has sent what the series stood at
+ * when it was dropped, or was waited for long enough (flush.c). What was recorded in between, its residue, then goes to
+ * its successor, the series that has the same key now. A gauge that was dropped as idle and set in between becomes LIVE
+ * again instead, unless it has a successor.
  */
 #ifndef SERIES_H
 #define SERIES_H
@@ -28,7 +29,8 @@
  * caller calls whatever is returned. So no process drops the series before the caller has used it. CHALK_OK: *id is its
  * number. CHALK_FOLDED: a limit was reached or there is no memory, and *id is the metric's overflow series.
  * CHALK_EGONE: the metric has left. CHALK_EMEMORY: the caller is a server's master and the stripe's lock was not
- * released in time. Lookups that end at an overflow series hold the stripe of that series, so key->hash may change.
+ * released in time. Lookups that end at an overflow series hold the stripe of that series, so key->hash
+ * then is that of the overflow series, and series_let_go takes the same key.
  */
 int series_hold(chalk_segment *g, series_key *key, uint32_t *id);
 /* Lets go of the stripe that is held with this key, and holds the stripe of the metric's overflow series instead. */

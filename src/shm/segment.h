@@ -13,14 +13,15 @@
  * real", that is allocated with fallocate(), before its first use: a full disk is then an error to handle, and never a
  * SIGBUS at a store. The segment contains offsets, never pointers, because each process maps it at another address.
  *
- * The number of a series is also the number of its cells: cells[writer][series]. A cell whose bits are not zero was
- * bound by that writer. Its content depends on the kind of the metric:
+ * The number of a series is also the number of its cells: cells[slot][series]. A cell whose bits are not zero was
+ * bound by the VM of that slot. Its content depends on the kind of the metric:
  *
  *   count             The double that the owner of the slot adds to, with relaxed loads and stores. Binding stores
  *                     BOUND. Slot 0 is shared, so its cell changes under the lock of the series' stripe, by
  *                     compare-and-swap or by a residue.
  *   histogram,        The heap offset of the writer's block. The owner of the slot stores it with release when the
- *   `across` gauge    block is filled. The holder empties the cell when it reclaims the series.
+ *   `across` gauge    block is filled. The holder empties the cell when it reclaims the series. In slot 0, the cell of an
+ *                     `across` gauge is the first link of a list, see gauge.h.
  *   `last` gauge      BOUND. The value is stored in the series.
  *
  * Readers load a cell with acquire.
@@ -143,7 +144,7 @@ enum { METRIC_FREE, METRIC_LIVE, METRIC_SUPERSEDED };
 typedef struct metric {
   shared_u32 state; /* LIVE is stored with release; load-acquire */
   shared_u32 kind, across, tags, les;
-  shared_u32 max_series; /* may change while the metric is in use */
+  shared_u32 max_series; /* 0: no limit; NONE: a metric of chalk itself, outside all limits; may change while in use */
   /* Number of live series but the overflow series. The thread that creates or drops one, under its stripe. */
   shared_u32 series;
   shared_u32 generation;  /* of the configuration that defined the metric last */
@@ -189,7 +190,8 @@ typedef struct series {
   /* The holder's. 1: a value was recorded since creation; 2: the series is dropped, and seen_time is of the drop. */
   uint32_t active;
   /*
-   * The holder's: the pass of the event tap at whose end the rings have no event of this series; 0: not determined yet.
+   * The holder's: the number of the tap reader's pass (header.tap_pass) after which no ring has an event of this series; 0:
+   * not determined yet.
    */
   uint32_t pass;
   shared_u64 drop_epoch; /* lock of the stripe; SERIES_UNSETTLED until `at_drop` is true, see series_is_settled */
@@ -239,7 +241,7 @@ typedef struct cursor_head {
 } cursor_head;
 
 /*
- * The header. The creator of the segment writes all fields before `epoch` once, before it sets `ready`. A process that
+ * The header. The creator of the segment writes all fields before `epoch` except `boot` once, before it sets `ready`. A process that
  * opens the segment checks a copy of them, and later reads only `layout` and `abi` again.
  */
 typedef struct header {

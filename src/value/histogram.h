@@ -91,7 +91,7 @@ static inline histogram *histogram_at(const chalk_segment *g, uint64_t offset) {
 /* The size in bytes of a block with `les` bounds. */
 uint64_t histogram_size(uint32_t les);
 /*
- * The number of bounds that the block claims, but at most as many as fit into the mapping. A reader without a lock may
+ * The number of bounds that the block states, but at most as many as fit into the mapping. A reader without a lock may
  * find memory here that is no longer a block, and drops what it has read afterwards.
  */
 uint32_t histogram_les(const chalk_segment *g, const histogram *h);
@@ -103,7 +103,7 @@ uint32_t histogram_les(const chalk_segment *g, const histogram *h);
 typedef struct histogram_plan {
   char *base; /* of the segment */
   chalk_segment *segment;
-  const sketch_map *map; /* of the start scale when the plan was made */
+  const sketch_map *map; /* of the finest start scale among the blocks bound so far */
   uint32_t groups, les;  /* number of groups of four bounds; number of bounds */
   _Alignas(16) double le[];
 } histogram_plan;

@@ -11,8 +11,8 @@
  *   a histogram    The cell of each slot leads to a block: see histogram.h. A reader adds up the blocks. The total of a
  *                  histogram is the number of recorded values.
  *
- * Several kinds may have the same content. A new kind needs a number in chalk.h, a row here, and its verbs in
- * record/record.c. Records compare with the numbers themselves, because a lookup in this table would cost them
+ * Several kinds may have the same content. A new kind needs a number in chalk.h, a row in kind.c
+ * and one in lua/chalk/define/kinds.lua, and its verbs in record/record.c. Records compare with the numbers themselves, because a lookup in this table would cost them
  * instructions.
  */
 #ifndef KIND_H

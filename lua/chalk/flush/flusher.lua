@@ -7,7 +7,7 @@
 --             *lasting* flusher, that of the driver `manual`, releases the role after each flush and keeps its servers.
 --   Exports   Each `export` runs in its own coroutine and may yield, so a slow exporter does not delay the others.
 --             Exports of one exporter never overlap: the next one waits until the current one returns.
---   Sweeping  A sweep frees series that batches still read. So it runs only while no export is in progress, not
+--   Sweeping  A sweep would free series that batches still read. So it runs only while no export is in progress, not
 --             counting exports that have run for more than ABANDONED seconds.
 
 local batches = require "chalk.read.batch"
@@ -445,7 +445,8 @@ end
 local info = ffi.new "chalk_info"
 
 --- One iteration of the flush loop: takes, keeps or releases the role, and flushes when the interval is over or when a
---- process has asked for a flush. A VM without the role ticks too, because its slot may hold cells of a previous owner.
+--- process has asked for a flush. Each VM, with the role or without, also says
+--- here that no record of it is under way (chalk_writer_tick), because reclaiming may wait for its slot.
 function Flusher:run_once()
   local at_start = not self.has_run
   self.has_run = true

@@ -2,8 +2,9 @@
 --
 -- A server polls its listening socket and accepts a few connections per iteration of the loop. Each becomes a
 -- chalk.net.http_connection. One timer closes connections that are past their time limit. When the server is full, it
--- closes the connection that has waited longest for a request, but never one that is being answered. So a slow, silent
--- or hostile peer occupies at most one connection.
+-- closes the connection that has waited longest for a request, but never one that is being answered. So
+-- connections that wait for a request never keep new ones out, and a connection that is being answered ends by its time
+-- limit.
 
 local uv = require "luv"
 local connections = require "chalk.net.http_connection"
@@ -114,7 +115,7 @@ function Server:accept_failed(name, message)
   end
   if not self.troubled then
     self.troubled = true
-    self:report("warn", "http: cannot accept: " .. message)
+    self:report("warning", "http: cannot accept: " .. message)
   end
   self:evict()
   self.poll:stop()
@@ -270,7 +271,7 @@ end
 ---@field fd integer? a bound stream socket, TCP or unix; the server owns and closes it, unless serve() fails
 ---@field address string? bound if there is no fd: "127.0.0.1:9464", "[::1]:0", "unix:///run/metrics.sock"
 ---@field handler fun(request: chalk.http.Request): chalk.http.Response called for GET and HEAD
----@field log (fun(level: "warn"|"error", message: string))?
+---@field log (fun(level: "warning"|"error", message: string))?
 ---@field limits chalk.http.Limits?
 
 -- Listens on a socket. Returns the fields of a server that belong to its socket, or nil and a message.
