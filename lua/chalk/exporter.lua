@@ -12,9 +12,9 @@
 --   the flush loop's VM    runs all other hooks. With the driver `thread` this VM belongs to the flush thread and gets
 --                          the options as a copy of plain values. Otherwise it is the application's VM.
 --
--- With the drivers `loop` and `manual` every process makes its exporters; with `thread` a process makes them when it gets
--- the flusher's role. Only the process that holds the flusher's role calls `serve`
--- and `export`. Only `export` may yield or wait, because the flush loop stands still while any other hook runs.
+-- With the drivers `loop` and `manual` every process makes its exporters; with `thread` a process makes them when it
+-- gets the flusher's role. Only the process that holds the flusher's role calls `serve` and `export`. Only `export` may
+-- yield or wait, because the flush loop stands still while any other hook runs.
 
 local M = {}
 
@@ -85,7 +85,8 @@ local M = {}
 --- thread does not survive a fork, and the child's new thread makes new exporters. Absent: nothing happens.
 ---@field forked (fun(self: chalk.Exporter))?
 ---
---- Called once, after the last flush; `send_rest` may be called once more after it. An error counts in chalk_export_errors_total. Absent: nothing happens.
+--- Called once, after the last flush; `send_rest` may be called once more after it. An error counts in
+--- chalk_export_errors_total. Absent: nothing happens.
 ---@field shutdown (fun(self: chalk.Exporter))?
 ---
 --- Returns all metrics of a view as text in one of the module's `formats`, for chalk.text(format).

@@ -166,8 +166,9 @@ local function put(buffer, texts)
   end
 end
 
--- How often binds and removes have used the scratch so far. The core leaves the series that it bound in one struct, the client's scratch. If a
--- finalizer binds another series between a bind and the copy of scratch, this number changes, and the copy is not used.
+-- How often binds and removes have used the scratch so far. The core leaves the series that it bound in one struct, the
+-- client's scratch. If a finalizer binds another series between a bind and the copy of scratch, this number changes,
+-- and the copy is not used.
 local binds = 0
 
 -- The size of a key: each text follows its length, which has two bytes.
