@@ -1,37 +1,27 @@
--- The table of docs/accuracy.md: how far the quantiles of a million recorded values are off, and what the sketch takes.
+-- Prints the table of docs/accuracy.md: the errors of the quantiles of a million recorded values, and the memory that
+-- the sketch takes.
 --
 --     luajit bench/accuracy.lua
 --
--- Values are recorded into a histogram series and read back with value(), as an application would do it.
+-- Values are recorded into a histogram series and read back with value(), as an application would do.
 
 package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
 
 local chalk = require "chalk"
-local random = require "random"
+local draws = require "draws"
 
 local N, SERIES = 1000000, 1024
 local QUANTILES = { 0.5, 0.9, 0.99, 0.999 }
 local LIMITS = { 200, 512, 2048 }
 
-local uniform, normal = random.uniform, random.normal
-
 local DISTRIBUTIONS = {
-  { "normal, mean 100, sd 10", function() return 100 + 10 * normal() end },
-  { "lognormal, sigma 0.5", function() return math.exp(0.5 * normal()) end },
-  { "exponential, mean 1", function() return -math.log(uniform()) end },
-  { "Pareto, alpha 1.5", function() return uniform() ^ (-1 / 1.5) end },
-  { "bimodal, 1 ms and 10 s", function() return (uniform() < 0.5 and 0.001 or 10) * math.exp(0.05 * normal()) end },
+  { "normal, mean 100, sd 10", function() return 100 + 10 * draws.normal() end },
+  { "lognormal, sigma 0.5", draws.lognormal },
+  { "exponential, mean 1", draws.exponential },
+  { "Pareto, alpha 1.5", function() return draws.uniform() ^ (-1 / 1.5) end },
+  { "bimodal, 1 ms and 10 s", draws.bimodal },
   { "constant", function() return 0.042 end },
 }
-
-local function values_of(draw)
-  random.reset()
-  local values = {}
-  for i = 1, N do
-    values[i] = draw()
-  end
-  return values
-end
 
 local function series_of(limit, n)
   local client = chalk.new { max_buckets = limit }
@@ -48,20 +38,7 @@ local function record_all(values, limit)
   return one:value()
 end
 
--- One value of each bucket of the finest scale: their sketch has the same buckets as that of all values.
-local function thinned(values)
-  local seen, list = {}, {}
-  for i = 1, N do
-    local bucket = math.floor(math.log(values[i]) / math.log(2) * 512)
-    if not seen[bucket] then
-      seen[bucket] = true
-      list[#list + 1] = values[i]
-    end
-  end
-  return list
-end
-
--- Shared memory is taken in large pieces, so many series are filled and one of them is worked out.
+-- Returns the bytes of one series. They are computed from many series, because the heap takes its pages in large runs.
 local function memory(values, limit)
   local client, series = series_of(limit, SERIES)
   series(0):record(values[1])
@@ -78,8 +55,8 @@ end
 print "| values | buckets | off at p50 | p90 | p99 | p99.9 | `:error()` | memory |"
 print "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 for _, distribution in ipairs(DISTRIBUTIONS) do
-  local values = values_of(distribution[2])
-  local few = thinned(values)
+  local values = draws.list(N, distribution[2])
+  local few = draws.thinned(values)
   local sorted = {}
   for i = 1, N do
     sorted[i] = values[i]

@@ -1,8 +1,8 @@
--- Commands. LuaJIT's os.execute answers with the exit status; built with LUA52COMPAT, with true.
+-- Runs shell commands for their effect. os.execute returns the exit status, or true in a LuaJIT with LUA52COMPAT.
 
 local M = {}
 
---- Runs a shell command; whether it succeeded.
+--- Runs a shell command and returns whether it succeeded.
 function M.run(command)
   local status = os.execute(command)
   return status == 0 or status == true

@@ -1,4 +1,4 @@
--- The export paths: exposition text, and a flush through an exporter that reads everything.
+-- Times the export paths: exposition text, and a flush through an exporter that reads everything.
 
 local harness = require "harness"
 local prometheus = require "chalk.exporter.prometheus"
@@ -26,7 +26,8 @@ end
 local TAGS = { "endpoint", "status", "method", "region", "zone" }
 local KINDS = { "count", "gauge", "histogram" }
 
---- A client with n metrics of all kinds in turn, each of one series with so many tags; a function that records in all.
+--- Returns a client with n metrics, whose kinds alternate and which have one series with this many tags each, and a
+--- function that records into all of them.
 ---@return chalk.Client client, fun() record
 function M.batch_of(n, tags)
   local client, series = chalk.new(), {}
@@ -48,27 +49,27 @@ end
 
 local function lines_of(exporter, segment)
   local lines = 0
-  for piece in exporter:pieces(assert(view.take(segment)), "prometheus") do
-    lines = lines + select(2, piece:gsub("\n", ""))
+  for chunk in exporter:chunks(assert(view.take(segment)), "prometheus") do
+    lines = lines + select(2, chunk:gsub("\n", ""))
   end
   return lines
 end
 
---- Millions of lines a second, from the snapshot to the last piece.
+--- Returns the millions of lines per second of a scrape, from the snapshot to the last line.
 function M.exposition(kind, series)
   local client = client_with(kind, series)
   local exporter = prometheus.new { namespace = "bench" }
   local lines = lines_of(exporter, client.segment)
   local seconds = harness.once(function()
     local v = assert(view.take(client.segment))
-    for _ in exporter:pieces(v, "prometheus") do
+    for _ in exporter:chunks(v, "prometheus") do
     end
     view.free(v)
   end)
   return lines / seconds / 1e6
 end
 
---- Microseconds for a scrape of n metrics with so many tags, from the snapshot to the last piece.
+--- Returns the microseconds of a scrape of n metrics with this many tags, from the snapshot to the last line.
 ---@return number
 function M.batch(n, tags)
   local client, record = M.batch_of(n, tags)
@@ -76,7 +77,7 @@ function M.batch(n, tags)
   local exporter = prometheus.new { namespace = "bench" }
   local seconds = harness.once(function()
     local v = assert(view.take(client.segment))
-    for _ in exporter:pieces(v, "prometheus") do
+    for _ in exporter:chunks(v, "prometheus") do
     end
     view.free(v)
   end, 101)
@@ -84,8 +85,8 @@ function M.batch(n, tags)
   return seconds * 1e6
 end
 
---- Milliseconds a flush of counts takes on the flush thread, with an exporter that walks the batch and reads name,
---- tags and value; and how many of them the export is.
+--- Returns the milliseconds that a flush of counts takes on the flush thread, with an exporter that reads the name,
+--- tags and value of each; and how many of these milliseconds the exporter takes.
 ---@return number flush, number export
 function M.flush(series)
   local path = os.tmpname()

@@ -1,4 +1,4 @@
--- Timing loops: each measure is run in several rounds, the median is kept.
+-- Timing loops. Each measure is taken in several rounds, and its median is returned.
 
 local core = require "chalk.core"
 
@@ -15,7 +15,7 @@ end
 
 M.median = median
 
---- Nanoseconds an iteration of f(n) takes, median of rounds of about `seconds` each.
+--- Returns the nanoseconds of one iteration of f(n), as the median of rounds of about `seconds` each.
 ---@param f fun(n: integer)
 ---@param seconds number?
 ---@return number
@@ -43,7 +43,7 @@ function M.time(f, seconds)
   return median(times)
 end
 
---- Seconds that f() takes, median of `rounds`.
+--- Returns the seconds that f() takes, as the median of `rounds`.
 ---@param f fun()
 ---@param rounds integer?
 ---@return number
@@ -58,7 +58,7 @@ function M.once(f, rounds)
   return median(times)
 end
 
---- Bytes of garbage an iteration of f(n) makes, once it is compiled.
+--- Returns the bytes of garbage that one iteration of f(n) makes once it is compiled.
 ---@param f fun(n: integer)
 ---@return number
 function M.garbage(f)
@@ -71,7 +71,7 @@ function M.garbage(f)
   f(n)
   local bytes = (collectgarbage "count" - before) * 1024
   collectgarbage "restart"
-  -- The loop's own entry and exit make a few hundred bytes, whatever n is.
+  -- Rounding removes the few hundred bytes that entering and leaving the loop makes, whatever n is.
   return math.floor(bytes / n + 0.5)
 end
 

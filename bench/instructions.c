@@ -1,6 +1,6 @@
 /*
- * The C record paths, for counting instructions: each runs in `path`, the only function that is counted. What is made at
- * a first time has been made before.
+ * The C record paths, for bench/instructions.lua. callgrind counts instructions only in `path` and what it calls.
+ * Everything that a first record allocates is allocated before.
  *
  *     instructions NAME N
  */
@@ -29,7 +29,8 @@ static void fail(const char *what) {
 static int define(const char *name, uint32_t kind, uint32_t across) {
   static const double le[] = {.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10};
   char message[CHALK_MESSAGE];
-  chalk_definition d = {.name = name, .name_size = strlen(name), .shape = "", .blob = "", .kind = kind, .tags = 2, .across = across};
+  chalk_definition d = {
+      .name = name, .name_size = strlen(name), .shape = "", .blob = "", .kind = kind, .tags = 2, .across = across};
   if (kind == CHALK_HISTOGRAM) d.le = le, d.les = sizeof le / sizeof *le;
   int metric = chalk_define(writer, &d, message);
   if (metric < 0) fail(message);
@@ -92,12 +93,12 @@ void path(void (*run)(int i), int n) {
 
 int main(int argc, char **argv) {
   int n = argc > 2 ? atoi(argv[2]) : 0;
-  if (n < 1 || n > NEW) fail("how often, up to 20000");
+  if (n < 1 || n > NEW) fail("N must be from 1 to 20000");
   for (size_t p = 0; p < sizeof PATHS / sizeof *PATHS; p++) {
     if (strcmp(argv[1], PATHS[p].name) != 0) continue;
     set_up();
     path(PATHS[p].run, n);
     return 0;
   }
-  fail("no such path");
+  fail("NAME is not the name of a path");
 }

@@ -1,10 +1,10 @@
--- Instructions that the C record paths take, counted by callgrind: a figure that a busy machine does not change. They
--- are compared with those kept in instructions.json.
+-- Counts the instructions of the C record paths with callgrind, a figure that a busy machine does not change, and
+-- compares the counts with those in instructions.json.
 --
---     luajit bench/instructions.lua            the counts beside the kept ones
---     luajit bench/instructions.lua --renew    keeps the counts of now, for a change that is meant
+--     luajit bench/instructions.lua            prints the counts beside the stored ones
+--     luajit bench/instructions.lua --renew    stores the current counts, after an intended change
 --
--- Another compiler, or another release of it, makes other code: then more is allowed.
+-- Another compiler, or another release of the same one, generates other code, so a larger difference is allowed then.
 
 package.path = (debug.getinfo(1, "S").source:match "^@(.*/)" or "./") .. "?.lua;" .. package.path
 
@@ -56,7 +56,7 @@ local function compile(compiler)
   return program
 end
 
--- Of one call, without what the loop takes, which is the same in all.
+-- Returns the instructions of one call, with those of the loop, which are the same for all paths.
 local function count(program, path)
   local text = capture(
     ("valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect=path %s '%s' %d"):format(
@@ -66,7 +66,7 @@ local function count(program, path)
     )
   )
   local total = text:match "Collected : (%d+)"
-  if not total then error(("no count of %s:\n%s"):format(path, text), 0) end
+  if not total then error(("callgrind gave no count of %s:\n%s"):format(path, text), 0) end
   return tonumber(total) / N
 end
 
@@ -77,10 +77,10 @@ local function kept()
   return cjson.decode(text)
 end
 
---- Counts all paths; nil and a reason where that is not possible.
+--- Counts the instructions of all paths, or returns nil and the reason why that is not possible.
 ---@return { compiler: string, paths: { path: string, instructions: number }[] }?, string?
 function M.measure()
-  if not commands.run "command -v valgrind >/dev/null" then return nil, "there is no valgrind" end
+  if not commands.run "command -v valgrind >/dev/null" then return nil, "valgrind is not installed" end
   if cache_entry "CHALK_SANITIZE" ~= "" then return nil, "this build has sanitizers" end
   local compiler = cache_entry "CMAKE_C_COMPILER"
   local program, counts = compile(compiler), {}
@@ -90,8 +90,8 @@ function M.measure()
   return { compiler = compiler_of(compiler), paths = counts }
 end
 
---- Prints the counts beside the kept ones; what takes more instructions than is allowed.
----@return string[] failures
+--- Prints the counts beside the stored ones.
+---@return string[] failures the paths that take more instructions than allowed
 function M.check()
   local now, reason = M.measure()
   if not now then
@@ -100,11 +100,11 @@ function M.check()
   end
   local before, failures = kept(), {}
   local allowed = now.compiler == before.compiler and SAME or OTHER
-  print(("\ninstructions, at most %g %% more than kept (%s)"):format(allowed * 100, before.compiler))
+  print(("\ninstructions, at most %g %% more than stored (%s)"):format(allowed * 100, before.compiler))
   for _, row in ipairs(now.paths) do
     local most = (before.paths[row.path] or 0) * (1 + allowed)
     local ok = row.instructions <= most
-    if not ok then failures[#failures + 1] = row.path .. ": instructions" end
+    if not ok then failures[#failures + 1] = row.path .. ": too many instructions" end
     local limit, verdict = ("at most %.1f"):format(most), ok and "ok" or "OVER"
     print(("%-56s %10.1f %-12s %-16s %s"):format(row.path, row.instructions, "", limit, verdict))
   end

@@ -1,18 +1,15 @@
--- The table of docs/memory.md: what a series takes, worked out from 100,000 of each kind.
+-- Prints the table of docs/memory.md: the bytes that a series takes, computed from 100,000 series of each kind.
 --
 --     luajit bench/memory.lua
 
 package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
 
 local clients = require "chalk.client"
-local random = require "random"
+local draws = require "draws"
 
-local SERIES, ROOM = 100000, 4 * 1024 * 1024 * 1024
+local SERIES, MEMORY_LIMIT = 100000, 4 * 1024 * 1024 * 1024
 
-local lognormal = {}
-for i = 1, 1000 do
-  lognormal[i] = 0.02 * math.exp(0.5 * random.normal())
-end
+local lognormal = draws.list(1000, function() return 0.02 * draws.lognormal() end)
 
 local wide = {}
 for i = 1, 512 do
@@ -27,7 +24,7 @@ local function record_list(values)
   end
 end
 
--- name, kind, more of the definition, what is recorded into each series, series
+-- Each case: name, kind, further fields of the definition, a function that records into a series, number of series.
 local CASES = {
   { "count", "count", {}, function(s) s:inc() end },
   { "gauge", "gauge", {}, function(s) s:set(1) end },
@@ -37,9 +34,9 @@ local CASES = {
   { "histogram, 512 buckets far apart", "histogram", {}, record_list(wide), 10000 },
 }
 
--- Clients of one name share a segment and have a writer each.
+-- Returns a client and its metric. Clients of the same name share a segment, and each has its own writer.
 local function client_of(name, case, n)
-  local client = clients.new(name, { max_series = 200000, memory_limit = ROOM })
+  local client = clients.new(name, { max_series = 200000, memory_limit = MEMORY_LIMIT })
   local spec = { tags = { "endpoint", "status" }, max_series = n + 1 }
   for field, value in pairs(case[3]) do
     spec[field] = value
@@ -47,7 +44,7 @@ local function client_of(name, case, n)
   return client, client[case[2]](client, "work", spec)
 end
 
--- Made beforehand: tag values are strings of the application.
+-- Tag values are made beforehand, because they are strings of the application and not of a series.
 local endpoints = {}
 for i = 1, SERIES do
   endpoints[i] = "/api/v1/resource/" .. i
@@ -65,13 +62,14 @@ local function vm_size()
   return collectgarbage "count" * 1024
 end
 
--- What a flush's commit takes: an exporter that sends differences, by hand.
+-- Returns the bytes that the cursor of an exporter takes for a series: those that the commit of a first flush
+-- allocates.
 local function baselines(client, n)
   assert(client:try_init {
     driver = "manual",
     exporters = { { export = function() return true end } },
     max_series = 200000,
-    memory_limit = ROOM,
+    memory_limit = MEMORY_LIMIT,
   })
   local before = client:info().memory
   assert(client:flush(60))
@@ -91,7 +89,7 @@ for i, case in ipairs(CASES) do
   fill(case, same, n)
   local both = second:info().memory
   local cursor = baselines(first, n)
-  assert(first:info().folded == 0, "a limit was reached")
+  assert(first:info().folded == 0, "max_series was reached: the figures would be too low")
   local further = (both - alone) / n
   print(("| %s | %.0f | %.0f | %.0f | %.0f |"):format(case[1], (alone - before) / n, further, cursor, vm / n))
 end

@@ -1,6 +1,6 @@
--- `make bench-nginx`: what chalk costs inside nginx, with and without it in one go, as a table and in
--- build/bench-nginx.json. A real nginx, an open-loop load and a scraper, all on this machine. Every figure is a median;
--- cases alternate, so that what else the machine does falls on all of them.
+-- `make bench-nginx`: measures nginx with and without chalk, prints a table and writes build/bench-nginx.json. A real
+-- nginx, an open-loop load and a scraper run on this machine. Every figure is a median. The cases alternate, so that
+-- other work of the machine slows all of them down alike.
 --
 --     luajit bench/nginx.lua [ROUNDS]
 
@@ -15,7 +15,7 @@ local uv = require "luv"
 local ROUNDS = tonumber(arg[1]) or 5
 local WORKERS = 2
 local RATE, SECONDS, CONNECTIONS = 2000, 6, 32
-local COUNTS, HISTOGRAMS = 120000, 20000 -- of 1 and of 14 lines
+local COUNTS, HISTOGRAMS = 120000, 20000 -- series; a count has 1 line and a histogram 14
 local WARM, WRK = 3, 1
 
 local root = assert(uv.fs_realpath(here .. ".."))
@@ -77,7 +77,8 @@ end
 
 local function scraper(port, path, times) return ("%s/scrape %d %s %d 1"):format(tools, port, path, times) end
 
---- One round of the load, beside a scrape a second at port and path. p50, p99, p99.9, maximum in ms, and failures.
+--- Runs the load for one round, with a scrape each second at port and path, or without. Returns p50, p99, p99.9 and the
+--- maximum of the latency in ms.
 local function load(nginx, port, path)
   local beside = port and scraper(port, path, SECONDS) .. " >/dev/null & " or ""
   local command = "%s%s/load %d / %d %d %d; wait"
@@ -88,7 +89,7 @@ local function load(nginx, port, path)
 end
 
 local NAMES = { "p50", "p99", "p99.9", "max" }
-local MORE = { [2] = 0.5, [4] = 5 } -- ms above those without scraping
+local MORE = { [2] = 0.5, [4] = 5 } -- ms that p99 and the maximum may be above those without scrapes
 
 local function column(rounds, i)
   local list = {}
@@ -170,8 +171,8 @@ local function wrk(nginx, path)
   return assert(tonumber(output:match "Requests/sec:%s+([%d.]+)"), output)
 end
 
--- Alternating, in both orders; the first round warms up. Many short rounds, since a machine swings by more than what is
--- measured.
+-- Runs the cases alternately and in both orders; the first round is the warm-up. There are many short rounds, because
+-- the machine's speed varies by more than the difference that is measured.
 local function throughput()
   local plain, chalk = start("plain", WORKERS, 0, 0), start("chalk", WORKERS, 0, 0)
   local cases = {

@@ -1,56 +1,36 @@
--- Two processes at once on one segment: does one slow the other down?
+-- Times processes that record into one segment at the same time, to see whether they slow each other down.
 
+local children = require "children"
 local core = require "chalk.core"
 local harness = require "harness"
 local record = require "record"
 
-local ffi = core.ffi
-
 local M = {}
 
-pcall(
-  ffi.cdef,
-  [[
-  int fork(void);
-  int waitpid(int pid, int *status, int options);
-  int kill(int pid, int signal);
-  void _exit(int status);
-  int pipe(int fds[2]);
-  long read(int fd, void *buffer, size_t size);
-  long write(int fd, const void *buffer, size_t size);
-  int close(int fd);
-]]
-)
+local PATIENCE = 5 -- seconds
 
-local KILL, PATIENCE = 9, 5 -- seconds
-local value = ffi.new "double[1]"
-
--- Runs f in a child; a function that waits for its result.
+-- Runs f in a child. Returns a function that waits for f's result, which is NaN if the child has failed.
 local function start(f)
-  local fds = ffi.new "int[2]"
-  assert(ffi.C.pipe(fds) == 0)
-  local pid = ffi.C.fork()
-  if pid == 0 then
-    value[0] = f()
-    ffi.C.write(fds[1], value, 8)
-    ffi.C._exit(0)
-  end
-  ffi.C.close(fds[1])
+  local reader, writer = children.pipe()
+  local pid = children.fork(function() children.put(writer, f()) end)
+  children.close(writer)
   return function()
-    local n = ffi.C.read(fds[0], value, 8)
-    ffi.C.close(fds[0])
-    ffi.C.waitpid(pid, nil, 0)
-    return n == 8 and value[0] or 0 / 0
+    local result = children.get(reader)
+    children.close(reader)
+    children.wait(pid)
+    return result or 0 / 0
   end
 end
 
--- A loop of the record paths as work for a child: nanoseconds a record, in rounds of about so many seconds.
+-- Returns a function for a child, which times a loop of the record paths in rounds of about `seconds` and returns the
+-- nanoseconds of a record.
 local function work_of(name, seconds)
   local loop = record.loops(record.client())[name]
   return function() return harness.time(loop, seconds) end
 end
 
---- Nanoseconds a record in one process alone, and in each of two at once, alternating; medians.
+--- Returns the nanoseconds of a record in one process alone, and in each of two processes at once. Both are medians of
+--- rounds that alternate.
 ---@return number alone, number both
 function M.run()
   local work = work_of("with", 0.05)
@@ -63,22 +43,22 @@ function M.run()
   return harness.median(alone), harness.median(both)
 end
 
---- Millions of records a second of n processes at once, all together.
+--- Returns the millions of records per second that n processes at once make together.
 ---@param name "with"|"histogram_call"
 ---@param n integer
 ---@return number
 function M.together(name, n)
-  local work, children, rate = work_of(name, 0.1), {}, 0
+  local work, running, rate = work_of(name, 0.1), {}, 0
   for i = 1, n do
-    children[i] = start(work)
+    running[i] = start(work)
   end
   for i = 1, n do
-    rate = rate + 1e3 / children[i]()
+    rate = rate + 1e3 / running[i]()
   end
   return rate
 end
 
--- Whether the gauge comes to have another value than this before long.
+-- Waits until the gauge has another value. Returns false if that does not happen in time.
 local function moves(gauge, from)
   local ends = core.C.chalk_now() + PATIENCE
   while gauge:value() == from do
@@ -87,24 +67,23 @@ local function moves(gauge, from)
   return true
 end
 
---- Whether a gauge that a child sets to the same value over and over is stored each time: whatever this process sets it
---- to in between, it has the child's value again.
+--- Returns whether each `set` of a gauge is stored even if its value is the same each time. A child sets a gauge to the
+--- same value over and over; whenever this process sets another value in between, the child's value must come back.
 ---@return boolean
 function M.stores_each()
   local loops, gauge = record.loops(record.client())
-  local pid = ffi.C.fork()
-  if pid == 0 then
+  local pid = children.fork(function()
     while true do
       loops.gauge_same(1e12)
     end
-  end
+  end)
   local all = moves(gauge, 0)
   for other = 10, 20 do
     gauge:set(other)
     all = all and moves(gauge, other)
   end
-  ffi.C.kill(pid, KILL)
-  ffi.C.waitpid(pid, nil, 0)
+  children.kill(pid, children.KILL)
+  children.wait(pid)
   return all
 end
 

@@ -1,4 +1,4 @@
--- The record paths: what a record costs beside the loop that makes it.
+-- The loops of the record paths, and the data that they record.
 
 local chalk = require "chalk"
 local core = require "chalk.core"
@@ -10,7 +10,7 @@ local M = {}
 local ENDPOINTS, STATUSES = 40, { "success", "failure" }
 local COMBINATIONS = ENDPOINTS * #STATUSES
 
--- Sequences of a power of two, so that finding a place costs one instruction and what is measured is the record.
+-- Sequences have the length of a power of two, so that an index takes one instruction and the loop measures the record.
 local LENGTH = 1024
 local LAST = LENGTH - 1
 
@@ -21,7 +21,8 @@ for i = 0, LAST do
   M.statuses[i] = STATUSES[math.floor(combination / ENDPOINTS) + 1]
 end
 
--- Values over three decades, none of them a constant of the loop.
+-- The values cover three decades. They are read from a table, so that LuaJIT cannot treat them as constants of the
+-- loop.
 M.values = {}
 for i = 0, LAST do
   M.values[i] = 0.001 * 10 ^ (3 * ((i * 619) % LENGTH) / LENGTH)
@@ -40,7 +41,7 @@ local DOCUMENT = {
   },
 }
 
---- A client with the metrics of the benches.
+--- Returns a client and the metrics of the benches.
 function M.client(options)
   local client = chalk.new(options)
   local metrics = client:load(DOCUMENT)
@@ -49,7 +50,7 @@ end
 
 local function nothing() end
 
--- The verbs of gauges, of pairs of a count and a histogram, and those that read the clock.
+-- Adds the loops of the other verbs of gauges, of ops, and of the verbs that read the clock.
 local function other_verbs(loops, client, metrics)
   local values, band = M.values, bit.band
   local gauge = metrics.temperature { endpoint = "/api" }
@@ -107,9 +108,9 @@ local function other_verbs(loops, client, metrics)
   end
 end
 
---- The loops by name. Those of 80 combinations look their series up at every record.
+--- Returns the loops by name. The loops of 80 combinations look their series up at every record.
 ---@return table<string, fun(n: integer)>
----@return chalk.Series gauge the one that the loops set
+---@return chalk.Series gauge the gauge that the loops set
 function M.loops(client, metrics)
   local endpoints, statuses, values = M.endpoints, M.statuses, M.values
   local requests, latency = metrics.requests, metrics.latency
@@ -136,7 +137,7 @@ function M.loops(client, metrics)
     end
   end
 
-  -- What LuaJIT would store once, if it wrote the store itself.
+  -- LuaJIT would store this value only once if the store were in compiled Lua.
   function loops.gauge_same(n)
     for _ = 1, n do
       gauge:set(5)
@@ -163,7 +164,7 @@ function M.loops(client, metrics)
     end
   end
 
-  -- The values move on against the combinations, so that every series gets all of them.
+  -- The index of the value shifts against that of the combination, so that every series gets all values.
   function loops.histogram_call(n)
     for i = 1, n do
       local j = band(i, LAST)

@@ -1,11 +1,12 @@
--- `make soak`: a pre-forking service under everything at once, for SOAK_SECONDS (600). See soak/*.lua:
+-- `make soak`: runs a pre-forking service for SOAK_SECONDS (600), in which all kinds of trouble happen at once. The
+-- processes are in soak/*.lua:
 --
---     controller (this file)   scrapes, receives what is pushed, samples memory; now and then kills the master
---       master                 chalk.init with an HTTP listener and a push exporter; kills, stops, replaces workers
+--     controller (this file)   scrapes, receives pushes, samples memory; kills the master now and then
+--       master                 has an HTTP listener and a push exporter; kills, stops and replaces workers
 --         workers              record, drop series, end or are killed; orphans take over the flusher's role
 --
--- Everybody shares one segment, and a ledger beside it that says what was really recorded. Ends with a report, also
--- written to SOAK_REPORT, and exit code 1 if anything in it is not as it must be.
+-- All processes share one segment, and beside it a ledger of what was really recorded. The run ends with a report,
+-- which is also written to SOAK_REPORT. The exit code is 1 if any check failed.
 
 package.path = "bench/?.lua;" .. package.path
 
@@ -50,7 +51,7 @@ local function new_run()
       controller = posix.pid(),
     },
     masters_killed = 0,
-    heirs_killed = 0,
+    holders_killed = 0,
     longest_gap = 0,
     most_writers = 0,
   }, Run)
@@ -63,10 +64,10 @@ function Run:start_master()
   if not self.scraper:await(GAP) then posix.fail "a new master does not answer" end
 end
 
--- An heir has the role when it answers a scrape.
-function Run:await_heir()
+-- Waits for a scrape to be answered, which shows that another process has taken over the flusher's role.
+function Run:await_holder()
   local gap = self.scraper:await(GAP)
-  if not gap then return posix.fail "nobody took over" end
+  if not gap then return posix.fail "no process took over the flusher's role" end
   self.longest_gap = math.max(self.longest_gap, gap)
 end
 
@@ -76,27 +77,27 @@ local function reap_all()
     local pid = posix.reap(-1, true)
     if not pid then return end
   end
-  posix.fail "children that cannot be killed"
+  posix.fail "killed children have not ended"
 end
 
---- Kills the master, then the worker that took over, then all others, and starts anew.
+--- Kills the master, then the worker that took over, then all other workers, and starts a new master.
 function Run:kill_master()
   local group = self.master
   posix.kill(group, posix.KILL)
   posix.kill(-group, posix.CONT)
   self.masters_killed = self.masters_killed + 1
   posix.reap(group, true)
-  self:await_heir()
-  local heir = chalk.info().holder
-  if heir ~= 0 and heir ~= group then
-    posix.kill(heir, posix.KILL)
-    self.heirs_killed = self.heirs_killed + 1
-    self:await_heir()
+  self:await_holder()
+  local holder = chalk.info().holder
+  if holder ~= 0 and holder ~= group then
+    posix.kill(holder, posix.KILL)
+    self.holders_killed = self.holders_killed + 1
+    self:await_holder()
   end
   posix.kill(-group, posix.KILL)
   reap_all()
   for worker = 1, ledgers.WORKERS do
-    metrics.settle(self.world, worker)
+    metrics.enter(self.world, worker)
   end
   self:start_master()
 end
@@ -114,7 +115,8 @@ function Run:sample(now)
   self.most_writers = math.max(self.most_writers, info.writers)
 end
 
--- Through the first half masters are killed; the last one lives on, so that its memory can be seen to stay.
+-- Returns the times at which the master is killed, all in the first half. The last master lives on, so that its memory
+-- can be seen to stay flat.
 local function times_to_kill(started)
   local every, times = SECONDS >= 120 and 20 or SECONDS * 0.3, {}
   for t = every, SECONDS * 0.5, every do
@@ -125,9 +127,9 @@ end
 
 function Run:go()
   local started = C.chalk_now()
-  local kills, next_turn = times_to_kill(started), started
+  local kills, next_sample = times_to_kill(started), started
   while C.chalk_now() - started < SECONDS do
-    next_turn = math.max(next_turn + EVERY, C.chalk_now())
+    next_sample = math.max(next_sample + EVERY, C.chalk_now())
     if kills[1] and C.chalk_now() > kills[1] then
       table.remove(kills, 1)
       self:kill_master()
@@ -140,11 +142,11 @@ function Run:go()
       posix.fail "the master has died"
       break
     end
-    posix.sleep(math.max(0, next_turn - C.chalk_now()))
+    posix.sleep(math.max(0, next_sample - C.chalk_now()))
   end
 end
 
--- The only export that may fail is the one whose target is away.
+-- Only exports of the push exporter may fail: its target is away at times.
 local function check_own(report, samples)
   for id, value in pairs(samples) do
     local wrong = id:match "^chalk_errors_total" or id:match '^chalk_export_errors_total{exporter="[^p]'
@@ -152,7 +154,7 @@ local function check_own(report, samples)
   end
 end
 
---- Lets everybody end, and looks at what is left.
+--- Ends all processes, and checks what is left in the segment.
 function Run:finish(report)
   self.ledger:set("stop", 1)
   local ends = C.chalk_now() + LAST
@@ -161,13 +163,13 @@ function Run:finish(report)
     pid, code = posix.reap(self.master)
     posix.sleep(0.05)
   until pid or C.chalk_now() > ends
-  report:expect(code == 0, "the master did not end well: %s", tostring(code))
+  report:expect(code == 0, "the master ended with exit code %s instead of 0", tostring(code))
   if not pid then posix.kill(-self.master, posix.KILL) end
   self.receiver:read()
   self.info = chalk.info()
   self.scraper:mark()
   local left = self.scraper:check(chalk.text()) or {}
-  report:expect(not left["load"], "a gauge of ended processes is still shown")
+  report:expect(not left["load"], "the gauge load is still exported, although all processes that set it have ended")
   check_own(report, left)
 end
 
@@ -199,7 +201,7 @@ done.
 %s s, %s cores, %s, %s.]]
 
 local function main()
-  -- Found out now: nobody else is forked once the counting of descriptors has begun.
+  -- These commands run first, because nothing else may be forked once descriptors are counted.
   local facts = { first_line "nproc", first_line((os.getenv "LUAJIT" or "luajit") .. " -v"), os.date "!%Y-%m-%d" }
   local run, report = new_run(), reports.new()
   posix.log_to(run.log)

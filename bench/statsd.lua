@@ -1,4 +1,4 @@
--- The StatsD exporter: from a batch to packets, and to a receiver's socket.
+-- Times the StatsD exporter, from a batch to packets, and to the socket of a receiver.
 
 local harness = require "harness"
 local batches = require "chalk.read.batch"
@@ -13,19 +13,19 @@ local C = core.C
 
 local M = {}
 
--- A local receiver: a socket in this process, which nobody has to read for a sender to go on.
+-- Opens the socket of a local receiver. Nothing reads from it, and a sender over UDP does not notice.
 local function receiver()
   local socket = uv.new_udp()
   assert(socket:bind("127.0.0.1", 0))
   return socket, "127.0.0.1:" .. socket:getsockname().port
 end
 
--- Holds the role itself: a batch is taken and sent as often as the loop wants.
+-- Returns a bed that has the flusher's role itself, so that it can export a batch whenever the bench wants.
 local function bed_of(client, options)
   local socket, address = receiver()
   options.address, options.container_id = address, false
   local exporter = statsd.new(options)
-  exporter.socket.refusal_wait = 0 -- no work, and not to be measured
+  exporter.socket.refusal_wait = 0 -- the wait for a refusal is not work, so it is not measured
   assert(C.chalk_hold(client.segment, 1) == 1)
   local cursor = C.chalk_cursor_open(client.segment, "bench", 1, 0, core.message)
   local bed = { client = client, exporter = exporter }
@@ -93,7 +93,7 @@ local function bed_of_mode(client, mode)
   return bed_of(client, { histograms = mode, quantiles = QUANTILES, max_packet = 8192 })
 end
 
--- What a flush takes without its socket.
+-- Returns the seconds of an export whose socket does nothing.
 local function median_without_sending(bed, record)
   local socket, kept = bed.exporter.socket, {}
   local function fine() return true end
@@ -107,10 +107,11 @@ local function median_without_sending(bed, record)
   return seconds
 end
 
---- Microseconds for 1,000 metrics of all kinds with two tags, of which a histogram's new values are in one bucket.
+--- Returns the microseconds of an export of 1,000 series of all kinds with two tags. The new values of each histogram
+--- are in one bucket.
 ---@param mode string
 ---@return number export to a local receiver, in packets of 8192 bytes
----@return number packets the same without sending
+---@return number packets without sending
 function M.mixed(mode)
   local client, record = mixed(1000)
   local bed = bed_of_mode(client, mode)
@@ -119,7 +120,7 @@ function M.mixed(mode)
   return sent * 1e6, packets * 1e6
 end
 
---- Microseconds for n metrics of one series each, with two tags, without sending.
+--- Returns the microseconds of an export of n metrics of one series each, with two tags, without sending.
 ---@param mode string
 ---@return number
 function M.batch(mode, n)
@@ -130,8 +131,9 @@ function M.batch(mode, n)
   return seconds * 1e6
 end
 
---- Milliseconds for counts that all changed, and for the same when none did.
----@return number changed, number unchanged, number fill how full a packet is, of 1
+--- Returns the milliseconds of an export of n counts that have all changed, the milliseconds when none has changed, and
+--- the fill of a packet, from 0 to 1.
+---@return number changed, number unchanged, number fill
 function M.counts(n)
   local client, record = counts(n)
   local bed = bed_of(client, {})
@@ -140,15 +142,15 @@ function M.counts(n)
   local fill = socket.bytes_sent / socket.packets_sent / socket.max_packet
   local before = socket.packets_sent
   local unchanged = median_of(bed, function() end, 15)
-  assert(socket.packets_sent == before, "nothing changed, and something was sent")
+  assert(socket.packets_sent == before, "packets were sent although no count has changed")
   bed.close()
   return changed * 1000, unchanged * 1000, fill
 end
 
---- Values that are sent on their own, recorded and sent by one thread to a local receiver, and what a record costs.
+--- Measures mode `raw`, in which each value is sent separately. One thread records and sends to a local receiver.
 ---@param n integer values between two flushes
----@return number values millions a second
----@return number record nanoseconds
+---@return number values millions per second that are sent
+---@return number record nanoseconds of a record
 function M.raw(n)
   local socket, address = receiver()
   local client = chalk.new {

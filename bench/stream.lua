@@ -1,5 +1,5 @@
--- The event stream: events delivered to a client on loopback, what records cost meanwhile, and beside a client that
--- never reads. The client that reads is a process of its own (bench/stream/counter.lua).
+-- Times the event stream: how many events reach a client on loopback, and what a record costs meanwhile, without a
+-- client, and beside a client that never reads. The client that reads is a separate process (bench/stream/counter.lua).
 
 local chalk = require "chalk"
 local core = require "chalk.core"
@@ -11,7 +11,7 @@ local ffi, C = core.ffi, core.C
 local M = {}
 
 local BUFFER = 2 ^ 20
-local SETTLED = 20 -- seconds
+local PATIENCE = 20 -- seconds
 
 pcall(
   ffi.cdef,
@@ -27,17 +27,17 @@ pcall(
 )
 
 local function wait_until(condition, what)
-  local deadline = C.chalk_now() + SETTLED
+  local deadline = C.chalk_now() + PATIENCE
   while not condition() do
-    assert(C.chalk_now() < deadline, "in vain: " .. what)
+    assert(C.chalk_now() < deadline, "waited in vain for " .. what)
     ffi.C.poll(nil, 0, 1)
   end
 end
 
 local port = 20000 + math.floor(C.chalk_wall() * 1000 % 10000)
 
---- A client with the metrics of the record paths and a stream exporter on the flush thread.
----@param buffer integer? of the exporter
+--- Returns a client with the metrics of the record paths, whose flush thread has a stream exporter; and the metrics.
+---@param buffer integer? the exporter's buffer_size
 function M.start(buffer)
   local client, metrics, ok
   for _ = 1, 20 do
@@ -53,7 +53,7 @@ function M.start(buffer)
   error "no free port"
 end
 
--- A process that reads and counts; `finish` gives its figures.
+-- Starts a process that reads and counts events. Returns a function that waits for its figures.
 local function read_along(client, seconds)
   local program = (os.getenv "LUAJIT" or "luajit") .. " bench/stream/counter.lua %d %g"
   local pipe = io.popen(program:format(port, seconds))
@@ -66,7 +66,7 @@ local function read_along(client, seconds)
   end
 end
 
--- A client that never reads; a function that ends it.
+-- Connects a client that never reads. Returns a function that disconnects it.
 local function never_read()
   local address = ffi.new("chalk_bench_address", { 2 })
   address.rest[0], address.rest[1] = math.floor(port / 256), port % 256
@@ -77,10 +77,11 @@ local function never_read()
 end
 
 local function until_off(client)
-  wait_until(function() return C.chalk_tap_kinds(client.segment) == 0 end, "the tap's end")
+  wait_until(function() return C.chalk_tap_kinds(client.segment) == 0 end, "the tap to be off")
 end
 
---- Millions of events a second that reach one client while counts are recorded at full rate, and the bytes of one.
+--- Returns the millions of events per second that reach one client while counts are recorded at full rate, and the
+--- bytes of an event.
 ---@param seconds number
 ---@return number rate, number size
 function M.delivered(seconds)
@@ -92,7 +93,7 @@ function M.delivered(seconds)
   while C.chalk_now() < ends do
     count(10000)
   end
-  -- It counts until its time is over, and waits for events.
+  -- The client waits for further events until its time is over.
   local over = C.chalk_now() + 0.3
   while C.chalk_now() < over do
     count(10)
@@ -106,14 +107,14 @@ end
 local THREAD_CPU = 3
 local time = ffi.new "chalk_bench_time"
 
--- Seconds that this thread has had the processor.
+-- Returns the seconds of processor time of this thread.
 local function processor_time()
   ffi.C.clock_gettime(THREAD_CPU, time)
   return tonumber(time.seconds) + tonumber(time.nanoseconds) / 1e9
 end
 
---- Nanoseconds of processor time a record takes that finds room for its event, while a client reads: median of bursts.
---- The flush thread and the client are at work meanwhile, on whatever processors there are.
+--- Returns the nanoseconds of processor time of a record whose event finds space in the ring, while a client reads, as
+--- the median of bursts. The flush thread and the client work meanwhile, on whatever processors there are.
 ---@param name "count"|"gauge"|"histogram"
 ---@return number
 function M.tapped(name)
@@ -140,7 +141,8 @@ function M.tapped(name)
   return harness.median(times)
 end
 
--- Of each path in a process of its own, with the exporter and without: traces of one VM are not those of another.
+-- The paths are measured in another process, with the exporter or without, because the traces of one VM depend on all
+-- that it has run before.
 local IDLE = { "count", "gauge", "histogram" }
 
 local function measure_idle(with)
@@ -153,8 +155,8 @@ local function measure_idle(with)
   return found
 end
 
---- Nanoseconds that a record takes more with the exporter, while nobody is connected: of count, gauge and histogram the
---- worst; rounds by turns, medians.
+--- Returns the nanoseconds that a record takes more with the exporter while no client is connected: the worst of count,
+--- gauge and histogram, from the medians of alternating rounds.
 ---@return number
 function M.idle()
   local ROUNDS = 5
@@ -178,7 +180,7 @@ end
 
 local STEP, BINS = 10, 100000 -- nanoseconds
 
--- The 99.9th percentile of the time that one record takes, in nanoseconds; with the clock's own.
+-- Returns the 99.9th percentile of a record's time in nanoseconds, which includes a reading of the clock.
 local function latency(series, n)
   local bins = ffi.new("uint32_t[?]", BINS + 1)
   local before = C.chalk_now()
@@ -196,8 +198,8 @@ local function latency(series, n)
   end
 end
 
---- The 99.9th percentile of a record's time in nanoseconds beside a client that reads, and when one that never does is
---- there too; rounds by turns, medians.
+--- Returns the 99.9th percentile of a record's time in nanoseconds while a client reads, and the same while another
+--- client never reads. Both are medians of alternating rounds.
 ---@return number without, number with
 function M.slow_client()
   local ROUNDS, RECORDS = 7, 500000
@@ -209,7 +211,7 @@ function M.slow_client()
     for _, times in ipairs { without, with } do
       local finish = read_along(client, 0.1)
       local leave = times == with and never_read()
-      latency(series, RECORDS) -- until the one that does not read is full
+      latency(series, RECORDS) -- fills the buffers of the client that never reads
       times[i] = latency(series, RECORDS)
       local over = C.chalk_now() + 0.5
       while C.chalk_now() < over do

@@ -1,4 +1,5 @@
--- The exporter of the flush bench: reads what an exporter reads of every metric, and notes how long that took.
+-- The exporter of the flush bench. It reads what an exporter reads of every metric, and writes to a file how long that
+-- took.
 
 local C = require("chalk.core").C
 

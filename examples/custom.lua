@@ -1,4 +1,4 @@
--- A custom exporter, examples/jsonlines.lua, on the flush thread.
+-- A program with a custom exporter, examples/jsonlines.lua, which runs on the flush thread.
 --
 --     luajit examples/custom.lua [FILE]
 
@@ -23,7 +23,7 @@ for i = 1, 100 do
 end
 assert(chalk.flush())
 
-mail:inc(2) -- the next flush has this difference, and no line for "video"
+mail:inc(2) -- the next flush writes this difference, and no line for "video", which has not changed
 assert(chalk.shutdown())
 
 print(path .. ":")

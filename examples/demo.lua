@@ -1,9 +1,9 @@
--- What `make demo` runs: starts examples/service.lua, drives it over HTTP, shows its scrape and its quantiles, and
--- compares what it counted with what the clients counted. Exits 0 when they agree.
+-- The program of `make demo`. It starts examples/service.lua, sends requests to it, shows its scrape and its quantiles,
+-- and compares the service's counts with those of the clients. The exit code is 0 if they agree.
 --
 --     luajit examples/demo.lua [--seconds=5] [--client=wrk|luv]
 --
--- The load is wrk's; without wrk a client in Lua does.
+-- wrk makes the load; without wrk a client in Lua does.
 
 local here = arg[0]:match "^(.*/)" or "./"
 package.path = here .. "?.lua;" .. package.path
@@ -20,7 +20,7 @@ local LOADS = {
   { path = "/flaky", endpoint = "/flaky", connections = 4 },
   { path = "/nowhere", endpoint = "other", connections = 1 },
 }
-local EXAMPLE = "/search" -- whose latency the excerpt of the scrape shows
+local EXAMPLE = "/search" -- the endpoint whose latency is shown from the scrape
 local is_tty = uv.guess_handle(1) == "tty"
 
 local function say(text, ...)
@@ -33,7 +33,7 @@ local function heading(text)
   say("\n" .. text)
 end
 
--- 1234567 as 1,234,567
+-- Writes 1234567 as "1,234,567".
 local function grouped(n)
   local text = ("%d"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
   return (text:gsub("^,", ""))
@@ -51,7 +51,7 @@ local function fetch(port, path)
   return response.body
 end
 
--- Load: an object with finished(), and result() -> { requests, failed, errors, seconds, p50 }
+-- Load. A load is an object with finished(), and result(), which returns { requests, failed, errors, seconds, p50 }.
 
 local function wrk_load(port, load, seconds, wrk)
   local url = ("http://127.0.0.1:%d%s"):format(port, load.path)
@@ -88,7 +88,7 @@ local function luv_load(port, load, seconds)
   }
 end
 
--- Progress: a line that is drawn anew on a terminal, and one of dots elsewhere.
+-- Progress: a line that is redrawn on a terminal, and a line of dots elsewhere.
 
 local function total_of(scrape)
   local total = 0
@@ -98,7 +98,7 @@ local function total_of(scrape)
   return total
 end
 
--- Scrapes as a Prometheus would, all the time.
+-- Scrapes over and over, as a Prometheus would.
 local function watch_scrapes(port)
   local watch = { total = 0, count = 0, slowest = 0 }
   local asking = false
@@ -145,13 +145,13 @@ local function drive(running, seconds, metrics_port)
     return true
   end, seconds + 8)
   timer:close()
-  assert(finished, "the load does not end")
+  assert(finished, "the load did not end in time")
   child.wait(watch.idle, 5)
   say ""
   return watch
 end
 
--- What is shown
+-- Output
 
 local function show_excerpt(scrape)
   local _, lines = scrape:gsub("\n", "")
@@ -199,7 +199,8 @@ local function in_scrape(scrape, endpoint)
     tonumber(scrape:match(('\nhttp_request_latency_seconds_count{endpoint="%s"} (%%d+)'):format(endpoint)))
 end
 
--- wrk stops in the middle of requests: the service answers those all the same, one a connection at most.
+-- Returns the differences between a client and the service. wrk stops in the middle of requests, which the service
+-- still answers and counts: at most `open` of them, one for each connection.
 local function compare_one(load, recorded, scrape, open)
   local endpoint, result, problems = recorded[load.endpoint], load.result, {}
   local function check(ok, text, ...)
@@ -214,7 +215,8 @@ local function compare_one(load, recorded, scrape, open)
   between("the service's count of failures", endpoint.count - (endpoint.statuses["200"] or 0), result.failed)
   check(counted == endpoint.count, "the scrape's count is %d, the service's %d", counted, endpoint.count)
   check(histogram == counted, "the scrape's histogram has %s values, its count is %d", tostring(histogram), counted)
-  -- A client waits for the network too. Half a millisecond is for clocks, and for the rank of the last requests.
+  -- The client's latency includes the network, so the service's must be lower. Half a millisecond is allowed for the
+  -- clocks, and for the requests that the client did not see.
   local p50, most = endpoint.p50, result.p50 * 1.02 + 0.0005
   check(p50 <= most, "the service's p50 is %g s, the client's %g s", p50, result.p50)
   return problems
@@ -235,7 +237,7 @@ local function compare(loads, recorded, scrape, name)
     "  %-12s %12s%s",
     "the service",
     grouped(answered),
-    cut > 0 and ("  with the %d that were under way when %s stopped"):format(cut, name) or ""
+    cut > 0 and ("  with %d that were in progress when %s stopped"):format(cut, name) or ""
   )
   say("  %-12s %12s", "the scrape", grouped(total_of(scrape)))
   for _, problem in ipairs(problems) do
@@ -246,18 +248,18 @@ end
 
 -- Running
 
--- What the service counted, by a scrape and by itself, once nothing is under way: neither in it, nor at its sockets,
--- where a client that has ended may have left something.
-local function settled_state(service)
+-- Returns the service's scrape and its own report once no request is left: neither in progress, nor in the buffers of
+-- its sockets, where a client that has ended may have left some.
+local function final_state(service)
   local scrape, recorded
-  local settled = child.wait(function()
+  local idle = child.wait(function()
     local before = fetch(service.metrics_port, "/metrics")
     recorded = cjson.decode(fetch(service.port, "/quantiles"))
     scrape = fetch(service.metrics_port, "/metrics")
-    local idle = scrape:find("\nhttp_requests_in_flight 0\n", 1, true)
-    return idle and total_of(before) == total_of(scrape)
+    local none_in_flight = scrape:find("\nhttp_requests_in_flight 0\n", 1, true)
+    return none_in_flight and total_of(before) == total_of(scrape)
   end, 10)
-  assert(settled, "requests are still in flight")
+  assert(idle, "requests are still in flight after 10 s")
   return scrape, recorded
 end
 
@@ -274,7 +276,7 @@ local function run(service, options)
   say("  metrics  http://127.0.0.1:%d/metrics  served by the flush thread", service.metrics_port)
   say(
     "  load     %s, %d endpoints, %d connections, %d s",
-    wrk or "a client in Lua, for want of wrk",
+    wrk or "a client in Lua, since wrk is not on PATH",
     #LOADS,
     connections,
     options.seconds
@@ -287,8 +289,12 @@ local function run(service, options)
   for i, load in ipairs(LOADS) do
     load.result = running[i].result()
   end
-  local scrape, recorded = settled_state(service)
-  say("  scraped %d times meanwhile, at most %s from asking to the last byte", watch.count, shown(watch.slowest))
+  local scrape, recorded = final_state(service)
+  say(
+    "  scraped %d times meanwhile, at most %s from the request to the last byte",
+    watch.count,
+    shown(watch.slowest)
+  )
   show_excerpt(scrape)
   show_table(LOADS, recorded)
   return compare(LOADS, recorded, scrape, name)

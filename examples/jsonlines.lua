@@ -1,9 +1,10 @@
--- A custom exporter: what was recorded since the last flush, a line of JSON for each series, appended to a file.
+-- A custom exporter. At each flush it appends to a file what was recorded since the last flush, with one line of JSON
+-- for each series.
 --
 --     {"time":1700000000,"name":"jobs.done","type":"count","tags":{"queue":"mail"},"delta":2,"total":5}
 --
--- `chalk.exporter.custom("jsonlines", { path = "metrics.jsonl" })` names it by its module, which has to be on
--- package.path: it runs in the flush thread, in a VM of its own.
+-- `chalk.exporter.custom("jsonlines", { path = "metrics.jsonl" })` names it by its module. The module must be on
+-- package.path, because it is loaded again in the VM of the flush thread.
 
 local cjson = require "cjson"
 
@@ -33,11 +34,11 @@ local QUANTILES = { p50 = 0.5, p90 = 0.9, p99 = 0.99 }
 ---@param options { path: string }
 ---@return jsonlines.Exporter
 function Exporter.new(options)
-  assert(type(options.path) == "string", "jsonlines needs a path")
+  assert(type(options.path) == "string", "path: expected a string, the file to append to")
   return setmetatable({ file = assert(io.open(options.path, "a")) }, Exporter)
 end
 
--- The fields of each type; nil when there is nothing new.
+-- The fields of each type. A function returns nil if nothing was recorded since the last flush.
 local fields = {}
 
 function fields.count(m)
@@ -58,18 +59,18 @@ function fields.histogram(m)
 end
 
 local function full_name(m)
-  local parts = { unpack(m.namespace) }
-  parts[#parts + 1] = m.name
-  return table.concat(parts, ".")
+  local names = { unpack(m.namespace) }
+  names[#names + 1] = m.name
+  return table.concat(names, ".")
 end
 
--- As JSON; members in the order of a list of names.
+-- Writes a JSON object whose members are JSON texts already, in the order of a list of names.
 local function object(members, order)
-  local parts = {}
+  local list = {}
   for _, name in ipairs(order) do
-    if members[name] ~= nil then parts[#parts + 1] = cjson.encode(name) .. ":" .. members[name] end
+    if members[name] ~= nil then list[#list + 1] = cjson.encode(name) .. ":" .. members[name] end
   end
-  return "{" .. table.concat(parts, ",") .. "}"
+  return "{" .. table.concat(list, ",") .. "}"
 end
 
 local function tags_of(m)
@@ -92,13 +93,13 @@ local function line_of(m, time)
   return object(line, ORDER) .. "\n"
 end
 
---- Writes a batch. When that fails, the same differences come again with the next one.
+--- Writes a batch. If this fails, the next batch has the same differences again.
 ---@param batch chalk.Batch
 ---@return boolean?, string?
 function Exporter:export(batch)
   local lines, time = {}, os.time()
   for m in batch:each() do
-    if not m.own then lines[#lines + 1] = line_of(m, time) end -- chalk's metrics of itself are left out
+    if not m.own then lines[#lines + 1] = line_of(m, time) end -- chalk's own metrics are left out
   end
   local ok, message = self.file:write(table.concat(lines))
   if ok then
@@ -108,7 +109,7 @@ function Exporter:export(batch)
   return true
 end
 
---- Called once, after the last flush.
+--- chalk calls this once, after the last flush.
 function Exporter:shutdown() self.file:close() end
 
 return Exporter

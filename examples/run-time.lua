@@ -1,9 +1,9 @@
--- Definitions at run time: a library that brings its metrics along. Whoever uses it sees them in their own scrape, and
--- a program without chalk.init pays next to nothing for them.
+-- Definitions at run time, for a library that has its own metrics. A program that uses the library sees them in its
+-- scrape. A program without chalk.init pays almost nothing for them.
 
 local chalk = require "chalk"
 
--- The library: a cache that says how it does.
+-- The library: a cache that records its lookups, entries and evictions.
 
 local lookups = chalk.op("lookup", {
   namespace = { "cache" },
@@ -11,7 +11,8 @@ local lookups = chalk.op("lookup", {
   description = "Lookups in the cache",
 })
 local entries = chalk.gauge("entries", { namespace = { "cache" }, description = "Entries in the cache" })
-local evictions = chalk.count("evictions", { namespace = { "cache" }, description = "Entries that made room" })
+local evictions =
+  chalk.count("evictions", { namespace = { "cache" }, description = "Entries removed for new ones" })
 
 local Cache = {}
 Cache.__index = Cache
@@ -38,7 +39,7 @@ function Cache:put(key, value)
   return value
 end
 
--- A program that uses it.
+-- A program that uses the library.
 
 local squares = new_cache(3)
 for _, n in ipairs { 1, 2, 1, 3, 4, 1, 4 } do

@@ -1,9 +1,10 @@
 -- A small HTTP service, instrumented with chalk.
 --
---     luajit examples/service.lua [PORT [METRICS_PORT]]     0, or nothing: any free port
+--     luajit examples/service.lua [PORT [METRICS_PORT]]     0 or no number: any free port
 --
--- It says where it listens, answers /fast, /search, /report and /flaky in their own time, and ends on SIGTERM or
--- SIGINT. /quantiles tells in JSON what it has recorded so far. With --stdin it also ends when its standard input does.
+-- It prints where it listens. It answers /fast, /search, /report and /flaky, each after a different time, and ends on
+-- SIGTERM or SIGINT. /quantiles returns as JSON what was recorded so far. With --stdin it also ends when its standard
+-- input ends.
 
 local here = arg[0]:match "^(.*/)" or "./"
 package.path = here .. "?.lua;" .. package.path
@@ -48,7 +49,8 @@ end
 
 -- Recording
 
--- The series of each endpoint. Unknown paths share the endpoint "other": clients can think of any number of them.
+-- The series of each endpoint. Unknown paths share the endpoint "other", because clients can request any number of
+-- them.
 local endpoints = {}
 
 local function endpoint_of(path)
@@ -73,11 +75,11 @@ local function handle(path, reply)
     reply(status, body)
   end
   local route = routes[path]
-  if not route then return answer(404, "there is no " .. path .. "\n") end
+  if not route then return answer(404, path .. " does not exist\n") end
   route(answer)
 end
 
--- What was recorded, read back.
+-- Reads back what was recorded.
 local function report()
   local list = {}
   for name, endpoint in pairs(endpoints) do
@@ -99,7 +101,7 @@ end
 
 -- Running
 
--- Somebody else may take a free port before chalk does.
+-- Starts chalk's listener. Another process may take a free port before chalk does, so several are tried.
 local function start_metrics(port)
   local ok, message
   for _ = 1, port == 0 and 5 or 1 do

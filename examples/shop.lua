@@ -1,10 +1,10 @@
--- A shop whose functions are instrumented with chalk.autometrics: examples/shop/.
+-- A shop whose functions, in examples/shop/, are instrumented with chalk.autometrics.
 --
---     luajit examples/shop.lua [VERSION [PORT [METRICS_PORT]]]     0, or nothing: any free port
+--     luajit examples/shop.lua [VERSION [PORT [METRICS_PORT]]]     0 or no number: any free port
 --
--- /order/1, /order/2 and so on place orders, several at a time. Version 1.5.0 brings an error along, for a look at what
--- the metrics say of a deploy: stop 1.4.0, start 1.5.0 on the same ports. It ends on SIGTERM, SIGINT, or with its
--- standard input if that is asked for with --stdin.
+-- /order/1, /order/2 and so on place orders, several at a time. Version 1.5.0 has a bug, to show what the metrics tell
+-- about a deploy: stop 1.4.0 and start 1.5.0 on the same ports. The shop ends on SIGTERM or SIGINT, and with --stdin
+-- also when its standard input ends.
 
 local here = arg[0]:match "^(.*/)" or "./"
 package.path = here .. "?.lua;" .. package.path
@@ -25,7 +25,7 @@ for _, word in ipairs(arg) do
 end
 local version, port, metrics_port = words[1] or "1.4.0", tonumber(words[2] or 0), tonumber(words[3] or 0)
 
--- Before the modules, so that their functions are the shop's from the beginning.
+-- init comes before the modules, so that their functions have the service's name from the beginning.
 auto.init { service_name = "shop", version = version }
 local billing = require "shop.billing"
 local orders = require "shop.orders"
@@ -33,13 +33,13 @@ billing.use(version)
 
 local function answer(path, reply)
   local order = tonumber(path:match "^/order/(%d+)$")
-  if not order then return reply(404, "there is no " .. path .. "\n") end
+  if not order then return reply(404, path .. " does not exist\n") end
   local ok, result = pcall(orders.place, order)
   if ok then return reply(200, result) end
   return reply(500, type(result) == "table" and result.message .. "\n" or tostring(result))
 end
 
--- The queries of all functions, for whoever wants to look at them.
+-- Returns the queries and links of all functions as JSON.
 local function queries()
   local list = {}
   for i, f in ipairs(auto.functions()) do

@@ -1,6 +1,6 @@
 -- Five minutes with chalk: definitions, records, reading back, and a scrape.
 --
---     luajit examples/tour.lua [ADDRESS]     where to be scraped, 127.0.0.1:9464
+--     luajit examples/tour.lua [ADDRESS]     the address to serve scrapes at, default 127.0.0.1:9464
 
 local here = arg[0]:match "^(.*/)" or "./"
 package.path = here .. "?.lua;" .. package.path

@@ -1,29 +1,30 @@
--- Prints an event stream live: what chalk.exporter.stream sends, or the Rust crate metrics-exporter-tcp.
+-- Prints an event stream live, from chalk.exporter.stream or from the Rust crate metrics-exporter-tcp.
 --
---     luajit examples/watch.lua [HOST:PORT]     127.0.0.1:5000 without an address; [::1]:5000 for IPv6
+--     luajit examples/watch.lua [HOST:PORT]     default 127.0.0.1:5000; an IPv6 address is written as [::1]:5000
 --
 --     # http_request_count counter, count: Requests answered
 --     12:00:00.123456 http_request_count{endpoint="/fast",status="200"} + 1
 --     12:00:00.123471 http_requests_in_flight = 3
 --     12:00:00.123493 http_request_latency{endpoint="/fast"} 0.00071
 --
--- A count is followed by what was added (+), a gauge by its value (=), or by what was added to it (+) or taken from it
--- (-), a histogram by the value recorded. Ends when the server does, with exit code 0, and on SIGINT or SIGTERM; exit
--- code 1 means that nobody listens there, or that it is no event stream.
+-- After a count stands the number added (+). After a gauge stands its new value (=), or the number added (+) or
+-- subtracted (-). After a histogram stands the recorded value. The program ends with exit code 0 when the server closes
+-- the connection and on SIGINT or SIGTERM, and with exit code 1 if it cannot connect or the bytes are no event stream.
 
 local reader = require "chalk.exporter.stream.reader"
 local uv = require "luv"
 
 -- Text
 
--- Names and labels come from elsewhere: what would move a terminal's cursor is shown as an escape.
+-- Escapes control characters in a text. Names and labels come from other programs, and could move the terminal's
+-- cursor.
 local function safe(text)
   text = text:gsub('[%c\\"]', { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" })
   text = text:gsub("%c", function(c) return ("\\x%02x"):format(c:byte()) end)
   return (text:gsub("\194([\128-\159])", function(c) return ("\\u{%02x}"):format(c:byte()) end))
 end
 
--- A number that reads back as the same.
+-- Writes a number with as many digits as are needed to read back the same number.
 local function number(value)
   local text = ("%.15g"):format(value)
   return tonumber(text) == value and text or ("%.17g"):format(value)
@@ -79,11 +80,11 @@ local host, port = address:match "^%[([%x:.]+)%]:(%d+)$"
 if not host then
   host, port = address:match "^([^:]+):(%d+)$"
 end
-if arg[2] or not host or tonumber(port) > 65535 then usage(("%q is no HOST:PORT"):format(address)) end
+if arg[2] or not host or tonumber(port) > 65535 then usage(("%q is not a HOST:PORT"):format(address)) end
 
 local socket, stream, code = uv.new_tcp(), reader.new(), nil
 
--- The first reason to end counts.
+-- Ends the program. Only the first call has an effect.
 local function finish(exit_code, message)
   if code then return end
   code = exit_code
@@ -91,8 +92,8 @@ local function finish(exit_code, message)
   uv.stop()
 end
 
--- One write for all that came at once. A terminal or pipe that is slow slows the reading down, and the server then
--- drops this client's oldest events; one that is gone ends us.
+-- Prints all events that arrived at once with one write. A slow terminal or pipe slows the reading down, and the server
+-- then drops this client's oldest events. If the terminal or pipe is gone, the program ends.
 local function show(bytes)
   local lines = {}
   local ok, problem = pcall(function()
@@ -128,11 +129,11 @@ local addresses, unknown = uv.getaddrinfo(host, nil, { socktype = "stream" })
 if addresses then
   socket:connect(addresses[1].addr, tonumber(port), connected)
 else
-  finish(1, ("there is no host %s: %s"):format(host, unknown))
+  finish(1, ("cannot resolve %s: %s"):format(host, unknown))
 end
 if not code then uv.run() end
 
--- luv up to 1.44 crashes when the VM is closed over a closing handle.
+-- All handles must be closed before the VM is: luv up to 1.44 crashes if one is still closing then.
 uv.walk(function(handle)
   if not handle:is_closing() then handle:close() end
 end)

@@ -1,5 +1,5 @@
---- Somebody who instruments functions sees each call with its result, caller and duration, and loses nothing of what
---- the functions do.
+--- A user who instruments functions sees each call with its result, caller and duration, and the functions still do
+--- exactly what they did before.
 
 local chalk = require "chalk"
 local instrumented = require "support.instrumented"
@@ -24,14 +24,14 @@ describe("an instrumented function", function()
     return auto.wrap(f, options)
   end
 
-  it("is there at zero before its first call", function()
+  it("is exported at zero before its first call", function()
     wrap("f", function() end, { concurrent = true })
     assert.same({ ["f ok"] = 0, ["f error"] = 0 }, results(client))
     assert.same({ f = 0 }, by(client, "function_calls_duration_seconds_count", "function"))
     assert.same({ f = 0 }, by(client, "function_calls_concurrent", "function"))
   end)
 
-  it("gets its arguments and gives its results, nils and their number included", function()
+  it("gets all its arguments and returns all its results, nils included", function()
     local f = wrap("f", all)
     local fixed = wrap("fixed", function(a, b, c) return c, b, a, nil end)
     for n = 0, 12 do
@@ -52,7 +52,7 @@ describe("an instrumented function", function()
     assert.same({ ["rep ok"] = 1, ["rep error"] = 0 }, results(client))
   end)
 
-  it("has failed when it returned nil or false and an error, and else not", function()
+  it("has failed if it returned nil or false and an error, and not otherwise", function()
     local f = wrap("f", function(...) return ... end)
     for _, fine in ipairs { {}, { true }, { 1, "note" }, { n = 1 }, { false }, { n = 2 }, { "", "x" }, { 0, "x" } } do
       f(unpack(fine, 1, fine.n or #fine))
@@ -64,7 +64,7 @@ describe("an instrumented function", function()
     assert.same({ ["f ok"] = 8, ["f error"] = 3 }, results(client))
   end)
 
-  it("has failed when it raised, and what it raised goes on as it is", function()
+  it("has failed if it raised an error, and the error reaches the caller unchanged", function()
     local thing = setmetatable({}, { __tostring = function() return "thing" end })
     local f = wrap("f", function(e) error(e, type(e) == "string" and 1 or 0) end)
     for _, e in ipairs { thing, 42, false } do
@@ -79,7 +79,7 @@ describe("an instrumented function", function()
     assert.same({ f = 5 }, by(client, "function_calls_duration_seconds_count", "function"))
   end)
 
-  it("is asked by ok_if and error_if what they make of results, and of an error as of nil and the error", function()
+  it("has its result decided by ok_if and error_if, which get its results, or nil and the error", function()
     local f = wrap("f", function(raise, ...)
       if raise then error(..., 0) end
       return ...
@@ -97,7 +97,7 @@ describe("an instrumented function", function()
     assert.same({ ["f ok"] = 3, ["f error"] = 3 }, results(client))
   end)
 
-  it("goes by the usual rule where ok_if fails, and says so once", function()
+  it("follows the usual rule if ok_if raises an error, and warns of it once", function()
     local code, output = process.run [[
       local auto = require("chalk.autometrics")
       local f = auto.wrap(function(...) return ... end,
@@ -113,7 +113,7 @@ describe("an instrumented function", function()
     assert.is_truthy(output:find("ok\t1\nerror\t2\n", 1, true), output)
   end)
 
-  it("has calls under way where that is asked for, errors and other coroutines included", function()
+  it("counts its calls in progress if the option says so, in errors and other coroutines too", function()
     local f = wrap("f", function(raise)
       coroutine.yield()
       if raise then error "x" end
@@ -170,7 +170,7 @@ describe("an instrumented function", function()
     assert.is_true(tonumber(output) < 100000, output .. " bytes of 100,000 calls")
   end)
 
-  it("is the same through resets of the JIT, compiled or not", function()
+  it("behaves the same when it is compiled and when it is interpreted", function()
     local f = wrap("f", function(a, b) return b, a end)
     local g = wrap("g", function(a)
       local x, y = f(a, 1)
@@ -216,7 +216,7 @@ describe("a module of instrumented functions", function()
     assert.same({ users = 2 }, by(client, "function_calls_total", "module"))
   end)
 
-  it("leaves what is wrapped already as it is", function()
+  it("leaves functions that are already wrapped as they are", function()
     local special = auto.wrap(function() end, { name = "special", module = "users" })
     local users = auto.module("users", { special = special, other = function() end })
     assert.equal(special, users.special)
@@ -224,7 +224,7 @@ describe("a module of instrumented functions", function()
     assert.equal(1, results(client)["special ok"])
   end)
 
-  it("is listed in order of wrapping, with sources and objectives", function()
+  it("is listed in the order of wrapping, with sources and objectives", function()
     local objective = auto.objective("checkout"):success_rate(99.9):latency(0.25, 99)
     auto.module("users", { b = function() end, a = function() end })
     local line = debug.getinfo(1, "l").currentline + 1
@@ -245,7 +245,7 @@ describe("a module of instrumented functions", function()
     assert.is_nil(auto.functions()[4].line)
   end)
 
-  it("gets names and modules from the source where none are given", function()
+  it("gets names and modules from the source if none are given", function()
     local files = require "support.files"
     local folder = files.name()
     assert(require("support.commands").run("mkdir -p " .. folder .. "/shop"))
@@ -313,7 +313,7 @@ describe("a module of instrumented functions", function()
     }, found)
   end)
 
-  it("has the type of methods in their names, so that classes of one file may have methods of one name", function()
+  it("has the type of methods in their names, so that two classes of one file may use the same name", function()
     local Cart, order = {}, {}
     Cart.__index = Cart
     function Cart.total(cart) return #cart end
@@ -339,7 +339,7 @@ describe("a module of instrumented functions", function()
     }, instrumented.by(client, "function_calls_total", "function", "module", "caller_function", "caller_module"))
   end)
 
-  it("has the names of its table where it is none of a class", function()
+  it("has the plain names of its table if the table is no class", function()
     local users = {}
     function users.find() end
     auto.module("users", users)
@@ -394,7 +394,7 @@ describe("objectives", function()
     )
   end)
 
-  it("have a bucket that ends at their latency, whenever they come", function()
+  it("add a bucket that ends at their latency, before and after functions are wrapped", function()
     local exporter = { name = "none", export = function() return true end }
     auto, client = instrumented.new(nil, { driver = "manual", exporters = { exporter } })
     local before = auto.wrap(function() end, { name = "before", module = "m" })
@@ -415,7 +415,7 @@ describe("objectives", function()
         return n
       end)()
     )
-    auto.objective("slower"):latency(20, 99) -- the bounds before leave with a flush
+    auto.objective("slower"):latency(20, 99) -- the old bounds are gone after a flush
     assert(client:flush())
     before()
     after()
@@ -424,7 +424,7 @@ describe("objectives", function()
     client:shutdown()
   end)
 
-  it("of one name are one, and are listed as data", function()
+  it("of the same name are one objective, and are listed as plain tables", function()
     local one = auto.objective("a"):success_rate(95)
     assert.equal(one, auto.objective("a"):success_rate(95))
     auto.objective("b"):latency(0.5, 90)
@@ -436,7 +436,7 @@ describe("objectives", function()
 end)
 
 describe("a disabled client", function()
-  it("leaves the bare function itself, but lists it", function()
+  it("returns the function itself, but lists it", function()
     local auto, client = instrumented.new(nil, { enabled = false })
     local function f() end
     local users = { f = f }
@@ -450,7 +450,7 @@ describe("a disabled client", function()
     assert.equal("", client:text())
   end)
 
-  it("is one of CHALK_DISABLED too", function()
+  it("is what CHALK_DISABLED gives too", function()
     local code, output = process.run(
       [[
       local auto = require("chalk.autometrics")
@@ -461,7 +461,7 @@ describe("a disabled client", function()
     assert.same({ 0, "true\n" }, { code, output })
   end)
 
-  it("records nothing where it is disabled after wrapping", function()
+  it("records nothing if it is disabled after wrapping", function()
     local code, output = process.run [[
       local chalk, auto = require("chalk"), require("chalk.autometrics")
       local f = auto.wrap(function(...) return ... end, { name = "f", module = "m" })
@@ -473,7 +473,7 @@ describe("a disabled client", function()
 end)
 
 describe("chalk.init", function()
-  it("may come before wrapping or after, with a namespace that the names do not get", function()
+  it("may come before or after wrapping, and its namespace is not put before the names", function()
     for _, order in ipairs { "init() wrap()", "wrap() init()" } do
       local code, output = process.run([[
         local chalk, auto = require("chalk"), require("chalk.autometrics")
@@ -496,7 +496,7 @@ describe("chalk.init", function()
     end
   end)
 
-  it("does not count these metrics as chalk's own, for exporters that leave those out", function()
+  it("does not mark these metrics as chalk's own, which some exporters leave out", function()
     local found
     local client = chalk.new {
       driver = "manual",
@@ -522,7 +522,7 @@ describe("chalk.init", function()
 end)
 
 describe("children of a fork", function()
-  it("add up, callers included", function()
+  it("add their calls to the same total, callers included", function()
     local code, output = process.run [[
       local ffi = require("ffi")
       ffi.cdef "int fork(void); int waitpid(int, int *, int); void _exit(int);"

@@ -1,4 +1,4 @@
---- `chalk` on the command line: what people type to find their way, and what scripts rely on.
+--- `chalk` on the command line: the help that users find, and the output and exit codes that scripts rely on.
 
 local chalk_command = require "support.chalk_command"
 local files = require "support.files"
@@ -21,7 +21,7 @@ describe("chalk", function()
     assert.same({ 0, output, "" }, { folder:chalk "-h" })
   end)
 
-  it("shows what a command does, in both ways, with all of its options", function()
+  it("shows the same description of a command by help COMMAND, --help and -h", function()
     for _, name in ipairs(COMMANDS) do
       local code, output, errors = folder:chalk("help", name)
       assert.same({ 0, "" }, { code, errors })
@@ -34,14 +34,14 @@ describe("chalk", function()
     end
   end)
 
-  it("is the version that the library, the build and the manual name", function()
+  it("has the same version as the library, the build and the manual", function()
     local version = require("chalk")._VERSION
     assert.same({ 0, version .. "\n", "" }, { folder:chalk "--version" })
     assert.equal(version, "chalk " .. files.read("CMakeLists.txt"):match "project%(chalk VERSION ([%d.]+) ")
     assert.matches('"' .. version .. '"', files.read "man/chalk.1", 1, true)
   end)
 
-  it("has a manual that knows every command and every option, and nothing more", function()
+  it("has a manual with every command and every option, and no others", function()
     local manual = files.read("man/chalk.1"):gsub("\\%-", "-")
     for _, name in ipairs(COMMANDS) do
       local section = assert(manual:match("\n%.SS chalk " .. name .. "\n(.-)\n%.S[SH] "), name)
@@ -62,7 +62,7 @@ describe("chalk", function()
   end)
 
   for _, case in ipairs {
-    { {}, "a command is needed" },
+    { {}, "a COMMAND is needed" },
     { { "chek" }, 'unknown command "chek", did you mean "check"?' },
     { { "xyzzy" }, 'unknown command "xyzzy"' },
     { { "--verbose" }, "unknown option --verbose" },
@@ -75,7 +75,7 @@ describe("chalk", function()
     { { "annotate" }, "annotate: --require MODULE is needed" },
     { { "dashboards" }, "dashboards: -o DIR is needed" },
   } do
-    it("calls it wrong usage: " .. table.concat(case[1], " "), function()
+    it("refuses the command line: chalk " .. table.concat(case[1], " "), function()
       local code, output, errors = folder:chalk(unpack(case[1]))
       assert.same({ 2, "", "chalk: " .. case[2] .. '\nTry "chalk help".\n' }, { code, output, errors })
     end)
@@ -86,7 +86,7 @@ describe("chalk", function()
     assert.same({ 1, "chalk: cannot write to standard output: No space left on device\n" }, { code, errors })
   end)
 
-  it("runs through a link, from anywhere, and takes its own modules before others", function()
+  it("runs through a link from any directory, and loads its own modules before others", function()
     folder:write("chalk/version.lua", 'return "of another chalk"\n')
     folder:shell("ln -s " .. chalk_command.binary .. " here")
     local luajit = os.getenv "LUAJIT" or "luajit"
@@ -109,18 +109,18 @@ describe("chalk check", function()
 
   after_each(function() folder:remove() end)
 
-  it("says how many metrics there are, or nothing", function()
+  it("prints how many metrics a file has, or nothing with --quiet", function()
     assert.same({ 0, "a.json: 1 metric\nb.json: 2 metrics\n", "" }, { folder:chalk("check", "a.json", "b.json") })
     assert.same({ 0, "", "" }, { folder:chalk("check", "-q", "a.json") })
   end)
 
-  it("shows every error of every file with its place, and what is right all the same", function()
+  it("shows every error of every file with its field, and also the files that are right", function()
     local code, output, errors = folder:chalk("check", "bad.json", "a.json", "nowhere.json")
     assert.same({ 1, "a.json: 1 metric\n" }, { code, output })
     assert.equal(
       table.concat({
         'chalk: bad.json: metrics[1].type: unknown type "guage", did you mean "gauge"?',
-        'chalk: bad.json: metrics[2]: missing "name"',
+        'chalk: bad.json: metrics[2]: missing field "name", expected a string',
         'chalk: bad.json: metrics[2]: unknown field "nam", did you mean "name"?',
         "chalk: nowhere.json: cannot be read: No such file or directory\n",
       }, "\n"),
@@ -128,13 +128,13 @@ describe("chalk check", function()
     )
   end)
 
-  it("--together finds names that meet", function()
+  it("finds a name that two files define differently with --together", function()
     local code, _, errors = folder:chalk("check", "--together", "a.json", "b.json")
     assert.equal(1, code)
     assert.matches('^chalk: b.json: metrics%[1%]: metric "up" is already defined differently', errors)
   end)
 
-  it("takes what follows -- as a file", function()
+  it("takes words after -- as files", function()
     folder:write("-q", '{ "metrics": [{ "name": "up", "type": "gauge" }] }')
     assert.same({ 0, "-q: 1 metric\n", "" }, { folder:chalk("check", "--", "-q") })
   end)

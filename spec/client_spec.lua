@@ -1,5 +1,5 @@
---- A client keeps what it was told at init: options that are wrong are refused at the caller's line, and limits,
---- buckets and idle timeouts hold for the series that they are for, and for no others.
+--- A client does what init was told: wrong options are refused at the caller's line, and limits, buckets and idle
+--- timeouts apply to the series that they are meant for and to no others.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -27,7 +27,7 @@ describe("a client", function()
   end
 
   describe("is initialised", function()
-    it("once: init raises at the caller's line, try_init says so", function()
+    it("once: a second init raises at the caller's line, a second try_init returns the message", function()
       client:init()
       local ok, message = pcall(function() client:init() end)
       assert.is_false(ok)
@@ -43,17 +43,17 @@ describe("a client", function()
       assert.is_true(client:try_init { driver = "manual" })
     end)
 
-    it("by chalk.new, which raises at the caller's line", function()
+    it("by chalk.new with options, which raises at the caller's line", function()
       local ok, message = pcall(function() local _ = chalk.new { flush_intervall = 3 } end)
       assert.is_false(ok)
       assert.matches("client_spec.lua:%d+: chalk: unknown option", message)
       assert.matches('did you mean "flush_interval"', message, 1, true)
       ok, message = pcall(function() local _ = chalk.new(7) end)
       assert.is_false(ok)
-      assert.matches("client_spec.lua:%d+: chalk: options are a table", message)
+      assert.matches("client_spec.lua:%d+: chalk: options must be a table, got 7", message)
     end)
 
-    it("with what was recorded before", function()
+    it("and keeps what was recorded before", function()
       local metrics = client:load(documents.service())
       local kept = metrics.http.request_count:with("/a", "success")
       kept:inc(3)
@@ -66,7 +66,7 @@ describe("a client", function()
       assert.equal(1, seen['http_auth_login_latency_count{status="success"}'])
     end)
 
-    it("silently, where nothing is to be said", function()
+    it("without output on standard error if all is well", function()
       local code, output = children.run(
         [[
         local chalk = require "chalk"
@@ -93,31 +93,54 @@ describe("a client", function()
       end)
     end
 
-    it_refuses("what is no option", { flush_intervall = 3 }, "flush_intervall", 'did you mean "flush_interval"')
+    it_refuses("unknown options", { flush_intervall = 3 }, "flush_intervall", 'did you mean "flush_interval"')
     it_refuses(
-      "worker_threads, with what is there instead",
+      "worker_threads, with what chalk has instead",
       { worker_threads = 1 },
       'unknown option worker_threads: there is one flush thread, with driver = "thread"'
     )
-    it_refuses("all at once", { driver = 1, strict = "yes" }, "driver must be", "strict must be")
-    it_refuses("a flush_interval of nothing", { flush_interval = 0 }, "flush_interval")
-    it_refuses("buckets that do not increase", { buckets = { 1, 1 } }, "buckets")
-    it_refuses("global_tags that are none", { global_tags = { ["a b"] = "x" } }, "global_tags")
-    it_refuses("an idle_timeout of nothing", { idle_timeout = 0 }, "idle_timeout")
-    it_refuses("an idle_timeout of no type", { idle_timeout = { counts = 3 } }, "idle_timeout")
-    it_refuses("max_series of none", { max_series = 0 }, "max_series")
-    it_refuses("max_buckets out of range", { max_buckets = 4 }, "max_buckets")
-    it_refuses("initial_error out of range", { initial_error = 0 }, "initial_error")
-    it_refuses("too little memory", { memory_limit = 1000 }, "memory_limit", "4194304")
-    it_refuses("a segment_path that cannot be", { segment_path = "/nowhere/at/all" }, "/nowhere/at/all")
-    it_refuses("exporters that are none", { exporters = { 3 } }, "exporters[1]")
+    it_refuses("all wrong options at once", { driver = 1, strict = "yes" }, "driver must be", "strict must be")
     it_refuses(
-      "an exporter that is in no list",
+      "a flush_interval of 0",
+      { flush_interval = 0 },
+      "flush_interval must be a number from 0.01 to 86400, got 0"
+    )
+    it_refuses("buckets that do not increase", { buckets = { 1, 1 } }, "buckets must be a list of 1 to 64 finite")
+    it_refuses("global_tags with a bad name", { global_tags = { ["a b"] = "x" } }, "global_tags must be a table")
+    it_refuses(
+      "an idle_timeout of 0",
+      { idle_timeout = 0 },
+      "idle_timeout must be a number of seconds above 0",
+      "got 0"
+    )
+    it_refuses(
+      "an idle_timeout of an unknown type",
+      { idle_timeout = { counts = 3 } },
+      "idle_timeout",
+      "count, gauge"
+    )
+    it_refuses("max_series of 0", { max_series = 0 }, "max_series must be a whole number from 1 to 8000000, got 0")
+    it_refuses("max_buckets out of range", { max_buckets = 4 }, "max_buckets must be a whole number from 8 to 8192")
+    it_refuses(
+      "initial_error out of range",
+      { initial_error = 0 },
+      "initial_error must be a number from 0.0001 to 0.5"
+    )
+    it_refuses(
+      "too little memory",
+      { memory_limit = 1000 },
+      "memory_limit must be",
+      "bytes, at least 4194304, got 1000"
+    )
+    it_refuses("a segment_path without a directory", { segment_path = "/nowhere/at/all" }, "/nowhere/at/all")
+    it_refuses("exporters that are not exporters", { exporters = { 3 } }, "exporters[1]")
+    it_refuses(
+      "an exporter that is not in a list",
       function() return { exporters = chalk.exporter.prometheus {} } end,
       "exporters must be a list of exporters"
     )
     it_refuses(
-      "exporters by name",
+      "exporters under names",
       function() return { exporters = { prometheus = chalk.exporter.prometheus {} } } end,
       "exporters must be a list of exporters"
     )
@@ -129,12 +152,12 @@ describe("a client", function()
       "exporters must be a list of exporters"
     )
     it_refuses(
-      "tables as exporters with the thread",
+      "tables as exporters with the driver thread",
       { exporters = { collect.exporter() } },
       "exporters[1]",
       "module"
     )
-    it_refuses("two exporters of one name", function()
+    it_refuses("two exporters with the same name", function()
       local one = chalk.exporter.custom("support.file_exporter", { path = "x" })
       return { exporters = { one, chalk.exporter.custom("support.file_exporter", { path = "y" }) } }
     end, "exporters[1]", "exporters[2]", "name")
@@ -149,20 +172,20 @@ describe("a client", function()
       "nowhere"
     )
     it_refuses(
-      "options of an exporter that it does not know",
+      "unknown options of an exporter",
       function() return { exporters = { chalk.exporter.prometheus { lisen = "x" } } } end,
       "exporters[1]",
       "lisen"
     )
 
-    it("names of exporters that do not exist, at the caller's line", function()
+    it("unknown exporters, at the caller's line", function()
       local ok, message = pcall(function() local _ = chalk.exporter.promtheus end)
       assert.is_false(ok)
       assert.matches("client_spec.lua:%d+: .*promtheus", message)
       assert.has_error(function() chalk.exporter.custom {} end)
     end)
 
-    it("a port that is taken, saying whose exporter wanted it", function()
+    it("an address that is in use, naming the exporter that needs it", function()
       local other = chalk.new()
       local listen = "unix://" .. files.name()
       other:init { exporters = { chalk.exporter.prometheus { listen = listen } } }
@@ -179,7 +202,7 @@ describe("a client", function()
     end)
 
     for _, driver in ipairs { "thread", "loop", "manual" } do
-      it("modules that are no exporters, with the driver " .. driver, function()
+      it("modules that are not exporters, with the driver " .. driver, function()
         finally(broken.install())
         local function message_of(module)
           package.loaded[module] = nil
@@ -203,7 +226,7 @@ describe("a client", function()
     end
   end)
 
-  describe("counts le", function()
+  describe("has the bounds", function()
     local function bounds_of(text, name)
       local les = {}
       for le in text:gmatch("\n" .. name .. '_bucket{[^\n]*le="([^"]+)"') do
@@ -212,7 +235,7 @@ describe("a client", function()
       return table.concat(les, " ")
     end
 
-    it("of the buckets that init names, for handles from before it too", function()
+    it("that init names, for handles from before it too", function()
       local latency = client:histogram("latency", { tags = { { tag = "a" } } })
       local own = client:histogram("own", { buckets = { 7 } })
       local kept = latency:with "x"
@@ -229,18 +252,18 @@ describe("a client", function()
       assert.equal(2, kept:value():count())
     end)
 
-    it("of the default buckets where nothing else is said", function()
+    it("of the default buckets if nothing names others", function()
       client:histogram("latency"):record(0.2)
       assert.equal("0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf", bounds_of(client:text(), "latency"))
     end)
 
-    it("of an exporter's buckets", function()
+    it("by an exporter's buckets", function()
       client:init { driver = "manual", exporters = { chalk.exporter.prometheus { buckets = { 3, 4 } } } }
       client:histogram("latency"):record(3.5)
       assert.equal("3.0 4.0 +Inf", bounds_of(client:text(), "latency"))
     end)
 
-    it("of chalk's own flushes as ever, whatever buckets the application has", function()
+    it("of chalk's own flushes, whatever buckets the application has", function()
       client:init {
         driver = "manual",
         buckets = { 1, 2 },
@@ -257,7 +280,7 @@ describe("a client", function()
   describe("renders", function()
     before_each(function() client:count("jobs", { description = "Jobs" }):inc(2) end)
 
-    it("text in both formats, and no other", function()
+    it("text in both formats of Prometheus, and in no unknown one", function()
       assert.matches("# TYPE jobs_total counter\njobs_total 2\n", client:text(), 1, true)
       assert.equal(client:text "prometheus", client:text())
       assert.matches("# TYPE jobs counter\n", client:text "openmetrics", 1, true)
@@ -266,7 +289,7 @@ describe("a client", function()
       assert.matches("client_spec.lua:%d+: chalk: text takes", message)
     end)
 
-    it("gauges that were never set where that is asked for, as 0, and else not", function()
+    it("gauges that were never set as 0 if that is asked for, and otherwise not", function()
       client:gauge "waiting"
       client:gauge("depth", { across = "sum", tags = { "queue" } }):with "mail"
       client:gauge("level"):set(3)
@@ -287,7 +310,7 @@ describe("a client", function()
       )
     end)
 
-    it("the lines of a StatsD exporter, without sending or noting any", function()
+    it("the lines of a StatsD exporter, without sending them or counting them as sent", function()
       client:histogram("lat", { tags = { "a" } }):with("x"):record(1)
       client:gauge("level"):set(3)
       local function lines(options)
@@ -325,7 +348,7 @@ describe("a client", function()
       )
     end)
 
-    it("the lines of the first StatsD exporter that init was given", function()
+    it("the lines of the first StatsD exporter given to init", function()
       local receiver = require("support.receivers").udp()
       local address = "127.0.0.1:" .. receiver.port
       client:init {
@@ -342,9 +365,9 @@ describe("a client", function()
       receiver:close()
     end)
 
-    it("nothing of options that are none, at the caller's line", function()
+    it("nothing for wrong options, which are an error at the caller's line", function()
       for words, options in pairs {
-        ["text: options are a table"] = "unset",
+        ['text: options must be a table, got "unset"'] = "unset",
         ['text: unknown option unsed, did you mean "unset"?'] = { unsed = true },
         ["text: unset must be true or false"] = { unset = 1 },
         ["text: exporter: .*bad namespace"] = { exporter = { namespace = "a b" } },
@@ -354,12 +377,12 @@ describe("a client", function()
       end
     end)
 
-    it("global_tags whose names have - . and /, as labels can have them", function()
+    it("global_tags whose names have - . and /, with _ in labels", function()
       client:init { driver = "manual", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } }
       assert.matches('jobs_total{dd_team="b",kube_cluster_name="a"} 2\n', client:text(), 1, true)
     end)
 
-    it("what init says, whatever was rendered before it", function()
+    it("with the options of init, whatever was rendered before it", function()
       assert.matches("\njobs_total 2\n", client:text(), 1, true)
       client:init { driver = "manual", exporters = { chalk.exporter.prometheus { namespace = "app" } } }
       assert.matches("\napp_jobs_total 2\n", client:text(), 1, true)
@@ -378,7 +401,7 @@ describe("a client", function()
     end)
   end)
 
-  it("is independent of every other", function()
+  it("is independent of every other client", function()
     local other = chalk.new()
     client:count("same"):inc(2)
     other:gauge("same"):set(5)
@@ -389,7 +412,7 @@ describe("a client", function()
     assert.matches("client_spec_global_total 1", chalk.text(), 1, true)
   end)
 
-  it("may be collected while its series are kept", function()
+  it("may be collected while the program keeps its series", function()
     local kept = {}
     for i = 1, 20 do
       local short = chalk.new()
@@ -412,7 +435,7 @@ describe("a client", function()
       return output
     end
 
-    it("folds what is more into one overflow series, and counts it", function()
+    it("folds further series into one overflow series, and counts these lookups", function()
       client = chalk.new { max_series = 10, driver = "manual" }
       local users = client:count("users", { tags = { { tag = "id" }, { tag = "kind", optional = true } } })
       for i = 1, 100 do
@@ -431,7 +454,7 @@ describe("a client", function()
       assert.equal(10, seen.chalk_series)
     end)
 
-    it("of a metric leaves the others alone", function()
+    it("of a metric does not limit other metrics", function()
       local few = client:gauge("few", { tags = { { tag = "id" } }, max_series = 2 })
       local many = client:histogram("many", { tags = { { tag = "id" } } })
       for i = 1, 5 do
@@ -445,7 +468,7 @@ describe("a client", function()
       assert.equal(1, seen['many_count{id="5"}'])
     end)
 
-    it("warns once a metric and flush", function()
+    it("warns once for each metric and flush", function()
       said = stderr_of [[
         local chalk = require "chalk"
         local exporter = { export = function() return true end }
@@ -469,7 +492,7 @@ describe("a client", function()
       assert.equal(1, times, said)
     end)
 
-    it("makes room as series leave", function()
+    it("accepts new series after others were removed", function()
       client = chalk.new { max_series = 2, driver = "manual" }
       local m = client:count("m", { tags = { { tag = "id" } } })
       m:with("a"):inc()
@@ -481,7 +504,7 @@ describe("a client", function()
     end)
   end)
 
-  it("with its memory full goes on in the overflow series", function()
+  it("with its memory full continues to record into the overflow series", function()
     client = chalk.new { memory_limit = 4 * 1024 * 1024, max_series = 3000, driver = "manual" }
     local m = client:histogram("m", { tags = { { tag = "id" } } })
     for i = 1, 3000 do
@@ -520,7 +543,7 @@ describe("a client", function()
       assert.is_true(client:flush())
     end
 
-    it("drops what was not recorded for so long, and only that", function()
+    it("drops series that were not recorded for that time, and only those", function()
       start(60)
       local count = metrics.http.request_count:with("/idle", "success")
       local busy = metrics.http.request_count:with("/busy", "success")
@@ -539,7 +562,7 @@ describe("a client", function()
       assert.is_nil(text:find('"/idle"', 1, true))
       assert.equal(9, busy:value())
       assert.equal(9, collect.samples(text)['http_request_count_total{endpoint="/busy",status="success"}'])
-      -- and come back right
+      -- A series that is recorded again begins at 0.
       count:inc()
       gauge:inc(2)
       latency:record(2)
@@ -552,7 +575,7 @@ describe("a client", function()
       assert.equal(2, exporter.last["request_count{endpoint=/idle,status=success}"].delta)
     end)
 
-    it("takes the same value set again for a record", function()
+    it("treats setting a gauge to the same value as a record", function()
       start(60)
       local gauge = metrics.http.open:with "/same"
       for _ = 1, 20 do
@@ -562,7 +585,7 @@ describe("a client", function()
       assert.equal(1, collect.samples(client:text())['http_open{endpoint="/same"}'])
     end)
 
-    it("spares series that were created at zero until they are recorded", function()
+    it("keeps series that were never recorded, until they are", function()
       start(60)
       local zero = metrics.http.request_count:with("/zero", "success")
       for _ = 1, 20 do
@@ -577,7 +600,7 @@ describe("a client", function()
       assert.is_nil(collect.samples(client:text())[id])
     end)
 
-    it("goes by type", function()
+    it("may be set for one type only", function()
       start { gauge = 20 }
       metrics.http.request_count:with("/a", "success"):inc()
       metrics.http.open:with("/a"):set(1)

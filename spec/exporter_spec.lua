@@ -1,5 +1,5 @@
---- The contract between exporters and the flush loop (chalk.exporter): somebody who writes an exporter can rely on what
---- it says of absent hooks and of failures.
+--- The contract between exporters and the flush loop (lua/chalk/exporter.lua). If this file fails, an exporter that
+--- follows the contract gets other hooks called, or its failures handled in another way, than the contract says.
 
 local chalk = require "chalk"
 local collect = require "support.collect"
@@ -71,7 +71,7 @@ describe("the contract of exporters", function()
       end)
     end
 
-    it("takes what is right, and false for none", function()
+    it("accepts every valid form of address, and false for no address", function()
       for _, address in ipairs { false, "127.0.0.1:0", "[::1]:0", "localhost:0", "unix://" .. files.name() } do
         local one = chalk.new()
         local exporters = { custom("file_exporter", { path = files.name(), listen = address }) }
@@ -83,7 +83,7 @@ describe("the contract of exporters", function()
 
   describe("with a handler", function()
     for _, driver in ipairs { "thread", "loop" } do
-      it("answers by it where a custom exporter listens, with the driver " .. driver, function()
+      it("answers requests at a custom exporter's address, with the driver " .. driver, function()
         local port = web.free_port()
         client:init {
           driver = driver,
@@ -93,18 +93,18 @@ describe("the contract of exporters", function()
       end)
     end
 
-    it("says that the driver manual cannot serve", function()
+    it("is refused by the driver manual, which has no loop to serve with", function()
       local exporters = { custom("serving_exporter", { listen = "127.0.0.1:" .. web.free_port() }) }
       assert.matches("no loop to listen with", refused { driver = "manual", exporters = exporters })
     end)
 
-    it("that fails later goes on flushing, counts the failure, and serves once it does not fail", function()
+    it("that fails after init counts failures, still flushes, and serves once it succeeds", function()
       local path, port, broken = files.name(), web.free_port(), files.make()
       local holder = chalk.new()
       holder:init { driver = "loop", segment_path = path, exporters = { collect.exporter "holder" } }
       local good = collect.exporter "good"
       local listen = "127.0.0.1:" .. port
-      client:init { -- it only stands by, so its init finds nothing wrong
+      client:init { -- it does not hold the role yet, so its init does not call the handler
         driver = "loop",
         segment_path = path,
         exporters = { custom("serving_exporter", { listen = listen, fails_while = broken, name = "bad" }), good },
@@ -136,11 +136,11 @@ describe("the contract of exporters", function()
     assert.is_nil(host:shutdown())
     assert.equal(7, host:export(7))
     for _, none in ipairs { 7, {}, { export = true } } do
-      assert.same({ nil, "an exporter has a method export" }, { contract.host(none) })
+      assert.same({ nil, "an exporter must be a table with a method export" }, { contract.host(none) })
     end
   end)
 
-  it("gives chalk.text the formats that a module names, and no others", function()
+  it("lets chalk.text write the formats that a module names, and no others", function()
     local writer = { text = function(_, view, format) return ("%d ranges as %s"):format(#view.ranges, format) end }
     package.preload["chalk.exporter.words"] = function()
       return { formats = { words = true }, new = function() return writer end }
@@ -157,7 +157,7 @@ describe("the contract of exporters", function()
     end
   end)
 
-  it("calls hooks on the object itself, and attach with what it may use", function()
+  it("calls hooks on the exporter's own object, and attach with the context", function()
     local calls = {}
     local exporter = { name = "all", deltas = false }
     for _, hook in ipairs { "export", "attach", "send_rest", "shutdown" } do
@@ -177,7 +177,7 @@ describe("the contract of exporters", function()
     assert.equal("table", type(context.events))
   end)
 
-  it("makes what attach raises an error of init; only exporters that were attached are shut down", function()
+  it("turns an error in attach into an error of init, and shuts down only the exporters attached before", function()
     local shut = {}
     local function exporter(name, attach)
       return {

@@ -65,7 +65,7 @@
 extern "C" {
 #endif
 
-#define CHALK_ABI 3
+#define CHALK_ABI 4
 #pragma GCC visibility push(default)
 
 /* ffi: begin */

@@ -4,10 +4,10 @@
     python3 tools/pow10.py > src/base/pow10.h
 
 Entry e is the smallest 128-bit integer g with g * 2^(floor(log2(10^e)) - 127) >= 10^e: the leading
-128 bits of the power, rounded up, its highest bit always set. The range is what the shortest
-decimal of any double needs (R. Giulietti, "The Schubfach way to render doubles", sections 8 and 9).
-The three integer formulas that the C code uses for the logarithms are proven here over their whole
-range before anything is written.
+128 bits of the power, rounded up, with the highest bit always set. The range of exponents is the one
+that the shortest decimal of any double needs (R. Giulietti, "The Schubfach way to render doubles",
+sections 8 and 9). Before the table is written, the three integer formulas that the C code uses for
+the logarithms are checked over their whole range.
 """
 
 from fractions import Fraction
@@ -54,8 +54,10 @@ def main():
     check_logarithms()
     entries = [entry(e) for e in range(POW10_MIN, POW10_MAX + 1)]
     print(f"""\
-/* Powers of ten, 10^{POW10_MIN} to 10^{POW10_MAX}, as 128-bit integers: the leading bits, rounded up,
-   the highest one set. Generated, do not edit: python3 tools/pow10.py > src/base/pow10.h */
+/*
+ * Powers of ten, 10^{POW10_MIN} to 10^{POW10_MAX}, as 128-bit integers: the leading 128 bits of each, rounded up. The highest bit is
+ * always set. This file is generated, do not edit it: python3 tools/pow10.py > src/base/pow10.h
+ */
 
 #ifndef CHALK_POW10_H
 #define CHALK_POW10_H
@@ -66,7 +68,7 @@ def main():
 #define POW10_MAX {POW10_MAX}
 
 // clang-format off
-/* pow10_table[e - POW10_MIN] holds 10^e: upper half, lower half. */
+/* pow10_table[e - POW10_MIN] is 10^e: upper half, lower half. */
 static const uint64_t pow10_table[POW10_MAX - POW10_MIN + 1][2] = {{""")
     for i in range(0, len(entries), 2):
         print("  " + ", ".join(entries[i : i + 2]) + ",")

@@ -1,11 +1,11 @@
-// Runs StyLua's WebAssembly build, which has no command line of its own: tools/stylua says how.
+// Runs StyLua's WebAssembly build, which has no command line. tools/stylua describes the arguments.
 const fs = require("fs");
 const path = require("path");
 
 const [library, settings, ...names] = process.argv.slice(2);
 const stylua = require(library);
 
-// stylua.toml has one `key = value` a line.
+// Reads stylua.toml, which has one `key = value` on each line.
 function config() {
   const made = stylua.Config.new();
   const enums = {
@@ -18,7 +18,7 @@ function config() {
   for (const line of fs.readFileSync(settings, "utf8").split("\n").filter((text) => text.trim())) {
     const [, key, value] = line.match(/^(\w+) = (.+)$/);
     made[key] = enums[key] ? enums[key][JSON.parse(value)] : JSON.parse(value);
-    if (made[key] === undefined) throw new Error(`${settings}: ${line}`);
+    if (made[key] === undefined) throw new Error(`${settings}: unknown setting: ${line}`);
   }
   return made;
 }
@@ -46,7 +46,7 @@ for (const name of names.slice(check ? 1 : 0)) {
     const formatted = format(text);
     if (formatted === text) continue;
     different += 1;
-    if (check) console.log(`${file}: not in StyLua's layout`);
+    if (check) console.log(`${file}: the layout differs from StyLua's; tools/lint --format writes it`);
     else fs.writeFileSync(file, formatted);
   }
 }

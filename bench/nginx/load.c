@@ -1,13 +1,15 @@
 /*
- * An open-loop load: requests at a fixed rate, whatever becomes of those before.
+ * An open-loop load generator: it sends requests at a fixed rate, whether earlier ones were answered or not.
  *
  *     load PORT PATH RATE SECONDS CONNECTIONS
  *
- * Request i is meant to be sent at start + i / rate, over connection i % CONNECTIONS, and its latency counts from then,
- * so one that waits for the answer before it has that wait in its latency. A closed loop would send less while the
- * server stands still, and hide it. Prints: requests, failures, and p50, p99, p99.9 and the maximum in milliseconds.
+ * Request i is due at start + i / rate on connection i % CONNECTIONS. Its latency counts from that time, so it includes
+ * the wait for an earlier answer on the same connection. A closed loop would send fewer requests while the server
+ * stalls, and so would hide the stall. Prints the numbers of requests and failures, and p50, p99, p99.9 and the maximum
+ * of the latency in milliseconds.
  *
- * It stands for other machines, so it takes precedence (SCHED_FIFO) where it may: what is measured is the server.
+ * The generator stands for clients on other machines, so it runs with SCHED_FIFO if it may: only the server is
+ * measured.
  */
 #include <errno.h>
 #include <sched.h>
@@ -18,9 +20,9 @@
 
 typedef struct peer {
   int fd;
-  uint64_t next, due; /* requests of its turn: the first one not answered, and the first not yet meant to be sent */
-  bool waiting;       /* for the answer to `next` */
-  size_t got, size;   /* of that answer; size 0: its head is not complete */
+  uint64_t next, due; /* requests of this connection: the first without an answer, and the first that is not due yet */
+  bool waiting;       /* `next` was sent and its answer is not complete */
+  size_t got, size;   /* bytes of the answer: received, and in all; size is 0 until its head is complete */
   char head[4096];
 } peer;
 
@@ -45,7 +47,7 @@ static size_t answer_size(peer *p) {
   if (!(end = strstr(p->head, "\r\n\r\n"))) return 0;
   length = strcasestr(p->head, "\r\nContent-Length:");
   if (!length || length > end || strncmp(p->head, "HTTP/1.1 200", 12) != 0) {
-    fprintf(stderr, "load: not the expected answer: %.*s\n", (int)(end - p->head), p->head);
+    fprintf(stderr, "load: expected a 200 with Content-Length, got: %.*s\n", (int)(end - p->head), p->head);
     exit(1);
   }
   return (size_t)(end + 4 - p->head) + strtoul(length + 17, NULL, 10);

@@ -1,4 +1,4 @@
-/* What the load generator and the scraper share: the clock, and a connection to a port of loopback. */
+/* Shared by the load generator and the scraper: the clock, and connections to a port on loopback. */
 #ifndef PEER_H
 #define PEER_H
 
@@ -24,7 +24,7 @@ static inline void peer_die(const char *what) {
   exit(1);
 }
 
-/* A connection; nonblocking ones are so after connecting. */
+/* Connects to a port of 127.0.0.1. `flags` are further flags of socket(2). */
 static inline int peer_connect(int port, int flags) {
   struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
   a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

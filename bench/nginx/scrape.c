@@ -1,24 +1,25 @@
 /*
- * Scrapes, as Prometheus does: GET over HTTP/1.1, with no encoding.
+ * Scrapes as Prometheus does, by GET over HTTP/1.1, but without compression.
  *
  *     scrape PORT PATH TIMES SECONDS [lines]
  *
- * TIMES scrapes, one every SECONDS. Prints a line for each: milliseconds from the request to the last byte, bytes of
- * the body, and with `lines` the sample lines in it, which takes its time.
+ * Scrapes TIMES times, once every SECONDS. Prints a line for each scrape: the milliseconds from the request to the last
+ * byte, the bytes of the body, and with `lines` the number of samples. Counting them adds to the milliseconds.
  */
 #include "peer.h"
 
 typedef struct body {
-  const char *at, *end; /* what was received and not looked at */
+  const char *at, *end; /* bytes that were received and not parsed yet */
   bool ended;
-  size_t chunk; /* bytes left of the chunk that is under way, with its line end */
+  size_t chunk; /* bytes that are left of the current HTTP chunk, with its line end */
   size_t bytes, lines;
-  bool counts, at_start; /* of a line */
+  bool counts;   /* whether lines are counted */
+  bool at_start; /* whether the next byte begins a line */
   char number[20];
   size_t digits;
 } body;
 
-/* Lines that are not comments: a comment begins at the start of a line. */
+/* Counts the lines that are not comments. A comment has a # as its first character. */
 static void count_lines(body *b, const char *s, size_t n) {
   for (size_t i = 0; i < n; i++) {
     if (b->at_start && s[i] != '#') b->lines++;
@@ -56,15 +57,15 @@ static char *after_head(char *buffer, size_t n) {
   char *end = strstr(buffer, "\r\n\r\n");
   if (!end) return NULL;
   if (strncmp(buffer, "HTTP/1.1 200", 12) != 0 || !strcasestr(buffer, "\r\nTransfer-Encoding: chunked")) {
-    fprintf(stderr, "scrape: not the expected answer: %.*s\n", (int)(end - buffer), buffer);
+    fprintf(stderr, "scrape: expected a 200 in chunks, got: %.*s\n", (int)(end - buffer), buffer);
     exit(1);
   }
   return end + 4;
 }
 
 static void scrape(int port, const char *path, bool lines) {
-  enum { ROOM = 1 << 18 };
-  static char buffer[ROOM + 1];
+  enum { CAPACITY = 1 << 18 };
+  static char buffer[CAPACITY + 1];
   body b = {.counts = lines, .at_start = true};
   size_t head = 0;
   double started = peer_now();
@@ -72,8 +73,8 @@ static void scrape(int port, const char *path, bool lines) {
   dprintf(fd, "GET %s HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n", path);
   bool in_body = false;
   while (!b.ended) {
-    ssize_t n = recv(fd, buffer + head, ROOM - head, 0);
-    if (n <= 0) peer_die("scrape: broken off");
+    ssize_t n = recv(fd, buffer + head, CAPACITY - head, 0);
+    if (n <= 0) peer_die("scrape: the connection ended before the answer");
     b.at = buffer, b.end = buffer + head + n;
     if (!in_body) {
       head += (size_t)n;

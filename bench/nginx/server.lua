@@ -1,12 +1,12 @@
--- A real nginx in a directory of its own, and the tools that talk to it.
+-- Runs a real nginx in its own directory.
 
 local uv = require "luv"
 
 local M = {}
 
 local MODULES = { "ndk_http_module.so", "ngx_http_lua_module.so" }
-local PLACES = { "/usr/lib/nginx/modules/", "/usr/lib64/nginx/modules/", "/usr/share/nginx/modules/" }
-local START, STOP = 30, 10 -- seconds at most
+local FOLDERS = { "/usr/lib/nginx/modules/", "/usr/lib64/nginx/modules/", "/usr/share/nginx/modules/" }
+local START, STOP = 30, 10 -- time limits in seconds
 
 local function now() return uv.hrtime() / 1e9 end
 
@@ -40,11 +40,11 @@ local function free_port()
   return port
 end
 
--- Where nginx has no Lua of its own (OpenResty's has).
+-- Returns the lines that load nginx's Lua module; "" if nginx has Lua built in, as OpenResty has.
 local function modules()
-  for _, place in ipairs(PLACES) do
-    if exists(place .. MODULES[2]) then
-      return ("load_module %s%s;\nload_module %s%s;"):format(place, MODULES[1], place, MODULES[2])
+  for _, folder in ipairs(FOLDERS) do
+    if exists(folder .. MODULES[2]) then
+      return ("load_module %s%s;\nload_module %s%s;"):format(folder, MODULES[1], folder, MODULES[2])
     end
   end
   return ""
@@ -70,7 +70,7 @@ local function wait(seconds, what, done)
   end
 end
 
--- In this session, not as a daemon, so that a priority given to the bench is nginx's too.
+-- Starts nginx in this session and not as a daemon, so that it inherits the priority of the bench.
 local function spawn(self)
   local output = assert(uv.fs_open(self.prefix .. "/output", "w", tonumber("644", 8)))
   local process, problem = uv.spawn("nginx", {
@@ -81,7 +81,7 @@ local function spawn(self)
   assert(process, "nginx: " .. tostring(problem))
 end
 
---- Starts nginx. `settings`: workers, and what else the template names.
+--- Starts nginx. `settings` has the number of workers, and a value for each further @name@ in the template.
 ---@param template string
 ---@param settings table
 ---@return bench.Server
@@ -93,7 +93,7 @@ function M.start(template, settings)
   settings.port, settings.listener = free_port(), free_port()
   write_conf(self, template)
   spawn(self)
-  wait(START, "nginx wrote no pid", function() return self.ended or self:master() end)
+  wait(START, "nginx wrote no pid file in time", function() return self.ended or self:master() end)
   if self.ended then error("nginx: " .. read(prefix .. "/output"), 0) end
   return self
 end
@@ -101,7 +101,7 @@ end
 ---@return integer?
 function Server:master() return tonumber(read(self.prefix .. "/nginx.pid") or "") end
 
---- Master and workers.
+--- Returns the pids of the master and the workers.
 function Server:processes()
   local master = self:master()
   local list = { master }
@@ -111,7 +111,7 @@ function Server:processes()
   return list
 end
 
---- What the processes take of memory, each shared page once in all (Pss), in MiB.
+--- Returns the memory of all processes in MiB, in which each shared page counts once (Pss).
 function Server:memory()
   local sum = 0
   for _, pid in ipairs(self:processes()) do
@@ -121,10 +121,10 @@ function Server:memory()
   return sum / 1024
 end
 
---- Waits until every worker has recorded what there is to scrape.
+--- Waits until every worker has filled its series.
 function Server:wait_full()
   local wanted = "stock_full " .. self.settings.workers
-  wait(START, "the workers did not fill the metrics", function()
+  wait(START, "the workers did not fill the metrics in time", function()
     local command = "curl -s --max-time 20 http://127.0.0.1:%d/metrics | grep '^stock_full'"
     return run(command:format(self.settings.listener)):find(wanted, 1, true)
   end)
@@ -134,7 +134,7 @@ function Server:stop()
   local master = self:master()
   if master then
     uv.kill(master, "sigterm")
-    wait(STOP, "nginx does not end", function() return self.ended end)
+    wait(STOP, "nginx did not end in time", function() return self.ended end)
   end
   run("rm -rf " .. self.prefix)
 end

@@ -1,12 +1,12 @@
--- Fills a worker's cells of many series: what there is to scrape. A metric has at most 10,000 series, as many as fit
--- are in the first one.
+-- Records into many series in a worker, so that a scrape has much to read. A metric has at most 10,000 series; further
+-- series go to further metrics.
 
 local M = {}
 
 local MOST = 10000
 local OUTCOMES = { "hit", "miss", "stale", "error" }
 
--- Calls f with a metric and the number of a series in it, `n` times in all.
+-- Calls f n times, with a metric and the number of a series in it.
 local function each(n, kind, tags, f)
   local metric
   for i = 0, n - 1 do
@@ -17,7 +17,7 @@ local function each(n, kind, tags, f)
   end
 end
 
---- Records series of counts and of histograms, then says so in stock.full.
+--- Records into series of counts and histograms, and then increments stock.full, which `wait_full` waits for.
 function M.fill(metrics, counts, histograms)
   each(
     counts,

@@ -1,5 +1,5 @@
--- Who takes part: where each program's source is, how it is built, and what that needs. Versions are pinned in
--- rust/*/Cargo.toml with rust/Cargo.lock and in go/go.mod with go/go.sum; the C++ peer is the one Debian has.
+-- The peers: where the source of each program is, how it is built, and what the build needs. Versions are pinned in
+-- rust/*/Cargo.toml with rust/Cargo.lock, and in go/go.mod with go/go.sum. The C++ peer is Debian's package.
 
 local HERE = "bench/peers/"
 local RUST, GO, CPP = "build/peers/rust", "build/peers/go", "build/peers/cpp"

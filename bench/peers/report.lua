@@ -1,4 +1,4 @@
--- The figures as a Markdown table.
+-- Writes the figures as a Markdown table.
 
 local M = {}
 
@@ -63,7 +63,7 @@ end
 
 local BEGIN, END = "<!-- bench-peers: begin -->\n", "<!-- bench-peers: end -->"
 
---- Puts the table into a page, between the marks there.
+--- Writes the table into a page, between the two marks in it.
 ---@param path string
 ---@param markdown string
 function M.put_into(path, markdown)
@@ -72,13 +72,13 @@ function M.put_into(path, markdown)
   file:close()
   local _, from = text:find(BEGIN, 1, true)
   local to = text:find(END, 1, true)
-  assert(from and to, path .. ": no marks to put the table between")
+  assert(from and to, path .. ": the marks of the table, BEGIN and END, are missing")
   file = assert(io.open(path, "w"))
   file:write(text:sub(1, from), "\n", markdown, "\n", text:sub(to))
   file:close()
 end
 
---- What chalk has not reached: where a peer takes less than the goal times chalk's.
+--- Returns the goals that chalk misses: works for which a peer takes less than the goal times chalk's figure.
 ---@param rows table[]
 ---@return string[]
 function M.short(rows)

@@ -1,9 +1,9 @@
--- `make bench-peers`: the same work done by chalk and by its peers, each in a program of its own, in rounds that
--- interleave them. Prints the table; build/bench-peers.json and build/bench-peers.md have it too.
+-- `make bench-peers`: measures the same work done by chalk and by other libraries. Each library has its own program,
+-- and rounds interleave the programs. Prints a table, and writes it to build/bench-peers.json and build/bench-peers.md.
 --
 --     luajit bench/peers/run.lua [--rounds N] [--seconds S] [--only PATTERN] [--into PAGE]
 --
--- --only: the works whose name matches. --into: puts the table into a page, as docs/performance.md has it.
+-- --only runs the works whose name matches. --into writes the table into a page such as docs/performance.md.
 
 local here = arg[0]:match "^(.*/)" or "./"
 package.path = ("%s?.lua;%s../?.lua;%s"):format(here, here, package.path)
@@ -32,7 +32,7 @@ local first_line = commands.first_line
 
 local function succeeds(command) return commands.run(("(%s) >/dev/null 2>&1"):format(command)) end
 
--- Building: a peer that cannot be had is left out, by name and with the reason.
+-- Building. A peer that cannot be built is left out, and the report names it with the reason.
 
 local function install(peer)
   if succeeds(peer.has_package) then return true end
@@ -47,19 +47,19 @@ local function install(peer)
   return succeeds(peer.has_package)
 end
 
--- The compiler's first error, or else the last line there is.
+-- Returns the compiler's first error, or else the log's last line.
 local function reason_in(log)
   local last
   for line in io.lines(log) do
     if line:match "^error" or line:match ": error" then return line end
     if line:match "%S" then last = line end
   end
-  return last or "no message"
+  return last or "the build printed no message"
 end
 
---- Why the peer cannot take part; nil when it can.
+--- Builds a peer. Returns the reason if that is not possible.
 local function build(peer)
-  if not succeeds("command -v " .. peer.tool) then return "there is no " .. peer.tool end
+  if not succeeds("command -v " .. peer.tool) then return peer.tool .. " is not installed" end
   if peer.package and not install(peer) then return "the package " .. peer.package .. " is not installed" end
   local log = ("%s/%s.log"):format(LOGS, peer.program:match "[^/]+$")
   print(("building %s"):format(peer.name))
@@ -84,7 +84,7 @@ end
 
 -- Measuring
 
-local figures = {} -- by work and peer: the ways in the order they come, each with its samples
+local figures = {} -- by work and peer: a list of the ways to do the work, each with its samples
 
 local function samples_of(work, peer, way)
   local key = work.id .. "\t" .. peer.name
@@ -97,14 +97,15 @@ local function samples_of(work, peer, way)
   return entry
 end
 
--- A program that fails spoils the run: what it measured would be missing without a word.
+-- Runs a program and takes its figures. A program that fails ends the run, because the report would lack its figures
+-- without a reason.
 local function measure(work, peer, round, argument)
   local program = work.accuracy and peer.accuracy or peer.program
   local pipe = assert(io.popen(("%s %s %s; echo status $?"):format(program, work.id, argument)))
   for line in pipe:lines() do
     local status = line:match "^status (%d+)$"
     if status then
-      if status ~= "0" then error(("%s: %s ended with %s"):format(peer.name, work.id, status), 0) end
+      if status ~= "0" then error(("%s: %s ended with exit code %s"):format(peer.name, work.id, status), 0) end
     else
       local way, figure, note = line:match "^([^\t]+)\t([^\t]+)\t?(.*)$"
       local entry = samples_of(work, peer, way)
@@ -115,7 +116,7 @@ local function measure(work, peer, round, argument)
   pipe:close()
 end
 
--- Who comes first moves on from round to round.
+-- Each round begins with another program, so that none always runs first.
 local function run_rounds(taking_part)
   for round = 1, rounds do
     io.write(("round %d of %d:"):format(round, rounds))
@@ -144,7 +145,7 @@ local function run_accuracy(taking_part)
   end
 end
 
--- Working out
+-- Computing the report
 
 local function sorted(list)
   local copy = { unpack(list) }
@@ -160,7 +161,7 @@ local function reference_samples(work)
   end
 end
 
--- The median of each round's ratio: what slowed one round down has slowed both.
+-- Returns the median of the ratios of each round, because whatever slows a round down slows both programs down.
 local function ratio_of(samples, reference)
   local ratios = {}
   for round = 1, #samples do
@@ -242,4 +243,4 @@ write("build/bench-peers.md", markdown)
 if option "into" then report.put_into(option "into", markdown) end
 print("\n" .. markdown)
 local short = report.short(results.rows)
-if #short > 0 then print("not as far ahead as meant:\n  " .. table.concat(short, "\n  ")) end
+if #short > 0 then print("goals that were missed:\n  " .. table.concat(short, "\n  ")) end

@@ -1,5 +1,5 @@
--- The works, in the order of the report. `reference` is the way of chalk's that ratios are to; `goal` how many times
--- what chalk takes a peer should take, where chalk has set itself one.
+-- The works in the order of the report. `reference` is the way of chalk that ratios compare with. `goal` is how many
+-- times as much as chalk a peer should take.
 
 local RECORD, TEXT = 3, 2
 
@@ -63,7 +63,8 @@ return {
     unit = "bytes",
     reference = "resident, with the VM's part",
   },
-  -- Measured once: the same anywhere. chalk's comes first and says how many bytes the others may take.
+  -- Accuracy is measured once, because it is the same on every machine. chalk is measured first, and its bytes are the
+  -- limit for the others.
   { id = "accuracy_lognormal", title = "worst quantile, lognormal, sigma 0.5", unit = "%", accuracy = true },
   { id = "accuracy_exponential", title = "worst quantile, exponential", unit = "%", accuracy = true },
   { id = "accuracy_bimodal", title = "worst quantile, bimodal, 1 ms and 10 s", unit = "%", accuracy = true },

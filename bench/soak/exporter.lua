@@ -1,6 +1,7 @@
--- The push exporter: appends each batch to a file that the controller reads as a receiver would. Every line carries
--- the process id, so that two flushers at once would show, and ends in a full stop, so that one cut short does. It
--- waits a moment before it reports success, in which it may be killed; and every eighth batch its target is away.
+-- The push exporter. It appends each batch to a file, which the controller reads as a receiver would. Every line has
+-- the process id, so that two flushers at once would show, and ends in a full stop, so that a line that was cut short
+-- shows. The exporter waits a moment before it reports success, so that it may be killed in between. Every eighth batch
+-- fails.
 
 local core = require "chalk.core"
 

@@ -1,4 +1,5 @@
--- The parent process of a pre-forking service: starts chalk, then workers, and kills, stops and replaces them.
+-- The parent process of the pre-forking service. It starts chalk and then the workers, which it kills, stops and
+-- replaces.
 
 local chalk = require "chalk"
 local core = require "chalk.core"
@@ -39,7 +40,7 @@ local function reap(self)
       posix.fail(("a worker ended with code %s, signal %s"):format(tostring(code), tostring(signal)))
     end
     self.workers[worker] = nil
-    metrics.settle(self.world, worker)
+    metrics.enter(self.world, worker)
     if self.ledger:get "stop" == 0 then start_worker(self, worker) end
   end
 end
@@ -56,14 +57,14 @@ local function drop_some(self)
   if dropped then self.ledger:add "removes" end
 end
 
--- Waits until a worker records, for a few milliseconds.
+-- Waits a few milliseconds at most until a worker is recording.
 local function aim(self, worker)
   local busy, ends = self.ledger:busy(worker), C.chalk_now() + AIM
   while busy[0] == 0 and C.chalk_now() < ends do
   end
 end
 
--- Every fifth of a second somebody is killed, or now and then stopped for a while.
+-- Kills a worker about five times a second, or sometimes stops one for a while.
 local function act(self, now)
   if now < self.next then return end
   self.next = now + ACT * (0.5 + random())
@@ -89,13 +90,13 @@ local function finish(self)
     reap(self)
     posix.sleep(TICK)
   end
-  if next(self.workers) then posix.fail "workers do not end" end
+  if next(self.workers) then posix.fail "some workers did not end" end
   local ok, message = chalk.flush(LAST)
-  if not ok then posix.fail("the last flush: " .. message) end
+  if not ok then posix.fail("the last flush failed: " .. message) end
   os.exit(0)
 end
 
---- Runs until told to stop.
+--- Runs until the ledger's counter `stop` is set.
 ---@param world table
 function M.run(world)
   posix.lead()
@@ -114,7 +115,7 @@ function M.run(world)
     act(self, now)
     if now - sampled > 0.5 then
       sampled = now
-      collectgarbage() -- what is left in memory is in use, or the collector of the flush thread's VM has yet to come
+      collectgarbage() -- leaves in memory only what is in use, and garbage of the flush thread's VM
       self.ledger:set("descriptors", posix.descriptors())
     end
     posix.sleep(TICK)

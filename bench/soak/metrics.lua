@@ -1,4 +1,4 @@
--- What the soak records, and the options of its clients.
+-- The metrics that the soak records, and the options of its clients.
 
 local chalk = require "chalk"
 local ledgers = require "soak.ledger"
@@ -6,7 +6,7 @@ local posix = require "soak.posix"
 
 local M = {}
 
--- The receiver relies on it that the first and the last are never dropped.
+-- The receiver relies on the order: series of the first and of the last metric are never dropped.
 M.DOCUMENT = {
   tags = {
     worker = { value_type = "string" },
@@ -37,9 +37,9 @@ M.DOCUMENT = {
 
 M.FLUSH_INTERVAL, M.IDLE = 0.5, 6
 
---- What a master starts with.
+--- Returns the options of a master's client.
 ---@param port integer
----@param path string where the push exporter writes
+---@param path string the file that the push exporter writes to
 function M.options(port, path)
   return {
     flush_interval = M.FLUSH_INTERVAL,
@@ -52,19 +52,19 @@ function M.options(port, path)
   }
 end
 
---- Puts down what a worker that has ended did record.
+--- Enters into the ledger what chalk has of a worker that has ended.
 ---@param world table
 ---@param worker integer
-function M.settle(world, worker)
+function M.enter(world, worker)
   local metrics, ledger, name = world.metrics, world.ledger, tostring(worker)
   for _, kind in ipairs(ledgers.KINDS) do
-    ledger:settle(worker, kind, metrics.jobs:with(name, kind):value())
+    ledger:enter(worker, kind, metrics.jobs:with(name, kind):value())
   end
   local sketch = metrics.latency:with(name):value()
   if sketch then
-    ledger:settle(worker, "sketch", sketch:count())
+    ledger:enter(worker, "sketch", sketch:count())
   else
-    posix.fail("no sketch of worker " .. worker)
+    posix.fail("worker " .. worker .. " has no sketch")
   end
 end
 

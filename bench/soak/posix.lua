@@ -1,4 +1,4 @@
--- What the soak needs of the system: processes, memory that they share, descriptors, a little of /proc.
+-- System calls of the soak: processes, shared memory, descriptors, and figures from /proc.
 
 local ffi = require "ffi"
 
@@ -28,15 +28,15 @@ local WRITE_CREATE_APPEND = 0x1 + 0x40 + 0x400
 local NO_HANG, SUBREAPER, GET_FLAGS = 1, 36, 1
 local MOST_DESCRIPTORS = 1024
 
---- Doubles that this process and its children see alike; zero at first, never unmapped.
+--- Returns n doubles that this process shares with its children. They are zero at first and are never unmapped.
 ---@param n integer
 function M.shared(n)
   local base = C.mmap(nil, n * 8, READ_WRITE, SHARED_ANONYMOUS, -1, 0)
-  assert(ffi.cast("intptr_t", base) ~= -1, "no memory to share")
+  assert(ffi.cast("intptr_t", base) ~= -1, "mmap failed: no shared memory")
   return ffi.cast("double *", base)
 end
 
---- Runs f in a child, which ends by _exit if f returns.
+--- Runs f in a child, which ends by _exit when f returns.
 ---@param f fun()
 ---@return integer pid
 function M.fork(f)
@@ -51,8 +51,9 @@ end
 
 local status = ffi.new "int[1]"
 
---- A child that has ended, its exit code, or nil and the signal; nothing when none has. `wait`: until one does.
----@param pid integer? -1: any
+--- Returns a child that has ended, and its exit code, or nil and the signal that killed it. Returns nil if no child has
+--- ended; with `wait`, waits until one does.
+---@param pid integer? -1: any child
 ---@return integer? pid, integer? code, integer? signal
 function M.reap(pid, wait)
   local found = C.waitpid(pid or -1, status, wait and 0 or NO_HANG)
@@ -64,24 +65,24 @@ end
 
 function M.lives(pid) return C.kill(pid, 0) == 0 end
 
---- A negative pid: its whole group; 0: the group that this process is in.
+--- Sends a signal. A negative pid stands for its process group, 0 for the group of this process.
 function M.kill(pid, signal) C.kill(pid, signal) end
 
 function M.pid() return C.getpid() end
 
 function M.parent() return C.getppid() end
 
---- Makes this process the leader of a group of its own, which its children are born into.
+--- Makes this process the leader of a new process group, to which its children will belong.
 function M.lead() C.setpgid(0, 0) end
 
---- Orphaned descendants become this process's children.
+--- Lets orphaned descendants become this process's children.
 function M.adopt() C.prctl(SUBREAPER, 1, 0, 0, 0) end
 
 function M.leave(code) C._exit(code) end
 
 function M.sleep(seconds) C.poll(nil, 0, math.ceil(seconds * 1000)) end
 
---- Standard error goes to the end of a file from here on, also of children.
+--- Appends standard error to a file from now on, in children too.
 function M.log_to(path)
   local fd = C.open(path, WRITE_CREATE_APPEND, 384)
   assert(fd >= 0, path)
@@ -89,10 +90,10 @@ function M.log_to(path)
   C.close(fd)
 end
 
---- Notes in the log what must not have happened.
+--- Writes a failed check to the log.
 function M.fail(message) io.stderr:write("FAIL ", (tostring(message):gsub("\n%s*", " | ")), "\n") end
 
---- Descriptors open in this process.
+--- Returns the number of descriptors open in this process.
 ---@return integer
 function M.descriptors()
   local n = 0
@@ -102,7 +103,7 @@ function M.descriptors()
   return n
 end
 
---- Bytes of memory of a process that are its own; nil when it has gone.
+--- Returns the bytes of a process's private memory; nil if the process has gone.
 ---@param pid integer
 ---@return integer?
 function M.memory(pid)

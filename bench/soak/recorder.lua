@@ -1,5 +1,5 @@
--- A worker process: records in bursts, on paper first (the ledger), drops series now and then, and ends by itself in
--- one of the ways that programs end, unless it is killed.
+-- A worker process. It records in bursts, each record into the ledger first, and drops series now and then. Unless it
+-- is killed, it ends after a while in one of the ways in which programs end.
 
 local core = require "chalk.core"
 local ledgers = require "soak.ledger"
@@ -25,13 +25,13 @@ local function record(les, sketch, series, v)
   les[1], sketch[1] = les[1] + 1, sketch[1] + 1
 end
 
--- Only the ids of the present window are in use, so that those of others idle out.
+-- Returns an id of the current window of time. Series of other windows' ids become idle and are dropped.
 local function churn_id()
   local window = math.floor(C.chalk_now() / WINDOW) % WINDOWS
   return "id" .. window * IDS + random(IDS)
 end
 
---- A value that no one has seen.
+--- Returns a tag value that no record had before.
 local function wild_value() return ('%d\n"\\%x'):format(random(1e9), random(1e9)) end
 
 local function new_burst(world, worker)
@@ -76,7 +76,7 @@ local ENDS = {
   function() os.exit(0, true) end,
 }
 
---- Records for some seconds; for ever in an orphan, who is there to be the flusher.
+--- Records for some seconds. An orphan records until the end of the run, so that it can take over the flusher's role.
 ---@param world table
 ---@param worker integer
 function M.run(world, worker, parent)

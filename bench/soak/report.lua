@@ -33,7 +33,7 @@ function Report:expect(holds, format, ...)
   if not holds then self.problems[#self.problems + 1] = text end
 end
 
---- 1234567 as 1,234,567.
+--- Writes 1234567 as "1,234,567".
 local function whole(n)
   local text = ("%.0f"):format(n)
   repeat
@@ -60,7 +60,7 @@ function Report:events(run)
   )
   self:row("workers stopped for 0.3 s by SIGSTOP", whole(ledger:get "stops"))
   self:row("parents killed; the parent is the process that flushes", run.masters_killed)
-  self:row("children killed after they had taken over flushing", run.heirs_killed)
+  self:row("children killed after they had taken over flushing", run.holders_killed)
   self:row("longest time until another process answered a scrape", ("%.2f s"):format(run.longest_gap))
   self:row("series removed one by one; calls of `clear`", ledger:get "removes" .. "; " .. ledger:get "clears")
   self:row(
@@ -155,11 +155,11 @@ end
 
 --- Ends the report with all problems, including those that processes wrote to the log. True if there are none.
 function Report:verdict(log)
-  local said = {}
+  local seen = {}
   for line in log:gmatch "[^\n]+" do
     local problem = line:match "^FAIL (.*)" or line:match "^(chalk: error: .*)" or line:match "^(luajit: .*)"
-    if problem and not problem:find("the target is away", 1, true) and not said[problem] then
-      said[problem] = true
+    if problem and not problem:find("the target is away", 1, true) and not seen[problem] then
+      seen[problem] = true
       self.problems[#self.problems + 1] = problem
     end
   end

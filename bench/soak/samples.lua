@@ -1,5 +1,5 @@
--- Figures sampled over time, and whether they are flat: the most of the last quarter against the most of the first,
--- after a fifth of the time was left out to warm up.
+-- Figures sampled over time. To see whether a figure is flat, its maximum in the last quarter is compared with that in
+-- the first quarter; the first fifth of the time counts as warm-up and is left out.
 
 local M = {}
 
@@ -15,7 +15,7 @@ function Samples:add(name, time, value)
   list[#list + 1] = { time, value }
 end
 
---- Starts a figure anew: it is another process's from here on.
+--- Drops the samples of a figure, which is that of another process from now on.
 function Samples:forget(name) self.lists[name] = {} end
 
 local function most_between(list, from, to)
@@ -26,15 +26,15 @@ local function most_between(list, from, to)
   return most
 end
 
---- The most after warming up and the most at the end; nil where there are too few.
+--- Returns the maximum after the warm-up and the maximum at the end; nil if there are too few samples.
 ---@return number? early, number? late
 function Samples:ends(name)
   local list = self.lists[name] or {}
   if #list < 8 then return nil end
   local first, last = list[1][1], list[#list][1]
   local from = first + (last - first) * WARM
-  local part = (last - from) * QUARTER
-  return most_between(list, from, from + part), most_between(list, last - part, last)
+  local quarter = (last - from) * QUARTER
+  return most_between(list, from, from + quarter), most_between(list, last - quarter, last)
 end
 
 ---@return soak.Samples

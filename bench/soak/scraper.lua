@@ -1,4 +1,4 @@
--- Scrapes /metrics and holds it against the ledger and the scrape before.
+-- Scrapes /metrics and checks the samples against the ledger and the scrape before.
 
 local core = require "chalk.core"
 local exposition = require "soak.exposition"
@@ -11,13 +11,13 @@ local C = core.C
 local M = {}
 
 local ANSWER, RETRY = 5, 0.02
-local MOST_WILD = 51 -- its max_series, and the overflow series
+local MOST_WILD = 51 -- the metric's max_series, and the overflow series
 
 ---@class soak.Scraper
 local Scraper = {}
 Scraper.__index = Scraper
 
--- Sample ids of what is never dropped, and the ledger's pairs that bound them.
+-- Returns the ids of samples whose series are never dropped, each with the ledger's pair that bounds its value.
 local function bounded(ledger)
   local list = {}
   for worker = 1, ledgers.WORKERS do
@@ -36,7 +36,7 @@ local function check_bounds(self, samples)
   for _, one in ipairs(self.bounded) do
     local value, most = samples[one.id] or 0, one.pair[0]
     if value < one.least or value > most then
-      posix.fail(("scraped: %s is %.0f, recorded were %.0f to %.0f"):format(one.id, value, one.least, most))
+      posix.fail(("scraped: %s is %.0f, expected %.0f to %.0f as recorded"):format(one.id, value, one.least, most))
     end
   end
 end
@@ -44,7 +44,7 @@ end
 local function check_rising(self, samples)
   for id, before in pairs(self.last) do
     if (id:match "^jobs_" or id:match "^latency_") and not (samples[id] and samples[id] >= before) then
-      posix.fail(("scraped: %s was %.17g and is %s"):format(id, before, tostring(samples[id])))
+      posix.fail(("scraped: %s fell from %.17g to %s"):format(id, before, tostring(samples[id])))
     end
   end
 end
@@ -54,10 +54,12 @@ local function check_wild(samples)
   for id in pairs(samples) do
     if id:match "^wild_total" then n = n + 1 end
   end
-  if n > MOST_WILD then posix.fail(("scraped: %d series of at most %d"):format(n, MOST_WILD)) end
+  if n > MOST_WILD then
+    posix.fail(("scraped: wild_total has %d series, expected at most %d"):format(n, MOST_WILD))
+  end
 end
 
---- Checks an exposition; what `least` says of the ledger has to be from before it was made.
+--- Checks an exposition. `mark` must have been called before the exposition was made.
 function Scraper:check(text)
   local ok, samples = pcall(exposition.parse, text)
   if not ok then
@@ -71,14 +73,14 @@ function Scraper:check(text)
   return samples
 end
 
---- Notes what has been recorded by now.
+--- Notes what has been recorded up to now, as the least that a later scrape must show.
 function Scraper:mark()
   for _, one in ipairs(self.bounded) do
     one.least = one.pair[1]
   end
 end
 
---- One scrape; false if nobody answered.
+--- Scrapes once. Returns false if no process answered.
 ---@return boolean
 function Scraper:scrape()
   self:mark()
@@ -94,7 +96,7 @@ function Scraper:scrape()
   return true
 end
 
---- Scrapes until somebody answers. Returns the seconds that took; nil when nobody did.
+--- Scrapes until a process answers. Returns the seconds until then; nil if no process did.
 ---@param limit number seconds
 ---@return number?
 function Scraper:await(limit)

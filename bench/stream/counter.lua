@@ -1,26 +1,26 @@
--- Counts the frames of an event stream by their lengths, without a look into them: what a client costs at least.
+-- Counts the frames of an event stream by their lengths, without decoding them, which is the least that a client does.
 --
 --     luajit bench/stream/counter.lua PORT SECONDS     connects, waits for a first event, then counts
 --
--- It writes how many whole frames came, in how many seconds, and the bytes.
+-- It prints the number of complete frames, the seconds, and the bytes.
 
 local ffi = require "ffi"
 
 local M = {}
 
 ---@class bench.StreamCounter
----@field frames integer whole ones
+---@field frames integer complete ones
 ---@field bytes integer
----@field private left integer of the frame under way, still to come
----@field private size integer of a length under way
----@field private shift integer
+---@field private left integer bytes that are missing of the current frame
+---@field private size integer the part of a frame's length that has been read
+---@field private shift integer the weight of the next 7 bits of the length
 local Counter = {}
 Counter.__index = Counter
 
 ---@return bench.StreamCounter
 function M.new() return setmetatable({ frames = 0, bytes = 0, left = 0, size = 0, shift = 1 }, Counter) end
 
---- The next bytes of the stream.
+--- Takes the next bytes of the stream.
 ---@param data ffi.cdata* uint8_t *
 ---@param n integer
 function Counter:take(data, n)
@@ -46,13 +46,13 @@ function Counter:take(data, n)
   self.left, self.size, self.shift, self.frames = left, size, shift, frames
 end
 
---- Whether it stands between two frames.
+--- Returns whether the stream stands between two frames.
 ---@return boolean
 function Counter:is_whole() return self.left == 0 and self.shift == 1 end
 
 -- As a program
 
-local ROOM = 2 ^ 20
+local CAPACITY = 2 ^ 20 -- bytes
 
 local function connect(port)
   ffi.cdef [[
@@ -65,15 +65,15 @@ local function connect(port)
   address.rest[0], address.rest[1] = math.floor(port / 256), port % 256
   address.rest[2], address.rest[5] = 127, 1
   local fd = ffi.C.socket(2, 1, 0)
-  assert(ffi.C.connect(fd, address, 16) == 0, "nobody listens")
+  assert(ffi.C.connect(fd, address, 16) == 0, "the connection was refused")
   return fd
 end
 
 local function main(port, seconds)
   local C = require("chalk.core").C
-  local fd, data, counter = connect(port), ffi.new("uint8_t[?]", ROOM), M.new()
+  local fd, data, counter = connect(port), ffi.new("uint8_t[?]", CAPACITY), M.new()
   local function receive()
-    local n = tonumber(ffi.C.recv(fd, data, ROOM, 0))
+    local n = tonumber(ffi.C.recv(fd, data, CAPACITY, 0))
     assert(n > 0, "the stream has ended")
     counter:take(data, n)
   end
@@ -81,7 +81,7 @@ local function main(port, seconds)
   io.flush()
   receive()
   local from = C.chalk_now()
-  while C.chalk_now() - from < seconds / 4 do -- compiling, and filling what has to be filled
+  while C.chalk_now() - from < seconds / 4 do -- the warm-up
     receive()
   end
   local started, frames, bytes = C.chalk_now(), counter.frames, counter.bytes

@@ -1,6 +1,6 @@
--- Nanoseconds of the record paths, each on a line.
+-- Prints the nanoseconds of the record paths, each on a line.
 --
---     luajit bench/stream/idle.lua with|without     a stream exporter that nobody is connected to
+--     luajit bench/stream/idle.lua with|without     with or without a stream exporter that has no client
 
 package.path = "bench/?.lua;" .. package.path
 

@@ -1,13 +1,13 @@
---- Programs started from a luv loop: their output is collected, and they are ended by their process id.
+--- Starts programs from a luv loop, collects their output, and ends them by their process id.
 
 local uv = require "luv"
 
 local M = {}
 
---- Turns the loop until a condition holds; false when it does not in time.
+--- Runs the loop until a condition holds.
 ---@param condition fun(): any
 ---@param seconds number
----@return boolean
+---@return boolean holds false if it does not hold in time
 function M.wait(condition, seconds)
   local over = false
   local tick, deadline = uv.new_timer(), uv.new_timer()
@@ -18,14 +18,14 @@ function M.wait(condition, seconds)
   end
   tick:close()
   deadline:close()
-  uv.run "nowait" -- lets go of them: luv up to 1.44 crashes when the VM is closed over a closing handle
+  uv.run "nowait" -- finishes closing them: luv up to 1.44 crashes if the VM is closed while a handle is closing
   return condition() and true or false
 end
 
---- Calls `start` with a function that takes the result, and waits for it.
+--- Calls `start` with a function `done`, and waits until that is called.
 ---@param start fun(done: fun(...))
 ---@param seconds number
----@return any ... what `done` was given; nothing when it was not called in time
+---@return any ... the arguments of `done`; nothing if it is not called in time
 function M.await(start, seconds)
   local result
   start(function(...) result = { n = select("#", ...), ... } end)
@@ -33,7 +33,7 @@ function M.await(start, seconds)
   if result then return unpack(result, 1, result.n) end
 end
 
---- Where a program is on PATH.
+--- Finds a program on PATH.
 ---@param name string
 ---@return string?
 function M.find(name)
@@ -45,13 +45,13 @@ end
 
 ---@class demo.Child
 ---@field pid integer
----@field output string what it has written to its standard output
+---@field output string what the program has written to its standard output
 ---@field code integer? its exit code, once it has ended
----@field signal integer? what it was killed by, 0 for nothing
+---@field signal integer? the signal that killed it, or 0, once it has ended
 local Child = {}
 Child.__index = Child
 
---- Starts a program; its standard error is ours. Its standard input ends when we do.
+--- Starts a program. Its standard error is that of this process, and its standard input ends when this process ends.
 ---@param path string
 ---@param args string[]
 ---@return demo.Child
@@ -80,19 +80,19 @@ function M.spawn(path, args)
   return self
 end
 
---- Whether it has ended, and all of its output is here.
+--- Returns whether the program has ended and all of its output has been read.
 ---@return boolean
 function Child:ended() return self.code ~= nil and self.stdout:is_closing() end
 
---- Waits for its end.
+--- Waits for the program's end.
 ---@param seconds number
----@return integer? code nil when it is still running
+---@return integer? code nil if it is still running
 function Child:finish(seconds)
   M.wait(function() return self:ended() end, seconds)
   return self.code
 end
 
---- Asks it to end, and makes it when it does not.
+--- Ends the program by SIGTERM, or by SIGKILL if it does not end in time.
 ---@return integer? code
 function Child:stop()
   if self.code then return self.code end
@@ -113,7 +113,7 @@ function M.service(here)
   local port, metrics_port = service.output:match "listening on 127.0.0.1:(%d+) metrics on 127.0.0.1:(%d+)\n"
   if not port then
     service:stop()
-    error("the service does not start: " .. service.output, 0)
+    error("the service did not start: " .. service.output, 0)
   end
   service.port, service.metrics_port = tonumber(port), tonumber(metrics_port)
   return service

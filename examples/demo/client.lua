@@ -1,5 +1,5 @@
---- HTTP clients on luv: one that fetches a page, and one that makes load over kept connections and knows exactly how
---- many answers it got.
+--- HTTP clients on luv: one fetches a page, and one makes load over kept connections and counts exactly how many
+--- answers it got.
 
 local uv = require "luv"
 
@@ -9,19 +9,19 @@ local function request(path, fields)
   return ("GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n"):format(path, fields or "")
 end
 
--- The value of a header field, in a head that ends with a line.
+-- Returns the value of a header field.
 local function field(head, name)
   name = name:gsub("%-", "%%-")
   return head:lower():match("\r\n" .. name .. ": *([^\r]*)")
 end
 
 local function unchunk(text)
-  local parts, at = {}, 1
+  local chunks, at = {}, 1
   while true do
     local size, start = text:match("^(%x+)[^\r]*\r\n()", at)
     size = tonumber(size or "0", 16)
-    if size == 0 then return table.concat(parts) end
-    parts[#parts + 1] = text:sub(start, start + size - 1)
+    if size == 0 then return table.concat(chunks) end
+    chunks[#chunks + 1] = text:sub(start, start + size - 1)
     at = start + size + 2
   end
 end
@@ -33,45 +33,45 @@ end
 
 local function parse(text)
   local head, body = text:match "^(HTTP/1%.%d %d%d%d.-\r\n)\r\n(.*)$"
-  if not head then return nil, "no HTTP response" end
+  if not head then return nil, "the answer is not an HTTP response" end
   if (field(head, "transfer-encoding") or "") == "chunked" then body = unchunk(body) end
   return { status = tonumber(head:match " (%d+)"), head = head, body = body }
 end
 
---- Fetches a page of 127.0.0.1 over a connection of its own.
+--- Fetches a page of 127.0.0.1 over a new connection.
 ---@param port integer
 ---@param path string
 ---@param done fun(response: demo.Response?, message: string?)
 ---@param fields string? further header lines, each with its CRLF
 function M.get(port, path, done, fields)
-  local handle, parts = uv.new_tcp(), {}
+  local handle, received = uv.new_tcp(), {}
   local function finish(problem)
     if handle:is_closing() then return end
     handle:close()
     if problem then return done(nil, problem) end
-    done(parse(table.concat(parts)))
+    done(parse(table.concat(received)))
   end
   handle:connect("127.0.0.1", port, function(problem)
     if problem then return finish(problem) end
     handle:write(request(path, "Connection: close\r\n" .. (fields or "")))
     handle:read_start(function(trouble, data)
       if trouble or not data then return finish(trouble) end
-      parts[#parts + 1] = data
+      received[#received + 1] = data
     end)
   end)
 end
 
 ---@class demo.Load
----@field requests integer answered
----@field statuses table<integer, integer> how many answers had each
----@field latencies number[] seconds
+---@field requests integer the number of answered requests
+---@field statuses table<integer, integer> the number of answers by status
+---@field latencies number[] in seconds
 ---@field errors integer connections that failed
----@field seconds number how long it took
----@field running integer connections at work
+---@field seconds number the duration so far
+---@field running integer connections that still send requests
 local Load = {}
 Load.__index = Load
 
--- Takes the first whole answer from what was received; its status and the rest.
+-- Takes the first complete answer from the buffer. Returns its status and the rest; nil if it is not complete.
 local function take(buffer)
   local head, start = buffer:match "^(.-\r\n)\r\n()"
   if not head then return nil end
@@ -86,7 +86,7 @@ function Load:note(status, seconds)
   self.latencies[self.requests] = seconds
 end
 
--- Whether a connection is to send another request.
+-- Returns whether a connection shall send another request.
 function Load:claim()
   if self.left then
     self.left = self.left - 1
@@ -127,7 +127,7 @@ function Load:connect(port, text)
   end)
 end
 
---- The value below which a part of the latencies lies, in seconds.
+--- Returns the latency below which the share q of the latencies lies, in seconds.
 ---@param q number 0 to 1
 ---@return number
 function Load:quantile(q)
@@ -135,7 +135,7 @@ function Load:quantile(q)
   return self.latencies[math.floor(q * (self.requests - 1)) + 1] or 0 / 0
 end
 
---- Requests a page again and again; every request that is sent is waited for.
+--- Requests a page again and again, and waits for the answer of every request that was sent.
 ---@param options { port: integer, path: string, connections: integer, requests: integer?, seconds: number? }
 ---@return demo.Load
 function M.load(options)

@@ -1,13 +1,13 @@
---- A web server on luv, just large enough for an example: GET, keep-alive, and answers that may come later.
+--- A small web server on luv for the examples, with GET, keep-alive, and answers that may come later.
 --
--- A connection holds what was received and not yet understood. While a request waits for its answer nothing more is
--- taken from it, so answers leave in the order of their requests.
+-- A connection buffers what was received and not parsed yet. While a request waits for its answer, no further request
+-- is parsed, so answers are sent in the order of their requests.
 
 local uv = require "luv"
 
 local M = {}
 
-local HEAD = 8192 -- bytes, at most
+local LONGEST_HEAD = 8192 -- bytes
 local REASONS = { [200] = "OK", [400] = "Bad Request", [404] = "Not Found", [500] = "Internal Server Error" }
 
 local Connection = {}
@@ -44,12 +44,12 @@ function Connection:next_request()
   if self.busy or self.closed then return end
   local head, after = self.buffer:match "^(.-\r\n)\r\n()"
   if not head then
-    if #self.buffer > HEAD then self:close() end
+    if #self.buffer > LONGEST_HEAD then self:close() end
     return
   end
   self.buffer, self.busy = self.buffer:sub(after), true
   local path, minor = head:match "^GET (/[^ ?]*)%S* HTTP/1%.(%d)\r\n"
-  if not path then return self:answer(false, 400, "only GET is served\n") end
+  if not path then return self:answer(false, 400, "expected a GET request\n") end
   local keep_alive = minor == "1" and not head:lower():find("\r\nconnection: close", 1, true)
   self.server.handler(path, function(...) return self:answer(keep_alive, ...) end)
 end
@@ -81,8 +81,8 @@ function Server:close()
   end
 end
 
---- Serves from this VM's luv loop.
----@param port integer of 127.0.0.1; 0: any
+--- Starts a server on this VM's luv loop.
+---@param port integer of 127.0.0.1; 0 for any free port
 ---@param handler fun(path: string, reply: fun(status: integer, body: string, content_type: string?))
 ---@return demo.Server
 function M.serve(port, handler)
@@ -95,7 +95,7 @@ function M.serve(port, handler)
   return server
 end
 
---- A port of 127.0.0.1 that nobody listens at.
+--- Returns a port of 127.0.0.1 that is free at the moment.
 ---@return integer
 function M.free_port()
   local handle = uv.new_tcp()

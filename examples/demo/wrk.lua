@@ -1,4 +1,4 @@
--- The report of a wrk run, as one line of JSON; for `wrk -s`. Latencies are in microseconds.
+-- Prints the result of a wrk run as one line of JSON, for `wrk -s`. wrk has latencies and durations in microseconds.
 
 -- luacheck: globals done
 function done(summary, latency)

@@ -1,4 +1,4 @@
--- Placing orders, which is what the shop is for.
+-- Places orders.
 
 local auto = require "chalk.autometrics"
 local billing = require "shop.billing"
@@ -6,13 +6,13 @@ local users = require "shop.users"
 
 local M = {}
 
--- Whatever is in stock.
+-- Reserves an item for an order.
 local reserve = auto.wrap(
   function(order, item) return order * 100 + item end,
   { name = "reserve", module = "orders" }
 )
 
---- Places an order of two things. Raises where it cannot be paid.
+--- Places an order of two items. Raises an error if it cannot be charged.
 function M.place(order)
   local user = users.find(order)
   local first, second = reserve(order, 1), reserve(order, 2)

@@ -1,11 +1,11 @@
--- Who orders.
+-- Finds the customer of an order.
 
 local auto = require "chalk.autometrics"
 local wait = require "shop.wait"
 
 local M = {}
 
---- Every order is somebody's.
+--- Returns the customer of an order; every order has one.
 function M.find(order)
   wait(1)
   return { id = order % 10, name = "customer " .. order % 10 }

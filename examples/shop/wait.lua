@@ -1,4 +1,4 @@
--- Waiting in a coroutine, while others go on.
+-- Waits in a coroutine, while other coroutines continue.
 
 local uv = require "luv"
 

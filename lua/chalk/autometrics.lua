@@ -1,11 +1,12 @@
--- Instrumented functions: how often they are called, by whom, how often they fail and how long they take, as the
--- Autometrics specification 1.0.0 has it.
+-- Instrumented functions. For each wrapped function chalk counts the calls by caller and result, and records how long
+-- they take, under the metric names of the Autometrics specification 1.0.0.
 --
 --     local auto = require "chalk.autometrics"
 --     auto.init { service_name = "shop", version = "1.4.0" }
 --     local users = auto.module("users", { create = function(...) ... end })
 --
--- The functions of this module record with the client that `require "chalk"` is; `new` is for another one.
+-- The functions of this module record through the client that `require "chalk"` returns. `new` returns the same
+-- functions for another client.
 
 local links = require "chalk.autometrics.links"
 local metrics = require "chalk.autometrics.metrics"
@@ -21,7 +22,7 @@ local wrapper = require "chalk.autometrics.wrapper"
 ---@class chalk.Autometrics
 ---@field client chalk.Client
 ---@field metrics chalk.autometrics.Metrics
----@field settings chalk.autometrics.Options? once they were needed
+---@field settings chalk.autometrics.Options? nil until init, or until something needs the settings
 ---@field records chalk.autometrics.Record[] in order of wrapping
 local Auto = {}
 
@@ -29,7 +30,7 @@ local function fail(message, level) error("chalk.autometrics: " .. message, leve
 
 -- Settings
 
--- The bounds that the settings ask for, and the latencies of objectives.
+-- Sets the bounds of the duration histogram: those of the settings, and the latency of each objective.
 local function set_bounds(auto, bounds)
   local list = { unpack(bounds) }
   for _, one in ipairs(auto.objectives_made) do
@@ -63,14 +64,15 @@ local function configure(auto, options)
   bind_all(auto)
 end
 
--- What was not said by init is as it would be without options.
-local function settled(auto, level)
+-- Returns the settings. When init has not been called, they are those of an init without options.
+local function ensure_settings(auto, level)
   local problem = not auto.settings and configure(auto, {})
   if problem then fail(problem, level + 1) end
   return auto.settings
 end
 
---- Says what the program is, and where its Prometheus. Best before functions are wrapped.
+--- Sets the service's name and version, and the address of its Prometheus. Call init before functions are wrapped:
+--- series that were created under a guessed service name are dropped when init gives another one.
 ---@param options chalk.autometrics.Options?
 function Auto:init(options)
   if self.initialised then fail("init was called twice", 2) end
@@ -81,12 +83,12 @@ end
 
 -- Objectives
 
---- The objective of a name, made when there is none.
+--- Returns the objective with this name, and creates it on the first call.
 ---@param name string
 ---@return chalk.autometrics.Objective
 function Auto:objective(name)
   local fits, words = settings.is_label(name)
-  if not fits or name == "" then fail("an objective's name is " .. words, 2) end
+  if not fits or name == "" then fail("the name of an objective must be " .. words, 2) end
   local known = self.objectives_made[name]
   if known then return known end
   local made = objective.new(name, function(threshold)
@@ -98,7 +100,7 @@ function Auto:objective(name)
   return made
 end
 
---- All objectives, as data.
+--- Returns all objectives as plain tables.
 ---@return { name: string, success_rate: number?, latency: { threshold: number, percentile: number }? }[]
 function Auto:objectives()
   local list = {}
@@ -130,7 +132,7 @@ local OF_WRAP = and_shared { name = settings.is_label, module = settings.is_labe
 local OF_MODULE = and_shared { skip = option.of_type("table", "a list of names"), type = is_type }
 
 local function check_options(options, checks)
-  if type(options) ~= "table" then return "options are a table" end
+  if type(options) ~= "table" then return "options must be a table" end
   local problems = option.problems(options, checks)
   local values = objective.is(options.objective) and options.objective.values
   if values and not (values.success_rate or values.latency) then
@@ -141,20 +143,22 @@ local function check_options(options, checks)
   return problems[1] and table.concat(problems, "; ")
 end
 
-local function place_of(f)
+-- Returns the file and the first line of a function; nil for what a C function or bytecode does not have.
+local function source_of(f)
   local info = debug.getinfo(f, "S")
   local path = info.source:match "^@(.+)$"
   return path, info.linedefined > 0 and info.linedefined or nil
 end
 
--- A name as the label has it: with the type that was given, or with what the source says where the name is its too.
+-- Returns the function's name for the label, with its type before it. The type comes from the options. If neither name
+-- nor type is given there, both come from the source.
 local function name_of(options, written)
   if options.name then return names.qualified(options.type, options.name) end
   if not written then return nil end
   return names.qualified(options.type == nil and written.type or options.type, written.name)
 end
 
--- Name and module: those given, or those that the source has; nil and what is wrong.
+-- Returns the function's name and module, from the options or else from its source; or nil and a message.
 local function identify(options, path, line)
   local where = path and ("the function at %s:%s"):format(path, line) or "a function without a source file"
   local written = not options.name and path and line and names.of_line(path, line)
@@ -162,15 +166,16 @@ local function identify(options, path, line)
   local module = options.module or path and names.module_of(path)
   local lacking = not name and "name" or (not module or module == "") and "module"
   if lacking then
-    return nil, ("no %s to be found for %s: give it one, { %s = ... }"):format(lacking, where, lacking)
+    return nil, ("%s has no %s in its source: give it one with { %s = ... }"):format(where, lacking, lacking)
   end
   local fits, words = settings.is_label(name)
-  if not fits then return nil, "the name of a function is " .. words end
+  if not fits then return nil, "the name of a function must be " .. words end
   return name, module
 end
 
 local function key_of(name, module) return #module .. ":" .. module .. name end
 
+-- Returns a message if the module already has a wrapped function with this name.
 local function taken(auto, name, module)
   local other = auto.by_name[key_of(name, module)]
   if not other then return nil end
@@ -194,7 +199,7 @@ local function add(auto, record)
 end
 
 local function new_record(f, name, module, options)
-  local path, line = place_of(f)
+  local path, line = source_of(f)
   return wrapper.record {
     bare = f,
     name = name,
@@ -210,15 +215,15 @@ local function new_record(f, name, module, options)
 end
 
 ---@class chalk.autometrics.WrapOptions
----@field name string? default: as in its source
----@field module string? default: after its file
----@field type string|false? the type that it belongs to, put before its name; default: as in its source; false: none
+---@field name string? default: the name in its source
+---@field module string? default: the module name of its file
+---@field type string|false? the type that it belongs to, before its name; default: as in its source; false: none
 ---@field objective chalk.autometrics.Objective?
----@field ok_if fun(...): any? of the results, or of nil and what was raised: a call that seems to have failed has not
----@field error_if fun(...): any? of the same: a call that seems to have succeeded has failed
----@field concurrent boolean? whether calls under way are counted
+---@field ok_if fun(...): any? gets the results, or nil and the error; true makes a failed call successful
+---@field error_if fun(...): any? gets the same; true makes a successful call a failed one
+---@field concurrent boolean? whether a gauge counts the calls that are in progress
 
---- Instruments a function. A disabled client leaves it as it is.
+--- Instruments a function and returns the wrapped one. With a disabled client it returns the function itself.
 ---@param f function
 ---@param options chalk.autometrics.WrapOptions?
 ---@return function
@@ -227,14 +232,15 @@ function Auto:wrap(f, options)
   options = options or {}
   local problem = check_options(options, OF_WRAP)
   if problem then fail(problem, 2) end
-  local name, module = identify(options, place_of(f))
+  local name, module = identify(options, source_of(f))
   problem = not name and module or taken(self, name, module)
   if problem then fail(problem, 2) end
-  settled(self, 2)
+  ensure_settings(self, 2)
   return add(self, new_record(f, name, module, options))
 end
 
--- Metamethods are no functions that anybody calls by name; what is wrapped already stays as it is.
+-- Returns the sorted names of the functions to wrap. Metamethods are left out because nobody calls them by name, and
+-- functions that are already wrapped keep their own options.
 local function functions_of(auto, functions)
   local list = {}
   for name, f in pairs(functions) do
@@ -245,14 +251,13 @@ local function functions_of(auto, functions)
   return list
 end
 
--- What is left of the names without those to be skipped; nil and what is wrong.
+-- Returns the names that are not in `skip`; or nil and a message.
 local function without(list, functions, skip)
   local skipped, left = {}, {}
   for _, name in ipairs(skip) do
     if type(functions[name]) ~= "function" then
       local hint = type(name) == "string" and suggest(name, list)
-      return nil,
-        ("skip names %s, which is no function of it%s"):format(tostring(name), hint and ", " .. hint or "")
+      return nil, ("skip: the table has no function %s%s"):format(tostring(name), hint and ", " .. hint or "")
     end
     skipped[name] = true
   end
@@ -262,20 +267,20 @@ local function without(list, functions, skip)
   return left
 end
 
--- The names of functions as labels have them, by their keys; nil and what is wrong.
+-- Returns each function's name for the label, by its key in the table; or nil and a message.
 local function labels_of(auto, list, module, of_type)
   local labels = {}
   for _, key in ipairs(list) do
     local label = names.qualified(of_type, key)
     local fits, words = settings.is_label(label)
-    local problem = not fits and "the name of a function is " .. words or taken(auto, label, module)
+    local problem = not fits and "the name of a function must be " .. words or taken(auto, label, module)
     if problem then return nil, problem end
     labels[key] = label
   end
   return labels
 end
 
--- The keys of the functions to be wrapped, and their names; nil and what is wrong.
+-- Returns the keys of the functions to wrap, and their names for the label by key; or nil and a message.
 local function chosen(auto, module, functions, options)
   local all = functions_of(auto, functions)
   local list, problem = without(all, functions, options.skip or {})
@@ -288,11 +293,11 @@ local function chosen(auto, module, functions, options)
 end
 
 ---@class chalk.autometrics.ModuleOptions: chalk.autometrics.WrapOptions
----@field skip string[]? names of functions to leave alone
----@field type string|false? of a class: its name, put before those of its functions; default: its `__name`, or as in
---- the source of its methods; false: none
+---@field skip string[]? names of functions that are not wrapped
+---@field type string|false? the name of a class, written before those of its functions; default: its `__name`, or the
+--- name in the source of its methods; false: none
 
---- Instruments the functions of a table, methods too, in place.
+--- Instruments the functions and methods of a table in place.
 ---@param module string
 ---@param functions table
 ---@param options chalk.autometrics.ModuleOptions?
@@ -300,13 +305,13 @@ end
 function Auto:module(module, functions, options)
   options = options or {}
   local fits, words = settings.is_label(module)
-  local problem = (not fits or module == "") and "a module's name is " .. words
+  local problem = (not fits or module == "") and "the name of a module must be " .. words
     or type(functions) ~= "table" and "module takes a table of functions, not " .. type(functions)
     or check_options(options, OF_MODULE)
   if problem then fail(problem, 2) end
   local list, labels = chosen(self, module, functions, options)
   if not list then fail(labels, 2) end
-  settled(self, 2)
+  ensure_settings(self, 2)
   for _, key in ipairs(list) do
     functions[key] = add(self, new_record(functions[key], labels[key], module, options))
   end
@@ -317,12 +322,12 @@ end
 ---@field name string
 ---@field module string
 ---@field source string? the file
----@field line integer? where it begins there
----@field concurrent boolean whether calls under way are counted
+---@field line integer? the function's first line in the file
+---@field concurrent boolean whether a gauge counts the calls that are in progress
 ---@field objective { name: string, success_rate: number?, latency: table? }?
 ---@field f function the wrapped one
 
---- All instrumented functions, in order of wrapping.
+--- Returns all instrumented functions in the order they were wrapped.
 ---@return chalk.autometrics.Function[]
 function Auto:functions()
   local list = {}
@@ -347,34 +352,35 @@ local function named(auto, f)
   if known and type(known.name) == "string" and type(known.module) == "string" then return known end
 end
 
---- The PromQL of a function, by what it asks for: request_rate, error_ratio, latency_p95, latency_p99, concurrency,
---- calls, calls_error_ratio.
----@param f function|{ name: string, module: string } a wrapped one, or its names
----@param options { interval: string? }? interval: what rates are over, default "5m"
+--- Returns the PromQL queries of a function. The keys are request_rate, error_ratio, latency_p95, latency_p99,
+--- concurrency, calls and calls_error_ratio.
+---@param f function|{ name: string, module: string } a wrapped function, or its name and module
+---@param options { interval: string? }? interval: the range of each rate, default "5m"
 ---@return table<string, string>
 function Auto:queries(f, options)
   local known = named(self, f)
   if not known then fail("queries takes a wrapped function, or { name = ..., module = ... }", 2) end
   local interval = options and options.interval
   if interval ~= nil and not queries.is_interval(interval) then
-    fail(("an interval is a duration of Prometheus, such as 5m, not %s"):format(tostring(interval)), 2)
+    fail(("interval must be a Prometheus duration such as 5m, not %s"):format(tostring(interval)), 2)
   end
-  -- Another program that loads the same modules, such as `chalk annotate`, would be called otherwise.
-  local of = settled(self, 2)
+  -- A service name that is only the program's name is left out: it differs in another program that loads the same
+  -- modules, such as `chalk annotate`.
+  local set = ensure_settings(self, 2)
   return queries.all(known.name, known.module, {
-    service_name = of.is_named and of.service_name or nil,
+    service_name = set.is_named and set.service_name or nil,
     interval = interval,
   })
 end
 
---- The same as addresses of charts in Prometheus.
+--- Returns the same queries as addresses of charts in Prometheus.
 ---@param f function|{ name: string, module: string }
 ---@param options { interval: string? }?
 ---@return table<string, string>
 function Auto:links(f, options)
   local known = named(self, f)
   if not known then fail("links takes a wrapped function, or { name = ..., module = ... }", 2) end
-  local base, list = settled(self, 2).prometheus_url, self:queries(known, options)
+  local base, list = ensure_settings(self, 2).prometheus_url, self:queries(known, options)
   for name, query in pairs(list) do
     list[name] = links.graph(base, query)
   end
@@ -385,10 +391,10 @@ end
 
 local PUBLIC = { "init", "objective", "objectives", "wrap", "module", "functions", "queries", "links" }
 
--- By client: its metrics exist once.
+-- By client, because a client's metrics can be defined only once.
 local instances = setmetatable({}, { __mode = "k" })
 
---- The same functions for a client of its own, from chalk.new.
+--- Returns the functions of this module for a client that chalk.new returned.
 ---@param client chalk.Client
 ---@return chalk.autometrics
 local function new(client)

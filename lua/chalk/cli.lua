@@ -1,8 +1,12 @@
 --- The command line: `chalk COMMAND [OPTION]... [OPERAND]...`.
 --
--- A command is a module below chalk.cli.command: its name, its options and a function that runs it. Generators are
--- pure functions of their own (rules, annotate, dashboards); files, arguments and exit codes are dealt with here and in
--- the commands. Exit codes: 0 done; 1 the input is wrong, out of date, or cannot be read or written; 2 wrong usage.
+-- Each command is a module below chalk.cli.command, which has its name, its options and a function that runs it. The
+-- texts come from generators (rules, annotate, dashboards), which are pure functions. Arguments, files and exit codes
+-- are handled here and in the commands.
+--
+--     0   done
+--     1   the input is wrong or out of date, or something cannot be read or written
+--     2   the command line is wrong
 
 local arguments = require "chalk.cli.arguments"
 local failure = require "chalk.cli.failure"
@@ -18,14 +22,14 @@ local HELP = { "help", short = "h", text = "show this help" }
 ---@class chalk.cli.Command
 ---@field name string
 ---@field summary string one line
----@field operands string as the synopsis shows them
----@field text string what `chalk help COMMAND` says
+---@field operands string the arguments in the synopsis
+---@field text string the description in `chalk help COMMAND`
 ---@field options chalk.cli.Option[]
 ---@field run fun(values: table, operands: string[], out: chalk.cli.Out)
 
 ---@class chalk.cli.Out
----@field write fun(text: string) to standard output
----@field note fun(text: string) a line to standard error
+---@field write fun(text: string) writes to standard output
+---@field note fun(text: string) writes one line to standard error
 
 local function write(text)
   local ok, message = io.stdout:write(text)
@@ -70,7 +74,7 @@ end
 
 local function run_help(words)
   if #words == 0 then return write(help.overview(commands())) end
-  if #words > 1 then failure.usage "help: one command at a time" end
+  if #words > 1 then failure.usage "help: only one COMMAND can be given" end
   if words[1] == "help" then return write(help.overview(commands())) end
   local chosen = command(words[1])
   write(help.command(chosen, with_help(chosen.options)))
@@ -86,7 +90,7 @@ local GLOBAL = {
 local function dispatch(words)
   local name = words[1]
   local rest = { unpack(words, 2) }
-  if not name then failure.usage "a command is needed" end
+  if not name then failure.usage "a COMMAND is needed" end
   if GLOBAL[name] then return GLOBAL[name](rest) end
   if name:sub(1, 1) == "-" then failure.usage("unknown option %s", name) end
   return run_command(name, rest)
@@ -95,7 +99,7 @@ end
 local function trace(problem) return failure.is(problem) and problem or debug.traceback(tostring(problem), 2) end
 
 --- Runs a command line.
----@param words string[] what follows the program's name
+---@param words string[] the words after the program's name
 ---@return integer code the exit code
 function M.main(words)
   local ok, problem = xpcall(function() dispatch(words) end, trace)

@@ -1,8 +1,19 @@
--- A client: definitions, accessors and a segment, and what flushes it. `require "chalk"` is the methods of a client
--- that the whole VM shares; all VMs of a process that use it share one segment.
+-- A client: definitions with their accessors, the segment into which they record, and the driver that flushes it.
+--
+-- A client goes through these states; every step may be the last:
+--
+--     new        no segment yet; a client that is disabled from the start stays in this state
+--     open       the segment and a writer exist: from the first definition, `init`, `text` or `info` on
+--     prepared   init has checked and applied its options, and exporters' sockets listen; no driver runs yet
+--     started    a driver flushes
+--     closed     the finalizer has closed the writer and the segment: the client was collected, or its VM has ended
+--
+-- In nginx the master prepares the client, and each worker starts it.
 
 local accessor = require "chalk.record.accessor"
+local bounds = require "chalk.client.bounds"
 local core = require "chalk.core"
+local core_metric = require "chalk.client.core_metric"
 local exporters = require "chalk.flush.exporters"
 local kinds = require "chalk.define.kinds"
 local log = require "chalk.base.log"
@@ -11,6 +22,7 @@ local option = require "chalk.define.options"
 local own = require "chalk.client.own"
 local schema = require "chalk.define.schema"
 local series = require "chalk.record.series"
+local shown = require "chalk.base.shown"
 local setup = require "chalk.client.setup"
 local accessor_source = require "chalk.record.source"
 local text = require "chalk.client.text"
@@ -21,15 +33,16 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local LOOSE = 256 -- series dropped between two sweeps of a client without a flush loop
+local SWEEP_AFTER = 256 -- dropped series after which a client without a flush loop sweeps
 
 ---@class chalk.Client
----@field count fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
----@field gauge fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
----@field histogram fun(self: chalk.Client, name: string, spec: table?): chalk.Metric
+---@field count fun(self: chalk.Client, name: string, spec: table?): chalk.Metric defines a count
+---@field gauge fun(self: chalk.Client, name: string, spec: table?): chalk.Metric defines a gauge
+---@field histogram fun(self: chalk.Client, name: string, spec: table?): chalk.Metric defines a histogram
 ---@field on_forked fun()? called in a forked process that has not started a driver
----@field flush_unstarted (fun(timeout: number?): boolean?, string?)? what flush does in one
----@field pause (fun(): boolean)? lets others go on while a flush is waited for; false: it cannot here
+---@field flush_unstarted (fun(timeout: number?): boolean?, string?)? flushes in a process that has not started a driver
+---@field pause (fun(): boolean)? lets other work run while `flush` waits; returns false where it cannot
+---@field hands_on boolean? true in nginx's master, whose workers sweep
 local Client = {}
 Client.__index = Client
 
@@ -38,8 +51,9 @@ local function disabled_by_environment()
   return value ~= nil and value ~= "" and value ~= "0"
 end
 
----@param name string? nil: a private segment
----@param options table?
+--- Makes a client. The segment is opened later, on first use.
+---@param name string? the name by which VMs of a process share the segment; nil for a private one
+---@param options table? those of init that matter when the segment is opened
 ---@return chalk.Client
 function M.new(name, options)
   options = options or {}
@@ -50,10 +64,9 @@ function M.new(name, options)
     states = {},
     by_definition = {},
     by_number = {},
-    writers = {}, -- of text, by module
-    ops = {}, -- by the definition of their count
+    writers = {}, -- exporters that `text` has made, by module
+    ops = {}, -- operations by the definition of their count
     metrics = tree.new "",
-    tags = {},
     buckets = options.buckets or setup.BUCKETS,
     strict = options.strict or false,
     enabled = options.enabled ~= false and not disabled_by_environment(),
@@ -65,9 +78,19 @@ end
 
 -- The segment
 
--- Closing is the finalizer's: it runs when the client is collected or the VM ends. A flush thread that could not be
--- ended keeps its segment. A server's first process prepares what its children start: sockets that no child has when
--- the VM ends are of a configuration that the server refused.
+---@class chalk.Live what the finalizer of a client needs to close it
+---@field owns_segment boolean the client opened the segment, so it closes it
+---@field close fun()? closes everything; nil once that is done
+---@field closed boolean? the segment is closed
+---@field abandoned boolean? nothing was recorded, so the segment may be made again with other options
+---@field driver table? the driver that runs
+---@field stuck boolean? a flush thread that could not be ended still uses the segment
+---@field listener string? the name under which the sockets are known that init has opened
+---@field prepared table[]? the exporters for which they are
+
+-- Gives the client a finalizer that closes its segment, when the client is collected or the VM ends. A flush thread
+-- that could not be ended keeps the segment open. A server's first process prepares the client that its children start:
+-- a socket that no child has when the VM ends belongs to a configuration that the server refused.
 local function keep_open(client)
   local segment, writer, state, shared = client.segment, client.writer, client.live, client.name ~= nil
   function state.close()
@@ -76,14 +99,14 @@ local function keep_open(client)
       pcall(state.driver.close, state.driver)
       ended = ended and not state.driver.stuck
     elseif state.prepared then
-      exporters.settle(state.listener, state.prepared, false)
+      exporters.discard_sockets(state.listener, state.prepared)
     end
     C.chalk_writer_close(writer)
     state.close = nil
     if state.abandoned and ended then
       C.chalk_segment_abandon(segment)
     elseif state.owns_segment and ended then
-      state.closed = not shared -- the process keeps those that VMs share
+      state.closed = not shared -- the process keeps a shared segment, so its handles stay valid
       C.chalk_segment_close(segment)
     end
   end
@@ -92,20 +115,22 @@ local function keep_open(client)
   end)
 end
 
--- `level` as error's, seen from the caller of this function.
+-- Raises a message. `level` is as in error(), counted from the caller of this function.
 local function fail(message, level) error("chalk: " .. message, level == 0 and 0 or level + 1) end
 
--- In nginx's master: what it opens is handed on to workers and to the program of an upgrade, and may have come so. It
--- has to be said before anything is opened, be that by resty.chalk or by a module that only records.
+-- Tells the core that it runs in nginx's master: workers, and the new program of an upgrade, inherit the segment and
+-- the sockets that it opens, and it may have inherited them itself. The core must know before anything is opened, be it
+-- by resty.chalk or by a module that only records.
 local function inherit()
   local ngx = rawget(_G, "ngx")
   if ngx and ngx.get_phase and ngx.get_phase() == "init" then C.chalk_inherit(1) end
 end
 
--- What `open` sets.
-local OPENED = { "segment", "writer", "scratch", "live", "opened_at", "guard", "own", "watch", "epoch", "place" }
+-- The fields that `open` sets.
+local OPENED =
+  { "segment", "writer", "scratch", "live", "opened_at", "guard", "own", "watch", "epoch", "process_epoch" }
 
--- Closes a segment in which nothing was defined but chalk's own metrics: the client is as new.
+--- Closes the segment again, in which nothing but chalk's own metrics may be defined. The client is then as new.
 function Client:close_again()
   self.live.abandoned = self.live.owns_segment
   self.live.close()
@@ -115,8 +140,8 @@ function Client:close_again()
   self.states, self.by_definition, self.by_number = {}, {}, {}
 end
 
---- Opens the segment and takes a writer, on first use. `segment`: one that this process has open already.
----@param segment ffi.cdata*?
+--- Opens the segment and takes a writer, unless the client has them already.
+---@param segment ffi.cdata*? one that is open in this process, to use instead
 function Client:open(segment)
   if self.live and self.live.closed then fail("the VM is closing", 0) end
   if self.segment then return end
@@ -143,7 +168,7 @@ function Client:open(segment)
   self.own = own_metrics
 end
 
--- chalk's own metrics. `words` watches the epoch through one of their handles.
+-- Adds chalk's own metrics. `on_stale` watches the epoch through the handle of one of them.
 function Client:add_own()
   local definitions = assert(self.registry:own(own.source))
   local found = {}
@@ -151,16 +176,17 @@ function Client:add_own()
     found[definition.name] = self:accessor(definition)
   end
   self.watch = found.overflow:with()
-  self.epoch, self.place = self.watch.shared[0], self.watch.own[0]
+  self.epoch, self.process_epoch = self.watch.shared[0], self.watch.own[0]
   return found
 end
 
---- What has to be looked at off the inlined path: series were dropped, or this process was forked.
+--- Handles a fork, and drops of series, since the last call. Slow paths call this: a lookup that misses, a record for
+--- which the core had to bind the handle again, reading a value, and the drivers.
 function Client:on_stale()
   local watch = self.watch
   if not watch then return end
-  if watch.own[0] ~= self.place then
-    self.place = watch.own[0]
+  if watch.own[0] ~= self.process_epoch then
+    self.process_epoch = watch.own[0]
     local pid = C.chalk_process()
     if pid ~= self.pid then
       self.pid = pid
@@ -176,40 +202,24 @@ function Client:on_stale()
     for _, state in ipairs(self.states) do
       state.forget()
     end
-    -- Nothing that runs here runs between a record's comparison and its store, so the VM has seen the drops.
+    -- This code never runs between the comparison and the store of a record. So no record into a dropped series is
+    -- under way in this VM, and the core may be told that.
     C.chalk_writer_tick(self.writer)
   end
 end
 
 -- Definitions
 
---- Tells the core of a definition.
+--- Defines a metric in the core, and notes its number in the state of its accessor.
 function Client:define(state)
-  local definition = state.definition
-  local keys = {}
-  for i, tag in ipairs(definition.tags) do
-    keys[i] = tag.key
-  end
-  local shape, blob = table.concat(keys, "\0"), schema.encode(definition)
-  local les = kinds.of[definition.type].has_bounds and (definition.buckets or self.buckets) or {}
-  local le = ffi.new("double[?]", math.max(#les, 1), les)
-  local d = ffi.new "chalk_definition"
-  d.name, d.name_size = definition.id_name, #definition.id_name
-  d.shape, d.shape_size = shape, #shape
-  d.blob, d.blob_size = blob, #blob
-  d.le, d.les = le, #les
-  d.kind = C[kinds.of[definition.type].constant]
-  d.across = C["CHALK_" .. definition.across:upper()]
-  d.tags = #definition.tags
-  d.max_series = definition.own and ffi.cast("uint32_t", C.CHALK_NONE) or definition.max_series or 0
-  local number = C.chalk_define(self.writer, d, core.message)
-  if number < 0 then fail(core.said(), 0) end
+  local number, message = core_metric.define(self.writer, state.definition, self.buckets)
+  if not number then fail(message, 0) end
   state.number = number
   self.by_number[number] = state
 end
 
---- A handle's metric has left: defines it again and points the handle at it.
----@return boolean
+--- Defines the metric of a handle again after the definition has left the segment, and binds the handle.
+---@return boolean bound false when the client does not know the metric, or the core cannot bind the handle
 function Client:redefine(handle)
   local state = self.by_number[handle.metric]
   if not state then return false end
@@ -218,7 +228,8 @@ function Client:redefine(handle)
   return C.chalk_rebind(handle) >= 0
 end
 
--- All are defined before a series of one is bound, or none: so what there was no room for takes no room.
+-- Defines all metrics of a document before a series of any is bound. If one cannot be defined, those before it are
+-- taken back, so a document that does not fit into the segment takes no space there.
 local function define_all(client, states)
   for i, state in ipairs(states) do
     local ok, message = pcall(client.define, client, state)
@@ -232,8 +243,8 @@ local function define_all(client, states)
   end
 end
 
---- Makes the accessors of definitions that have none yet.
----@param definitions table[]
+--- Makes the accessors of those definitions that have none yet.
+---@param definitions chalk.Definition[]
 function Client:add(definitions)
   local fresh, states = {}, {}
   for _, definition in ipairs(definitions) do
@@ -250,19 +261,20 @@ function Client:add(definitions)
   end
 end
 
---- The accessor of a definition: the same one each time.
+--- Returns the accessor of a definition, always the same one.
 function Client:accessor(definition)
   if not self.by_definition[definition] then self:add { definition } end
   return self.by_definition[definition]
 end
 
+-- Opens the segment, unless the client is disabled.
 function Client:ready()
   if self.enabled then self:open() end
 end
 
---- Loads a document: a path, or the structure of metrics.json as a table. Raises with every error in it.
----@param source string|table
----@return table metrics, table tags
+--- Loads a document of definitions. Raises one message with all errors if it has any.
+---@param source string|table a path, or the structure of metrics.json as a table
+---@return table metrics, table tags the tree of all metrics of the client; the constants of the document's enum tags
 function Client:load(source)
   self:ready()
   local definitions, tags = self.registry:add(source)
@@ -285,12 +297,12 @@ local function definer(kind)
   end
 end
 
--- A method for each kind: it defines one metric and returns it.
+-- Each kind has a method of its name, which defines one metric and returns it.
 for _, kind in ipairs(kinds.names) do
   Client[kind] = definer(kind)
 end
 
---- Defines a pair, `name` (count) and `name_duration_seconds` (histogram), recorded as one.
+--- Defines an operation: a count `name` and a histogram `name_duration_seconds`, which are recorded together.
 ---@param name string
 ---@param spec table?
 function Client:op(name, spec)
@@ -315,33 +327,51 @@ end
 ---@return string
 function Client:source(metric)
   local state = accessor.state_of(metric)
-  if not state then fail("source takes a metric", 2) end
+  if not state then fail("source takes a metric, not " .. shown(metric), 2) end
   return accessor_source.write(state.definition, self.strict)
 end
 
 -- Errors
 
+--- The name of the metric with a number, for messages.
+---@param number integer
+---@return string
 function Client:metric_name(number)
   local state = self.by_number[number]
   return state and state.definition.id_name or "metric"
 end
 
---- Counts an error; `state`: of the metric where it came up. None of chalk's own, where counting would meet it again.
+--- Counts an error. Errors of chalk's own metrics are not counted, because counting one would cause it again.
+---@param kind string the value of the tag `kind`
+---@param state chalk.MetricState? of the metric that met it
 function Client:count_error(kind, state)
   if self.own and not (state and state.definition.own) then self.own.errors:with(kind):inc() end
 end
 
+--- Counts a lookup that was folded into an overflow series.
+---@param state chalk.MetricState? of the metric that met it
 function Client:count_overflow(state)
   if self.own and state and not state.definition.own then self.own.overflow:inc() end
 end
 
---- Makes dropped series reusable now and then in a client that has no flush loop to do it.
----@param dropped integer
+--- Counts an error and passes its message to `on_error`.
+---@return boolean passed false when there is no `on_error`, so the caller has to raise the error
+function Client:report(kind, message)
+  self:count_error(kind)
+  if not self.on_error then return false end
+  self.on_error(message)
+  return true
+end
+
+-- Series that were dropped, bounds that change
+
+--- Sweeps now and then, so that dropped series can be reused, in a client that has no flush loop to do so.
+---@param dropped integer how many series were just dropped
 function Client:tidy(dropped)
   if self.live.driver or self.live.closed or self.hands_on then return end
-  self.loose = (self.loose or 0) + dropped
-  if self.loose < LOOSE or C.chalk_hold(self.segment, 0) ~= 1 then return end
-  self.loose = 0
+  self.dropped = (self.dropped or 0) + dropped
+  if self.dropped < SWEEP_AFTER or C.chalk_hold(self.segment, 0) ~= 1 then return end
+  self.dropped = 0
   C.chalk_writer_tick(self.writer)
   local v = view.take(self.segment)
   if v then
@@ -351,84 +381,28 @@ function Client:tidy(dropped)
   C.chalk_release(self.segment)
 end
 
---- Counts an error; true if it was handed over and is not to be raised.
----@return boolean
-function Client:report(kind, message)
-  self:count_error(kind)
-  if not self.on_error then return false end
-  self.on_error(message)
-  return true
-end
-
--- Starting
-
--- Gives a histogram the bounds that its definition has now. What was recorded with others stays with those.
-local function redefine(client, state, recorded)
-  local old = state.number
-  if not recorded then C.chalk_clear(client.writer, old) end
-  client:define(state)
-  if state.number ~= old then C.chalk_undefine(client.writer, old) end
-  accessor.fill(state)
-end
-
---- Bounds of histograms without their own, where init names other ones than were in force when they were defined.
-function Client:change_buckets(buckets)
-  if table.concat(buckets, " ") == table.concat(self.buckets, " ") then return end
-  self.buckets = buckets
-  for _, state in ipairs(self.states) do
-    local definition = state.definition
-    if kinds.of[definition.type].has_bounds and not definition.buckets and state.number then
-      if self:recorded(state.number) then
-        log.write("warning", definition.id_name .. " was recorded before init and keeps its buckets")
-      else
-        redefine(self, state, false)
-      end
-    end
-  end
-end
-
---- Gives a histogram other bounds: it begins anew. Series are to be looked up again.
+--- Gives a histogram other bounds: it starts again without values, and its series have to be looked up again.
 ---@param metric chalk.Metric
----@param bounds number[]
+---@param list number[]
 ---@return boolean recorded whether it had any value
-function Client:change_bounds(metric, bounds)
-  local state = accessor.state_of(metric)
-  local recorded = self:recorded(state.number)
-  state.definition.buckets = bounds
-  state.forget()
-  redefine(self, state, recorded)
-  return recorded
-end
-
---- Whether a metric has any value. No definition is read: the master asks this, which trusts no worker's bytes.
-function Client:recorded(number)
-  local snapshot = C.chalk_snapshot_take(self.segment, 0, core.message)
-  if snapshot == nil then fail(core.said(), 0) end
-  local n = ffi.new "uint32_t[1]"
-  local entries = C.chalk_snapshot_entries(snapshot, n)
-  local found = false
-  for i = 0, n[0] - 1 do
-    found = found or (entries[i].metric == number and entries[i].total ~= 0)
-  end
-  C.chalk_snapshot_free(snapshot)
-  return found
-end
+function Client:change_bounds(metric, list) return bounds.change(self, accessor.state_of(metric), list) end
 
 -- Init
 
---- As start, where another VM of this process has the driver: flushes are asked of that.
+--- Attaches to the driver of another VM of this process, instead of `start`: flushes are requested from that driver.
 function Client:attach()
   if self.config then self.live.driver = require("chalk.flush.driver.thread").attach(self, self.config) end
 end
 
---- What is wrong with options of init; nil when nothing is.
+--- Checks the options of init.
 ---@param options table
----@return string?
+---@return string? problem nil when they are valid
 function Client.problem_of(options) return option.check(options) or exporters.check(options) end
 
---- All of init but the driver's start: for a process that does not export, but forks others that do, with `start`.
+--- Does all of init except starting the driver. A process that does not export itself calls this, and the processes
+--- that it forks call `start`.
 ---@param options table?
----@return boolean?, string?
+---@return boolean? ok, string? message
 function Client:prepare(options)
   if self.initialised then return nil, "init was called twice" end
   self.undo = {}
@@ -444,12 +418,13 @@ function Client:start()
   if not config then return end
   C.chalk_generation_reach(self.segment, config.generation)
   self.live.driver = setup.driver_of(self.options).start(self, config)
-  exporters.settle(self.live.listener, config.exporters, true)
+  exporters.keep_sockets(self.live.listener, config.exporters)
 end
 
---- Starts exporting. Returns nil and a message where init would raise; then nothing is left of the attempt.
+--- The same as `init`, except that it returns nil and a message where `init` raises. Nothing is left of an attempt that
+--- failed.
 ---@param options table?
----@return boolean?, string?
+---@return boolean? ok, string? message
 function Client:try_init(options)
   local ok, message = self:prepare(options)
   if not ok then return nil, message end
@@ -459,6 +434,7 @@ function Client:try_init(options)
   return true
 end
 
+--- Starts exporting. Raises an error for wrong options and if it was called before.
 ---@param options table?
 function Client:init(options)
   local ok, message = self:try_init(options)
@@ -467,9 +443,9 @@ end
 
 -- Flushing
 
---- Runs one flush now and returns when its exporters have.
----@param timeout number? seconds, default 10
----@return boolean?, string?
+--- Runs one flush now, and returns when all exporters are done.
+---@param timeout number? seconds (10)
+---@return boolean? ok, string? message
 function Client:flush(timeout)
   local driver = self.live and self.live.driver
   if driver then return driver:flush(timeout or 10) end
@@ -477,15 +453,16 @@ function Client:flush(timeout)
   return true
 end
 
---- Flushes a last time and stops. May be repeated.
----@param timeout number? seconds, default 10
+--- Flushes a last time and stops exporting. It may be repeated.
+---@param timeout number? seconds (10)
+---@return boolean? ok, string? message
 function Client:shutdown(timeout)
   local driver = self.live and self.live.driver
   if not driver then return true end
   return driver:close(timeout or 10)
 end
 
---- Sets the gauges that say how chalk stands; before a snapshot is taken.
+--- Sets the gauges among chalk's own metrics. It is called before each snapshot that is exported.
 function Client:note_state()
   local info = ffi.new "chalk_info"
   C.chalk_segment_info(self.segment, info)
@@ -493,8 +470,8 @@ function Client:note_state()
   if info.heartbeat > 0 then self.own.flush_age:set(math.max(0, C.chalk_now() - info.heartbeat)) end
 end
 
---- All metrics as text.
----@param format "prometheus"|"openmetrics"|"statsd"|nil "prometheus" when left out
+--- Returns all metrics as text.
+---@param format ("prometheus"|"openmetrics"|"statsd")? "prometheus" when left out
 ---@param options chalk.TextOptions?
 ---@return string
 function Client:text(format, options)
@@ -507,54 +484,32 @@ function Client:text(format, options)
   return text.render(self, format, options)
 end
 
---- A table of what the segment holds: series, memory, epoch and so on, for diagnosis. All 0 in a client that is
---- disabled.
----@return table
+local INFO = "epoch heartbeat flushed memory memory_limit requested done folded series quarantined max_series capacity "
+  .. "metrics writers generation holder"
+
+--- Returns numbers about the segment, for diagnosis; all are 0 if the client is disabled. chalk_info in chalk.h says
+--- what each is.
+---@return table<string, number>
 function Client:info()
   self:ready()
   local info = ffi.new "chalk_info"
   if self.segment then C.chalk_segment_info(self.segment, info) end
   local out = {}
-  for _, name in ipairs {
-    "epoch",
-    "heartbeat",
-    "flushed",
-    "memory",
-    "memory_limit",
-    "requested",
-    "done",
-    "folded",
-    "series",
-    "quarantined",
-    "max_series",
-    "capacity",
-    "metrics",
-    "writers",
-    "generation",
-    "holder",
-  } do
+  for name in INFO:gmatch "%S+" do
     out[name] = tonumber(info[name])
   end
   return out
 end
 
--- What users call. A dot where the colon belongs is said at the caller's line; no record comes through here.
-for _, name in ipairs {
-  "load",
-  "op",
-  "source",
-  "init",
-  "try_init",
-  "flush",
-  "shutdown",
-  "text",
-  "info",
-  unpack(kinds.names),
-} do
+-- Users call these methods. A call with a dot instead of a colon is an error at the caller's line. Records do not pass
+-- through these methods, so the check costs them nothing.
+local METHODS = "load op source init try_init flush shutdown text info " .. table.concat(kinds.names, " ")
+
+for name in METHODS:gmatch "%S+" do
   local method = Client[name]
   Client[name] = function(self, ...)
     if getmetatable(self) == Client then return method(self, ...) end
-    error(("chalk: %s is a client's, called with a colon: client:%s(...)"):format(name, name), 2)
+    error(("chalk: %s must be called on a client, with a colon: client:%s(...)"):format(name, name), 2)
   end
 end
 

@@ -1,3 +1,3 @@
--- The client that the whole VM shares; all VMs of a process that use it share one segment.
+-- The client behind `require "chalk"`. All code of a VM shares it. All VMs of a process that use it share one segment.
 
 return require("chalk.client").new "chalk"

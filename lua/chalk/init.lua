@@ -5,10 +5,11 @@
 --     metrics.http.request_count{ endpoint = "/api", status = "success" }:inc()
 --     chalk.init { exporters = { chalk.exporter.prometheus { listen = "127.0.0.1:9464" } } }
 --
--- The functions of this module are the methods of one client that the whole process shares.
+-- The functions of this module are methods of one client, chalk.global, which all code of the VM shares.
 
 local client = require "chalk.client"
 local exporters = require "chalk.flush.exporters"
+local shown = require "chalk.base.shown"
 local sketch = require "chalk.record.sketch"
 
 local global = require "chalk.global"
@@ -16,64 +17,76 @@ local global = require "chalk.global"
 ---@class chalk
 local M = { exporter = exporters.constructors, sketch = sketch.new, _VERSION = "chalk " .. require "chalk.version" }
 
---- Loads definitions: a path, or the structure of metrics.json as a table.
----@param source string|table
----@return table metrics, table tags
+--- Loads a document of definitions. Raises one message with all errors if it has any.
+---@param source string|table a path, or the structure of metrics.json as a table
+---@return table metrics, table tags the tree of all metrics of the client; the constants of the document's enum tags
 function M.load(source) return global:load(source) end
 
+--- Defines a count and returns it.
 ---@param name string
----@param spec table?
+---@param spec table? namespace, tags, description, unit, max_series
 ---@return chalk.Metric
 function M.count(name, spec) return global:count(name, spec) end
 
+--- Defines a gauge and returns it.
 ---@param name string
----@param spec table?
+---@param spec table? namespace, tags, description, unit, max_series, across
 ---@return chalk.Metric
 function M.gauge(name, spec) return global:gauge(name, spec) end
 
+--- Defines a histogram and returns it.
 ---@param name string
----@param spec table?
+---@param spec table? namespace, tags, description, unit, max_series, buckets
 ---@return chalk.Metric
 function M.histogram(name, spec) return global:histogram(name, spec) end
 
+--- Defines an operation, which records the count `name` and the histogram `name_duration_seconds` together.
 ---@param name string
----@param spec table?
+---@param spec table? namespace, tags, description, max_series, buckets
 ---@return chalk.Op
 function M.op(name, spec) return global:op(name, spec) end
 
+--- The generated Lua source behind a metric.
 ---@param metric chalk.Metric
 ---@return string
 function M.source(metric) return global:source(metric) end
 
+--- Starts exporting. Raises an error for wrong options and if it was called before.
 ---@param options table?
 function M.init(options) return global:init(options) end
 
+--- The same as `init`, except that it returns nil and a message where `init` raises.
 ---@param options table?
----@return boolean?, string?
+---@return boolean? ok, string? message
 function M.try_init(options) return global:try_init(options) end
 
----@param timeout number?
----@return boolean?, string?
+--- Runs one flush now, and returns when all exporters are done.
+---@param timeout number? seconds (10)
+---@return boolean? ok, string? message
 function M.flush(timeout) return global:flush(timeout) end
 
----@param timeout number?
----@return boolean?, string?
+--- Flushes a last time and stops exporting. This also happens automatically at exit. It may be repeated.
+---@param timeout number? seconds (10)
+---@return boolean? ok, string? message
 function M.shutdown(timeout) return global:shutdown(timeout) end
 
---- All metrics as text.
----@param format "prometheus"|"openmetrics"|"statsd"|nil "prometheus" when left out
+--- Returns all metrics as text.
+---@param format ("prometheus"|"openmetrics"|"statsd")? "prometheus" when left out
 ---@param options chalk.TextOptions?
 ---@return string
 function M.text(format, options) return global:text(format, options) end
 
----@return table
+--- Returns numbers about the segment, for diagnosis.
+---@return table<string, number>
 function M.info() return global:info() end
 
---- A client of its own, with the same methods: for tests, and for libraries that must not share the global one.
+--- Makes a separate client with the same methods, for tests and for libraries that must not share the global client.
 ---@param options table?
 ---@return chalk.Client
 function M.new(options)
-  if options ~= nil and type(options) ~= "table" then error("chalk: options are a table", 2) end
+  if options ~= nil and type(options) ~= "table" then
+    error("chalk: options must be a table, got " .. shown(options), 2)
+  end
   local one = client.new(nil, options)
   if options then
     local ok, message = one:try_init(options)

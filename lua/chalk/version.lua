@@ -1,3 +1,3 @@
--- The version of chalk, which CMakeLists.txt and the manual page name too.
+-- The version of chalk. CMakeLists.txt and the manual page contain it too.
 
 return "0.1.0"

@@ -1,13 +1,14 @@
--- chalk in nginx and OpenResty: one set of metrics over all workers.
+-- chalk in nginx and OpenResty: one set of metrics for all workers.
 --
 --     init_by_lua_block        { metrics = require("resty.chalk").init { definitions = "metrics.json" } }
 --     init_worker_by_lua_block { require("resty.chalk").init_worker() }
 --     location /metrics        { content_by_lua_block { require("resty.chalk").serve() } }
 --
--- `init` runs in the master: the segment and the listening sockets are opened there, and workers inherit them.
--- `init_worker` starts a flush thread, which stands by until it can have the flusher's role. `serve` hands on what the
--- thread that has it answers at a unix socket, so that nothing is rendered on a worker's event loop. Where `stream {}`
--- calls init too, both share one configuration, see resty.chalk.agreement.
+-- `init` runs in the master. It opens the segment and the listening sockets, which the workers inherit. `init_worker`
+-- starts a flush thread in each worker; one of these threads holds the flusher's role, and the others wait for it.
+-- `serve` asks the thread that holds the role, at a unix socket, and passes its answer on to the client, so that no
+-- text is rendered on a worker's event loop. If `stream {}` calls init too, both modules share one configuration, see
+-- resty.chalk.agreement.
 
 local agreement = require "resty.chalk.agreement"
 local client = require "chalk.global"
@@ -20,10 +21,10 @@ local C = core.C
 
 local M = {}
 
-local TICK = 0.25 -- seconds; cells of dropped series are reusable when every worker has ticked
-local PAUSE = 0.005
+local TICK = 0.25 -- seconds; cells of dropped series can be used again only after every worker has ticked
+local PAUSE = 0.005 -- seconds between two looks at a flush
 
-local state -- of this VM, once init has run: the socket's path, and what init was given
+local state -- of this VM after init: metrics and tags, the definitions that init received, the address of the socket
 
 local function fail(message) error("resty.chalk: " .. message, 0) end
 
@@ -38,11 +39,11 @@ local function without(options, ...)
   return rest
 end
 
--- The listener that `serve` asks, beside what the user's exporters listen at.
+-- Adds to the user's exporters a Prometheus exporter that listens at the unix socket, for `serve`.
 local function with_relay(options, address)
   local list = {}
-  for i, e in ipairs(options.exporters or {}) do
-    list[i] = e
+  for i, exporter in ipairs(options.exporters or {}) do
+    list[i] = exporter
   end
   local relay = exporters.prometheus_options(options)
   relay.name, relay.listen = "resty.chalk.serve", address
@@ -51,22 +52,24 @@ local function with_relay(options, address)
 end
 
 local function check(options)
-  if type(options) ~= "table" then fail "init takes a table of options" end
+  if type(options) ~= "table" then fail("init needs a table of options, got a " .. type(options)) end
   local phase = ngx.get_phase()
-  if phase ~= "init" then fail("init belongs into init_by_lua*, it was called in " .. phase) end
-  if options.driver ~= nil and options.driver ~= "thread" then fail 'driver can only be "thread" in nginx' end
+  if phase ~= "init" then fail("init must be called in init_by_lua*, it was called in " .. phase) end
+  if options.driver ~= nil and options.driver ~= "thread" then fail 'driver must be "thread" in nginx' end
   if options.definitions == nil then
     fail "init needs definitions: a path, or the structure of metrics.json as a table"
   end
 end
 
--- A second init with the same definitions, from another include of one configuration, gets what the first one got.
+-- Answers a second init. With the same definitions, as in two includes of one configuration, it returns the same
+-- result.
 local function repeated(options)
-  if options.definitions ~= state.definitions then fail "init was called twice, with other definitions" end
+  if options.definitions ~= state.definitions then fail "init was called twice, with different definitions" end
   return state.metrics, state.tags
 end
 
--- The options that hold, with those that another module of this nginx was given, and the address of its socket.
+-- Returns the options that hold for this VM: its own, and the shared ones that another module of this nginx was given.
+-- Then the path of the socket, and the address of the other module's socket, if there is one.
 local function agreed_options(options)
   local rest = without(options, "definitions", "socket")
   local common, address = agreement.enter(client, options)
@@ -78,35 +81,56 @@ local function agreed_options(options)
   return rest, common.socket, address
 end
 
--- A path is the prefix's, as those of nginx's own directives are.
+-- Paths are relative to nginx's prefix, as in nginx's own directives.
 local function source_of(definitions)
   if type(definitions) ~= "string" or definitions:sub(1, 1) == "/" then return definitions end
   return ngx.config.prefix() .. definitions
 end
 
---- Lets a flush be waited for without holding up the worker, where that is possible: nginx refuses a sleep elsewhere.
+--- Sleeps without blocking the worker. Returns false in phases in which nginx does not allow a sleep.
 local function pause() return (pcall(ngx.sleep, PAUSE)) end
 
--- In a worker where init_worker was not called: words in the log, once, and no flush that only seems to be one.
+-- Without init_worker
 
+-- Logs, in a new worker, that init_worker was not called.
 local function complain()
   local missing = not (state and state.started) and ngx.get_phase() ~= "init_worker" and agreement.missing(client)
   if missing then ngx.log(ngx.ERR, "chalk: ", missing) end
 end
 
+-- Flushes in a VM that has not called init_worker, or fails with the reason if nothing can flush.
 local function flush_unstarted(timeout)
   if ngx.get_phase() == "init" then return true end
   local missing = agreement.missing(client)
   if missing then return nil, missing end
-  if not client.config then return true end -- it is disabled
+  if not client.config then return true end -- chalk is disabled
   client:attach()
   return client:flush(timeout)
 end
 
---- Loads the definitions and configures the exporters. In init_by_lua*. Raises what is wrong, so that nginx does not
---- start, or goes on with the configuration it has.
----@param options table `definitions` (a path, from nginx's prefix on, or a table), `socket` (a path), and what
---- chalk.init takes
+-- Steps of init
+
+-- Defines the metrics of `definitions`. The first definition opens the segment.
+local function load_definitions(definitions, rest)
+  client.options = rest -- the segment's size depends on options
+  client.hands_on = true -- this process does not sweep, because its workers do
+  local ok, metrics, tags = pcall(client.load, client, source_of(definitions))
+  if not ok then error(metrics, 0) end
+  return metrics, tags
+end
+
+-- Configures the exporters. Closes the socket again if that fails.
+local function prepare(rest, address)
+  local ok, message = client:prepare(rest)
+  if ok then return end
+  exporters.discard_sockets(exporters.listener(client), { { listen = address } })
+  fail(message)
+end
+
+--- Loads the definitions and configures the exporters. Must be called in init_by_lua*. Raises a message if something is
+--- wrong, so that nginx does not start, or keeps its old configuration.
+---@param options table `definitions` (a path, relative to nginx's prefix, or a table), `socket` (a path), and the
+--- options of chalk.init
 ---@return table metrics, table tags
 function M.init(options)
   check(options)
@@ -114,21 +138,13 @@ function M.init(options)
   local problem = client.problem_of(without(options, "definitions", "socket"))
   if problem then fail(problem) end
   local rest, path, address = agreed_options(options)
-  client.options = rest -- how large the segment may get is settled when it is opened, which loading does
-  client.hands_on = true -- the workers tidy
-  local ok, metrics, tags = pcall(client.load, client, source_of(options.definitions))
-  if not ok then error(metrics, 0) end
+  local metrics, tags = load_definitions(options.definitions, rest)
   if client.enabled and options.enabled ~= false then
     address = address or socket.open(client, path)
     with_relay(rest, address)
   end
-  local message
-  ok, message = client:prepare(rest)
-  if not ok then
-    exporters.settle(exporters.listener(client), { { listen = address } }, false)
-    fail(message)
-  end
-  agreement.settle(client.config, address)
+  prepare(rest, address)
+  agreement.publish(client.config, address)
   client.pause, client.on_forked, client.flush_unstarted = pause, complain, flush_unstarted
   state = { metrics = metrics, tags = tags, definitions = options.definitions, address = address }
   return metrics, tags
@@ -142,7 +158,7 @@ local function addresses_of(config)
   return core.ffi.new("const char *[?]", math.max(#list, 1), list), #list, list
 end
 
--- Says now and then that nothing is being recorded in this moment.
+-- Tells the core that this worker is not recording at this moment.
 local function tick(premature)
   if premature or not client.segment then return end
   local callers = package.loaded["chalk.autometrics.callers"]
@@ -151,7 +167,7 @@ local function tick(premature)
   C.chalk_writer_tick(client.writer)
 end
 
--- Starts the flush thread, or leaves that to the VM of the other module.
+-- Starts the flush thread, unless the VM of the other module does so.
 local function start()
   local agreed = agreement.read()
   if agreed then
@@ -160,24 +176,27 @@ local function start()
   if not agreement.is_starter(agreed) then return client:attach() end
   client:start()
   agreement.start(agreed)
-  -- What an older configuration listened at and this one does not. Here, since only now nginx has taken it up.
+  -- Closes sockets that only an older configuration had. This is not done in init, because nginx may still refuse the
+  -- new configuration then.
   local addresses, n = addresses_of(client.config)
   C.chalk_listen_only(exporters.listener(client), addresses, n)
 end
 
---- Starts this worker's part. In init_worker_by_lua*.
+--- Starts chalk in a worker. Must be called in init_worker_by_lua*.
 function M.init_worker()
-  if not state then fail "init_worker was called, but not init, which belongs into init_by_lua*" end
-  if ngx.get_phase() ~= "init_worker" then fail "init_worker belongs into init_worker_by_lua*" end
+  if not state then fail "init_worker was called without init, which must be called in init_by_lua*" end
+  if ngx.get_phase() ~= "init_worker" then
+    fail("init_worker must be called in init_worker_by_lua*, it was called in " .. ngx.get_phase())
+  end
   if not client.segment or state.started then return end
   state.started = true
   C.chalk_inherit(0)
   client.hands_on = false
   client:on_stale()
-  C.chalk_rebind(client.watch) -- takes a slot of this worker's, so that its definitions are in use
+  C.chalk_rebind(client.watch) -- takes a slot for this worker, so that its definitions stay in use
   start()
   local ok, message = ngx.timer.every(TICK, tick)
-  if not ok then fail("no timer: " .. tostring(message)) end
+  if not ok then fail("the timer cannot be started: " .. tostring(message)) end
   instance.start()
 end
 
@@ -189,9 +208,9 @@ local function unavailable(message)
   return ngx.exit(ngx.HTTP_OK)
 end
 
---- Answers a scrape. In content_by_lua*.
+--- Answers a scrape. Must be called in content_by_lua*.
 function M.serve()
-  if not state then fail "serve was called, but not init, which belongs into init_by_lua*" end
+  if not state then fail "serve was called without init, which must be called in init_by_lua*" end
   if not state.address then
     ngx.header["Content-Type"] = "text/plain; charset=utf-8"
     return ngx.exit(ngx.HTTP_OK)
@@ -201,12 +220,14 @@ function M.serve()
   return require("resty.chalk.relay").run(state.address)
 end
 
---- Defines the standard metrics of an HTTP server, which the object's log() records. In init_by_lua*, after init.
+--- Defines the standard metrics of an HTTP server. Must be called in init_by_lua*, after init. The returned object's
+--- log() records a request.
 ---@param options table? see resty.chalk.http
 ---@return resty.chalk.Http
 function M.http(options)
-  if not state then fail "http was called, but not init, which comes before it in init_by_lua*" end
-  if ngx.get_phase() ~= "init" then fail("http belongs into init_by_lua*, it was called in " .. ngx.get_phase()) end
+  if not state then fail "http was called without init, which must be called before it in init_by_lua*" end
+  local phase = ngx.get_phase()
+  if phase ~= "init" then fail("http must be called in init_by_lua*, it was called in " .. phase) end
   return require("resty.chalk.http").new(client, options)
 end
 

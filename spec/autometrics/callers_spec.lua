@@ -1,4 +1,4 @@
---- Instrumented functions among others: who called them, and where an error came from.
+--- A user sees which instrumented function called which, and still gets the whole traceback of an error.
 
 local instrumented = require "support.instrumented"
 local process = require "support.children"
@@ -25,7 +25,7 @@ describe("the traceback of an error", function()
     assert.is_truthy(traceback:find(name, 1, true), ("no %s in %s"):format(name, traceback))
   end
 
-  it("is whole for the handler of an xpcall, which is called once", function()
+  it("is complete in the handler of an xpcall, which is called once", function()
     local calls = 0
     local ok, traceback = xpcall(outer, function(e)
       calls = calls + 1
@@ -38,13 +38,13 @@ describe("the traceback of an error", function()
     assert.is_truthy(select(2, xpcall(outer, debug.traceback)):find("in function 'deepest'", 1, true))
   end)
 
-  it("leaves the levels that a handler counts as they are", function()
+  it("has the same levels in a handler as without wrappers", function()
     local info
     xpcall(outer, function() info = debug.getinfo(3, "nSl") end)
     assert.same({ "deepest", "@spec/autometrics/callers_spec.lua" }, { info.name, info.source })
   end)
 
-  -- As LuaJIT has it with LUA52COMPAT.
+  -- coroutine.running as LuaJIT has it with LUA52COMPAT.
   local MAIN_IS_A_THREAD = [[
     local running, main = coroutine.running, coroutine.create(function() end)
     coroutine.running = function()
@@ -54,7 +54,7 @@ describe("the traceback of an error", function()
   ]]
 
   for what, before in pairs { ["has no object"] = "", ["is an object"] = MAIN_IS_A_THREAD } do
-    it("is in the message that a host gets, where the main thread " .. what, function()
+    it("is in the message that a host gets if the main thread " .. what, function()
       local vm = vms.open()
       local ok, message = pcall(vm.run, vm, before .. [[
         local auto = require("chalk.autometrics").new(require("chalk").new())
@@ -69,14 +69,14 @@ describe("the traceback of an error", function()
     end)
   end
 
-  it("comes from a handler that may return anything, or fail, as ever", function()
+  it("comes from a handler that may return anything or fail, as without wrappers", function()
     local function without() error "boom" end
     for _, handler in ipairs {
       function() return nil end,
       function() return 1, 2 end,
       function() error "again" end,
       function(e)
-        pcall(error) -- with one caught, LuaJIT calls the handler again for its own error
+        pcall(error) -- after a caught error, LuaJIT calls the handler again for the handler's own error
         if #e > 40 then return "enough" end
         error(e .. "!", 0)
       end,
@@ -97,10 +97,10 @@ describe("the traceback of an error", function()
     assert.equal(e, select(2, pcall(auto.wrap(error, { name = "error", module = "m" }), e)))
   end)
 
-  it("is kept apart from that of calls which fail while it is handled, in coroutines too", function()
+  it("is not mixed up with those of calls that fail in the handler, in coroutines too", function()
     local fails = auto.wrap(function() error("inner", 0) end, { name = "fails", module = "m" })
     local ok, result = xpcall(outer, function(e)
-      pcall(error) -- or LuaJIT calls no other handler
+      pcall(error) -- without a caught error, LuaJIT would call no other handler
       local _, first = xpcall(fails, string.upper)
       local _, second = coroutine.resume(coroutine.create(fails))
       local _, third = coroutine.resume(coroutine.create(function()
@@ -151,7 +151,7 @@ describe("the traceback of an error", function()
     end
   end)
 
-  it("is that of a stack overflow too", function()
+  it("does not hide a stack overflow, and later calls still work", function()
     local f
     f = auto.wrap(function(n) return 1 + f(n + 1) end, { name = "f", module = "m" })
     local ok, message = pcall(f, 1)
@@ -178,7 +178,7 @@ describe("the caller of an instrumented function", function()
     return found
   end
 
-  it("is the innermost one that is instrumented too, or none", function()
+  it("is the innermost instrumented function around the call, or none", function()
     local c = wrap("c", function() end)
     local function b() c() end
     local a = wrap("a", function() b() end)
@@ -189,7 +189,7 @@ describe("the caller of an instrumented function", function()
     assert.is_truthy(client:text():find(alone, 1, true))
   end)
 
-  it("is right after errors that were caught on the way, and in recursion", function()
+  it("is right after caught errors and in recursion", function()
     local fails = wrap("fails", function() error "x" end)
     local c = wrap("c", function() end)
     local a = wrap("a", function()
@@ -213,7 +213,7 @@ describe("the caller of an instrumented function", function()
     }, callers())
   end)
 
-  it("is each coroutine's own, while they take turns", function()
+  it("is found in its own coroutine while coroutines alternate", function()
     local c = wrap("c", function() coroutine.yield() end)
     local a = wrap("a", function()
       coroutine.yield()
@@ -230,11 +230,11 @@ describe("the caller of an instrumented function", function()
       coroutine.yield()
       c()
     end)
-    local turns = { coroutine.create(a), coroutine.create(b), coroutine.create(a), coroutine.create(c) }
+    local coroutines = { coroutine.create(a), coroutine.create(b), coroutine.create(a), coroutine.create(c) }
     local left = true
     while left do
       left = false
-      for _, co in ipairs(turns) do
+      for _, co in ipairs(coroutines) do
         if coroutine.status(co) ~= "dead" then
           assert(coroutine.resume(co))
           left = true
@@ -244,7 +244,7 @@ describe("the caller of an instrumented function", function()
     assert.same({ ["a  "] = 2, ["b  "] = 1, ["c a A"] = 4, ["c b B"] = 2, ["c  "] = 1 }, callers())
   end)
 
-  it("is right in timers of luv, which yield inside", function()
+  it("is right in coroutines that wait for timers of luv", function()
     local uv = require "luv"
     local function sleep(milliseconds)
       local co, timer = coroutine.running(), uv.new_timer()
@@ -272,7 +272,7 @@ describe("the caller of an instrumented function", function()
     assert.same({ ["a  "] = 20, ["b  "] = 20, ["leaf a A"] = 20, ["leaf b B"] = 40 }, callers())
   end)
 
-  it("is forgotten with a coroutine that is given up, whose call counts as ok", function()
+  it("is forgotten with an abandoned coroutine, whose call counts as ok", function()
     local f = auto.wrap(function() coroutine.yield() end, { name = "f", module = "m", concurrent = true })
     for _ = 1, 100 do
       coroutine.wrap(f)()
@@ -289,8 +289,8 @@ describe("the caller of an instrumented function", function()
     assert.equal(1, callers()["g  "])
   end)
 
-  -- Functions that call each other at random, in coroutines that yield, fail, begin others or are given up, while the
-  -- collector runs and coroutines get the memory of those before them.
+  -- Functions call each other at random, in coroutines that yield, fail, start others or are abandoned, while the
+  -- collector runs and new coroutines get the memory of dead ones.
   it("is right whatever coroutines do, and wherever they are in memory", function()
     math.randomseed(11)
     local fs, expected, waiting = {}, {}, {}
@@ -335,14 +335,14 @@ describe("the caller of an instrumented function", function()
     end
     waiting = nil
     collectgarbage()
-    collectgarbage() -- what was given up counts when its finalizers have run
+    collectgarbage() -- an abandoned call is counted when its finalizer has run
     for id in pairs(callers()) do
       expected[id] = expected[id] or 0
     end
     assert.same(expected, callers())
   end)
 
-  it("is found without coroutine.running, by the word that the VM keeps", function()
+  it("is found without coroutine.running, by a word of the VM's global state", function()
     local threads = require "chalk.autometrics.running"
     assert.is_true(threads.is_fast)
     assert.equal(threads.MAIN, threads.running() == coroutine.running() and threads.MAIN or threads.running())
@@ -353,7 +353,7 @@ describe("the caller of an instrumented function", function()
     end
   end)
 
-  it("finds that word each time, whatever LuaJIT compiles just then", function()
+  it("is found by that word each time, whatever LuaJIT compiles at the moment", function()
     local name = "chalk.autometrics.running"
     local before = package.loaded[name]
     for _ = 1, 500 do

@@ -1,4 +1,4 @@
---- Somebody who made a mistake is told which, at their line, and nothing is half done.
+--- A user who makes a mistake gets a message that names it, at the line of the call, and nothing is left half done.
 
 local children = require "support.children"
 local instrumented = require "support.instrumented"
@@ -12,17 +12,17 @@ describe("autometrics refuses", function()
     auto, client = instrumented.new()
   end)
 
-  -- The message is in the words given, and is at the line that called.
+  -- The call fails with a message that has these words and the line of the call.
   local function refused(words, body, ...)
     local before = client:text()
     local ok, message = pcall(body, ...)
-    assert.is_false(ok, "it is accepted")
+    assert.is_false(ok, "the call was accepted")
     assert.is_truthy(message:find "^spec/autometrics/errors_spec%.lua:%d+: chalk%.autometrics: ", message)
     assert.is_truthy(message:find(words, 1, true), message)
     assert.equal(before, client:text())
   end
 
-  it("to wrap what is no function", function()
+  it("to wrap a value that is not a function", function()
     for _, what in ipairs { 1, "f", {}, true } do
       refused(
         "wrap takes a function, not " .. type(what),
@@ -32,24 +32,24 @@ describe("autometrics refuses", function()
     refused("wrap takes a function, not nil", function() local _ = auto.wrap(nil) or 1 end)
   end)
 
-  it("a function without a name or a module that could be found", function()
-    refused("no name to be found for the function at spec/autometrics/errors_spec.lua:", function()
+  it("a function whose name or module cannot be found", function()
+    refused("the function at spec/autometrics/errors_spec.lua:", function()
       local _ = auto.wrap((function()
         return function() end
       end)()) or 1
     end)
     refused(
-      "no name to be found for a function without a source file",
+      "a function without a source file has no name in its source: give it one with { name = ... }",
       function() local _ = auto.wrap(print) or 1 end
     )
     refused(
-      "no module to be found for a function without a source file: give it one, { module = ... }",
+      "a function without a source file has no module in its source: give it one with { module = ... }",
       function() local _ = auto.wrap(print, { name = "print" }) or 1 end
     )
-    refused("no name to be found", function() local _ = auto.wrap(f, { name = "", module = "m" }) or 1 end)
+    refused("has no name", function() local _ = auto.wrap(f, { name = "", module = "m" }) or 1 end)
   end)
 
-  it("the same name twice in one module, and a whole module for it", function()
+  it("the same name twice in one module, and then wraps nothing of a module", function()
     local wrapped = auto.wrap(f, { name = "a", module = "users" })
     refused(
       '"a" of module "users" is wrapped twice, first at spec/autometrics/errors_spec.lua:',
@@ -63,23 +63,23 @@ describe("autometrics refuses", function()
     auto.wrap(f, { name = "a", module = "others" })
   end)
 
-  it("options that are not known or not what they should be", function()
+  it("options that are unknown or of the wrong type", function()
     for words, options in pairs {
       ['unknown option nmae, did you mean "name"?'] = { nmae = "x" },
-      ["name must be a text of UTF-8, at most 512 bytes"] = { name = 1 },
-      ["module must be a text"] = { module = "\255" },
+      ["name must be UTF-8 text of at most 512 bytes"] = { name = 1 },
+      ["module must be UTF-8 text"] = { module = "\255" },
       ["objective must be what auto.objective returns"] = { objective = "checkout" },
       ["ok_if must be a function"] = { ok_if = true },
       ["error_if must be a function"] = { error_if = 1 },
       ["concurrent must be true or false"] = { concurrent = 1 },
       ["type must be the name of a type, or false"] = { type = "" },
-      ["the name of a function is a text"] = { name = ("x"):rep(512), module = "m", type = "T" },
+      ["the name of a function must be UTF-8 text"] = { name = ("x"):rep(512), module = "m", type = "T" },
     } do
       refused(words, function() local _ = auto.wrap(f, options) or 1 end)
     end
-    refused("options are a table", function() local _ = auto.wrap(f, "name") or 1 end)
+    refused("options must be a table", function() local _ = auto.wrap(f, "name") or 1 end)
     refused(
-      "name must be a text",
+      "name must be UTF-8 text",
       function() local _ = auto.wrap(f, { name = ("x"):rep(513), module = "m" }) or 1 end
     )
     refused(
@@ -88,16 +88,16 @@ describe("autometrics refuses", function()
     )
   end)
 
-  it("modules that are none", function()
+  it("modules that are no table, have no name, or lack a function to skip", function()
     refused("module takes a table of functions, not nil", function() local _ = auto.module "users" or 1 end)
-    refused("a module's name is a text", function() local _ = auto.module({}, {}) or 1 end)
-    refused("a module's name is a text", function() local _ = auto.module("", {}) or 1 end)
+    refused("the name of a module must be UTF-8 text", function() local _ = auto.module({}, {}) or 1 end)
+    refused("the name of a module must be UTF-8 text", function() local _ = auto.module("", {}) or 1 end)
     refused(
-      'skip names finnd, which is no function of it, did you mean "find"?',
+      'skip: the table has no function finnd, did you mean "find"?',
       function() local _ = auto.module("users", { find = f }, { skip = { "finnd" } }) or 1 end
     )
     refused(
-      "the name of a function is a text",
+      "the name of a function must be UTF-8 text",
       function() local _ = auto.module("users", { a = f, ["\255"] = f }) or 1 end
     )
     assert.same({}, auto.functions())
@@ -127,29 +127,38 @@ describe("autometrics refuses", function()
     })
   end)
 
-  it("an objective that means two things, or is added to when it is in use", function()
+  it("an objective that is changed, or gets more once a function has it", function()
     local o = auto.objective("o"):success_rate(99):latency(1, 99)
-    refused('objective "o" has success rate 99 already, not 95', function() local _ = o:success_rate(95) or 1 end)
-    refused('objective "o" has latency 1 already, not 2', function() local _ = o:latency(2, 99) or 1 end)
     refused(
-      'objective "o" has latency percentile 99 already, not 95',
+      'objective "o" already has success rate 99: it cannot change to 95',
+      function() local _ = o:success_rate(95) or 1 end
+    )
+    refused(
+      'objective "o" already has latency 1: it cannot change to 2',
+      function() local _ = o:latency(2, 99) or 1 end
+    )
+    refused(
+      'objective "o" already has latency percentile 99: it cannot change to 95',
       function() local _ = o:latency(1, 95) or 1 end
     )
     local used = auto.objective("used"):success_rate(99)
     auto.wrap(f, { name = "f", module = "m", objective = used })
-    refused('objective "used" is in use and cannot be added to', function() local _ = used:latency(1, 99) or 1 end)
-    refused("an objective's name is a text", function() local _ = auto.objective() or 1 end)
-    refused("an objective's name is a text", function() local _ = auto.objective "" or 1 end)
+    refused(
+      'objective "used" is in use: set its rate and latency before a function has it',
+      function() local _ = used:latency(1, 99) or 1 end
+    )
+    refused("the name of an objective must be UTF-8 text", function() local _ = auto.objective() or 1 end)
+    refused("the name of an objective must be UTF-8 text", function() local _ = auto.objective "" or 1 end)
   end)
 
-  it("more buckets than a histogram has", function()
+  it("a latency that is one bound more than a histogram can have", function()
     local bounds = {}
     for i = 1, 64 do
       bounds[i] = i
     end
     auto, client = instrumented.new { service_name = "s", buckets = bounds }
     refused(
-      "the buckets of durations have to be a list of 1 to 64 finite numbers",
+      "the buckets of durations must be a list of 1 to 64 finite numbers",
       function() local _ = auto.objective("o"):latency(0.5, 99) or 1 end
     )
     assert.same({ { name = "o" } }, auto.objectives())
@@ -160,7 +169,7 @@ describe("autometrics refuses", function()
     auto, client = instrumented.new(false)
     for words, options in pairs {
       ["unknown option servicename"] = { servicename = "x" },
-      ["service_name must be a text"] = { service_name = 1 },
+      ["service_name must be UTF-8 text"] = { service_name = 1 },
       ["prometheus_url must be an http or https URL"] = { prometheus_url = "prom.example" },
       ["buckets must be a list"] = { buckets = { 2, 1 } },
     } do
@@ -173,7 +182,7 @@ describe("autometrics refuses", function()
     auto.init { service_name = "right" }
   end)
 
-  it("queries of what is not instrumented", function()
+  it("queries of a function that is not instrumented, and intervals that are none", function()
     for _, what in ipairs { f, {}, "f", { name = "f" }, { name = 1, module = 2 } } do
       refused(
         "queries takes a wrapped function, or { name = ..., module = ... }",
@@ -183,7 +192,7 @@ describe("autometrics refuses", function()
     end
     for _, interval in ipairs { "5 minutes", "0m", "", "5", "m", 5 } do
       refused(
-        "an interval is a duration of Prometheus, such as 5m, not " .. tostring(interval),
+        "interval must be a Prometheus duration such as 5m, not " .. tostring(interval),
         function() local _ = auto.queries({ name = "f", module = "m" }, { interval = interval }) or 1 end
       )
     end
@@ -194,7 +203,7 @@ describe("autometrics refuses", function()
     refused("new takes what chalk.new returns", function() local _ = auto.new {} or 1 end)
   end)
 
-  it("metrics of the application with its names", function()
+  it("to wrap when the application has a metric with one of its names", function()
     local chalk = require "chalk"
     client = chalk.new()
     client:gauge "build_info"
@@ -205,7 +214,7 @@ describe("autometrics refuses", function()
     assert.same({}, auto.functions())
   end)
 
-  it("an environment that is wrong, by the variable's name", function()
+  it("an environment variable that is not valid, and names it", function()
     local code, output =
       children.run('require("chalk.autometrics").init()', { env = { PROMETHEUS_URL = "nowhere" } })
     assert.equal(1, code)
@@ -214,7 +223,7 @@ describe("autometrics refuses", function()
 end)
 
 describe("autometrics warns", function()
-  it("of an objective's name with characters that other tools may not take, once", function()
+  it("once of an objective's name with characters that other tools may not accept", function()
     local code, output = children.run [[
       local auto = require("chalk.autometrics")
       for _, name in ipairs { "checkout (99%)", "-checkout", "ch\195\169ckout" } do
@@ -224,7 +233,7 @@ describe("autometrics warns", function()
       auto.objective("check out")
       auto.objective("check-out_2")]]
     assert.equal(0, code)
-    local words = ": names of letters, digits, _, - and spaces, - not first, work with every tool\n"
+    local words = ": some tools accept only letters, digits, _, - and spaces, and no - at the start\n"
     assert.equal(
       ('chalk: warning: objective "checkout (99%%)"%s'):format(words)
         .. ('chalk: warning: objective "-checkout"%s'):format(words)

@@ -1,5 +1,5 @@
---- Instrumented functions in a real nginx: requests that take turns in one worker keep their callers apart, and a
---- request that ends in the middle of a function leaves nothing behind.
+--- Instrumented functions in a real nginx: concurrent requests of one worker keep their callers apart, and a request
+--- that ends in the middle of a function leaves no call behind.
 
 local nginx = require "support.nginx"
 local request = require "support.request"
@@ -49,7 +49,7 @@ local function configuration(version, more)
   }
 end
 
--- Calls by function and caller, without those that are zero; and by result.
+-- Returns the counts of calls by function and caller, without zeros; and by function and result.
 local function calls(server)
   local by_caller, by_result = {}, {}
   for key, value in pairs((server:scrape())) do
@@ -68,7 +68,7 @@ describe("instrumented functions in nginx", function()
 
   after_each(nginx.stop_all)
 
-  it("have the right callers where requests yield inside them, light threads included", function()
+  it("have the right callers when requests and light threads yield inside them", function()
     local server = nginx.start(configuration "1.4.0")
     local pending_ones = {}
     for i = 1, 60 do
@@ -98,7 +98,7 @@ describe("instrumented functions in nginx", function()
     assert.equal("", server:complaints())
   end)
 
-  it("are counted when a request ends inside, and are nobody's caller afterwards", function()
+  it("are counted when a request ends inside them, and are no longer a caller afterwards", function()
     local server = nginx.start(configuration "1.4.0")
     for _ = 1, 30 do
       assert.equal(403, server:get("/exit").status)
@@ -116,7 +116,7 @@ describe("instrumented functions in nginx", function()
     assert.equal(0, server:scrape()[gauge])
   end)
 
-  it("that fail have a whole traceback in the error log", function()
+  it("leave a complete traceback in the error log when they fail", function()
     local server = nginx.start(configuration "1.4.0")
     assert.equal(500, server:get("/dies").status)
     local _, by_result = calls(server)
@@ -124,7 +124,7 @@ describe("instrumented functions in nginx", function()
     assert.is_truthy(server:complaints():find("in function 'deepest'", 1, true), server:complaints())
   end)
 
-  it("go on over a reload, which brings its version, functions and latencies", function()
+  it("keep their counts over a reload that brings another version, functions and latencies", function()
     local server = nginx.start(configuration "1.4.0")
     assert.equal(200, server:get("/leaf").status)
     server:reload(configuration(

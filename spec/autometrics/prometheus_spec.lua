@@ -1,5 +1,5 @@
---- A real Prometheus scrapes the example shop, which is deployed anew in the middle: what the queries answer is what
---- the customers did, and the version that is worse shows.
+--- A real Prometheus scrapes the example shop, of which a new version is deployed halfway. The queries answer with what
+--- the customers did, and show that the new version is worse.
 
 local uv = require "luv"
 local cjson = require "cjson"
@@ -11,11 +11,11 @@ local web = require "demo.web"
 
 local child = examples.child
 
-local INTERVAL = 8 -- seconds, that rates are over
-local PHASE = 14 -- of each version
+local INTERVAL = 8 -- seconds: the range of rates
+local PHASE = 14 -- seconds that each version runs
 local PAUSE = 40 -- milliseconds between two orders
 
--- Orders for the time of a phase.
+-- Sends orders for the time of a phase.
 local function order_for(port, seconds)
   local made, stop = shops.load(port, PAUSE)
   local deadline = uv.hrtime() + seconds * 1e9
@@ -25,7 +25,7 @@ local function order_for(port, seconds)
   return made
 end
 
--- Orders a second that were sent in the interval before a time.
+-- Returns the orders per second that were sent in the interval before a time.
 local function rate_of(made, till)
   local n = 0
   for _, at in ipairs(made.sent) do
@@ -36,10 +36,10 @@ end
 
 describe("the queries of instrumented functions, in a real Prometheus", function()
   local prometheus, shop
-  local before, after -- what was made of the versions
+  local before, after -- the orders that each version got
   local functions, links = {}, {}
 
-  -- Waits for a scrape of all that was made; `seen` is when.
+  -- Waits until Prometheus has scraped all orders; `seen` is the time.
   local function scraped(made)
     local since = ("timestamp(up) > %.3f"):format(shops.wall())
     assert.equal(1, #prometheus:await(since, function(samples) return samples[1] end, 30))
@@ -78,12 +78,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     if prometheus then prometheus:stop() end
   end)
 
-  local function needs(name, body)
-    it(name, function()
-      if not programs.need "prometheus" then return end
-      body()
-    end)
-  end
+  local needs = programs.needing(it, "prometheus")
 
   local function one(found, id)
     local n = 0
@@ -114,7 +109,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     assert.equal(4 * 7, asked)
   end)
 
-  needs("have a series for every function before it is called, and every call", function()
+  needs("have a series for every function, called or not, and count every call", function()
     for _, made in pairs { before, after } do
       local found =
         prometheus:values("sum by (function, result) (function_calls_total)", made.seen, "function", "result")
@@ -143,7 +138,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     end
   end)
 
-  needs("give the part that fails, by version: the deploy that made it worse shows", function()
+  needs("give the share of failures by version, so that a deploy that made things worse shows", function()
     local labels = { "function", "module", "service_name", "version" }
     local good =
       one(prometheus:values(functions.charge.error_ratio, before.till, unpack(labels)), "charge billing shop 1.4.0")
@@ -152,7 +147,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     assert.near(1 / 20, good, 0.03)
     assert.near(1 / 4, bad, 0.05)
     assert.same({ ["1.5.0"] = 0 }, prometheus:values(functions.find.error_ratio, after.till, "version"))
-    -- Over the time of both they are two lines.
+    -- Over the time of both versions there are two lines.
     local lines = {}
     for _, line in ipairs(range(functions.charge.error_ratio, before.till - 3, after.till, 1)) do
       lines[line.metric.version] = tonumber(line.values[#line.values][2])
@@ -161,7 +156,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     assert.is_true(lines["1.4.0"] < 0.1 and lines["1.5.0"] > 0.2, cjson.encode(lines))
   end)
 
-  needs("give the part that fails of the calls that a function makes, by the function called", function()
+  needs("give the share of failures among the calls that a function makes, by the called function", function()
     for version, made in pairs { ["1.4.0"] = before, ["1.5.0"] = after } do
       local of_place = prometheus:values(functions.place.calls_error_ratio, made.till, "function", "version")
       local own = one(prometheus:values(functions.charge.error_ratio, made.till, "version"), version)
@@ -171,7 +166,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     assert.same({}, prometheus:values(functions.find.calls_error_ratio, after.till))
   end)
 
-  needs("give latencies from the buckets that they are in", function()
+  needs("give the quantiles that the buckets of the durations give", function()
     local buckets = "sum by (le) (rate(function_calls_duration_seconds_bucket{function=%q}[%ds]))"
     for version, made in pairs { ["1.4.0"] = before, ["1.5.0"] = after } do
       for key, quantile in pairs { latency_p95 = 0.95, latency_p99 = 0.99 } do
@@ -179,14 +174,14 @@ describe("the queries of instrumented functions, in a real Prometheus", function
           local found = one(prometheus:values(functions[name][key], made.till, "version"), version)
           local direct = ("histogram_quantile(%g, %s)"):format(quantile, buckets:format(name, INTERVAL))
           assert.near(prometheus:values(direct, made.till)[""], found, 1e-9)
-          -- A charge waits for 150 ms; in 1.5.0 one in four fails at once.
+          -- `place` calls `charge`, which waits for 150 ms. In 1.5.0 one charge in four fails at once.
           assert.equal(name == "place", found > 0.1, name .. ": " .. found)
         end
       end
     end
   end)
 
-  needs("give the calls under way", function()
+  needs("give the number of calls in progress", function()
     local sum, n = 0, 0
     for _, line in ipairs(range(functions.place.concurrency, before.till - 8, before.till, 0.5)) do
       assert.equal("1.4.0", line.metric.version)
@@ -194,7 +189,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
         sum, n = sum + tonumber(value[2]), n + 1
       end
     end
-    -- As many as come a second, times how long each takes.
+    -- Little's law: the calls in progress are the calls per second, times the duration of each.
     local place = 'function_calls_duration_seconds_%s{function="place"}'
     local seconds = prometheus:values(place:format "sum" .. " / on () " .. place:format "count", before.till)[""]
     near(rate_of(before, before.till) * seconds, sum / n, 0.35)
@@ -207,7 +202,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     if not browser then return end
     local link = links.charge.error_ratio
     assert.is_truthy(link:find("http://127.0.0.1:" .. prometheus.port .. "/graph?", 1, true), link)
-    -- Debian 13 has the page elsewhere: it leaves out the one of React, and says so where the link goes to.
+    -- Debian 13 leaves out the React user interface. The page at the link says so, and the graph is below /classic.
     local moved = prometheus:get("/graph"):find("does not include the modern React web UI", 1, true)
     if moved then link = link:gsub("/graph%?", "/classic%0") end
     local command = (
@@ -228,7 +223,7 @@ describe("the queries of instrumented functions, in a real Prometheus", function
     end
     assert.is_truthy(page:find "<svg" or page:find "<canvas", "no graph in the page")
     assert.is_nil(page:find("Error executing query", 1, true))
-    local screenshot = os.getenv "SCREENSHOT" -- to look at
+    local screenshot = os.getenv "SCREENSHOT" -- a file for a picture of the page
     if screenshot then browse("--screenshot=" .. screenshot) end
   end)
 end)

@@ -1,4 +1,4 @@
---- Queries say what they ask for, whatever characters names have, and links carry them unharmed.
+--- The queries and links that a user gets are valid PromQL and URLs whatever characters the names have.
 
 local autometrics = require "chalk.autometrics"
 local chalk_command = require "support.chalk_command"
@@ -44,7 +44,7 @@ describe("the queries of a function", function()
     assert.equal(("sum by (%s) (rate(function_calls_total[5m]) * %s)"):format(KEPT, BUILD), queries.request_rate())
   end)
 
-  it("are all there, for a wrapped function and for names, and as links", function()
+  it("are the same for a wrapped function and for its names, and exist as links too", function()
     local auto = instrumented.new { service_name = "shop", prometheus_url = "https://prom.example/p/" }
     local f = auto.wrap(function() end, { name = "f", module = "m" })
     local of_f = auto.queries(f)
@@ -72,7 +72,7 @@ describe("the queries of a function", function()
     assert.is_truthy(auto.queries(f, { interval = "30s" }).request_rate:find("[30s]", 1, true))
   end)
 
-  it("name the service where it is one name in every program, and not where it is the program's", function()
+  it("name the service, unless its name is only that of the program that runs", function()
     local client = require("chalk").new()
     local auto = autometrics.new(client)
     local metrics = auto.wrap(function() end, { name = "f", module = "m" }) and client:text()
@@ -98,7 +98,7 @@ describe("the queries of a function", function()
     assert.is_truthy(folder:read("lua/users.lua"):find("service_name%3D%22app%22", 1, true))
   end)
 
-  it("are read by promtool, whatever a name is", function()
+  it("are accepted by promtool, whatever characters a name has", function()
     local promtool = programs.need "promtool"
     if not promtool then return end
     local path = os.tmpname()

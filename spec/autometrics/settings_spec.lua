@@ -1,12 +1,12 @@
---- What the program is called, which version it is and where it comes from: as said, as in the environment, or as git
---- has it.
+--- A user sees the service's name, version and repository in build_info, from the options, the environment, or the git
+--- checkout.
 
 local children = require "support.children"
 local commands = require "support.commands"
 local exposition = require "support.exposition"
 local files = require "support.files"
 
--- What the environment of the specs may have.
+-- Variables that are taken out of the environment of the specs.
 local VARIABLES = {
   "AUTOMETRICS_SERVICE_NAME",
   "OTEL_SERVICE_NAME",
@@ -18,7 +18,7 @@ local VARIABLES = {
   "PROMETHEUS_URL",
 }
 
--- The labels of build_info after a call of init; and the link of a function.
+-- Returns the labels of build_info after a call of init, the link of a function, and the whole exposition.
 local function build(init, environment, shell)
   local code, output = children.run(
     ([[
@@ -74,7 +74,7 @@ describe("settings", function()
 
   local function here() return "cd " .. folder .. " &&" end
 
-  it("are those of init, before the environment", function()
+  it("are those of init, else those of the environment", function()
     local environment = {
       AUTOMETRICS_SERVICE_NAME = "env",
       AUTOMETRICS_VERSION = "v2.0.0",
@@ -114,7 +114,7 @@ describe("settings", function()
     assert.is_truthy(link:find("https://prom.example/graph?g0.expr=", 1, true), link)
   end)
 
-  it("take AUTOMETRICS_SERVICE_NAME before OTEL_SERVICE_NAME, and empty ones for none", function()
+  it("take AUTOMETRICS_SERVICE_NAME before OTEL_SERVICE_NAME, and ignore empty ones", function()
     assert.equal("otel", build(nil, { OTEL_SERVICE_NAME = "otel" }, here()).service_name)
     assert.equal(
       "auto",
@@ -125,7 +125,7 @@ describe("settings", function()
     assert.is_truthy(link:find "^http://localhost:9090/graph")
   end)
 
-  it("wait for nobody where a checkout has something else in the place of a file", function()
+  it("do not block if a FIFO, device or folder is in the place of one of git's files", function()
     local environment = { AUTOMETRICS_SERVICE_NAME = "shop" }
     local alone = { service_name = "shop", autometrics_version = "1.0.0" }
     git(folder, "init -q -b main .")
@@ -138,7 +138,7 @@ describe("settings", function()
     assert.same(alone, (build(nil, environment, here() .. " timeout 20")))
   end)
 
-  it("have a service name and nothing that is not known, where there is no checkout", function()
+  it("have a service name and no label for what is unknown, outside of a checkout", function()
     local found = build(nil, nil, here())
     assert.is_truthy(#found.service_name > 0)
     found.service_name = nil
@@ -178,7 +178,7 @@ describe("settings", function()
     assert.same(expected(nil), build(nil, nil, here()))
   end)
 
-  it("are not looked for where an empty text says that there are none", function()
+  it("are not looked for if an empty text turns them off", function()
     git(folder, "init -q -b main . && git remote add origin https://github.com/some/shop.git")
     git(folder, "commit -q --allow-empty -m one")
     local all = build(nil, nil, here())
@@ -196,13 +196,13 @@ describe("settings", function()
       assert.same(expected, build("auto.init { service_name = 'shop' }", { [variable] = "" }, here()))
       assert.same(expected, build(init, { [variable] = "of the environment" }, here()))
     end
-    -- Nor does the service get the name of a repository that is not to be told.
+    -- The service does not get the name of a repository that is turned off either.
     local hidden = build(nil, { AUTOMETRICS_REPOSITORY_URL = "" }, here())
     assert.is_truthy(#hidden.service_name > 0 and hidden.service_name ~= "shop")
     assert.is_nil(hidden.repository_url)
   end)
 
-  it("tell no path of this machine as a repository, and know a provider from either form", function()
+  it("never have a path of this machine as the repository, and find the provider in each form of URL", function()
     git(folder, "init -q -b main . && git remote add origin /srv/secret/shop")
     assert.is_nil(build(nil, nil, here()).repository_url)
     for url, provider in pairs {
@@ -219,29 +219,26 @@ describe("settings", function()
     end
   end)
 
-  it(
-    "come over functions that were wrapped before init, and leave no series of the name that was a guess",
-    function()
-      local found, _, text = build(
-        [[
+  it("apply to functions that were wrapped before init, and no series of the guessed name is left", function()
+    local found, _, text = build(
+      [[
       local before = auto.wrap(function() end, { name = "before", module = "m", concurrent = true })
       auto.init { service_name = "late", buckets = { 1, 2 } }
       before()]],
-        nil,
-        here()
-      )
-      assert.equal("late", found.service_name)
-      for key in pairs((exposition.parse(text))) do
-        if key:find "^function_" then assert.is_truthy(key:find('service_name="late"', 1, true), key) end
-      end
-      local bucket =
-        'function_calls_duration_seconds_bucket{function="before",module="m",service_name="late",le="2.0"}'
-      assert.equal(1, (exposition.parse(text))[bucket])
-      assert.is_nil(text:find('le="0.5"} 1', 1, true))
+      nil,
+      here()
+    )
+    assert.equal("late", found.service_name)
+    for key in pairs((exposition.parse(text))) do
+      if key:find "^function_" then assert.is_truthy(key:find('service_name="late"', 1, true), key) end
     end
-  )
+    local bucket =
+      'function_calls_duration_seconds_bucket{function="before",module="m",service_name="late",le="2.0"}'
+    assert.equal(1, (exposition.parse(text))[bucket])
+    assert.is_nil(text:find('le="0.5"} 1', 1, true))
+  end)
 
-  it("say of one service which one version runs, where another one ran in the same memory", function()
+  it("have only the version that runs, after another version used the same segment", function()
     local path = files.name()
     local function run(version)
       local code, output = children.run(

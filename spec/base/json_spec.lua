@@ -1,4 +1,4 @@
---- Somebody who mistypes a JSON document is told where, and what one program takes is not refused by the next.
+--- A user who mistypes a JSON document is told the line and column, and no other program refuses what chalk accepts.
 
 local json = require "chalk.base.json"
 
@@ -8,7 +8,7 @@ describe("a JSON document", function()
     assert.same({ 1 }, json.decode "\239\187\191[1]")
   end)
 
-  it("is refused with the line and the column of what is wrong", function()
+  it("is refused with the line and the column of the error", function()
     local cases = {
       { '{"a": 1,\n  "b": }', 2, 8 },
       { '{"ä": 1, "b" 2}', 1, 14 }, -- columns count characters
@@ -28,12 +28,15 @@ describe("a JSON document", function()
     end
   end)
 
-  it("has each key once in an object, however it is written, and as often as it likes in others", function()
-    assert.same({ a = { a = 1 }, b = { a = 2 } }, json.decode '{"a": {"a": 1}, "b": {"a": 2}}')
-    local value, message, line, column = json.decode '{"a": 1, "b": ["}", "\\""],\n "\\u0061": 2}'
-    assert.is_nil(value)
-    assert.same({ 'the object has the key "\\u0061" already', 2, 2 }, { message, line, column })
-  end)
+  it(
+    "is refused when an object has a key twice, however it is written; several objects may have the key",
+    function()
+      assert.same({ a = { a = 1 }, b = { a = 2 } }, json.decode '{"a": {"a": 1}, "b": {"a": 2}}')
+      local value, message, line, column = json.decode '{"a": 1, "b": ["}", "\\""],\n "\\u0061": 2}'
+      assert.is_nil(value)
+      assert.same({ 'the object has the key "\\u0061" twice', 2, 2 }, { message, line, column })
+    end
+  )
 end)
 
 describe("a text", function()

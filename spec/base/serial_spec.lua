@@ -1,4 +1,4 @@
---- Options reach the flush thread's VM as they were given to init, and what cannot get there is named.
+--- Options reach the flush thread's VM as they were given to init, and an option that cannot be passed on is named.
 
 local serial = require "chalk.base.serial"
 
@@ -28,7 +28,7 @@ describe("a value for another VM", function()
     assert.same({ { 1 }, { 1 } }, there { shared, shared })
   end)
 
-  it("is refused where it is none, with its place", function()
+  it("is refused with the path to it when it cannot be passed on", function()
     local round = {}
     round.a = { b = round }
     local cases = {

@@ -1,4 +1,4 @@
---- Who runs `chalk annotate` gets links above wrapped functions, and nothing else in the sources changes.
+--- A user who runs `chalk annotate` gets links above wrapped functions, and nothing else in the sources changes.
 
 local uv = require "luv"
 local annotate = require "chalk.cli.annotate"
@@ -29,8 +29,8 @@ local function line_of(text, content)
   end
 end
 
--- Where "@@" stands in the source is where the block is expected. The functions of the new text are the same, in it
--- they are only further down.
+-- Expects a block in the place of "@@" in the source. A second run on the new text, in which the function is further
+-- down, must change nothing, and a run without functions must give the old text.
 local function expect(source, one, expected)
   local plain = source:gsub("@@", "")
   local text = assert(annotate.annotate(plain, { one }))
@@ -42,12 +42,12 @@ local function expect(source, one, expected)
 end
 
 describe("a block of links", function()
-  it("stands above the function, as documentation, indented as it is", function()
+  it("stands above the function as a documentation comment with the same indentation", function()
     expect("local a\n@@local function find() end\n", f(2), block())
     expect("return {\n@@\tfind = function() end,\n}\n", f(2), block("---", "\t"))
   end)
 
-  it("goes on with the comment that is there, before its tags", function()
+  it("continues the comment above the function, before its tags", function()
     expect("--- Finds.\n@@local function find() end\n", f(2), block())
     expect("--- Finds.\n-- Much more.\n@@function find() end\n", f(3), block "--")
     expect("-- plain\n@@function find() end\n", f(2), block "--")
@@ -58,13 +58,13 @@ describe("a block of links", function()
     expect("--[[ long\n comment ]]\n@@function find() end\n", f(3), block())
   end)
 
-  it("is one for each function of a line", function()
+  it("is written once for each function of a line", function()
     local both = { f(1, "find"), f(1, "create") }
     local text = annotate.annotate("return { find = function() end, create = function() end }\n", both)
     assert.equal(block(nil, nil, nil, "create") .. block(), text:match "^(.*\n)return")
   end)
 
-  it("never lands inside a string or a comment that a line begins in", function()
+  it("never lands inside a string or comment that spans lines", function()
     expect("@@local s, find = [[\ntext\n]], function() end\n", f(3), block())
     expect("@@local s, find = 'a\\\nb', function() end\n", f(2), block())
     expect("@@local s, find = 'a\\z  \n\n  b', function() end\n", f(3), block())
@@ -72,7 +72,7 @@ describe("a block of links", function()
     expect("@@local s, t, find = [[\n]], [[\n]], function() end\n", f(3), block())
   end)
 
-  it("is found only where it is a comment", function()
+  it("is not mistaken for text in a string", function()
     local text = "local s = [[\n" .. block() .. "]]\nlocal t = '--- <!-- chalk:links a -->'\n"
     assert.equal(text, annotate.annotate(text, {}))
     expect("local s = [[\n-- [[\n]]\n-- it's\n@@local find = function() end\n", f(5), block "--")
@@ -80,7 +80,7 @@ describe("a block of links", function()
     expect("local s = a[b[1]] - c -- [[\n@@local find = function() end\n", f(2), block())
   end)
 
-  it("keeps the line endings that are there, also where they are mixed or missing", function()
+  it("keeps the line endings of the file, also if they are mixed or missing", function()
     expect("local a\r\n@@function find() end\r\n", f(2), block(nil, nil, "\r\n"))
     assert.equal(
       "a()\n" .. block(nil, nil, "\r\n") .. "function find() end\r\n",
@@ -103,7 +103,7 @@ describe("a block of links", function()
     )
   end)
 
-  it("cannot be broken out of by a name or an address", function()
+  it("cannot be ended by characters of a name or a URL, so nothing of them runs as code", function()
     local odd = f(1, "a --> b\nos.exit(1)")
     odd.links = { calls = "http://p/\nos.exit(1) --" }
     local text = annotate.annotate("function find() end\n", { odd })
@@ -111,7 +111,7 @@ describe("a block of links", function()
     assert.equal("function find() end\n", annotate.annotate(text, {}))
   end)
 
-  it("is replaced when the links change, and goes when its function is gone", function()
+  it("is replaced when the links change, and removed when its function is gone", function()
     local old = annotate.annotate("--- Finds.\nlocal function find() end\n", { f(2) })
     local moved = f(6)
     moved.links = { request_rate = "http://q/rate" }
@@ -124,13 +124,13 @@ describe("a block of links", function()
     assert.equal("--- Finds.\nlocal function find() end\n", annotate.annotate(new, {}))
   end)
 
-  it("without an end, and a function that is elsewhere, are refused with their line", function()
+  it("is refused with its line if it has no end, or the function is not on its line", function()
     local text, line, message = annotate.annotate("a()\n--- <!-- chalk:links x -->\nb()\n", {})
     assert.same({ nil, 2 }, { text, line })
     assert.matches("has no end", message)
     text, line, message = annotate.annotate("local a\nlocal b\n", { f(2) })
     assert.same({ nil, 2 }, { text, line })
-    assert.matches("users.find does not begin here", message, 1, true)
+    assert.matches("users.find does not begin on this line", message, 1, true)
     assert.is_nil((annotate.annotate("local a\n", { f(9) })))
   end)
 end)
@@ -168,7 +168,7 @@ describe("chalk annotate", function()
 
   local function annotated() return folder:chalk("annotate", "--require", "users", "lua/") end
 
-  it("finds the module in the directory, and says which files it changed", function()
+  it("finds the module in the directory, and prints the files that it changed", function()
     local code, output, errors = annotated()
     assert.same({ 0, "lua/users.lua\n", "" }, { code, output, errors })
     local text = folder:read "lua/users.lua"
@@ -182,7 +182,7 @@ describe("chalk annotate", function()
     assert(loadstring(text))
   end)
 
-  it("links to calls under way only where these are counted", function()
+  it("links to concurrent calls only if the function counts them", function()
     annotated()
     assert.is_nil(folder:read("lua/users.lua"):find("Concurrent calls", 1, true))
     folder:write("lua/users.lua", (USERS:gsub('"users", M', "%0, { concurrent = true }")))
@@ -190,7 +190,7 @@ describe("chalk annotate", function()
     assert.equal(2, select(2, folder:read("lua/users.lua"):gsub("%[Concurrent calls%]", "")))
   end)
 
-  it("done twice changes nothing, not even the time of the file", function()
+  it("does not touch the file in a second run", function()
     annotated()
     local text, stat = folder:read "lua/users.lua", uv.fs_stat(folder.path .. "/lua/users.lua")
     assert.same({ 0, "", "" }, { annotated() })
@@ -198,16 +198,16 @@ describe("chalk annotate", function()
     assert.same(stat.ino, uv.fs_stat(folder.path .. "/lua/users.lua").ino)
   end)
 
-  it("--check writes nothing and fails until the links are there", function()
+  it("writes nothing with --check, and fails until the links are there", function()
     local code, output, errors = folder:chalk("annotate", "--check", "-r", "users", "lua")
-    assert.same({ 1, "", "chalk: lua/users.lua: links are out of date\n" }, { code, output, errors })
+    assert.same({ 1, "", "chalk: lua/users.lua: the links are out of date\n" }, { code, output, errors })
     assert.equal(USERS, folder:read "lua/users.lua")
     annotated()
     assert.same({ 0, "", "" }, { folder:chalk("annotate", "--check", "-r", "users", "lua") })
     assert.equal(1, (folder:chalk("annotate", "--remove", "--check", "lua")))
   end)
 
-  it("--remove brings the source back, byte by byte, and needs no module that loads", function()
+  it("restores the source byte by byte with --remove, and loads no module for it", function()
     local crlf = USERS:gsub("\n", "\r\n")
     folder:write("lua/users.lua", crlf)
     annotated()
@@ -227,7 +227,7 @@ describe("chalk annotate", function()
     assert.same({ "lua/users.lua", "settings.lua" }, folder:files())
   end)
 
-  it("leaves files outside of the paths alone, and takes out what a loaded file no longer wraps", function()
+  it("leaves files outside of the paths alone, and removes blocks of functions no longer wrapped", function()
     folder:write("lua/other.lua", USERS:gsub("users", "other") .. "-- \n")
     folder:write(
       "lua/both.lua",
@@ -245,7 +245,7 @@ describe("chalk annotate", function()
     folder:write("lua/z.lua", 'require "a"\n' .. USERS)
     local before = { folder:read "lua/a.lua", folder:read "lua/z.lua" }
     folder:shell "chmod 444 lua/z.lua"
-    -- Root without the power to write anything; it still reads everything, wherever this checkout is.
+    -- Root runs without the capability to write any file. It can still read every file, wherever this checkout is.
     local bound = uv.getuid() == 0 and "setpriv --bounding-set=-dac_override " or ""
     local code, output, errors = folder:shell(bound .. chalk_command.command("annotate", "-r", "z", "lua"))
     assert.same({ 1, "", "chalk: cannot write lua/z.lua: permission denied\n" }, { code, output, errors })
@@ -253,8 +253,9 @@ describe("chalk annotate", function()
     assert.same({ "lua/a.lua", "lua/users.lua", "lua/z.lua", "settings.lua" }, folder:files())
   end)
 
-  it("changes no file when there is no room for the new one", function()
-    -- A file size limit stands for a full disk. The block of one file still fits, that of the second does not.
+  it("changes no file when the disk is full", function()
+    -- A limit of the file size stands for a full disk. The new text of the first file fits, that of the second does
+    -- not.
     folder:write("lua/a.lua", "-- <!-- chalk:links x -->\n-- <!-- /chalk:links -->\nreturn 1\n")
     folder:write("lua/b.lua", "-- <!-- chalk:links x -->\n-- <!-- /chalk:links -->\n" .. ("-- much\n"):rep(1000))
     local before = { folder:read "lua/a.lua", folder:read "lua/b.lua" }
@@ -265,7 +266,7 @@ describe("chalk annotate", function()
     assert.same({ "lua/a.lua", "lua/b.lua", "lua/users.lua", "settings.lua" }, folder:files())
   end)
 
-  it("says what keeps a module from loading, and writes nothing", function()
+  it("reports why a module cannot be loaded, and writes nothing", function()
     folder:write("lua/bad.lua", "local users = require 'users'\nerror('no database')\n")
     local code, _, errors = folder:chalk("annotate", "-r", "bad", "lua")
     assert.same({ 1, "chalk: cannot load module bad: lua/bad.lua:2: no database\n" }, { code, errors })
@@ -273,24 +274,21 @@ describe("chalk annotate", function()
     code, _, errors = folder:chalk("annotate", "-r", "exits", "lua")
     assert.equal(1, code)
     assert.matches(
-      "cannot load module exits: lua/exits.lua:1: it calls os.exit while it is loaded",
+      "cannot load module exits: lua/exits.lua:1: os.exit must not be called while a module is loaded",
       errors,
       1,
       true
     )
     code, _, errors = folder:chalk("annotate", "-r", "lua/users.lua", "lua")
     assert.equal(1, code)
-    assert.matches('modules are named without ".lua": --require users', errors, 1, true)
+    assert.matches('name the module without ".lua", as in --require users', errors, 1, true)
     code, _, errors = folder:chalk("annotate", "-r", "nowhere")
     assert.equal(1, code)
-    assert.equal(
-      "chalk: cannot load module nowhere: it was not found; -I DIR names a directory to look in\n",
-      errors
-    )
+    assert.equal("chalk: cannot load module nowhere: not found: name the directory to look in by -I DIR\n", errors)
     assert.equal(USERS, folder:read "lua/users.lua")
   end)
 
-  it("says when there is nothing to annotate", function()
+  it("fails when there is nothing to annotate", function()
     folder:write("lua/plain.lua", "return {}\n")
     folder:write("empty/.keep", "")
     assert.same({ 1, "", "chalk: plain wraps no function\n" }, { folder:chalk("annotate", "-r", "plain", "lua") })

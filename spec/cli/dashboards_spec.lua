@@ -1,6 +1,6 @@
---- The dashboards that `chalk dashboards` writes show something: a real Prometheus, which scrapes the example shop and
---- the example service and evaluates the shop's rules, answers every expression of every panel, with the numbers of the
---- load. In the middle of it the shop is deployed anew, with a version in which a quarter of the orders fails.
+--- A user who opens the dashboards of `chalk dashboards` sees numbers in every panel. A real Prometheus scrapes the
+--- example shop and the example service and evaluates the shop's rules. It answers every expression of every panel with
+--- the numbers of the load. Halfway a new version of the shop is deployed, in which a quarter of the orders fails.
 
 local cjson = require "cjson"
 local chalk_command = require "support.chalk_command"
@@ -13,7 +13,7 @@ local web = require "demo.web"
 
 local PAUSE = 40 -- milliseconds between two orders, and two requests of the service
 
--- What Grafana puts in for its variables.
+-- Values that Grafana would substitute for the variables.
 local VARIABLES = {
   __rate_interval = "10s",
   top = "10",
@@ -100,12 +100,7 @@ describe("a dashboard", function()
     folder:remove()
   end)
 
-  local function needs(name, body)
-    it(name, function()
-      if not programs.need "prometheus" then return end
-      body()
-    end)
-  end
+  local needs = programs.needing(it, "prometheus")
 
   local function number(dashboard, title)
     local samples = assert(server:query(filled(panel_of(dashboards[dashboard], title).targets[1].expr)))
@@ -113,16 +108,16 @@ describe("a dashboard", function()
   end
 
   for name, panels in pairs { overview = 7, ["function-explorer"] = 9, objectives = 7, metrics = 5 } do
-    needs("called " .. name .. " has an answer for every panel, and one meaning for every series", function()
+    needs("called " .. name .. " has numbers in every panel", function()
       assert.equal(panels, #panels_of(dashboards[name]))
       for _, panel in ipairs(panels_of(dashboards[name])) do
         for _, target in ipairs(panel.targets) do
-          local place = ("%s: %s"):format(panel.title, target.expr)
+          local where = ("%s: %s"):format(panel.title, target.expr)
           local samples, message = server:await(filled(target.expr), function(s) return #s > 0 end, 10)
-          assert.truthy(samples, place .. ": " .. tostring(message))
-          assert.is_true(#samples > 0, place)
+          assert.truthy(samples, where .. ": " .. tostring(message))
+          assert.is_true(#samples > 0, where)
           for _, sample in ipairs(samples) do
-            assert.equal(sample.value, sample.value, place .. " is no number")
+            assert.equal(sample.value, sample.value, where .. " is not a number")
           end
         end
       end
@@ -139,8 +134,8 @@ describe("a dashboard", function()
     end)
   end
 
-  needs("of functions shows the load that there was, and the version that fails", function()
-    local function settled(dashboard, title, value, category)
+  needs("of functions shows the rates of the load, and the version that fails", function()
+    local function await_value(dashboard, title, value, category)
       local expression, found = filled(panel_of(dashboards[dashboard], title).targets[1].expr), nil
       server:await(expression, function(samples)
         for _, sample in ipairs(samples) do
@@ -152,30 +147,31 @@ describe("a dashboard", function()
       assert.near(value, found.value, 0.05 * value, title)
       return found
     end
-    -- An order is a call of place, find and charge, and two of reserve; a quarter of those of place and charge fail.
-    settled("overview", "Calls that fail", 0.1)
-    settled("overview", "Calls per second", 5 * 1000 / PAUSE)
+    -- An order is one call of place, find and charge each, and two of reserve. A quarter of the calls of place and
+    -- charge fail.
+    await_value("overview", "Calls that fail", 0.1)
+    await_value("overview", "Calls per second", 5 * 1000 / PAUSE)
     assert.equal(4, (number("overview", "Functions")))
     local _, versions = number("overview", "Processes by version")
     assert.same({ { metric = { version = "1.5.0" }, value = 1 } }, versions)
     local missed = "Share of calls that miss the objective, over 5 minutes"
-    settled("objectives", missed, 0, "latency")
+    await_value("objectives", missed, 0, "latency")
     VARIABLES.module, VARIABLES["function"] = "billing", "charge"
     finally(function()
       VARIABLES.module, VARIABLES["function"] = "orders", "place"
     end)
-    local failing = settled("function-explorer", "Calls that fail", 0.25)
+    local failing = await_value("function-explorer", "Calls that fail", 0.25)
     assert.same(
       { "1.5.0", "charge", "billing" },
       { failing.metric.version, failing.metric["function"], failing.metric.module }
     )
-    settled("function-explorer", "Calls per second", 1000 / PAUSE)
+    await_value("function-explorer", "Calls per second", 1000 / PAUSE)
     local slow = number("function-explorer", "Duration, 99th percentile")
     assert.is_true(slow > 0.1 and slow <= 0.25)
-    settled("metrics", "request_count, per second", 1000 / PAUSE)
+    await_value("metrics", "request_count, per second", 1000 / PAUSE)
   end)
 
-  needs("of objectives shows the alerts that fire, for the success rate and not for the latency", function()
+  needs("of objectives shows the firing alerts of the success rate, and none of the latency", function()
     local _, alerts = number("objectives", "Alerts")
     local firing = {}
     for _, alert in ipairs(alerts) do
@@ -206,7 +202,7 @@ describe("a dashboard", function()
     assert.equal("s", panel_of(dashboards.metrics, "uptime").fieldConfig.defaults.unit)
   end)
 
-  it("has panels that do not overlap, ids that differ, and lists where Grafana wants lists", function()
+  it("has panels that do not overlap, unique ids, and JSON arrays where Grafana expects them", function()
     for name, dashboard in pairs(dashboards) do
       local taken, ids = {}, {}
       for _, panel in ipairs(dashboard.panels) do
@@ -233,7 +229,7 @@ describe("chalk dashboards", function()
   before_each(function() folder = chalk_command.folder() end)
   after_each(function() folder:remove() end)
 
-  it("writes the same files again, into folders that it makes", function()
+  it("writes the same files in each run, into folders that it creates", function()
     local code, output, errors = folder:chalk("dashboards", "-o", "a/b")
     assert.same(
       { 0, "a/b/function-explorer.json\na/b/objectives.json\na/b/overview.json\n", "" },
@@ -245,7 +241,7 @@ describe("chalk dashboards", function()
     assert.equal(3, #folder:files())
   end)
 
-  it("uses the names that the exporter's namespace gives", function()
+  it("puts the exporter's namespace before the names", function()
     folder:write("metrics.json", '{ "metrics": [{ "name": "up", "type": "gauge" }] }')
     assert.equal(0, (folder:chalk("dashboards", "-o", "my", "--namespace", "my", "metrics.json")))
     local dashboard = cjson.decode(folder:read "my/metrics.json")
@@ -253,7 +249,7 @@ describe("chalk dashboards", function()
     assert.same({ "my metrics", "chalk-my-metrics" }, { dashboard.title, dashboard.uid })
   end)
 
-  it("asks for labels that a scrape has renamed, by their new names", function()
+  it("queries labels that a scrape renames by their new names", function()
     folder:write(
       "m.json",
       [[{ "tags": { "job": { "value_type": "string" } },
@@ -264,7 +260,7 @@ describe("chalk dashboards", function()
     assert.matches('"uid": "chalk-cron-jobs"', folder:read "m.json", 1, true)
   end)
 
-  it("writes nothing when a file is wrong, or there is nothing to show", function()
+  it("writes nothing when a file is wrong or defines no metrics", function()
     folder:write("good.json", '{ "metrics": [{ "name": "up", "type": "gauge" }] }')
     folder:write("bad.json", '{ "metrics": [{ "name": "up", "type": "guage" }] }')
     folder:write("none.json", "{}")

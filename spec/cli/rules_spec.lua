@@ -1,4 +1,5 @@
---- The rules that `chalk rules` writes are rules to promtool, and alert as the workbook says, on what chalk exports.
+--- A user who loads the rules of `chalk rules` into Prometheus is alerted as the workbook describes. promtool accepts
+--- the rules and evaluates them on series as chalk exports them.
 
 local chalk = require "chalk"
 local chalk_command = require "support.chalk_command"
@@ -17,7 +18,7 @@ local checkout = auto.objective("checkout"):success_rate(99.9):latency(0.25, 99)
 return auto.wrap(nothing, { name = "charge", module = "billing", objective = checkout })
 ]]
 
--- What promtool is told: a rules file, series a minute apart, and what is to be so at which times.
+-- The input of `promtool test rules`: the rules file, series with a sample each minute, and the expected alerts.
 local TEST = [[
 rule_files: [ rules.yml ]
 evaluation_interval: 5m
@@ -37,12 +38,7 @@ describe("rules", function()
   before_each(function() folder = chalk_command.folder() end)
   after_each(function() folder:remove() end)
 
-  local function needs(name, body)
-    it(name, function()
-      if not programs.need "promtool" then return end
-      body()
-    end)
-  end
+  local needs = programs.needing(it, "promtool")
 
   local function run(...)
     local code, output, errors = folder:shell("env -u LD_PRELOAD " .. promtool .. " " .. table.concat({ ... }, " "))
@@ -56,7 +52,7 @@ describe("rules", function()
     return text, run "check rules rules.yml"
   end
 
-  needs("of any percentile and latency are rules, without duplicates", function()
+  needs("of any percentile and latency are accepted by promtool, without duplicates", function()
     local objectives = {}
     for _, percentile in ipairs { 0.5, 50, 90, 97.5, 99.95, 99.99999, 100 } do
       for _, threshold in ipairs { 1e-7, 0.001, 0.3, 1, 2.5, 600, 1e7 } do
@@ -72,7 +68,7 @@ describe("rules", function()
     assert.falsy(output:find "duplicate")
   end)
 
-  needs("are rules whatever an objective is called", function()
+  needs("are accepted by promtool whatever characters an objective's name has", function()
     for _, name in ipairs {
       'it\'s "so": {{ $x }} # %s\\',
       "a\nb\r\tc\1\127",
@@ -86,12 +82,12 @@ describe("rules", function()
     end
   end)
 
-  needs("of no objective are an empty file", function()
+  needs("are a valid file without groups if there are no objectives", function()
     local _, output = check {}
     assert.matches("SUCCESS: 0 rules found", output)
   end)
 
-  it("are the same text whatever the order of the objectives, and each once", function()
+  it("are the same text for any order of the objectives, without duplicates", function()
     local a, b = CHECKOUT[1], { name = "browse", success_rate = 90 }
     assert.equal(rules.generate { a, b }, rules.generate { b, a, b })
   end)
@@ -108,7 +104,7 @@ describe("rules", function()
     assert.matches("vector(0.001)", text, 1, true)
   end)
 
-  it("warn of objectives whose page alert cannot fire, and of no budget", function()
+  it("come with a warning if a page alert cannot fire, or there is no error budget", function()
     local _, warnings = rules.generate { { name = "a", success_rate = 80 }, { name = "b", success_rate = 100 } }
     assert.equal(2, #warnings)
     assert.matches('objective "a", success-rate 80 %: the page alert cannot fire', warnings[1], 1, true)
@@ -116,7 +112,7 @@ describe("rules", function()
     assert.same({}, select(2, rules.generate { { name = "a", success_rate = 90 } }))
   end)
 
-  -- `series`: lines of input; `at`: the alerts that fire, as "severity name", by the time.
+  -- Runs promtool on these lines of input. `at` is a list of times, each with the severities that fire by alert.
   local function test(series, at)
     local alerts = {}
     for _, when in ipairs(at) do
@@ -157,13 +153,15 @@ describe("rules", function()
 
   local CALLS = " of the calls under objective checkout of shop "
 
-  local function failed(percentage) return percentage .. CALLS .. "failed; 0.1 % may over 30 days." end
+  local function failed(percentage) return percentage .. CALLS .. "failed; the budget is 0.1 % over 30 days." end
 
-  local function slow(percentage) return percentage .. CALLS .. "took longer than 0.25 s; 1 % may over 30 days." end
+  local function slow(percentage)
+    return percentage .. CALLS .. "took longer than 0.25 s; the budget is 1 % over 30 days."
+  end
 
-  needs("alert nobody while the budget lasts", function()
+  needs("do not alert while the budget lasts", function()
     check(CHECKOUT)
-    -- 0.09 % fail, with a minute of 0.9 %; half a percent is slow.
+    -- 0.09 % of the calls fail, 0.9 % in one minute, and 0.5 % are slow.
     test({
       calls(unpack(QUIET)),
       calls("error", "0+0.9x2000 1809 1809.9+0.9x3000"),
@@ -172,17 +170,17 @@ describe("rules", function()
     }, { { "10m" }, { "1d" }, { "2005m" }, { "2015m" }, { "3d" }, { "80h" } })
   end)
 
-  needs("page, and only that, when minutes of failures take 2 % of the budget", function()
+  needs("page, without a ticket, when minutes of failures take 2 % of the budget", function()
     check(CHECKOUT)
     local firing = { "4325m", HighErrorRateSLO = { "page" }, labels = ERRORS, description = failed "1.667%" }
-    -- Three days of peace, then one minute in which all calls fail.
+    -- All calls succeed for three days, then all fail for one minute.
     test({
       calls("ok", "0+1000x4320 4320000 4321000+1000x1000"),
       calls("error", "0x4320 1000x1001"),
     }, { { "4320m" }, firing, { "4340m" }, { "4400m" } })
   end)
 
-  needs("page, and only that, when calls are slow for minutes", function()
+  needs("page, without a ticket, when calls are slow for minutes", function()
     check(CHECKOUT)
     local firing = { "4335m", HighLatencySLO = { "page" }, labels = SLOW, description = slow "16%" }
     test({
@@ -192,9 +190,9 @@ describe("rules", function()
     }, { { "4320m" }, firing, { "4400m" } })
   end)
 
-  needs("open a ticket, and only that, when the budget would not last the month", function()
+  needs("open a ticket, without a page, when the budget would not last the month", function()
     check(CHECKOUT)
-    -- 0.4 %: four times too fast; 2 % slow: twice too fast.
+    -- 0.4 % of the calls fail, four times too many; 2 % are slow, twice too many.
     local now = {
       "4320m",
       HighErrorRateSLO = { "ticket" },
@@ -206,14 +204,14 @@ describe("rules", function()
     test({ duration("count", "", "0+1000x6000"), duration("bucket", ',le="0.25"', "0+980x6000") }, { then_slow })
   end)
 
-  needs("are quiet without calls, and tell services apart", function()
+  needs("do not alert without calls, and count only the chosen service", function()
     check(CHECKOUT)
     test({ calls("ok", "5x6000"), calls("error", "5x6000") }, { { "1d" }, { "3d" } })
     check(CHECKOUT, { service = "other" })
     test({ calls("ok", "0+1x6000"), calls("error", "0+1x6000") }, { { "1d" } })
   end)
 
-  needs("count the budget from the calls of 30 days, be there failures or not", function()
+  needs("compute the budget from the calls of 30 days, with and without failures", function()
     check(CHECKOUT)
     local labels =
       '{service_name="shop",objective_name="checkout",objective_percentile="99.9",category="success-rate"}'
@@ -287,7 +285,7 @@ describe("chalk rules", function()
     assert.matches('rate(function_calls_total{service_name="shop",', other, 1, true)
   end)
 
-  it("starts nothing that the application starts, and keeps what it prints apart", function()
+  it("opens no socket of the application, and sends what it prints to standard error", function()
     local service = 'local chalk = require "chalk"\nprint("hello", #arg, arg[0])\nio.write("world\\n")\n'
       .. 'chalk.init { exporters = { chalk.exporter.prometheus { listen = "127.0.0.1:1x" } } }\n'
       .. 'return require "app"\n'
@@ -305,7 +303,7 @@ describe("chalk rules", function()
     assert.equal(rules.generate(CHECKOUT), select(2, folder:chalk("rules", "-r", "more")))
   end)
 
-  it("warns on standard error, and goes on", function()
+  it("warns on standard error, and still writes the rules", function()
     folder:write("app.lua", (SHOP:gsub("99%.9", "50")))
     local code, output, errors = folder:chalk("rules", "-r", "app")
     assert.equal(0, code)
@@ -313,7 +311,7 @@ describe("chalk rules", function()
     assert.matches("groups:", output)
   end)
 
-  it("leaves the old file when something is wrong", function()
+  it("leaves the old file as it is when something is wrong", function()
     folder:write("rules.yml", "old")
     folder:write(
       "none.lua",
@@ -327,10 +325,10 @@ describe("chalk rules", function()
     assert.same({ 1, "chalk: cannot write nowhere/rules.yml: no such file or directory\n" }, { code, errors })
   end)
 
-  it("names what is wrong with its arguments", function()
+  it("refuses operands and a missing --require", function()
     assert.equal(2, (folder:chalk "rules"))
     local code, _, errors = folder:chalk("rules", "app")
     assert.equal(2, code)
-    assert.matches('what is "app"? modules are named by --require', errors, 1, true)
+    assert.matches('unexpected operand "app": modules are named by --require', errors, 1, true)
   end)
 end)

@@ -1,4 +1,4 @@
---- An init that fails leaves no port, no file and no thread behind, so the next one succeeds.
+--- An init that fails leaves no port, no file and no thread behind, so that the next one succeeds.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -7,21 +7,13 @@ local broken = require "support.broken_exporters"
 local children = require "support.children"
 local core = require "chalk.core"
 local files = require "support.files"
+local ports = require "support.ports"
 local request = require "support.request"
 local uv = require "luv"
 
 local DRIVERS = { "thread", "loop", "manual" }
 
-local function free_port()
-  local socket = uv.new_tcp()
-  socket:bind("127.0.0.1", 0)
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run "nowait"
-  return port
-end
-
--- A segment of a host that defined as many metrics as there can be.
+-- Makes a segment in which a C host has defined as many metrics as fit.
 local function fill_segment(path)
   local C, ffi = core.C, core.ffi
   local segment = C.chalk_segment_open(nil, ffi.new("chalk_options", { path = path }), core.message)
@@ -73,10 +65,10 @@ describe("an init that fails", function()
 
   for _, driver in ipairs(DRIVERS) do
     describe("with the driver " .. driver, function()
-      it("leaves no port that accepts and never answers", function()
-        local port, path = free_port(), files.name()
+      it("leaves no port open that accepts connections and never answers", function()
+        local port, path = ports.tcp(), files.name()
         local list = { prometheus("127.0.0.1:" .. port), prometheus("unix://" .. path), raises() }
-        -- Without a loop there is no exporter that listens; so that is what fails there.
+        -- The driver `manual` has no loop, so exporters cannot listen, and init fails for that reason.
         local words = driver == "manual" and "no loop to listen with" or LATE
         if driver == "manual" then list[3] = nil end
         local function assert_free()
@@ -95,9 +87,9 @@ describe("an init that fails", function()
         assert_free()
       end)
 
-      it("lets the next one listen there, and answers", function()
+      it("lets the next one listen at the same address and answer", function()
         if driver == "manual" then return end
-        local port = free_port()
+        local port = ports.tcp()
         local good = prometheus("127.0.0.1:" .. port)
         assert_refused(LATE, { driver = driver, exporters = { good, raises() } })
         client:count("jobs"):inc(3)
@@ -105,7 +97,7 @@ describe("an init that fails", function()
         assert.matches("\njobs_total 3\n", request.get(port).body, 1, true)
       end)
 
-      it("for what a module needs when it is loaded may be repeated", function()
+      it("because a module could not be loaded may be repeated", function()
         local once = custom("broken_raises_at_load_once", { path = files.name() })
         local options = { driver = driver, exporters = { once } }
         assert_refused("not mounted yet", options)
@@ -114,7 +106,7 @@ describe("an init that fails", function()
       end)
 
       it(
-        "for a module that raises an object says whose",
+        "because a module raised an object names the exporter",
         function()
           assert_refused("exporter broken_raises_object: a table that cannot be shown", {
             driver = driver,
@@ -123,14 +115,14 @@ describe("an init that fails", function()
         end
       )
 
-      it("when it begins to serve turns nothing over a segment that is closed", function()
+      it("when an exporter begins to serve leaves no loop that reads a closed segment", function()
         if driver == "manual" then return end
-        local port = free_port()
+        local port = ports.tcp()
         assert_refused("no handler", {
           driver = driver,
           exporters = {
             prometheus("127.0.0.1:" .. port),
-            custom("broken_raises_in_handler", { listen = "127.0.0.1:" .. free_port() }),
+            custom("broken_raises_in_handler", { listen = "127.0.0.1:" .. ports.tcp() }),
           },
         })
         local timer = uv.new_timer()
@@ -141,14 +133,14 @@ describe("an init that fails", function()
         assert.equal(200, request.get(port).status)
       end)
 
-      it("tells the exporters that it had made", function()
+      it("calls shutdown of the exporters that it had made", function()
         local path = files.name()
         local first = custom("support.file_exporter", { path = path })
         assert_refused(LATE, { driver = driver, exporters = { first, raises() } })
         assert.equal("shutdown\n", files.read(path))
       end)
 
-      it("keeps no options", function()
+      it("keeps none of its options", function()
         local kept = {}
         local function on_error(message) kept[#kept + 1] = message end
         local latency = client:histogram "latency"
@@ -172,12 +164,12 @@ describe("an init that fails", function()
 
       it("leaves the event tap off", function()
         client:histogram("latency"):record(1)
-        local raw = chalk.exporter.statsd { address = "127.0.0.1:" .. free_port(), histograms = "raw" }
+        local raw = chalk.exporter.statsd { address = "127.0.0.1:" .. ports.tcp(), histograms = "raw" }
         assert_refused(LATE, { driver = driver, exporters = { raw, raises() } })
         assert.equal(0, core.C.chalk_tap_kinds(client.segment))
       end)
 
-      it("gives a segment_path back", function()
+      it("gives its segment_path back", function()
         local refused, taken = files.name(), files.name()
         assert_refused(LATE, { driver = driver, segment_path = refused, exporters = { raises() } })
         client:count("jobs"):inc()
@@ -194,7 +186,7 @@ describe("an init that fails", function()
     end)
   end
 
-  it("of the client that all VMs share gives a segment_path back", function()
+  it("of the client that all VMs share gives its segment_path back", function()
     local code, output = children.run(
       [[
       local chalk = require "chalk"
@@ -214,7 +206,7 @@ describe("an init that fails", function()
     assert.same({ 0, "nil\texporter broken: no disk\ntrue\n3\n" }, { code, output })
   end)
 
-  it("because an exporter takes too long leaves that one its segment", function()
+  it("because an exporter takes too long does not close the segment under it", function()
     local code, output = children.run(
       [[
       local core, wait = require "chalk.core", require "support.wait"
@@ -241,7 +233,7 @@ describe("an init that fails", function()
     assert.same({ 0, "nil\tthe flush thread did not start in time\ntrue\n1\n" }, { code, output })
   end)
 
-  it("for want of a module says so where another process flushes, too", function()
+  it("because a module is missing says so even if another process flushes", function()
     local path = files.name()
     local holder = chalk.new {
       segment_path = path,
@@ -261,7 +253,7 @@ describe("an init that fails", function()
     holder:shutdown()
   end)
 
-  it("for want of room for chalk's own metrics leaves the client as new", function()
+  it("because chalk's own metrics do not fit leaves the client as new", function()
     local path = files.name()
     local held = fill_segment(path)
     assert_refused("no room for the definition of chalk.", { segment_path = path })

@@ -1,5 +1,5 @@
---- The table of kinds against what metrics really do: a kind that it describes wrongly would be recorded or shown
---- wrongly in every format.
+--- The table of kinds describes what metrics really do. Every format relies on it, so a wrong entry would give users
+--- wrong numbers or names everywhere.
 
 local chalk = require "chalk"
 local kinds = require "chalk.define.kinds"
@@ -30,7 +30,7 @@ describe("a kind of metrics:", function()
 
   after_each(function() client:shutdown() end)
 
-  it("names and descriptions agree", function()
+  it("every kind is listed and has its own name", function()
     local described = 0
     for name, kind in pairs(kinds.of) do
       described = described + 1
@@ -42,7 +42,7 @@ describe("a kind of metrics:", function()
   for _, name in ipairs(kinds.names) do
     local kind = kinds.of[name]
 
-    it(name .. " has its verbs and no other ones", function()
+    it(name .. " has the verbs in the table and no others", function()
       local series = client[name](client, "m", { tags = { "a" } }):with "x"
       local has = {}
       for _, verb in ipairs(kind.verbs) do
@@ -55,7 +55,7 @@ describe("a kind of metrics:", function()
       end
     end)
 
-    it(name .. " is shown under its names", function()
+    it(name .. " is exported under the names in the table", function()
       client[name](client, "m", { tags = { "a" } }):with("x"):record(1)
       local text = client:text()
       assert.truthy(
@@ -67,13 +67,13 @@ describe("a kind of metrics:", function()
       end
     end)
 
-    it(name .. " gives exporters the fields of what it holds", function()
+    it(name .. " gives exporters the fields that belong to what it holds", function()
       client[name](client, "m"):record(1)
       assert(client:flush())
       assert.same({ [kind.holds] = #FIELDS[kind.holds] }, seen)
     end)
 
-    it(name .. " takes `across` and `buckets` where it says so", function()
+    it(name .. " takes `across` and `buckets` if the table says so", function()
       local combines = pcall(client[name], client, "a", { across = "sum" })
       local bounded = pcall(client[name], client, "b", { buckets = { 1, 2 } })
       assert.equal(kind.combines, combines)

@@ -1,4 +1,4 @@
---- A dashboard finds a metric under the name that the documentation says, and no two metrics meet under one.
+--- A dashboard finds a metric under the documented name, and no two metrics have one name.
 
 local naming = require "chalk.define.naming"
 
@@ -24,12 +24,12 @@ describe("the name of a metric in Prometheus", function()
     assert.equal("milliseconds_seconds", naming.family({}, "milliseconds", "gauge", "seconds"))
   end)
 
-  it("gets the unit alike with and without the exporter's namespace", function()
+  it("gets its unit whether or not the exporter has a namespace", function()
     assert.equal("seconds_seconds", naming.family({}, "seconds", "gauge", "seconds"))
     assert.equal("app_seconds_seconds", naming.family({}, "seconds", "gauge", "seconds", "app"))
   end)
 
-  it("is made of the characters Prometheus takes, whatever the exporter's namespace", function()
+  it("consists of characters that Prometheus accepts, whatever the exporter's namespace", function()
     assert.equal("my_app_up", naming.family({}, "up", "gauge", nil, "my-app"))
     assert.equal("_9lives_up", naming.family({}, "up", "gauge", nil, "9lives"))
     assert.equal("a:b_up", naming.family({}, "up", "gauge", nil, "a:b"))
@@ -41,7 +41,7 @@ describe("the name of a metric in Prometheus", function()
     assert.same({ "t_bucket", "t_sum", "t_count" }, naming.samples("t", "histogram"))
   end)
 
-  it("keeps others from the names an OpenMetrics parser would refuse beside it", function()
+  it("reserves the names that an OpenMetrics parser would refuse beside it", function()
     assert.same({ "a", "a_total", "a_created" }, naming.held("a", "count"))
     assert.same({ "a", "a_bucket", "a_sum", "a_count", "a_created" }, naming.held("a", "histogram"))
     assert.same({ "a" }, naming.held("a", "gauge"))
@@ -49,7 +49,7 @@ describe("the name of a metric in Prometheus", function()
 end)
 
 describe("a label name", function()
-  it("is made of the characters Prometheus takes", function()
+  it("consists of characters that Prometheus accepts", function()
     assert.equal("http_status", naming.label "http.status")
     assert.equal("_2nd", naming.label "2nd")
     assert.equal("a_b", naming.label "a:b")

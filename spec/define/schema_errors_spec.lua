@@ -1,5 +1,5 @@
---- Somebody who mistyped a definition is told each mistake, where it is and what would be right, and nothing is half
---- loaded.
+--- A user who mistypes a definition is told each error, its location and what would be right, and a document with an
+--- error is not loaded in part.
 
 local cjson = require "cjson"
 local json = require "chalk.base.json"
@@ -21,7 +21,7 @@ local function only_error(source)
   return (errors[1]:gsub("^definitions: ", ""))
 end
 
--- What is wrong with one metric beside a right string tag "t" and enum tag "e".
+-- The only error about a metric, in a document that also defines a string tag "t" and an enum tag "e".
 local function metric_error(metric)
   metric.name = metric.name or "m"
   metric.type = metric.type or "count"
@@ -52,7 +52,7 @@ local function count(name) return { name = name, type = "count" } end
 
 before_each(function() registry = schema.new() end)
 
-describe("a file that is not JSON", function()
+describe("a file that is not a JSON document", function()
   it("is an error with line and column", function()
     assert.equal(":3:8: expected value but found an invalid token", file_error '{\n  "tags": {},\n  "a": tru\n}')
     assert.equal(":1:6: expected value but found an invalid token", file_error '["é",x]')
@@ -61,30 +61,30 @@ describe("a file that is not JSON", function()
     assert.matches("^:1:%d+: ", file_error(("["):rep(5000)))
   end)
 
-  it("is found out where cjson would let it pass", function()
+  it("is refused where cjson would accept it", function()
     assert.equal(":1:15: not valid UTF-8", file_error '{"tags": {}, "\255": 1}')
     assert.equal(":1:3: NUL byte: JSON is UTF-8 text", file_error "{}\0 and more")
     assert.equal(":1:1: NUL byte: JSON is UTF-8 text", file_error "\0{\0}")
     assert.matches("invalid token", file_error '{"metrics": [{"max_series": nan}]}')
   end)
 
-  it("is one where an object has a key twice, of which cjson takes the last", function()
-    assert.equal(':3:3: the object has the key "metrics" already', file_error '{\n"metrics": [],\n  "metrics": []}')
-    assert.equal(':1:13: the object has the key "\\u0061" already', file_error '{"a": "a:", "\\u0061": {"a": 1}}')
+  it("includes an object that has a key twice, of which cjson would take the last", function()
+    assert.equal(':3:3: the object has the key "metrics" twice', file_error '{\n"metrics": [],\n  "metrics": []}')
+    assert.equal(':1:13: the object has the key "\\u0061" twice', file_error '{"a": "a:", "\\u0061": {"a": 1}}')
     assert.equal(
-      ':1:55: the object has the key "name" already',
+      ':1:55: the object has the key "name" twice',
       file_error [[{"x": ["\\", "]\"name\": {"], "metrics": [{"name": 1, "name": 2}]}]]
     )
   end)
 
-  it("is none where several objects have a key, or a text is one", function()
+  it("does not include several objects that have one key, or a string with the text of a key", function()
     local path = write_file '{"tags": {"tags": {"values": ["tags", "tags:", "values"]}}, "metrics": [{}, {}]}'
     for _, message in ipairs(errors_of(path)) do
-      assert.is_nil(message:find("already", 1, true), message)
+      assert.is_nil(message:find("twice", 1, true), message)
     end
   end)
 
-  it("is an error when its top is no object", function()
+  it("is an error when the document is not an object", function()
     assert.equal(": expected an object, got an array", file_error "[1]")
     assert.equal(": expected an object, got null", file_error "null")
     assert.equal(": expected an object, got a boolean", file_error "false")
@@ -99,7 +99,7 @@ describe("a file that is not JSON", function()
 end)
 
 describe("errors in a document", function()
-  it("have the path, and the name that was probably meant", function()
+  it("have the path, and suggest the name that was probably meant", function()
     local document = json.decode(io.open(FIXTURE):read "*a")
     document.namespaces.http.metrics[2].tags[1].tag = "endpont"
     local path = write_file(cjson.encode(document))
@@ -108,24 +108,24 @@ describe("errors in a document", function()
     }, errors_of(path))
   end)
 
-  it("come all at once, and nothing is loaded", function()
+  it("are reported all at once, and nothing is loaded", function()
     local errors = errors_of {
       tags = { right = { value_type = "string" }, wrong = { value_type = "strng" } },
       metrics = { count "good", count "bad name", { name = "x", type = "meter" } },
       namespaces = { ["a-b"] = { metrics = { count "y", {} } } },
       colour = 1,
     }
-    local bad = ": letters, digits and _ only, not starting with a digit"
+    local bad = ": expected letters, digits and _, not starting with a digit"
     assert.same({
-      'definitions: unknown field "colour"',
+      'definitions: unknown field "colour", expected tags, metrics or namespaces',
       'definitions: tags.wrong.value_type: unknown value_type "strng", did you mean "string"?',
       'definitions: metrics[2].name: bad metric name "bad name"' .. bad,
       'definitions: metrics[3].type: unknown type "meter", expected count, gauge or histogram',
       'definitions: namespaces["a-b"]: bad namespace name "a-b"' .. bad,
-      'definitions: namespaces["a-b"].metrics[2]: missing "name"',
-      'definitions: namespaces["a-b"].metrics[2]: missing "type"',
+      'definitions: namespaces["a-b"].metrics[2]: missing field "name", expected a string',
+      'definitions: namespaces["a-b"].metrics[2]: missing field "type", expected a string',
     }, errors)
-    -- Had anything stayed, this would clash with it.
+    -- If anything of the document had stayed, these definitions would differ from it.
     assert.is_table(registry:add { tags = { right = { value_type = "enum", values = { "a" } } } })
     assert.is_table(registry:add { metrics = { { name = "good", type = "gauge" } } })
   end)
@@ -136,8 +136,14 @@ describe("errors in a document", function()
       'tags.t: unknown field "value", did you mean "values"?',
       tag_error { value_type = "string", value = {} }
     )
-    assert.equal('metrics[1].tags[1]: unknown field "name"', metric_error { tags = { { tag = "t", name = "x" } } })
-    assert.equal('namespaces.a: unknown field "tags"', only_error { namespaces = { a = { tags = {} } } })
+    assert.equal(
+      'metrics[1].tags[1]: unknown field "name", expected tag, export_name or optional',
+      metric_error { tags = { { tag = "t", name = "x" } } }
+    )
+    assert.equal(
+      'namespaces.a: unknown field "tags", expected metrics or namespaces',
+      only_error { namespaces = { a = { tags = {} } } }
+    )
   end)
 
   it("say which type a field should have", function()
@@ -160,7 +166,7 @@ describe("errors in a document", function()
     )
   end)
 
-  it("cover what only a Lua table can hold", function()
+  it("cover values that only a Lua table can have", function()
     assert.equal(
       "metrics: expected an array, got an array with holes",
       only_error { metrics = { [1] = count "a", [3] = {} } }
@@ -195,10 +201,10 @@ describe("errors in a document", function()
     for _ = 1, 33 do
       deep = { namespaces = { a = deep } }
     end
-    assert.matches("namespaces nested more than 32 deep", only_error(deep))
+    assert.matches("namespaces are nested more than 32 levels deep", only_error(deep))
   end)
 
-  it("stay one line each, whatever the names are made of", function()
+  it("stay one line each, whatever bytes the names contain", function()
     local message = only_error { ['a\n\0"\255' .. ("x"):rep(100)] = 1 }
     assert.is_nil(message:find "[%c\255]")
     assert.is_true(#message < 200)
@@ -207,7 +213,7 @@ end)
 
 describe("a tag definition", function()
   it("needs a known value_type", function()
-    assert.equal('tags.t: missing "value_type"', tag_error {})
+    assert.equal('tags.t: missing field "value_type", expected a string', tag_error {})
     assert.equal(
       'tags.t.value_type: unknown value_type "int", expected enum or string',
       tag_error { value_type = "int" }
@@ -215,10 +221,13 @@ describe("a tag definition", function()
   end)
 
   it("needs values when it is an enum, and only then", function()
-    assert.equal('tags.t: missing "values": an enum names what is allowed', tag_error { value_type = "enum" })
+    assert.equal(
+      'tags.t: missing field "values", expected an array of the strings that the enum allows',
+      tag_error { value_type = "enum" }
+    )
     assert.equal("tags.t.values: an enum needs at least one value", tag_error { value_type = "enum", values = {} })
     assert.equal(
-      'tags.t.values[2]: value "a" is there twice',
+      'tags.t.values[2]: value "a" is listed twice',
       tag_error { value_type = "enum", values = { "a", "a" } }
     )
     assert.equal(
@@ -226,19 +235,25 @@ describe("a tag definition", function()
       tag_error { value_type = "enum", values = { 1 } }
     )
     assert.equal("tags.t.values: expected an array, got a string", tag_error { value_type = "enum", values = "a" })
-    assert.equal("tags.t.values: only an enum has values", tag_error { value_type = "string", values = { "a" } })
+    assert.equal(
+      'tags.t.values: only an enum has values: leave the field out, or set value_type to "enum"',
+      tag_error { value_type = "string", values = { "a" } }
+    )
   end)
 
-  it("has no values that would be exported like another or like none", function()
+  it("has no values that could not be exported or would look like an absent tag", function()
     assert.matches("^tags.t.values%[1%]: the empty value", tag_error { value_type = "enum", values = { "" } })
-    assert.equal("tags.t.values[1]: not valid UTF-8", tag_error { value_type = "enum", values = { "\255" } })
+    assert.equal(
+      "tags.t.values[1]: not valid UTF-8 at byte 1",
+      tag_error { value_type = "enum", values = { "\255" } }
+    )
   end)
 
   it("has a good name and export name", function()
     assert.matches("bad tag name", tag_error({ value_type = "string" }, "a-b"))
     assert.matches("longer than 128 bytes", tag_error({ value_type = "string" }, ("a"):rep(129)))
     assert.matches(
-      '^tags.t.export_name: bad export name "a b": letters, digits, _ %- . and / only',
+      '^tags.t.export_name: bad export name "a b": expected letters, digits, _ %- . and /, not starting with a digit',
       tag_error { value_type = "string", export_name = "a b" }
     )
     assert.matches(
@@ -246,24 +261,24 @@ describe("a tag definition", function()
       tag_error { value_type = "string", export_name = "1st" }
     )
     for _, name in ipairs { "le", "quantile", "__name__" } do
-      local message = ('label name "%s" is reserved by Prometheus'):format(name)
+      local message = ('label name "%s" is reserved by Prometheus: choose another export_name'):format(name)
       assert.equal("tags." .. name .. ": " .. message, tag_error({ value_type = "string" }, name))
       assert.equal("tags.t.export_name: " .. message, tag_error { value_type = "string", export_name = name })
     end
     assert.is_table(registry:add { tags = { le = { value_type = "string", export_name = "bound" } } })
   end)
 
-  it("means the same in every document, and serves later ones", function()
+  it("means the same in every document, and can be used by later documents", function()
     assert(registry:add { tags = { status = { value_type = "enum", values = { "a", "b" } } } })
     assert(registry:add { tags = { status = { value_type = "enum", values = { "a", "b" } } } })
     assert(registry:add { metrics = { { name = "m", type = "count", tags = { { tag = "status" } } } } })
     assert.equal(
-      'tags.status: tag "status" is already defined differently: values is {a, b} there and {a} here',
+      'tags.status: tag "status" is already defined differently: field "values" was {a, b}, here it is {a}',
       tag_error({ value_type = "enum", values = { "a" } }, "status")
     )
   end)
 
-  it("that is wrong is not called unknown where it is used", function()
+  it("that has an error is not called unknown in the metrics that use it", function()
     local metric = { name = "m", type = "count", tags = { { tag = "t" } } }
     assert.matches("^tags.t: missing", only_error { tags = { t = { value_type = "enum" } }, metrics = { metric } })
   end)
@@ -282,37 +297,38 @@ describe("a metric", function()
       "metrics[1].description: 65537 bytes, at most 65536 are allowed",
       metric_error { description = (" "):rep(65537) }
     )
-    assert.equal("metrics[1].description: not valid UTF-8", metric_error { description = "caf\233" })
+    assert.equal("metrics[1].description: not valid UTF-8 at byte 4", metric_error { description = "caf\233" })
     assert.matches('^metrics%[1%].unit: bad unit "m/s"', metric_error { unit = "m/s" })
     assert.matches("^metrics%[1%].unit: bad unit", metric_error { unit = "" })
   end)
 
   it("uses each label name once", function()
     assert.equal(
-      'metrics[1].tags[2]: tag "t" is there twice under the name "t": give one of them another export_name',
+      'metrics[1].tags[2]: tag "t" is listed twice under the name "t": give one of them another export_name',
       metric_error { tags = { { tag = "t" }, { tag = "t", optional = true } } }
     )
     assert.equal(
-      'metrics[1].tags[3]: tag "t" is there twice under the name "u": give one of them another export_name',
+      'metrics[1].tags[3]: tag "t" is listed twice under the name "u": give one of them another export_name',
       metric_error { tags = { { tag = "t", export_name = "u" }, { tag = "t" }, { tag = "t", export_name = "u" } } }
     )
     assert.equal(
-      'metrics[1].tags[2]: tag "e" is exported as "t", like tag "t"',
+      'metrics[1].tags[2]: tag "e" is exported as "t", like tag "t": give one of them another export_name',
       metric_error { tags = { { tag = "t" }, { tag = "e", export_name = "t" } } }
     )
+    local words = 'tag "e" is exported to Prometheus as "a_b", like tag "t": give one of them another export_name'
     assert.equal(
-      'metrics[1].tags[2]: tag "e" is exported to Prometheus as "a_b", like tag "t"',
+      "metrics[1].tags[2]: " .. words,
       metric_error { tags = { { tag = "t", export_name = "a/b" }, { tag = "e", export_name = "a.b" } } }
     )
     assert.equal(
-      'metrics[1].tags[1].export_name: label name "__a" is reserved by Prometheus',
+      'metrics[1].tags[1].export_name: label name "__a" is reserved by Prometheus: choose another export_name',
       metric_error { tags = { { tag = "t", export_name = "_.a" } } }
     )
     assert.equal(
-      'metrics[1].tags[1].export_name: label name "le" is reserved by Prometheus',
+      'metrics[1].tags[1].export_name: label name "le" is reserved by Prometheus: choose another export_name',
       metric_error { tags = { { tag = "t", export_name = "le" } } }
     )
-    assert.equal('metrics[1].tags[1]: missing "tag"', metric_error { tags = { {} } })
+    assert.equal('metrics[1].tags[1]: missing field "tag", expected a string', metric_error { tags = { {} } })
     local many = {}
     for i = 1, 33 do
       many[i] = { tag = "t" }
@@ -324,11 +340,11 @@ describe("a metric", function()
     local function bucket_error(buckets) return metric_error { type = "histogram", buckets = buckets } end
     assert.equal("metrics[1].buckets[2]: 1 is not greater than the bound before it, 1", bucket_error { 1, 1 })
     assert.equal("metrics[1].buckets[2]: 0.5 is not greater than the bound before it, 1", bucket_error { 1, 0.5 })
-    assert.equal("metrics[1].buckets[1]: not a finite number", bucket_error { math.huge })
-    assert.equal("metrics[1].buckets[1]: not a finite number", bucket_error { 0 / 0 })
+    assert.equal("metrics[1].buckets[1]: expected a finite number, got inf", bucket_error { math.huge })
+    assert.equal("metrics[1].buckets[1]: expected a finite number, got NaN", bucket_error { 0 / 0 })
     assert.equal("metrics[1].buckets[1]: expected a number, got a string", bucket_error { "1" })
     assert.matches("^metrics%[1%].buckets: no bounds", bucket_error {})
-    assert.equal("metrics[1].buckets: only a histogram has buckets", metric_error { buckets = { 1 } })
+    assert.equal("metrics[1].buckets: only a histogram has buckets, not a count", metric_error { buckets = { 1 } })
     local many = {}
     for i = 1, 65 do
       many[i] = i
@@ -347,6 +363,6 @@ describe("a metric", function()
       'metrics[1].across: unknown across "summ", did you mean "sum"?',
       metric_error { type = "gauge", across = "summ" }
     )
-    assert.equal("metrics[1].across: only a gauge has across", metric_error { across = "sum" })
+    assert.equal("metrics[1].across: only a gauge has across, not a count", metric_error { across = "sum" })
   end)
 end)

@@ -1,7 +1,7 @@
---- A metrics.json means what its author wrote: each field arrives in the definition, with the defaults documented.
+--- A metrics.json means what its author wrote: each field reaches the definition, and absent fields have the documented
+--- defaults.
 
 local schema = require "chalk.define.schema"
-local suggest = require "chalk.base.suggest"
 
 local FIXTURE = "spec/fixtures/metrics.json"
 
@@ -88,7 +88,7 @@ describe("metrics.json", function()
     assert.equal("renamed", gauge.tags[1].key)
   end)
 
-  it("may refer to a tag several times in a metric, each time under another name", function()
+  it("may refer to a tag several times in one metric, under different names", function()
     local definitions = assert(registry:add {
       tags = { e = { value_type = "string", export_name = "exported" } },
       metrics = {
@@ -116,7 +116,7 @@ describe("metrics.json", function()
     assert.same(inline, schema.decode(schema.encode(inline)))
   end)
 
-  it("may be empty, and may say null for what it leaves out", function()
+  it("may be empty, and may have null for an absent field", function()
     assert.same({}, (registry:add {}))
     assert.same({}, (registry:add(write_file '{"metrics": [], "namespaces": {"a": {}}, "tags": null}')))
     local marked = write_file '\239\187\191{"metrics": [{"name": "b", "type": "count", "unit": null}]}'
@@ -124,7 +124,7 @@ describe("metrics.json", function()
     assert.is_nil(definitions[1].unit)
   end)
 
-  it("is not tied to the table it was read from", function()
+  it("does not change with the table that it was read from", function()
     local document = { metrics = { { name = "h", type = "histogram", buckets = { 1, 2 } } } }
     local definitions = assert(registry:add(document))
     document.metrics[1].buckets[1] = 5
@@ -166,7 +166,7 @@ end)
 
 describe("a name", function()
   it(
-    "is taken once in a document",
+    "is defined once in a document",
     function()
       assert.equal(
         'metrics[2]: metric "a" is defined twice, first at metrics[1]',
@@ -175,7 +175,7 @@ describe("a name", function()
     end
   )
 
-  it("may come again with the same definition, and is the same metric then", function()
+  it("may be defined again with the same definition, which is the same metric", function()
     local first = assert(registry:add(FIXTURE))
     local second = assert(registry:add(FIXTURE))
     assert.equal(4, #second)
@@ -194,49 +194,49 @@ describe("a name", function()
     local used = { { tag = "t" } }
     local metric = { name = "m", type = "histogram", buckets = { 1, 2 }, description = "d", tags = used }
     assert(registry:add { tags = tags, metrics = { metric } })
-    assert.equal('type is "histogram" there and "count" here', again { type = "count" })
-    assert.equal("buckets is {1, 2} there and none here", again {})
-    assert.equal('unit is none there and "s" here', again { unit = "s", buckets = { 1, 2 } })
-    assert.equal('description is "d" there and "" here', again { buckets = { 1, 2 } })
-    assert.equal("tags are {t} there and {} here", again { buckets = { 1, 2 }, description = "d" })
+    assert.equal('field "type" was "histogram", here it is "count"', again { type = "count" })
+    assert.equal('field "buckets" was {1, 2}, here it is none', again {})
+    assert.equal('field "unit" was none, here it is "s"', again { unit = "s", buckets = { 1, 2 } })
+    assert.equal('field "description" was "d", here it is ""', again { buckets = { 1, 2 } })
+    assert.equal('field "tags" was {t}, here it is {}', again { buckets = { 1, 2 }, description = "d" })
     assert.equal(
-      'tag "t": optional is false there and true here',
+      'tag "t": field "optional" was false, here it is true',
       again { buckets = { 1, 2 }, description = "d", tags = { { tag = "t", optional = true } } }
     )
     assert.equal(
-      'tag "t": name is "t" there and "u" here',
+      'tag "t": field "tag" was "t", here it is "u"',
       again { buckets = { 1, 2 }, description = "d", tags = { { tag = "u", export_name = "t" } } }
     )
   end)
 
-  it("is a metric or a namespace, not both, over all loads", function()
-    local clash = 'metrics[1]: metric "a.b" and the namespace of that name clash'
+  it("is a metric or a namespace, not both, in all documents together", function()
+    local clash = 'metrics[1]: metric "a.b" has the name of a namespace: rename one of them'
     assert.equal(
-      'namespaces.a.namespaces.b: namespace "a.b" and the metric of that name clash',
+      'namespaces.a.namespaces.b: namespace "a.b" has the name of a metric: rename one of them',
       only_error { namespaces = { a = { metrics = { count "b" }, namespaces = { b = {} } } } }
     )
     assert(registry:add { namespaces = { a = { namespaces = { b = {} } } } })
     assert.equal("namespaces.a." .. clash, only_error { namespaces = { a = { metrics = { count "b" } } } })
     assert(registry:add { metrics = { count "c" } })
     assert.equal(
-      'namespaces.c: namespace "c" and the metric of that name clash',
+      'namespaces.c: namespace "c" has the name of a metric: rename one of them',
       only_error { namespaces = { c = {} } }
     )
-    assert.matches("clash", select(2, registry:define("count", "x", { namespace = "c" }))[1])
+    assert.matches("has the name of a metric", select(2, registry:define("count", "x", { namespace = "c" }))[1])
   end)
 
-  it("is one metric's in camel case too", function()
+  it("in camel case belongs to one metric too", function()
     assert.equal(
-      'metrics[2]: metric "FooBar" has the flat name "FooBar", like metric "foo_bar"',
+      'metrics[2]: metric "FooBar" has the flat name "FooBar", like metric "foo_bar": rename one of them',
       only_error { metrics = { count "foo_bar", count "FooBar" } }
     )
     assert.equal(
-      'namespaces.Up: namespace "Up" and the flat name of metric "up" clash',
+      'namespaces.Up: namespace "Up" has the flat name of metric "up": rename one of them',
       only_error { metrics = { count "up" }, namespaces = { Up = {} } }
     )
     assert(registry:add { namespaces = { Up = {} } })
     assert.equal(
-      'metrics[1]: metric "up" has the flat name "Up", like a namespace',
+      'metrics[1]: metric "up" has the flat name "Up", like a namespace: rename one of them',
       only_error { metrics = { count "up" } }
     )
   end)
@@ -255,9 +255,9 @@ describe("two metrics that Prometheus would see under one name", function()
 
   local function of(kind, name, unit) return { metrics = { { name = name, type = kind, unit = unit } } } end
 
-  it("are refused, in either order and over all loads", function()
+  it("are refused, in either order, in all documents together", function()
     assert.equal(
-      'metrics[1]: metric "foo_total" would be exported to Prometheus as "foo", like metric "foo"',
+      'metrics[1]: metric "foo_total" would be exported to Prometheus as "foo", like metric "foo": rename one of them',
       refused(of("count", "foo"), of("count", "foo_total"))
     )
     assert.matches('"foo_count"', refused(of("histogram", "foo"), of("gauge", "foo_count")))
@@ -274,7 +274,7 @@ describe("two metrics that Prometheus would see under one name", function()
     assert.matches('like metric "a.b.c"', table.concat(errors_of(flat), "\n"))
   end)
 
-  it("stand beside each other when they only look alike", function()
+  it("are accepted when their names only look alike", function()
     local metrics = { count "foo", { name = "foo_count", type = "gauge" }, { name = "foo_bucket", type = "count" } }
     assert.is_table(registry:add { metrics = metrics })
   end)
@@ -286,15 +286,15 @@ describe("chalk's own names", function()
     namespaces = { chalk = { metrics = { { name = "errors", type = "count", tags = { { tag = "kind" } } } } } },
   }
 
-  it("are kept from users", function()
-    local kept = 'names starting with "chalk" are kept for chalk itself'
-    assert.matches(kept, only_error { namespaces = { chalk = { metrics = { count "x" } } } })
-    assert.matches(kept, only_error { metrics = { count "chalk_x" } })
-    assert.matches(kept, only_error { metrics = { count "chalk" } })
+  it("are refused to users", function()
+    local reserved = 'names that start with "chalk" are reserved for chalk\'s own metrics: choose another name'
+    assert.matches(reserved, only_error { namespaces = { chalk = { metrics = { count "x" } } } })
+    assert.matches(reserved, only_error { metrics = { count "chalk_x" } })
+    assert.matches(reserved, only_error { metrics = { count "chalk" } })
     assert.is_table(registry:add { metrics = { count "chalky" } })
   end)
 
-  it("are open to chalk, whose tags do not meet the users'", function()
+  it("are open to chalk, whose tags do not clash with the users' tags", function()
     assert(registry:add { tags = { kind = { value_type = "enum", values = { "a" } } } })
     local definitions = assert(registry:own(own))
     assert.is_true(definitions[1].own)
@@ -331,7 +331,7 @@ describe("a definition at run time", function()
     assert.equal(def, registry:define("gauge", "up", {}))
   end)
 
-  it("brings its own tags, which are no one else's", function()
+  it("may have its own tags, which no other metric has", function()
     assert(registry:add(FIXTURE))
     local def = assert(registry:define("count", "lookups", {
       namespace = "cache.disk",
@@ -345,7 +345,7 @@ describe("a definition at run time", function()
     assert.is_table(registry:add { tags = { anything = { value_type = "enum", values = { "a" } } } })
   end)
 
-  it("is checked as one in a document is", function()
+  it("is checked like one in a document", function()
     local def, errors = registry:define("histogram", "a b", {
       namespace = "x..y",
       buckets = { 2, 1 },
@@ -353,13 +353,14 @@ describe("a definition at run time", function()
       colour = 1,
     })
     assert.is_nil(def)
-    local bad = ": letters, digits and _ only, not starting with a digit"
+    local bad = ": expected letters, digits and _, not starting with a digit"
+    local fields = ", expected namespace, tags, description, unit, buckets, max_series or across"
     assert.same({
-      'histogram "a b": unknown field "colour"',
+      'histogram "a b": unknown field "colour"' .. fields,
       'histogram "a b": namespace: bad namespace name ""' .. bad,
       'histogram "a b": name: bad metric name "a b"' .. bad,
       'histogram "a b": buckets[2]: 1 is not greater than the bound before it, 2',
-      'histogram "a b": tags[1]: label name "le" is reserved by Prometheus',
+      'histogram "a b": tags[1]: label name "le" is reserved by Prometheus: choose another export_name',
       'histogram "a b": tags[2]: bad tag name "q r"' .. bad,
       'histogram "a b": tags[3].values: an enum needs at least one value',
       'histogram "a b": tags[4]: expected an object, got a number',
@@ -372,7 +373,7 @@ describe("a definition at run time", function()
     )
   end)
 
-  it("of an operation is a pair, both or neither", function()
+  it("of an operation defines two metrics, both or neither", function()
     local spec = { tags = { "cache" }, buckets = { 1, 2 }, description = "Lookups" }
     local lookups, duration = registry:op("cache_lookup", spec)
     assert.equal("count cache_lookup", lookups.type .. " " .. lookups.id_name)
@@ -389,11 +390,14 @@ describe("a definition at run time", function()
     assert.is_nil(none)
     assert.equal(1, #errors)
     assert.matches(
-      'metric "query_duration_seconds" is already defined differently: type is "gauge" there',
+      'metric "query_duration_seconds" is already defined differently: field "type" was "gauge"',
       errors[1]
     )
     assert.is_table(registry:define("gauge", "query"))
-    assert.same({ 'op "x y": unknown field "unit"' }, { select(2, registry:op("x y", { unit = "s" }))[1] })
+    assert.same(
+      { 'op "x y": unknown field "unit", expected namespace, tags, description, buckets or max_series' },
+      { select(2, registry:op("x y", { unit = "s" }))[1] }
+    )
   end)
 end)
 
@@ -449,7 +453,7 @@ describe("an encoded definition", function()
     unlike_others(assert(schema.new():define("gauge", "a", { tags = { { tag = "b", values = { "xy" } } } })))
   end)
 
-  it("is recognised among arbitrary bytes, and only then", function()
+  it("is the only text that decodes, among arbitrary bytes", function()
     local text = schema.encode(full())
     for length = 0, #text - 1 do
       local def, message = schema.decode(text:sub(1, length))
@@ -472,8 +476,8 @@ describe("an encoded definition", function()
   end)
 end)
 
-describe("a definition of names only", function()
-  it("is what the core wrote", function()
+describe("a definition of a C host, which consists of names only", function()
+  it("is read from the text that the core writes", function()
     local def = schema.plain "=gauge\0sum\0http.auth.open\0peer\0side"
     assert.same({ "http.auth.open", "gauge", "sum", "open" }, { def.id_name, def.type, def.across, def.name })
     assert.same({ "http", "auth" }, def.namespace)
@@ -506,19 +510,4 @@ describe("a definition of names only", function()
       assert.matches("^not a definition: bad ", message)
     end)
   end
-end)
-
-describe("a suggestion", function()
-  it("is the nearest word within two edits", function()
-    assert.equal('did you mean "endpoint"?', suggest("endpont", { "status", "endpoint" }))
-    assert.equal('did you mean "status"?', suggest("sttaus", { "endpoint", "status" }))
-    assert.equal('did you mean "ab_c"?', suggest("ab_d", { "abcd_", "ab_c" }))
-  end)
-
-  it("is none when nothing is near", function()
-    assert.is_nil(suggest("colour", { "status", "endpoint" }))
-    assert.is_nil(suggest("ab", { "cd", "x" }))
-    assert.is_nil(suggest(5, { "5" }))
-    assert.is_nil(suggest(("x"):rep(1e6), { ("x"):rep(1e6) }))
-  end)
 end)

@@ -1,4 +1,5 @@
---- A scrape is an exposition that Prometheus's own parsers take, in both formats, with every metric as it was recorded.
+--- The text of the Prometheus exporter. If this file fails, Prometheus's own parsers refuse a scrape in one of the two
+--- formats, or read other values than those that were recorded.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -8,7 +9,7 @@ local prometheus = require "chalk.exporter.prometheus"
 
 local function text_of(lines) return table.concat(lines, "\n") .. "\n" end
 
--- What a program says about a text on its standard input, and whether it was content.
+-- Runs a program with a text as its standard input. Returns its output, and whether it succeeded.
 local function ask(program, text)
   local name = os.tmpname()
   local file = assert(io.open(name, "wb"))
@@ -22,7 +23,7 @@ local function ask(program, text)
   return status == "0", output
 end
 
--- The samples that a parser of python3-prometheus-client finds: name and sorted labels -> the value's text.
+-- Returns the samples that a parser of python3-prometheus-client finds: the value's text by name and sorted labels.
 local function parse_back(module, text)
   local program = [[/usr/bin/python3 -c '
 import io, json, sys
@@ -149,7 +150,7 @@ describe("the prometheus exporter", function()
     )
   end)
 
-  it("leaves metrics without series out, and is valid when empty", function()
+  it("leaves out metrics without series, and writes a valid exposition without metrics", function()
     open()
     assert.equal("", text())
     assert.equal("# EOF\n", text(nil, "openmetrics"))
@@ -177,7 +178,7 @@ describe("the prometheus exporter", function()
     end
   end)
 
-  it("is read back to the same samples by both parsers, whatever the tag values and descriptions hold", function()
+  it("writes text that both parsers read alike, whatever bytes tag values and descriptions contain", function()
     local nasty = 'q" b\\ n\n{},= \\n é'
     open(metric { name = "c", type = "count", tags = { { tag = "a" }, { tag = "b" } }, description = nasty })
     bed:inc(7, "c", nasty, 'x"} 1\nforged{y="')
@@ -187,21 +188,21 @@ describe("the prometheus exporter", function()
     assert.same(expected, parse_back("openmetrics.parser", text(options, "openmetrics")))
   end)
 
-  it("escapes a description as each format wants it", function()
+  it("escapes a description as each format requires", function()
     open(metric { name = "g", type = "gauge", description = 'a "b" \\ c\nd' })
     bed:set(1, "g")
     assert.truthy(text():find('# HELP g a "b" \\\\ c\\nd\n', 1, true))
     assert.truthy(text(nil, "openmetrics"):find('# HELP g a \\"b\\" \\\\ c\\nd\n', 1, true))
   end)
 
-  it("has no HELP line of a metric without a description", function()
+  it("writes no HELP line for a metric without a description", function()
     open(metric { name = "g", type = "gauge" })
     bed:set(1, "g")
     assert.equal("# TYPE g gauge\ng 1\n", text())
     assert.equal("# TYPE g gauge\ng 1\n# EOF\n", text(nil, "openmetrics"))
   end)
 
-  it("passes promtool and both parsers with every type", function()
+  it("writes text that promtool and both parsers accept, with every type of metric", function()
     fill()
     local ok, said = ask("promtool check metrics", text { namespace = "app", global_tags = { env = "prod" } })
     assert.is_true(ok, said)
@@ -211,7 +212,7 @@ describe("the prometheus exporter", function()
     assert.same(classic, parse_back("openmetrics.parser", text(nil, "openmetrics")))
   end)
 
-  it("puts global tags on every line, in order, and lets a metric's own tag win", function()
+  it("writes global tags on every line, in order, and prefers a metric's own tag of the same name", function()
     fill()
     local found = text { global_tags = { status = "global", env = "prod", ["a.b"] = true, n = 3, none = "" } }
     assert.truthy(found:find('\nuptime_seconds{a_b="true",env="prod",n="3",status="global"} 12.5\n', 1, true))
@@ -222,7 +223,7 @@ describe("the prometheus exporter", function()
     )
   end)
 
-  it("puts the namespace before every name but those of chalk's own metrics", function()
+  it("puts the namespace before every name, except those of chalk's own metrics", function()
     open(metric { name = "g", type = "gauge" })
     bed:load({ namespaces = { chalk = { metrics = { { name = "series", type = "gauge" } } } } }, true)
     bed:set(1, "g")
@@ -232,7 +233,7 @@ describe("the prometheus exporter", function()
     assert.truthy(found:find("\nchalk_series 2\n", 1, true))
   end)
 
-  it("shows of the default bounds only those of the option, and all of a metric's own", function()
+  it("shows only the default bounds that the option names, but all bounds that a metric defines", function()
     open {
       metrics = {
         { name = "default", type = "histogram" },
@@ -257,7 +258,7 @@ describe("the prometheus exporter", function()
     assert.truthy(found:find('own_bucket{le="2.0"} 0\nown_bucket{le="3.0"} 1\n', 1, true))
   end)
 
-  it("obeys OpenMetrics, which has no sum and count beside negative bounds", function()
+  it("leaves out sum and count of a histogram with negative bounds in OpenMetrics", function()
     open(metric { name = "h", type = "histogram", buckets = { -1, 0 } })
     bed:record(-3, "h")
     assert.truthy(text():find("h_sum -3\nh_count 1\n", 1, true))
@@ -304,7 +305,7 @@ describe("the prometheus exporter", function()
       )
     end)
 
-    it("keeps buckets cumulative by showing the bounds that all of them count", function()
+    it("keeps the counts of bounds cumulative by showing only bounds that all versions count", function()
       local reload = versions(
         { name = "h", type = "histogram", buckets = { 1, 2 } },
         { name = "h", type = "histogram", buckets = { 1, 5 } }
@@ -341,7 +342,7 @@ describe("the prometheus exporter", function()
     end)
   end)
 
-  it("shows the first of two metrics that meet under one name, rather than both", function()
+  it("shows only the first of two metrics with the same exported name", function()
     open(metric { name = "a_b", type = "count" })
     bed:load { namespaces = { a = { metrics = { { name = "b", type = "count" } } } } }
     bed:load(metric { name = "a_b_total", type = "gauge" })
@@ -351,20 +352,20 @@ describe("the prometheus exporter", function()
     assert.equal("# TYPE a_b_total counter\na_b_total 1\n", text())
   end)
 
-  describe("in pieces", function()
-    it("gives at most 64 KiB at once, of whole lines, and all of it", function()
+  describe("in chunks", function()
+    it("writes whole lines, at most 64 KiB at once, and leaves out nothing", function()
       open()
       for i = 1, 5000 do
         bed:inc(i, COUNT, "/endpoint/" .. i, "ok")
       end
-      local exporter, view, pieces = prometheus.new(), bed:view(), {}
-      for piece in exporter:pieces(view, "openmetrics") do
-        assert.is_true(#piece <= 65536)
-        assert.equal("\n", piece:sub(-1))
-        pieces[#pieces + 1] = piece
+      local exporter, view, chunks = prometheus.new(), bed:view(), {}
+      for chunk in exporter:chunks(view, "openmetrics") do
+        assert.is_true(#chunk <= 65536)
+        assert.equal("\n", chunk:sub(-1))
+        chunks[#chunks + 1] = chunk
       end
-      assert.is_true(#pieces > 3)
-      local found = table.concat(pieces)
+      assert.is_true(#chunks > 3)
+      local found = table.concat(chunks)
       assert.equal(exporter:text(view, "openmetrics"), found)
       for i = 1, 5000 do
         assert.truthy(found:find(('{endpoint="/endpoint/%d",status="ok"} %d\n'):format(i, i), 1, true))
@@ -377,7 +378,7 @@ describe("the prometheus exporter", function()
         bed:inc(i, COUNT, "/endpoint/" .. i, "ok")
       end
       local exporter, view = prometheus.new(), bed:view()
-      local first, second, read = exporter:pieces(view), exporter:pieces(view, "openmetrics"), { {}, {} }
+      local first, second, read = exporter:chunks(view), exporter:chunks(view, "openmetrics"), { {}, {} }
       repeat
         local a, b = first(), second()
         read[1][#read[1] + 1], read[2][#read[2] + 1] = a, b
@@ -386,7 +387,7 @@ describe("the prometheus exporter", function()
       assert.equal(exporter:text(view, "openmetrics"), table.concat(read[2]))
     end)
 
-    it("leaves out no series, however large: 32 tags of 512 bytes that are all escaped, 64 bounds", function()
+    it("writes even the largest series: 32 tags of 512 escaped bytes, 64 bounds", function()
       local tags, references, values, buckets = {}, {}, {}, {}
       for i = 1, 32 do
         tags["t" .. i] = { value_type = "string" }
@@ -406,24 +407,24 @@ describe("the prometheus exporter", function()
       assert.equal("after 1\n", found:sub(-8))
     end)
 
-    it("carries a description that is larger than a piece", function()
+    it("writes a description that is larger than a chunk", function()
       open(metric { name = "g", type = "gauge", description = ("\n"):rep(65536) })
       bed:set(1, "g")
       assert.equal("# HELP g " .. ("\\n"):rep(65536) .. "\n# TYPE g gauge\ng 1\n", text())
     end)
 
-    it("goes on when series are dropped meanwhile", function()
+    it("goes on if series are dropped between two chunks", function()
       open()
       for i = 1, 3000 do
         bed:inc(i, COUNT, "/endpoint/" .. i, "ok")
       end
       bed:set(1, "uptime")
-      local pull = prometheus.new():pieces(bed:view(), "openmetrics")
+      local pull = prometheus.new():chunks(bed:view(), "openmetrics")
       local first = pull()
       bed:drop(COUNT)
       local rest = {}
-      for piece in pull do
-        rest[#rest + 1] = piece
+      for chunk in pull do
+        rest[#rest + 1] = chunk
       end
       local found = first .. table.concat(rest)
       assert.equal("# EOF\n", found:sub(-6))
@@ -431,7 +432,7 @@ describe("the prometheus exporter", function()
     end)
   end)
 
-  it("follows a changed description and changed bounds from one scrape to the next", function()
+  it("shows a changed description and changed bounds in the next scrape", function()
     open(metric { name = "g", type = "gauge", description = "Old." })
     local exporter = prometheus.new()
     bed:set(1, "g")
@@ -450,7 +451,7 @@ describe("the prometheus exporter", function()
   end)
 
   describe("given options", function()
-    it("takes those that are right", function()
+    it("accepts valid ones", function()
       assert.same({ path = "/metrics" }, prometheus.resolve {})
       local right = { namespace = "my:app_1", path = "/", buckets = { -1, 0.5 }, name = "main" }
       right.global_tags = { env = "prod", shard = 1, canary = false }
@@ -469,7 +470,7 @@ describe("the prometheus exporter", function()
       assert.has_error(function() prometheus.new(options) end)
     end
 
-    it("says of a wrong one which it is and what is allowed", function()
+    it("names each wrong option and what is allowed", function()
       refuses({ lisen = "x" }, 'unknown field "lisen"', 'did you mean "listen"?')
       refuses({ namespace = "9a" }, "namespace", "not starting with a digit")
       refuses({ namespace = 3 }, "namespace: expected a string")
@@ -491,7 +492,7 @@ describe("the prometheus exporter", function()
     end)
   end)
 
-  it("needs nothing on a flush", function()
+  it("has nothing to do on a flush", function()
     local exporter = prometheus.new()
     assert.is_false(exporter.deltas)
     assert.is_true(exporter:export())

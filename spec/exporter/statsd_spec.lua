@@ -1,5 +1,5 @@
---- A StatsD server has the totals that were recorded, in every mode and dialect, by a parser that is as strict as the
---- protocol's pages.
+--- The StatsD exporter. If this file fails, a server that parses lines as strictly as the protocol's documentation
+--- reads other totals than were recorded, in one of the modes and dialects.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -9,7 +9,7 @@ describe("the statsd exporter", function()
   local scene = beds.scene(before_each, after_each)
 
   describe("sends", function()
-    it("counts as what came since, gauges as they stand, with tags in declared order", function()
+    it("the changes of counts and the values of gauges, with tags in declared order", function()
       scene:start { namespace = "app", global_tags = { env = "prod", zone = "a", empty = "" } }
       local hits = scene.client:count("hits", { namespace = { "http" }, tags = { "uri", "zone" } })
       local open = scene.client:gauge "open"
@@ -32,7 +32,7 @@ describe("the statsd exporter", function()
       assert.same({ "app.open:0.1|g|#env:prod,zone:a" }, scene.bed:text())
     end)
 
-    it("no tag where there is none, and none that is absent", function()
+    it("no tags of a series without tags, and no absent tags", function()
       scene:start()
       scene.client:count("bare"):inc()
       scene.client:count("some", { tags = { "a", { tag = "b", optional = true }, "c" } })({ a = "1", c = "3" }):inc()
@@ -53,7 +53,7 @@ describe("the statsd exporter", function()
       assert.same({ "odd:1|g" }, scene.bed:text())
     end)
 
-    it("gauges only on change where that is asked for, and again after a failure", function()
+    it("gauges only when they have changed if configured so, and again after a failure", function()
       scene:start { gauges = "changed" }
       local one, other = scene.client:gauge "one", scene.client:gauge "other"
       one:set(1)
@@ -74,7 +74,7 @@ describe("the statsd exporter", function()
       assert.same({ "one:7|g", "other:-3|g" }, scene.bed:text())
     end)
 
-    it("a gauge below zero after a zero in the same packet, where a sign means a change", function()
+    it("a negative gauge after a zero in the same packet, if a sign means a change", function()
       scene:start { relative_gauges = true, max_packet = 64 }
       local gauge = scene.client:gauge("temperature", { tags = { "place" } })
       for i = 1, 20 do
@@ -108,7 +108,7 @@ describe("the statsd exporter", function()
       assert.equal(2, times)
     end)
 
-    it("where it comes from, on every line", function()
+    it("the fields of its origin on every line", function()
       scene:start { container_id = "ci-0a1b", cardinality = "low", timestamps = true, global_tags = { a = "b" } }
       scene.client:count("c"):inc()
       scene.client:histogram("h"):record(0.5)
@@ -128,7 +128,7 @@ describe("the statsd exporter", function()
 
     local function error_of(metric) return metric:value():error() end
 
-    it("gauges of percentiles: what came since the flush before", function()
+    it("gauges of percentiles of the values since the last flush", function()
       scene:start { histograms = "percentiles", quantiles = { 0, 0.5, 0.999, 1 } }
       local metric = scene.client:histogram "lat"
       metric:record(1000)
@@ -184,7 +184,7 @@ describe("the statsd exporter", function()
       end
     end)
 
-    it("beside percentiles the aggregates that are asked for, of each metric", function()
+    it("percentiles and the configured aggregates of each metric", function()
       scene:start {
         histograms = "percentiles",
         quantiles = { 0.5 },
@@ -221,7 +221,7 @@ describe("the statsd exporter", function()
       }, names)
     end)
 
-    it("names and tag keys with - . and / as the protocol has them", function()
+    it("names and tag keys with the characters - . and /, which the protocol allows", function()
       scene:start { namespace = "my-app/web.v2", global_tags = { ["kube/cluster-name"] = "a", ["dd.team"] = "b" } }
       local hits = scene.client:count("hits", { tags = { { tag = "pod", export_name = "kube/pod-name.v1" } } })
       hits:with("c"):inc()
@@ -229,7 +229,7 @@ describe("the statsd exporter", function()
       assert.same({ "my_app_web.v2.hits:1|c|#dd.team:b,kube/cluster-name:a,kube/pod-name.v1:c" }, scene.bed:text())
     end)
 
-    it("buckets: counts up to each bound that came since", function()
+    it("buckets: the changes of the count of each bound", function()
       scene:start({ histograms = "buckets" }, { buckets = { 1e-05, 0.5, 1 } })
       local metric = scene.client:histogram("lat", { tags = { "a" } }):with "x"
       for _, value in ipairs { 0, 0.5, 0.7, 3 } do
@@ -247,7 +247,7 @@ describe("the statsd exporter", function()
       assert.same({ "lat:1|c|#a:x,le:1", "lat:1|c|#a:x,le:Inf" }, scene.bed:text())
     end)
 
-    it("some of the buckets, which are counted when only the exporter names them", function()
+    it("some of the buckets, which are counted even if only the exporter names them", function()
       scene:start { histograms = "buckets", buckets = { 2, 8 } }
       local metric = scene.client:histogram "lat"
       for value = 1, 10 do
@@ -263,7 +263,7 @@ describe("the statsd exporter", function()
       )
     end)
 
-    it("a rule for the metric says", function()
+    it("a rule for the metric requires", function()
       scene:start {
         namespace = "app",
         per_metric = {
@@ -298,7 +298,7 @@ describe("the statsd exporter", function()
       }, types)
     end)
 
-    it("one value with a rate where many were the same, none heavier than max_weight", function()
+    it("one value with a rate for many equal values, at most max_weight of them", function()
       scene:start { max_weight = 1000 }
       local metric = scene.client:histogram "same"
       for _ = 1, 12345 do
@@ -312,7 +312,7 @@ describe("the statsd exporter", function()
       assert.equal(12345, scene.bed.agent:count "same")
     end)
 
-    it("finite numbers, whatever was recorded", function()
+    it("only finite numbers", function()
       scene:start { histograms = "timing" }
       local metric = scene.client:histogram("far", { unit = "days" })
       for _, value in ipairs { 1.7e308, -1.7e308, 5e-324, -5e-324, 0 } do
@@ -324,7 +324,7 @@ describe("the statsd exporter", function()
   end)
 
   describe("with the dialect statsd", function()
-    it("folds tag values into names, packs no values, and sends no tags", function()
+    it("joins tag values into names, packs no values, and sends no tags", function()
       scene:start { dialect = "statsd", histograms = "timing", namespace = "app", global_tags = { env = "prod" } }
       local hits = scene.client:count("hits", { tags = { "uri", { tag = "zone", optional = true } } })
       hits:with("/a.b|c:d\n", nil):inc(2)
@@ -343,7 +343,7 @@ describe("the statsd exporter", function()
       assert.equal(-7, agent.gauges["app.temp"])
     end)
 
-    it("sends percentiles and buckets under names of their own", function()
+    it("sends percentiles and buckets under separate names", function()
       scene:start(
         { dialect = "statsd", per_metric = { { match = "suffix", name = "_b", histograms = "buckets" } } },
         {
@@ -362,7 +362,7 @@ describe("the statsd exporter", function()
     end)
   end)
 
-  it("tells what it sent itself, where that is asked for", function()
+  it("sends its own counters if configured so", function()
     scene:start { telemetry = true, global_tags = { env = "x" }, container_id = "me" }
     local hits = scene.client:count "hits"
     local packets, bytes = 0, 0
@@ -380,7 +380,7 @@ describe("the statsd exporter", function()
     assert.is_nil(counts["chalk.client.packets_dropped{env:x}"])
   end)
 
-  it("flushes by hand in a callback of the loop, where nothing can wait but by blocking", function()
+  it("blocks in a flush that is called in a callback of the loop, where it cannot yield", function()
     local uv = require "luv"
     scene:start({ write_timeout = 5 }, nil, "udp")
     scene.client:count("hits"):inc(4)

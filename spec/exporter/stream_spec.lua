@@ -1,4 +1,5 @@
---- What a client of the event stream is told: every metric, every record as it was made, and nothing else.
+--- The event stream exporter. If this file fails, a client misses a metric or a record, or receives something that
+--- nobody recorded.
 
 local beds = require "support.stream_bed"
 local chalk = require "chalk"
@@ -36,7 +37,8 @@ describe("the stream's options", function()
     it("refuse buffer_size = " .. text, function()
       local words = "a whole number from 1 to 1073741824, or false for no limit"
       local message = problem_of { buffer_size = value }
-      assert.equal("chalk: exporters[1] (stream): buffer_size must be " .. words, message)
+      local got = type(value) == "string" and '"1024"' or value ~= value and "NaN" or tostring(value)
+      assert.equal("chalk: exporters[1] (stream): buffer_size must be " .. words .. ", got " .. got, message)
     end)
   end
 
@@ -52,7 +54,7 @@ describe("the stream's options", function()
     } do
       assert.is_truthy(message:find(part, 1, true), message)
     end
-    assert.matches("options are a table", problem_of(3))
+    assert.matches("options must be a table", problem_of(3))
     assert.matches("global_tags must be valid UTF%-8 without NUL", problem_of { global_tags = { a = "\255" } })
   end)
 
@@ -62,7 +64,7 @@ describe("the stream's options", function()
   end)
 
   for _, address in ipairs { "127.0.0.1", ":5000", "", "127.0.0.1:99999", "[::1:5000", "unix://" } do
-    it(("refuse %q, which is no address"):format(address), function()
+    it(("refuse %q, which is not an address"):format(address), function()
       local message = problem_of { listen = address }
       local expected = 'chalk: exporters[1] (stream): listen: bad address "%s": expected "host:port", '
       assert.equal(1, message:find(expected:format(address), 1, true), message)
@@ -80,7 +82,7 @@ describe("the stream's options", function()
     end)
   end
 
-  it("say that a port is taken", function()
+  it("are refused if the port is in use", function()
     local bed = beds.start "manual"
     bed.client:flush() -- it is open from init on, all the same
     local address = "127.0.0.1:" .. bed.port
@@ -119,13 +121,13 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       return bed.client
     end
 
-    it("tells of every metric first, recorded or not", function()
+    it("describes every metric first, recorded or not", function()
       local client = start()
       client:count("requests", { namespace = "http", unit = "count", description = "Requests" })
       client:gauge("load", { unit = "percent" })
       client:histogram("took", { description = "", unit = "seconds" })
       local reader = bed:connect()
-      reader:till(function() return #reader.told == 3 end, function() bed:turn() end)
+      reader:till(function() return #reader.described == 3 end, function() bed:run_once() end)
       assert.same({
         http_requests_count = {
           name = "http_requests_count",
@@ -140,24 +142,24 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
     end)
 
     it(
-      "tells of metrics that are defined later: to those who are there before their first record, to others at once",
+      "describes metrics that are defined later: to connected clients before the first record, to new ones at once",
       function()
         local client = start()
         local first = bed:connect()
         local jobs = client:count "jobs"
         client:gauge "never"
         local second = bed:connect()
-        second:till(function() return #second.told == 2 end, function() bed:turn() end)
-        assert.same({ "jobs", "never" }, second.told)
+        second:till(function() return #second.described == 2 end, function() bed:run_once() end)
+        assert.same({ "jobs", "never" }, second.described)
         jobs:inc(2)
         bed:read(first, 1)
         assert.is_table(first.metadata.jobs)
         bed:read(second, 1)
-        assert.same({ "jobs", "never" }, second.told) -- once each
+        assert.same({ "jobs", "never" }, second.described) -- once each
       end
     )
 
-    it("hands on each verb with its value and time, in order", function()
+    it("sends each record with its verb, value and time, in order", function()
       local client = start()
       local jobs, load, took = client:count "jobs", client:gauge "load", client:histogram "took"
       jobs:inc()
@@ -213,7 +215,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       assert.equal(0, bed:dropped())
     end)
 
-    it("names and labels as Prometheus would, without suffixes", function()
+    it("uses the names and labels of the Prometheus exporter, without suffixes", function()
       local client = start { namespace = "app", global_tags = { env = "prod", zone = 3, path = "none" } }
       local hits = client:count("hits_total", {
         namespace = "web",
@@ -237,7 +239,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       assert.is_table(reader.metadata.app_web_hits)
     end)
 
-    it("takes the client's global tags, and none of chalk's own metrics", function()
+    it("sends the client's global tags, and none of chalk's own metrics", function()
       local client = start(nil, { global_tags = { env = "test" } })
       local jobs = client:count "jobs"
       local reader = bed:connect()
@@ -245,7 +247,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       jobs:inc()
       bed:read(reader, 1)
       assert.same({ "jobs{env=test} increment_counter 1" }, reader:lines())
-      assert.same({ "jobs" }, reader.told)
+      assert.same({ "jobs" }, reader.described)
     end)
 
     it("shows the overflow series, and series that were dropped and made again", function()
@@ -279,7 +281,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       assert.equal(0, bed:dropped())
     end)
 
-    it("costs nothing while nobody is connected, before and afterwards", function()
+    it("costs nothing while no client is connected, before the first and after the last", function()
       local client = start()
       local all = { client:count("jobs"):with(), client:gauge("load"):with(), client:histogram("took"):with() }
       local function record()
@@ -295,7 +297,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
         end
         return list
       end
-      bed:turn()
+      bed:run_once()
       assert.same({ 0, { true, true, true } }, { bed:tapped(), inlined() })
       for round = 1, 3 do
         local reader, other = bed:connect(), bed:connect()
@@ -312,7 +314,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       assert.equal(0, bed:dropped())
     end)
 
-    it("is for all clients alike, each from its connection on", function()
+    it("sends the same to all clients, to each from its connection on", function()
       local jobs = start():count "jobs"
       local first = bed:connect()
       jobs:inc(1)
@@ -328,7 +330,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       assert.same({ "jobs{} increment_counter 2", "jobs{} increment_counter 3" }, second:lines())
     end)
 
-    it("closes clients that half-close or reset, and goes on for those that talk", function()
+    it("closes clients that half-close or reset, and keeps clients that send bytes", function()
       local jobs = start():count "jobs"
       local talker, leaver, resetter = bed:connect(), bed:connect(), bed:connect()
       assert.equal(3, bed:connected())
@@ -346,7 +348,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       assert.same({}, said)
     end)
 
-    it("takes sixty-four clients, and hangs up on more", function()
+    it("accepts sixty-four clients, and hangs up on more", function()
       local jobs = start():count "jobs"
       local all = {}
       for i = 1, 64 do
@@ -354,7 +356,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       end
       bed:till(function() return bed:connected() == 64 end)
       local refused = stream_client.connect(bed.port)
-      refused:till(function() return refused.ended end, function() bed:turn() end)
+      refused:till(function() return refused.ended end, function() bed:run_once() end)
       jobs:inc()
       for _, client in ipairs(all) do
         bed:read(client, 1)
@@ -366,12 +368,12 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       assert.same({}, said)
     end)
 
-    it("hands on what VMs and processes of the segment record", function()
+    it("sends the records of all VMs and processes of the segment", function()
       local name = ("stream-%s-%d"):format(driver, math.random(1e9))
       local client = start()
       client:shutdown()
       local port = bed.port
-      -- A named segment: VMs of this process share it.
+      -- The VMs of this process share a named segment.
       bed.client = require("chalk.client").new(name, {})
       bed.client:init {
         driver = driver,
@@ -418,7 +420,7 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
       assert.equal(0, bed:dropped())
     end)
 
-    it("sends what was recorded before a shutdown, and ends", function()
+    it("sends all records made before a shutdown, and ends", function()
       local client = start { buffer_size = 100000 }
       local jobs = client:count "jobs"
       local reader = bed:connect()
@@ -435,8 +437,8 @@ for _, driver in ipairs { "thread", "loop", "manual" } do
   end)
 end
 
-describe("the stream of one of several processes that flush by turns", function()
-  it("has what is recorded before, between and after the others' flushes", function()
+describe("the stream of one of several processes that alternate in flushing", function()
+  it("has the records before, between and after the others' flushes", function()
     local bed = beds.start "manual"
     local jobs = bed.client:count("jobs", { tags = { "by" } })
     local mine = jobs:with "parent"
@@ -463,7 +465,7 @@ describe("the stream of one of several processes that flush by turns", function(
   end)
 end)
 
--- What nodes of one segment run: they record until a file is there.
+-- The program of the processes of one segment. They record until a file exists.
 local NODE = [[
   local chalk, fork, wait = require "chalk", require "support.fork", require "support.wait"
   chalk.init { segment_path = arg[1], exporters = { chalk.exporter.stream { listen = "127.0.0.1:" .. arg[2] } } }
@@ -512,7 +514,8 @@ describe("the process that serves the stream", function()
     return reader
   end
 
-  -- How many processes' events a client sees, each in order and without gaps from the first on.
+  -- Counts the processes whose events a client receives. Checks that each process's events are in order and without
+  -- gaps.
   local function seen_by(reader)
     local last, n = {}, 0
     for _, metric in ipairs(reader.metrics) do
@@ -527,7 +530,7 @@ describe("the process that serves the stream", function()
     return n
   end
 
-  it("is followed by another one when it is killed: clients find it at the same address", function()
+  it("is replaced by another one when it is killed, and clients find that one at the same address", function()
     start(2)
     local reader = connect()
     reader:till(function() return seen_by(reader) == 3 end)
@@ -544,15 +547,15 @@ describe("the process that serves the stream", function()
     assert.is_true(left > 0 and left ~= node.pid)
   end)
 
-  it("is followed when it is stopped, and leaves the stream to the other one when it goes on", function()
+  it("is replaced when it is stopped, and leaves the stream to the other one when it continues", function()
     start(1)
     local reader = connect()
     reader:till(function() return seen_by(reader) == 2 end)
     fork.kill(node.pid, STOP)
-    -- The child cannot have the port: it looks after the events, which nobody is there for.
+    -- The child cannot listen at the port. It has no clients, so it switches the tap off.
     wait.till(function() return client:info().holder ~= node.pid end)
     wait.till(function() return core.C.chalk_tap_kinds(client.segment) == 0 end)
-    core.C.chalk_tap_switch(client.segment, 14, 0, 1) -- as for clients of its own
+    core.C.chalk_tap_switch(client.segment, 14, 0, 1) -- as if the child had clients
     fork.kill(node.pid, CONTINUE)
     reader:till(function() return reader.ended end)
     assert.equal(14, core.C.chalk_tap_kinds(client.segment))

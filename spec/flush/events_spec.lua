@@ -1,4 +1,5 @@
---- Somebody who watches records live goes on seeing all of them, whoever else comes and goes.
+--- The reader of the event tap. If this file fails, a client that watches records live misses some when another client
+--- comes or goes, or the tap stays on for nobody and slows recording.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -36,7 +37,7 @@ describe("events", function()
   local function is_on() return C.chalk_tap_kinds(client.segment) ~= 0 end
 
   it(
-    "come to whoever subscribes after another has left, also once the first one's leavings are collected",
+    "reach a new subscriber after the last one has left, even after the last one's tap is garbage-collected",
     function()
       local first, second = subscription(), subscription()
       reader:subscribe(first)
@@ -53,7 +54,7 @@ describe("events", function()
     end
   )
 
-  it("come to all, even if one leaves at its first batch", function()
+  it("reach all subscribers, even if one unsubscribes during its first batch", function()
     local leaving, staying = nil, subscription()
     leaving = subscription(function(_, n)
       leaving.n = leaving.n + n
@@ -68,7 +69,7 @@ describe("events", function()
     assert.are.same({ 1, 2 }, { leaving.n, staying.n })
   end)
 
-  it("go to one whose neighbour fails", function()
+  it("reach a subscriber when another one raises an error", function()
     local whole = subscription()
     reader:subscribe(subscription(function() error "broken" end))
     reader:subscribe(whole)
@@ -77,7 +78,7 @@ describe("events", function()
     assert.are.equal(1, whole.n)
   end)
 
-  it("stay on for those who keep, and go off for the others, when the role is given back", function()
+  it("stay on for subscriptions with keep, and only for those, when the role is released", function()
     local keeping = subscription()
     keeping.keep = true
     reader:subscribe(subscription())
@@ -95,7 +96,7 @@ describe("events", function()
 end)
 
 describe("a client with the manual driver", function()
-  it("leaves no tap on when it ends", function()
+  it("switches the tap off when it ends", function()
     local client = chalk.new {
       driver = "manual",
       exporters = { chalk.exporter.custom("support.file_exporter", { path = files.name() }) },

@@ -1,5 +1,5 @@
---- A custom exporter is given every metric with all that it can show, and differences that are neither lost nor sent
---- twice, however often its target is away.
+--- Batches and the option `exporters`. If this file fails, a custom exporter does not receive every field of every
+--- metric, or loses or repeats changes when its target is away.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -37,7 +37,7 @@ describe("a custom exporter", function()
 
   for _, driver in ipairs { "manual", "loop" } do
     describe("with the driver " .. driver, function()
-      it("is a table with an export method, called with itself", function()
+      it("can be a table, whose export and shutdown are called as methods", function()
         local exporter = collect.exporter()
         local shut = 0
         function exporter.shutdown(self)
@@ -55,7 +55,7 @@ describe("a custom exporter", function()
     end)
   end
 
-  it("is given no sketch where there is no memory for one", function()
+  it("receives nil instead of a sketch if there is no memory for one", function()
     local sketch, read = require "chalk.record.sketch", {}
     local new = sketch.new
     finally(function() sketch.new = new end)
@@ -73,7 +73,7 @@ describe("a custom exporter", function()
     assert.same({ true, 1 }, read)
   end)
 
-  it("is given every field of every metric", function()
+  it("receives every field of every metric", function()
     local seen = {}
     start("manual", {
       export = function(_, batch)
@@ -144,7 +144,7 @@ describe("a custom exporter", function()
     assert.is_true(seen.flush.own)
   end)
 
-  it("may read le counts twice, and keep sketches beyond the batch", function()
+  it("may iterate over bounds twice, and keep sketches after the batch", function()
     local first, second, kept
     start("manual", {
       export = function(_, batch)
@@ -172,7 +172,7 @@ describe("a custom exporter", function()
     assert.equal(1, kept:count())
   end)
 
-  it("is given sketches as accurate as they are kept", function()
+  it("receives sketches with the accuracy of the stored ones", function()
     local given
     client = chalk.new {
       driver = "manual",
@@ -197,7 +197,7 @@ describe("a custom exporter", function()
     assert.is_true(given <= 0.001)
   end)
 
-  it("is given what came since its last success", function()
+  it("receives the changes since its last success", function()
     local exporter = collect.exporter()
     start("manual", exporter)
     inc(3)
@@ -233,7 +233,7 @@ describe("a custom exporter", function()
     end)
 
     for _, how in ipairs { "raise", "object", "nil", "nothing", "false" } do
-      it("by " .. how .. " is given the same again, and disturbs no other", function()
+      it("by " .. how .. " receives the same changes again, and does not affect other exporters", function()
         inc(3)
         client:flush()
         failure = how
@@ -256,7 +256,7 @@ describe("a custom exporter", function()
       end)
     end
 
-    it("never lets a counter go backwards", function()
+    it("never receives a counter that goes backwards", function()
       local last = 0
       for i = 1, 60 do
         failure = ({ "raise", "nil", false })[i % 3 + 1] or nil
@@ -270,7 +270,7 @@ describe("a custom exporter", function()
     end)
   end)
 
-  it("may commit parts, of which the rest comes again", function()
+  it("may commit single series, and receives only the others again", function()
     local part = collect.exporter()
     local fail = true
     part.export = function(self, batch)
@@ -317,7 +317,7 @@ describe("a custom exporter", function()
     assert.same({ 1, 1 }, deltas)
   end)
 
-  it("finds a batch over when its export has returned", function()
+  it("gets an error if it reads a batch after its export has returned", function()
     local kept, metric
     start("manual", {
       export = function(_, batch)
@@ -344,7 +344,7 @@ describe("a custom exporter", function()
     end
   end)
 
-  it("of a name that appears later starts at the totals of then", function()
+  it("that is added later starts at the totals of that moment", function()
     local path = files.name()
     local first, second = collect.exporter "first", collect.exporter "second"
     local function open(...)
@@ -365,7 +365,7 @@ describe("a custom exporter", function()
     other:shutdown()
   end)
 
-  it("keeps its place by its name, when exporters change places", function()
+  it("keeps its cursor by its name when the order of exporters changes", function()
     local path = files.name()
     local first, second = collect.exporter "first", collect.exporter "second"
     local function open(...)
@@ -384,7 +384,7 @@ describe("a custom exporter", function()
     assert.same({ 1, 1 }, { third.last[COUNT].delta, fourth.last[COUNT].delta })
   end)
 
-  it("is sent the counts of a removed series once more, and only once", function()
+  it("receives the last counts of a removed series, and only once", function()
     local exporter = collect.exporter()
     start("manual", exporter)
     inc(3)
@@ -403,7 +403,7 @@ describe("a custom exporter", function()
     assert.same({ 5, 5 }, { exporter.last[COUNT].total, exporter.last[COUNT].delta })
   end)
 
-  it("is given a removed histogram's values once more", function()
+  it("receives the last values of a removed histogram", function()
     local news = 0
     start("manual", {
       export = function(_, batch)
@@ -425,7 +425,7 @@ describe("a custom exporter", function()
     assert.equal(4, news)
   end)
 
-  it("sees what the program defines after init", function()
+  it("receives metrics that the program defines after init", function()
     local exporter = collect.exporter()
     start("manual", exporter)
     client:flush()
@@ -434,7 +434,7 @@ describe("a custom exporter", function()
     assert.equal(1, exporter.last["late{}"].delta)
   end)
 
-  it("sees global_tags in its options, and its own options, in the flush thread", function()
+  it("receives its options and global_tags in the flush thread's VM", function()
     local path = files.name()
     local options = { path = path, list = { 1, { deep = '\0\r\n"' } } }
     client = chalk.new {
@@ -445,7 +445,7 @@ describe("a custom exporter", function()
     assert.equal('env=prod list[2].deep=\0\r\n"', files.read(path))
   end)
 
-  it("may be one of several of a module, under names of their own", function()
+  it("can be configured several times from one module, under different names", function()
     local a, b = files.name(), files.name()
     client = chalk.new {
       exporters = {

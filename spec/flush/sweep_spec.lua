@@ -1,5 +1,5 @@
---- Idle series leave and their memory is used again, whatever the exporters are doing: else memory grows until it is
---- full.
+--- Sweeps drop idle series and free their memory, whatever the exporters are doing. If this file fails, memory grows
+--- until the segment is full.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -15,7 +15,7 @@ describe("a sweep", function()
     files.clean()
   end)
 
-  it("comes even if every export waits for something", function()
+  it("runs even if every export yields", function()
     client = chalk.new {
       flush_interval = 0.05,
       idle_timeout = 0.1,

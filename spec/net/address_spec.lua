@@ -1,11 +1,14 @@
---- Somebody who writes an address wrongly is told what is wrong with it at init, not that nothing arrives.
+--- The addresses of servers that receive packets. If this file fails, a mistyped address is not reported by init, and
+--- its user only notices that no data arrives.
 
 local address = require "chalk.net.address"
 
-describe("the address of a statsd server", function()
-  local function udp(host, port, text) assert.same({ kind = "udp", host = host, port = port }, address.parse(text)) end
+describe("the address of a receiver", function()
+  local function udp(host, port, text)
+    assert.same({ kind = "udp", host = host, port = port }, address.parse(text, 8125))
+  end
 
-  it("is a host and a port", function()
+  it("can be a host and a port", function()
     udp("127.0.0.1", 8125, "127.0.0.1:8125")
     udp("datadog-agent.monitoring_x.svc", 1, "datadog-agent.monitoring_x.svc:1")
     udp("::1", 65535, "[::1]:65535")
@@ -16,13 +19,13 @@ describe("the address of a statsd server", function()
     udp("2001:db8::", 8125, "udp://[2001:db8::]")
   end)
 
-  it("is a socket file of a kind", function()
+  it("can be a socket file of each kind", function()
     assert.same({ kind = "unix", path = "/run/dsd.socket" }, address.parse "unix:///run/dsd.socket")
     assert.same({ kind = "unixgram", path = "/a b" }, address.parse "unixgram:///a b")
     assert.same({ kind = "unixstream", path = "/p" }, address.parse "unixstream:///p")
   end)
 
-  it("is refused with what is wrong when nothing could be sent there", function()
+  it("is refused with a reason if it is malformed", function()
     local wrong = {
       ["agent"] = "no port",
       ["agent:"] = "no port",
@@ -56,7 +59,7 @@ describe("the address of a statsd server", function()
     end
   end)
 
-  it("may be a file's that is not there or a socket, and not one that never can be", function()
+  it("may be a socket file that is missing, but not a path that can never be reached", function()
     local function failing(errno)
       return function() return nil, "x", errno end
     end
@@ -67,7 +70,7 @@ describe("the address of a statsd server", function()
     assert.is_nil(address.problem(address.parse "agent:1", error))
   end)
 
-  it("knows IPv6 from what only looks like it", function()
+  it("tells IPv6 addresses from texts that look similar", function()
     for _, text in ipairs { "::", "::1", "1::", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:1.2.3.4", "1::8", "::1.2.3.4" } do
       assert.is_true(address.is_ipv6(text), text)
     end

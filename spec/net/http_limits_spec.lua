@@ -1,5 +1,5 @@
---- Peers that are slow, greedy or gone take neither the memory nor the descriptors of the application, nor the answers
---- of others.
+--- Limits of the HTTP server. If this file fails, a slow or hostile peer takes memory or descriptors of the
+--- application, or keeps others from being answered.
 
 local uv = require "luv"
 local support = require "support.http_client"
@@ -14,17 +14,17 @@ describe("http, with slow, greedy and vanishing peers,", function()
 
   after_each(function() bed:close() end)
 
-  it("holds about one piece for a reader that is slow, and serves others meanwhile", function()
+  it("holds about one chunk in memory for a slow reader, and serves others in the meantime", function()
     local path = os.tmpname()
     os.remove(path)
     bed:serve { address = "unix://" .. path }
-    local pulled, piece = 0, ("x"):rep(65536)
+    local pulled, chunk = 0, ("x"):rep(65536)
     bed.handler = function(request)
       if request.path == "/quick" then return wire.text(200, "quick") end
       return {
         body = function()
           pulled = pulled + 1
-          return pulled <= 2000 and piece or nil
+          return pulled <= 2000 and chunk or nil
         end,
       }
     end
@@ -36,12 +36,12 @@ describe("http, with slow, greedy and vanishing peers,", function()
       assert.equal("quick\n", bed:open(path):get("/quick").body)
     end
     assert.equal(before, pulled)
-    assert.is_true(pulled < 20, pulled .. " pieces were made for a reader that reads nothing")
+    assert.is_true(pulled < 20, pulled .. " chunks were made for a reader that reads nothing")
     slow.handle:read_start(function(_, data) slow.bytes = (slow.bytes or 0) + #(data or "") end)
     assert.is_true(wait(function() return (slow.bytes or 0) > 2000 * 65536 end, 30))
   end)
 
-  it("makes one piece a turn, so that a short request does not wait for a long body", function()
+  it("makes one chunk per iteration, so that a short request does not wait for a long body", function()
     bed:serve()
     local pulled = 0
     bed.handler = function(request)
@@ -59,7 +59,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     assert.is_true(tonumber(quick:get("/quick").body) < 100000)
   end)
 
-  it("frees everything when a client goes in the middle of a body", function()
+  it("frees everything when a client disconnects in the middle of a body", function()
     bed:serve()
     local ends, held = 0, setmetatable({}, { __mode = "k" })
     bed.handler = function()
@@ -116,7 +116,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     assert.is_true(most <= 256)
   end)
 
-  it("closes the one that waited longest when it is full, and none that is being answered", function()
+  it("closes the connection that has waited longest when it is full, but none that is being answered", function()
     bed:serve { limits = { connections = 3 } }
     bed.handler = function()
       return { body = function() return ("x"):rep(65536) end }
@@ -139,12 +139,12 @@ describe("http, with slow, greedy and vanishing peers,", function()
         local late = bed:open()
         return wait(function() return late.ended end, 0.2)
       end),
-      "a new connection took the place of an answered one"
+      "a new connection replaced one that is being answered"
     )
     assert.equal(3, bed.server.count)
   end)
 
-  it("closes connections that send no whole head, stay idle or read nothing for too long", function()
+  it("closes connections that send no complete head, stay idle or read nothing for too long", function()
     bed:serve { limits = { header_timeout = 0.1, idle_timeout = 0.3, request_timeout = 0.2 } }
     local started, taken = clock(), {}
     bed.handler = function(request)
@@ -166,7 +166,7 @@ describe("http, with slow, greedy and vanishing peers,", function()
     assert.is_true(wait(function() return bed.server.count == 0 end))
   end)
 
-  it("rests when descriptors run out, instead of spinning, and recovers", function()
+  it("pauses when descriptors run out, instead of spinning, and recovers", function()
     bed:serve()
     local client = bed:connect():send "GET /metrics HTTP/1.1\r\n\r\n"
     local before = limit_descriptors(3)

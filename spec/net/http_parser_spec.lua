@@ -1,4 +1,5 @@
---- Every request that a scraper or a browser sends is understood, and nothing that could be understood in two ways is.
+--- The parser of HTTP requests. If this file fails, a request of a scraper or a browser is refused, or an ambiguous
+--- request is accepted, which another program may read differently.
 
 local parser = require "chalk.net.http_parser"
 
@@ -16,7 +17,7 @@ end
 local function head(fields, line) return (line or "GET /metrics HTTP/1.1") .. "\r\n" .. fields .. "\r\n" end
 
 describe("http_parser.take", function()
-  it("gives method, path, query, version and headers of a request", function()
+  it("returns method, path, query, version and headers of a request", function()
     local text = head("Host: a:1\r\nACCEPT: text/plain \r\nX-Empty:\r\n", "GET /metrics?name=up&x=%20 HTTP/1.1")
     local request, position = take(text .. "GET /next")
     assert.same({
@@ -31,12 +32,12 @@ describe("http_parser.take", function()
     assert.equal(#text + 1, position)
   end)
 
-  it("joins repeated headers, so that no scraper's second Accept is lost", function()
+  it("joins repeated headers, so that a second Accept header is not lost", function()
     local request = take(head "Accept: a\r\nAccept: b;q=0.5\r\naccept:c\r\n")
     assert.equal("a, b;q=0.5, c", request.headers.accept)
   end)
 
-  it("takes line ends without CR, and a few empty lines before the request", function()
+  it("accepts line ends without CR, and a few empty lines before the request", function()
     local request, position = take "\r\n\nGET / HTTP/1.1\nHost: x\n\n"
     assert.equal("x", request.headers.host)
     assert.equal(28, position)
@@ -50,7 +51,7 @@ describe("http_parser.take", function()
     assert.equal("/", take(head("", "GET http://host?x/y HTTP/1.1")).path)
   end)
 
-  it("gives the same request however the bytes arrive", function()
+  it("returns the same request, however the bytes are split", function()
     local text = "\r\n" .. head "Host: a\r\nAccept: b\r\n"
     local scanned
     for size = 1, #text do
@@ -65,7 +66,7 @@ describe("http_parser.take", function()
     end
   end)
 
-  it("waits for the rest, and only for as long as the rest can be good", function()
+  it("waits for more bytes only while they can complete a valid head", function()
     assert.is_nil(take "")
     assert.is_nil(take "\r\n")
     assert.is_nil(take "GET / HTTP/1.1\r\nHost: x\r\n")
@@ -73,7 +74,7 @@ describe("http_parser.take", function()
     assert.equal(400, refused "\0")
   end)
 
-  it("refuses a head above the limit, ended or endless, and takes one of exactly the limit", function()
+  it("refuses a head above the size limit, complete or not, and accepts one of exactly the limit", function()
     local fill = function(size)
       local text = head ""
       return head("A: " .. ("x"):rep(size - #text - 5) .. "\r\n")
@@ -85,7 +86,7 @@ describe("http_parser.take", function()
     assert.equal(431, refused("GET / HTTP/1.1\r\n" .. ("A: b\r\n"):rep(MAX / 6)))
   end)
 
-  it("refuses versions it does not speak with 505", function()
+  it("refuses unsupported versions with 505", function()
     assert.equal(505, refused "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     assert.equal(505, refused(head("", "GET / HTTP/0.9")))
     assert.equal("1.1", take(head("", "GET / HTTP/1.7")).version)
@@ -115,14 +116,14 @@ describe("http_parser.take", function()
     it("refuses " .. name .. " with 400", function() assert.equal(400, refused(text)) end)
   end
 
-  it("sees whether a body follows", function()
+  it("tells whether a body follows", function()
     assert.is_true(take(head "Content-Length: 10\r\n").has_body)
     assert.is_true(take(head "Transfer-Encoding: chunked\r\n").has_body)
     assert.is_false(take(head "Content-Length: 0\r\n").has_body)
     assert.is_true(take(head "Content-Length: 99999999999999999999999\r\n").has_body)
   end)
 
-  it("sees whether the connection goes on", function()
+  it("tells whether the connection stays open", function()
     local function keeps(fields, version) return take(head(fields, "GET / HTTP/" .. version)).keep_alive end
     assert.is_true(keeps("", "1.1"))
     assert.is_false(keeps("Connection: Close\r\n", "1.1"))
@@ -132,7 +133,7 @@ describe("http_parser.take", function()
     assert.is_false(keeps("Connection: keep-alive, close\r\n", "1.0"))
   end)
 
-  it("costs little for heads made to be slow, or one peer could stall a flush", function()
+  it("takes little time for heads that are made to be slow, so that no peer can stall a flush", function()
     local blanks = (" "):rep(MAX - 40)
     local heads = {
       head("A: x" .. blanks .. "y\r\n"),
@@ -155,7 +156,7 @@ describe("http_parser.take", function()
     assert.is_true(os.clock() - started < 1, "180 heads took a second or more")
   end)
 
-  it("never raises and always answers in one of its three ways, whatever the bytes", function()
+  it("never raises an error, and returns one of its three results for any bytes", function()
     local seed =
       head("Host: a\r\nAccept-Encoding: gzip;q=0.5, *\r\nContent-Length: 0\r\n", "GET http://a/b?c HTTP/1.1")
     local special = { "\0", "\r", "\n", "\r\n\r\n", " ", ":", "\t", "\255", "?", "/", "HTTP/", ";", ",", "=", "%" }
@@ -206,10 +207,10 @@ describe("http_parser.accepts_gzip", function()
     [",;,;q=1"] = false,
   } do
     it(
-      ("says %s for %q"):format(tostring(wanted), value),
+      ("returns %s for %q"):format(tostring(wanted), value),
       function() assert.equal(wanted, parser.accepts_gzip(value)) end
     )
   end
 
-  it("says no without the header", function() assert.is_false(parser.accepts_gzip(nil)) end)
+  it("returns false without the header", function() assert.is_false(parser.accepts_gzip(nil)) end)
 end)

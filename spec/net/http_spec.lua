@@ -1,5 +1,5 @@
---- A scraper gets the whole answer, in the encoding that it asked for, and the next one over the same connection; what
---- is no request gets an answer that says so.
+--- The HTTP server. If this file fails, a scraper gets a damaged or wrongly encoded response, or a malformed request
+--- gets no answer that says what is wrong.
 
 local ffi = require "ffi"
 local uv = require "luv"
@@ -34,8 +34,8 @@ end
 
 local function lines_text(count)
   local parts = {}
-  for piece in lines(count) do
-    parts[#parts + 1] = piece
+  for chunk in lines(count) do
+    parts[#parts + 1] = chunk
   end
   return table.concat(parts)
 end
@@ -47,7 +47,7 @@ describe("http", function()
 
   after_each(function() bed:close() end)
 
-  it("answers a scrape, and the next on the same connection", function()
+  it("answers a scrape, and the next one on the same connection", function()
     bed:serve()
     local client = bed:open()
     for n = 1, 3 do
@@ -60,7 +60,7 @@ describe("http", function()
     assert.equal(1, bed.server.count)
   end)
 
-  it("answers pipelined requests in their order, though a peer ends its side after them", function()
+  it("answers pipelined requests in order, even if the peer has shut its side after them", function()
     bed:serve()
     local client, batch = bed:open(), {}
     for n = 1, 100 do
@@ -74,7 +74,7 @@ describe("http", function()
     assert.is_true(wait(function() return client.ended and bed.server.count == 0 end))
   end)
 
-  it("takes a request that comes byte by byte", function()
+  it("accepts a request that arrives byte by byte", function()
     bed:serve()
     local client = bed:open()
     for byte in ("\r\nGET /metrics HTTP/1.1\nHost: x\n\n"):gmatch "." do
@@ -84,7 +84,7 @@ describe("http", function()
     assert.equal("GET", client:response().body)
   end)
 
-  it("gives HEAD the headers of GET, and runs no body for it", function()
+  it("answers HEAD with the headers of GET, and does not make the body", function()
     bed:serve()
     local client, pulled = bed:open(), false
     client:send "HEAD /metrics HTTP/1.1\r\n\r\n"
@@ -98,7 +98,7 @@ describe("http", function()
     assert.is_false(pulled)
   end)
 
-  it("closes when asked to, and for HTTP/1.0 that did not ask to stay", function()
+  it("closes the connection if the request asks for it, and for HTTP/1.0 without keep-alive", function()
     bed:serve()
     for fields, version in pairs { ["Connection: close\r\n"] = "1.1", [""] = "1.0" } do
       local client = bed:open()
@@ -112,7 +112,7 @@ describe("http", function()
     assert.equal(200, client:get("/metrics").status)
   end)
 
-  it("keeps the connection after 404 and after 405, which names what is allowed", function()
+  it("keeps the connection after 404 and 405, and lists the allowed methods for 405", function()
     bed:serve()
     local client = bed:open()
     assert.equal(404, client:get("/").status)
@@ -123,7 +123,7 @@ describe("http", function()
     assert.equal("GET, HEAD", wire.text(405, "no").headers.Allow)
   end)
 
-  it("refuses what it cannot serve with the right status, then closes without a reset", function()
+  it("refuses requests that it cannot serve with the right status, then closes without a reset", function()
     bed:serve()
     for text, status in pairs {
       ["GARBAGE\r\n\r\n"] = 400,
@@ -144,7 +144,7 @@ describe("http", function()
     assert.equal(0, #bed.logged, "peers could fill the log")
   end)
 
-  it("answers 500 and logs when the handler fails, and serves on", function()
+  it("answers 500 and logs when the handler fails, and goes on serving", function()
     bed:serve()
     local cases = {
       function() error "broken pipework" end,
@@ -169,7 +169,7 @@ describe("http", function()
     assert.is_nil(bed:open():get("/metrics").headers["x-b"])
   end)
 
-  it("sends a long body in chunks, and raw to HTTP/1.0", function()
+  it("sends a long body in chunks, and unframed to HTTP/1.0", function()
     bed:serve()
     local ends = {}
     bed.handler = function()
@@ -186,43 +186,46 @@ describe("http", function()
     assert.same({ true, true, true }, ends)
   end)
 
-  it("passes over empty pieces, which would end a chunked body", function()
+  it("skips empty chunks of a body, which would end it", function()
     bed:serve()
-    local pieces = { "", "a", "", "", "b", "" }
+    local chunks = { "", "a", "", "", "b", "" }
     bed.handler = function()
       local n = 0
       return {
         body = function()
           n = n + 1
-          return pieces[n]
+          return chunks[n]
         end,
       }
     end
     assert.equal("ab", bed:open():get("/metrics").body)
   end)
 
-  it("cuts the connection when a body fails in the middle, so that no half counts as whole", function()
-    bed:serve()
-    local complete
-    bed.handler = function()
-      local n = 0
-      return {
-        body = function()
-          n = n + 1
-          if n > 2 then error "no more" end
-          return "x"
-        end,
-        done = function(whole) complete = whole end,
-      }
+  it(
+    "cuts the connection when a body fails in the middle, so that the peer notices that it is incomplete",
+    function()
+      bed:serve()
+      local complete
+      bed.handler = function()
+        local n = 0
+        return {
+          body = function()
+            n = n + 1
+            if n > 2 then error "no more" end
+            return "x"
+          end,
+          done = function(whole) complete = whole end,
+        }
+      end
+      local client = bed:open():send "GET /metrics HTTP/1.1\r\n\r\n"
+      assert.is_true(wait(function() return client.ended end))
+      assert.is_nil(client:received():find("0\r\n\r\n", 1, true))
+      assert.truthy(bed.logged[1]:find "no more")
+      assert.is_false(complete)
     end
-    local client = bed:open():send "GET /metrics HTTP/1.1\r\n\r\n"
-    assert.is_true(wait(function() return client.ended end))
-    assert.is_nil(client:received():find("0\r\n\r\n", 1, true))
-    assert.truthy(bed.logged[1]:find "no more")
-    assert.is_false(complete)
-  end)
+  )
 
-  it("compresses when asked, for strings and long bodies, and only then", function()
+  it("compresses strings and long bodies, but only for requests that accept it", function()
     bed:serve()
     assert.is_true(gzip.available(), "zlib is missing on this machine")
     local text = lines_text(60)
@@ -253,7 +256,7 @@ describe("http", function()
     assert.is_nil(uv.fs_stat(path))
   end)
 
-  it("serves a descriptor opened elsewhere, TCP or unix", function()
+  it("serves a descriptor that its caller has opened, TCP or unix", function()
     local path = os.tmpname()
     os.remove(path)
     for _, kind in ipairs { "tcp", "unix" } do
@@ -303,7 +306,7 @@ describe("http", function()
     assert.equal(1, bed.server.count)
   end)
 
-  it("may be closed by its own handler, and with the VM's loop", function()
+  it("can be closed by its own handler, and with the VM's loop", function()
     bed:serve()
     bed.handler = function()
       bed.server:close()

@@ -1,5 +1,5 @@
---- Packets arrive at a receiver that is replaced, slow or full, and those that do not are known, so they are sent
---- again; the flush loop waits for none.
+--- The client socket for packets. If this file fails, packets to a receiver that is replaced, slow or full are lost
+--- without notice, or the flush loop waits for a receiver.
 
 local uv = require "luv"
 local receivers = require "support.receivers"
@@ -7,8 +7,7 @@ local sockets = require "chalk.net.packet_socket"
 
 local run, start, join, turn_until = receivers.run, receivers.start, receivers.join, receivers.turn_until
 
--- A flush: sends each packet, in the order that the transport asks for. Returns how many are known to have arrived,
--- and the message when one did not.
+-- Sends packets as a flush does. Returns how many are known to have arrived, and the message if one has not.
 local function flush(socket, packets, blocking)
   local good = 0
   local ok, message = socket:open(blocking)
@@ -40,7 +39,7 @@ local function ticks()
   return task
 end
 
-describe("statsd socket", function()
+describe("a packet socket", function()
   local open, path
 
   local function keep(closable)
@@ -85,7 +84,7 @@ describe("statsd socket", function()
       assert.same(numbered(3), receiver:packets())
     end)
 
-    it("knows exactly which packets were refused, flush after flush", function()
+    it("knows exactly which packets were refused, in every flush", function()
       local receiver = receivers.udp()
       local port = receiver.port
       local socket = socket_to("udp", nil, port)
@@ -103,7 +102,7 @@ describe("statsd socket", function()
       assert.equal(9, socket.packets_sent)
     end)
 
-    it("agrees with the receiver that goes away and comes back, time after time", function()
+    it("counts the same packets as a receiver that goes away and comes back many times", function()
       local receiver = receivers.udp()
       local port, arrived, confirmed = receiver.port, 0, 0
       local socket = socket_to("udp", nil, port)
@@ -139,7 +138,7 @@ describe("statsd socket", function()
       assert.equal(2, run(function() return flush(socket, numbered(2), true) end))
     end)
 
-    it("takes a name that does not resolve for a failure, and tries it again later", function()
+    it("fails for a name that does not resolve, and tries it again later", function()
       local receiver = keep(receivers.udp())
       local now, asked, answer = 0, 0, nil
       local function lookup(_, done)
@@ -168,7 +167,7 @@ describe("statsd socket", function()
       assert.equal(3, asked)
     end)
 
-    it("does not wait for a lookup that takes long, and uses its result when it comes", function()
+    it("does not wait long for a slow lookup, and uses its result later", function()
       local receiver = keep(receivers.udp())
       local answer
       local function lookup(_, done) answer = done end
@@ -180,7 +179,7 @@ describe("statsd socket", function()
       assert.equal(1, run(function() return flush(socket, numbered(1)) end))
     end)
 
-    it("says that a real name does not resolve", function()
+    it("reports a real name that does not resolve", function()
       local socket = socket_to("udp", nil, 8125, "no-such-host.invalid")
       for _, blocking in ipairs { false, true } do
         local good, message = run(function() return flush(socket, numbered(1), blocking) end)
@@ -203,7 +202,7 @@ describe("statsd socket", function()
       assert.same(numbered(2), receiver:packets())
     end)
 
-    it("follows a file that is replaced, though the old receiver still lives", function()
+    it("follows a socket file that is replaced, although the old receiver still lives", function()
       local socket, old = socket_to "unixgram", keep(receivers.unixgram(path))
       assert.equal(2, run(function() return flush(socket, numbered(2)) end))
       assert.equal(2, #old:packets())
@@ -231,7 +230,7 @@ describe("statsd socket", function()
       assert.same({ 2, 0 }, { socket.packets_sent, socket.packets_dropped })
     end)
 
-    it("refuses at once when the receiver has gone and its file has stayed", function()
+    it("fails at once if the receiver is gone and its file remains", function()
       local socket, receiver = socket_to "unixgram", receivers.unixgram(path)
       assert.equal(1, run(function() return flush(socket, numbered(1)) end))
       receiver:close()
@@ -241,7 +240,7 @@ describe("statsd socket", function()
     end)
 
     for _, blocking in ipairs { false, true } do
-      local how = blocking and "blocks" or "lets the loop turn"
+      local how = blocking and "blocks" or "lets the loop run"
       it(how .. " while the receiver's queue is full, and fails after write_timeout", function()
         local socket = socket_to("unixgram", { write_timeout = 0.15 })
         local receiver = keep(receivers.unixgram(path))
@@ -284,7 +283,7 @@ describe("statsd socket", function()
       assert.truthy(message:find("Connection refused", 1, true), message)
     end)
 
-    it("says which packet alone is too large", function()
+    it("refuses a packet that is too large, and sends the others", function()
       local socket = socket_to("unixgram", { max_packet = 100 })
       local receiver = keep(receivers.unixgram(path))
       run(function()
@@ -298,7 +297,7 @@ describe("statsd socket", function()
       assert.same({ 1, 101 }, { socket.packets_dropped, socket.bytes_dropped })
     end)
 
-    it("says why a path can never be connected to", function()
+    it("reports why it can never connect to a path", function()
       path = "/" .. ("p"):rep(108)
       local _, message = socket_to("unixgram"):open()
       assert.truthy(message:find("the path is longer than 107 bytes", 1, true))
@@ -309,14 +308,14 @@ describe("statsd socket", function()
   end)
 
   describe("over a stream socket", function()
-    it("puts each packet's size before it", function()
+    it("writes the size of each packet before it", function()
       local socket, receiver = socket_to "unixstream", keep(receivers.unixstream(path))
       assert.equal(2, run(function() return flush(socket, { "abc", ("d"):rep(300) }) end))
       assert.is_true(receiver:accept())
       assert.equal("\3\0\0\0abc\44\1\0\0" .. ("d"):rep(300), receiver:read())
     end)
 
-    it("keeps its packets whole for a reader that is slow", function()
+    it("keeps packets whole for a slow reader", function()
       local socket = socket_to("unixstream", { write_timeout = 10 })
       local receiver = keep(receivers.unixstream(path))
       local sent, got = numbered(400, 8192), {}
@@ -335,7 +334,7 @@ describe("statsd socket", function()
       assert.same(sent, got)
     end)
 
-    it("closes the connection when it gives up in mid-packet, and begins a new one", function()
+    it("closes the connection if it gives up in the middle of a packet, and opens a new one", function()
       local socket = socket_to("unixstream", { write_timeout = 0.1, max_packet = 1000000 })
       local receiver = keep(receivers.unixstream(path))
       local sent = numbered(3, 900000)
@@ -352,19 +351,19 @@ describe("statsd socket", function()
       assert.same({ 1, 1 }, { socket.packets_dropped, socket.reconnects })
     end)
 
-    it("closes what an export left in mid-packet that never came to its end", function()
+    it("closes the connection of an export that never ended, if it stopped in the middle of a packet", function()
       local socket = socket_to("unixstream", { write_timeout = 30, max_packet = 1000000 })
       local receiver = keep(receivers.unixstream(path))
       local task = start(function() return flush(socket, numbered(1, 900000)) end)
       assert.falsy(task.done)
       assert.is_true(receiver:accept())
-      socket.pause:cancel() -- as at the end of a VM, where nothing resumes it
+      socket.pause:cancel() -- as at the end of a VM, when nothing resumes the coroutine
       assert.equal(1, run(function() return flush(socket, { "again" }) end))
       assert.is_true(receiver:accept())
       assert.same({ "again" }, receiver:packets())
     end)
 
-    it("loses nothing to a receiver that hangs up between flushes, or in one", function()
+    it("loses nothing if a receiver hangs up between two flushes, or during one", function()
       local socket, receiver = socket_to "unixstream", keep(receivers.unixstream(path))
       assert.equal(1, run(function() return flush(socket, { "one" }) end))
       assert.is_true(receiver:accept())
@@ -409,7 +408,7 @@ describe("statsd socket", function()
     end)
   end)
 
-  it("finds out whether a path is for datagrams or a stream, again when it is replaced", function()
+  it("finds out whether a path takes datagrams or a stream, and again when it is replaced", function()
     local socket = socket_to "unix"
     local receiver = receivers.unixgram(path)
     assert.equal(1, run(function() return flush(socket, { "gram" }) end))
@@ -447,7 +446,7 @@ describe("statsd socket", function()
     assert.is_true(socket:ready())
   end)
 
-  it("takes packets from a buffer as well as from a string, without a coroutine or a loop", function()
+  it("sends packets from a buffer or a string, without a coroutine or a loop", function()
     local ffi = require "ffi"
     local receiver = keep(receivers.unixgram(path))
     local socket = socket_to "unixgram"

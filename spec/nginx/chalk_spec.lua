@@ -1,5 +1,5 @@
---- In a real nginx each phase records, a scrape has the totals of all workers, and no request, however hostile, costs
---- another one.
+--- chalk in a real nginx. If this file fails, a phase cannot record, a scrape misses records of a worker, or a hostile
+--- request affects another one.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -13,7 +13,8 @@ local wait = require "support.wait"
 local PHASES = [[{ "tags": { "phase": { "value_type": "string" } }, "namespaces": { "ngx": { "metrics": [
   { "name": "seen", "type": "count", "tags": [ { "tag": "phase" } ] } ] } } }]]
 
--- The Lua tree and the library, where everybody can read them. Returns nginx's paths to them, and the folder.
+-- Copies the Lua tree and the library to a folder that all users can read. Returns nginx's paths to them, and the
+-- folder.
 local function public_copy()
   local folder, here = files.name(), assert(package.searchpath("chalk", package.path)):match "^(.*)/chalk/init.lua$"
   local library = os.getenv "CHALK_LIBRARY" or assert(package.searchpath("libchalk", package.cpath))
@@ -90,7 +91,7 @@ describe("recording in nginx", function()
     assert.equal("", server:complaints())
   end)
 
-  it("works while a TLS connection is made", function()
+  it("works in the phases of a TLS handshake", function()
     local folder = files.name()
     local made = commands.run(
       (
@@ -120,14 +121,14 @@ describe("recording in nginx", function()
     os.execute("rm -r " .. folder)
   end)
 
-  it("before init_worker is kept, also over a reload", function()
+  it("before init_worker is not lost, also over a reload", function()
     local server = nginx.start { definitions = PHASES, record = "", after = mark "init" }
     assert.same({ init = 1 }, by_phase(server))
     server:reload()
     assert.same({ init = 2 }, by_phase(server))
   end)
 
-  it("keeps what a hostile request brings inside its label", function()
+  it("keeps the bytes of a hostile request inside its label value", function()
     local server = nginx.start {
       definitions = PHASES,
       record = [[ log_by_lua_block {
@@ -160,7 +161,7 @@ describe("recording in nginx", function()
     assert.equal("# EOF\n", response.body:sub(-6))
   end)
 
-  it("runs with workers of another user", function()
+  it("works in workers of another user", function()
     local id = io.popen "id -u"
     local root = id:read "*a" == "0\n"
     id:close()
@@ -184,7 +185,7 @@ describe("recording in nginx", function()
     end
   end)
 
-  it("works with lua_code_cache off, a VM a request, and leaks no slot", function()
+  it("works with lua_code_cache off, which makes a VM for each request, and leaks no slot", function()
     local requests = nginx.long and 10000 or 200
     local server = nginx.start {
       http = "lua_code_cache off;",
@@ -218,7 +219,7 @@ describe("resty.chalk's serve", function()
 
   after_each(nginx.stop_all)
 
-  it("answers GET and HEAD, in the format that is asked for", function()
+  it("answers GET and HEAD in the requested format", function()
     local response = server:get "/metrics"
     assert.equal("text/plain; version=0.0.4; charset=utf-8", response.headers["content-type"])
     assert.equal("Accept, Accept-Encoding", response.headers.vary)
@@ -236,8 +237,8 @@ describe("resty.chalk's serve", function()
     assert.equal("", server:complaints())
   end)
 
-  it("answers compressed", function()
-    -- Without a sanitizer's preloaded library, with which curl may hang before it begins.
+  it("compresses its answer", function()
+    -- curl runs without a sanitizer's preloaded library, with which it may hang before it begins.
     local command = "env -u LD_PRELOAD curl -s --max-time 30 -H 'Accept-Encoding: gzip' -D %s/head "
       .. "http://127.0.0.1:%d/metrics | env -u LD_PRELOAD gzip -d"
     local pipe = io.popen(command:format(server.prefix, server.port))
@@ -247,7 +248,7 @@ describe("resty.chalk's serve", function()
     assert.equal(1, exposition.parse(body)['http_requests_total{status="200"}'])
   end)
 
-  it("speaks HTTP/1.0, and keeps a connection", function()
+  it("answers HTTP/1.0, and keeps a connection", function()
     local old = request.get(server.port, { raw = "GET /metrics HTTP/1.0\r\n\r\n" })
     assert.equal(1, exposition.parse(old.body)['http_requests_total{status="200"}'])
     local two =
@@ -257,7 +258,7 @@ describe("resty.chalk's serve", function()
     assert.equal(2, select(2, both.received():gsub("HTTP/1.1 200 OK", "")))
   end)
 
-  it("goes on when clients break off", function()
+  it("goes on when clients disconnect", function()
     local before = #files.read(("/proc/%d/stat"):format(server:holder()))
     assert.is_true(before > 0)
     for i = 1, 50 do
@@ -282,7 +283,7 @@ describe("chalk.flush in nginx", function()
     files.clean()
   end)
 
-  -- With an exporter that takes a while.
+  -- Starts a server with a slow exporter.
   local function start(locations)
     return nginx.start {
       workers = 1,
@@ -294,8 +295,10 @@ describe("chalk.flush in nginx", function()
     }
   end
 
-  it("lets the worker's other requests go on wherever nginx can wait, a phase of a later nginx too", function()
-    local server = start [[ location /flush { content_by_lua_block {
+  it(
+    "lets the worker's other requests go on in all phases in which nginx can wait, also those of a later nginx",
+    function()
+      local server = start [[ location /flush { content_by_lua_block {
       local others = 0
       ngx.thread.spawn(function()
         while true do
@@ -310,11 +313,12 @@ describe("chalk.flush in nginx", function()
       ngx.say(ok, " ", others > 10)
       ngx.exit(ngx.OK)
     } } ]]
-    assert.equal("true true\n", server:get("/flush").body)
-    assert.equal("", server:complaints())
-  end)
+      assert.equal("true true\n", server:get("/flush").body)
+      assert.equal("", server:complaints())
+    end
+  )
 
-  it("waits where nginx cannot", function()
+  it("blocks in phases in which nginx cannot wait", function()
     local server = start [[ location /flush {
       header_filter_by_lua_block { ngx.header.x_flushed = tostring(require("chalk").flush()) }
       return 200 "x";
@@ -340,7 +344,7 @@ it("chalk.flush in an nginx where chalk is disabled returns at once", function()
   files.clean()
 end)
 
--- A server that does not start, or has not to; what it said.
+-- Starts a server that must not start. Returns its error output.
 local function refused(options)
   local server = nginx.new(options)
   local ok, output = server:launch()
@@ -378,20 +382,20 @@ describe("bad input to resty.chalk", function()
     ["definitions that are not JSON"] = { { definitions = "{ no" }, "metrics%.json" },
     ["no definitions"] = { { options = "definitions = false," }, "definitions" },
     ["an option that is not known"] = { { options = "flush_intervall = 1," }, "flush_intervall" },
-    ["another driver"] = { { options = "driver = 'loop'," }, "driver can only be" },
+    ["another driver"] = { { options = "driver = 'loop'," }, "driver must be" },
     ["init twice with other definitions"] = {
       { after = 'require("resty.chalk").init { definitions = "$prefix/other.json" }' },
       "called twice",
     },
-    ["no options"] = { { before = 'require("resty.chalk").init()' }, "takes a table of options" },
+    ["no options"] = { { before = 'require("resty.chalk").init()' }, "needs a table of options" },
   } do
-    it(what .. ": nginx refuses to start, and says why", function()
+    it(what .. ": nginx refuses to start, with a reason", function()
       local said = refused(case[1])
       assert.is_truthy(said:find(case[2]), said)
     end)
   end
 
-  it("init twice with the same definitions is one init", function()
+  it("init twice with the same definitions: the second returns the same metrics", function()
     local server = nginx.start {
       after = [[
       assert(require("resty.chalk").init { definitions = "$prefix/metrics.json" } == metrics) ]],
@@ -401,21 +405,24 @@ describe("bad input to resty.chalk", function()
   end)
 
   for what, case in pairs {
-    ["serve before init"] = { 'require("resty.chalk").serve()', "serve was called, but not init" },
-    ["init in a request"] = { 'require("resty.chalk").init { definitions = {} }', "init belongs into init_by_lua" },
+    ["serve before init"] = { 'require("resty.chalk").serve()', "serve was called without init" },
+    ["init in a request"] = {
+      'require("resty.chalk").init { definitions = {} }',
+      "init must be called in init_by_lua",
+    },
     ["init_worker in a request"] = {
       'require("resty.chalk").init_worker()',
-      "init_worker was called, but not init",
+      "init_worker was called without init",
     },
   } do
-    it(what .. " is an error that says so", function()
+    it(what .. ": the error names the mistake", function()
       local server = nginx.start { workers = 1, conf = PLAIN, record = case[1] }
       assert.equal(500, server:get("/").status)
       assert.is_truthy(server:errors():find(case[2], 1, true), server:errors())
     end)
   end
 
-  -- A server without init_worker, once it answers.
+  -- Starts a server without init_worker, and waits until it answers.
   local function start_without(options)
     options.init_worker = " "
     local server = nginx.new(options)
@@ -424,7 +431,7 @@ describe("bad input to resty.chalk", function()
     return server
   end
 
-  it("no init_worker: a scrape is answered at once, and says what is missing", function()
+  it("no init_worker: a scrape is answered at once with the name of the missing directive", function()
     local server = start_without {}
     local asked = nginx.now()
     local response = server:get("/metrics", { deadline = 30 })
@@ -441,7 +448,7 @@ describe("bad input to resty.chalk", function()
     end)
   end)
 
-  it("no init_worker: a flush says so", function()
+  it("no init_worker: a flush fails with a message", function()
     local server = start_without {
       locations = [[ location /flush { content_by_lua_block {
       ngx.say(select(2, require("chalk").flush())) } } ]],
@@ -449,7 +456,7 @@ describe("bad input to resty.chalk", function()
     assert.is_truthy(server:get("/flush").body:find("init_worker() was not called", 1, true))
   end)
 
-  it("no init_worker: the first record of a worker says so in the log", function()
+  it("no init_worker: the first record of a worker writes a message to the log", function()
     local server = start_without { workers = 1 }
     assert.equal("", server:complaints())
     for _ = 1, 3 do
@@ -459,7 +466,7 @@ describe("bad input to resty.chalk", function()
     assert.equal(1, select(2, server:complaints():gsub("init_worker%(%) was not called", "")))
   end)
 
-  it("no init_worker in one worker, which another one serves for", function()
+  it("no init_worker in one worker: another worker serves", function()
     local server =
       nginx.start { init_worker = [[
       if ngx.worker.id() == 0 then require("resty.chalk").init_worker() end ]] }
@@ -469,7 +476,7 @@ describe("bad input to resty.chalk", function()
     end
   end)
 
-  it("a record that is wrong costs that request's log phase, and nothing else", function()
+  it("a wrong record: only the log phase of that request fails", function()
     local server = nginx.start { record = "log_by_lua_block { metrics.http.requests:with(nil):inc() }" }
     assert.equal(200, server:get("/").status)
     wait.till(function() return server:complaints():find("status", 1, true) end)

@@ -1,5 +1,6 @@
---- A client of a worker's own, beside the one of all workers: it flushes in the worker's VM, a last time when nginx
---- closes that. And one that the master makes.
+--- Private clients in nginx, beside the client that all workers share: one that a worker makes, and one that the master
+--- makes. If this file fails, a worker's client does not flush when nginx closes the worker's VM, or the master's
+--- client disturbs nginx.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -9,7 +10,7 @@ local request = require "support.request"
 local uv = require "luv"
 local wait = require "support.wait"
 
--- The exporter runs in coroutines, and makes one of its own.
+-- The exporter runs in a coroutine, and makes a coroutine itself.
 local INIT_WORKER = [[
   require("resty.chalk").init_worker()
   local chalk = require "chalk"
@@ -34,12 +35,12 @@ local LOCATIONS = [[
   location = /only { content_by_lua_block { jobs:inc() } }
 ]]
 
-describe("a client of its own that the master makes", function()
+describe("a private client that the master makes", function()
   if nginx.missing() then return pending(nginx.missing()) end
 
   after_each(nginx.stop_all)
 
-  it("listens on through reloads, and closes nothing of nginx's", function()
+  it("listens on through reloads, and closes no descriptor of nginx", function()
     local port = nginx.free_port()
     local options = {
       workers = 1,
@@ -64,12 +65,12 @@ describe("a client of its own that the master makes", function()
   end)
 end)
 
-describe("a client of a worker's own", function()
+describe("a private client that a worker makes", function()
   if nginx.missing() then return pending(nginx.missing()) end
 
   after_each(nginx.stop_all)
 
-  it("flushes when it is asked to, and when the worker ends", function()
+  it("flushes when flush is called, and when the worker ends", function()
     local server = nginx.start { workers = 1, init_worker = INIT_WORKER, locations = LOCATIONS }
     for _ = 1, 2 do
       assert.equal("true\n", server:get("/job").body)

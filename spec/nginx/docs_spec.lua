@@ -1,4 +1,5 @@
---- Somebody who copies a configuration from the documentation has an nginx that runs and says what the page says.
+--- The configurations in the documentation of nginx. If this file fails, somebody who copies one gets an nginx that
+--- does not start, or does not export what the page says.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -25,7 +26,7 @@ local function block_of(page, language, number)
   error(("%s has no %s block %d"):format(page, language, number))
 end
 
--- A text with its literal parts replaced, each of which has to be there.
+-- Returns a text with literal strings replaced. Fails if one of them does not occur.
 local function replaced(text, changes)
   for _, change in ipairs(changes) do
     local at, last = text:find(change[1], 1, true)
@@ -43,7 +44,7 @@ local function whole(fragment)
     .. "}\n"
 end
 
--- What the error log has against a server, but for the harness's own request.
+-- Returns the error log of a server without the line of the test's own request.
 local function complaints(server) return (server:complaints():gsub("[^\n]*/info[^\n]*\n?", "")) end
 
 local SOCKET = 'socket = "$prefix/chalk.sock",'
@@ -53,7 +54,7 @@ describe("the documentation of nginx", function()
 
   after_each(nginx.stop_all)
 
-  it("has a configuration that runs as it stands, but for its places", function()
+  it("has a configuration that works without changes, except for paths and ports", function()
     local app, listener = nginx.start(), nginx.free_port()
     local server = nginx.start {
       definitions = block_of("docs/nginx.md", "json", 1),
@@ -84,7 +85,7 @@ describe("the documentation of nginx", function()
     assert.equal("", complaints(server))
   end)
 
-  it("has names of standard metrics that are all there are", function()
+  it("lists all standard metrics", function()
     local app = nginx.start()
     local server = nginx.start {
       definitions = "{}",
@@ -109,7 +110,7 @@ describe("the documentation of nginx", function()
     end
   end)
 
-  it("has a way out where anonymous memory is forbidden", function()
+  it("has a solution for systems that forbid anonymous memory", function()
     local server = nginx.start {
       conf = whole(replaced(block_of("docs/nginx.md", "nginx", 3), {
         { '"/etc/nginx/metrics.json",', '"$prefix/metrics.json",' .. SOCKET },
@@ -125,7 +126,7 @@ describe("the documentation of nginx", function()
     assert.equal("", complaints(server))
   end)
 
-  it("moves an application over from nginx-lua-prometheus", function()
+  it("has working steps to migrate from nginx-lua-prometheus", function()
     local server = nginx.start {
       conf = whole(replaced(block_of("docs/nginx-lua-prometheus.md", "nginx", 1), {
         { "definitions = {},", "definitions = {}," .. SOCKET },

@@ -1,5 +1,5 @@
---- The standard metrics say of each request what the access log of a real nginx says, and no client can add to their
---- series.
+--- The standard metrics of an HTTP server in a real nginx. If this file fails, they differ from the access log, or a
+--- client can create series.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -37,7 +37,7 @@ local LOCATIONS = [[
   location /slow { proxy_pass http://back; }
 ]]
 
--- An nginx whose http() got these options, as Lua source.
+-- Starts an nginx in which http() receives these options (Lua source).
 local function start(options, more)
   local back, dead = nginx.free_port(), nginx.free_port()
   local function with_ports(text) return (text:gsub("%$back", back):gsub("%$dead", dead)) end
@@ -59,7 +59,7 @@ end
 
 local function raw(server, text) return server:get("/", { raw = text }) end
 
--- Waits until a sample has this value.
+-- Waits until a sample of the exposition has this value.
 local function assert_becomes(server, key, value)
   local samples
   local ok, problem = pcall(wait.till, function()
@@ -101,11 +101,11 @@ describe("the standard metrics of nginx", function()
     for _ = 1, 20 do
       server:get "/"
     end
-    -- The 20 requests, and the scrape.
+    -- The 20 requests and the scrape.
     assert_becomes(server, requests 'method="GET",status="2xx"', samples[requests 'method="GET",status="2xx"'] + 21)
   end)
 
-  it("count the bytes that the access log has", function()
+  it("count the bytes of the access log", function()
     local server = start(nil, {
       http = "log_format bytes '$request_length $bytes_sent';",
       locations = "",
@@ -128,7 +128,7 @@ describe("the standard metrics of nginx", function()
     assert.equal(sent, samples['http_sent_bytes_total{host="shop.example"}'])
   end)
 
-  it("have no series of a client's making", function()
+  it("have no series that a client has created", function()
     local server = start(nil, { server = "server_name _;" })
     local function ask(i)
       raw(server, ("M%s /%d HTTP/1.1\r\nHost: h%d.example\r\nConnection: close\r\n\r\n"):format(("A"):rep(i), i, i))
@@ -144,7 +144,7 @@ describe("the standard metrics of nginx", function()
     assert.is_true(server:info().series - before <= 4, "series of the scrape itself, and no others")
   end)
 
-  it("tell the hosts apart that are named, and fold the others", function()
+  it("distinguish the configured hosts, and count all others together", function()
     local server = start 'hosts = { "a.example", "B.example" }, methods = { "PURGE" }, status = "code"'
     for _, host in ipairs { "a.example", "A.EXAMPLE:80", "b.example", "evil.example", 'x\\"y' } do
       raw(server, ("PURGE / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"):format(host))
@@ -157,7 +157,7 @@ describe("the standard metrics of nginx", function()
     assert.equal(2, (samples[count("other", 200)] or 0) + (samples[count("other", 400)] or 0))
   end)
 
-  it("know the upstreams, each attempt of a request", function()
+  it("record each attempt to reach an upstream", function()
     local server = start()
     for _, path in ipairs { "/api/1", "/api/2", "/dead", "/half", "/moved" } do
       server:get(path)
@@ -174,7 +174,7 @@ describe("the standard metrics of nginx", function()
     assert.is_nil(samples[('http_upstream_header_duration_seconds_count{upstream="%s"}'):format(server.dead)])
   end)
 
-  it("know what the cache did", function()
+  it("count requests by cache status", function()
     local server = start()
     for _ = 1, 4 do
       assert.equal("back\n", server:get("/cached").body)
@@ -185,7 +185,7 @@ describe("the standard metrics of nginx", function()
     assert.equal(1, assert_becomes(server, of "HIT", 3)[of "MISS"])
   end)
 
-  it("count requests whose client left", function()
+  it("count requests whose client disconnected", function()
     local server = start 'status = "code"'
     local pending = request.send(server.port, { path = "/slow" })
     request.turn(0.2)
@@ -193,7 +193,7 @@ describe("the standard metrics of nginx", function()
     assert_becomes(server, requests 'method="GET",status="499"', 1)
   end)
 
-  it("have a route, from a variable", function()
+  it("have a tag route, from a variable", function()
     local server = start 'route = "$route"'
     server:get "/api/1"
     server:get "/"
@@ -201,7 +201,7 @@ describe("the standard metrics of nginx", function()
     assert.equal(1, server:scrape()['http_request_duration_seconds_count{host="shop.example",route="api"}'])
   end)
 
-  it("have a route, from a function, and count on when it fails", function()
+  it("have a tag route, from a function, and count requests even if it fails", function()
     local server = start [[route = function()
       if ngx.var.uri == "/api/bad" then error "oh" end
       return ngx.var.uri:match "^/(%a+)"
@@ -217,7 +217,7 @@ describe("the standard metrics of nginx", function()
     )
   end)
 
-  it("do without what is not wanted", function()
+  it("leave out metrics that are switched off", function()
     local server = start 'bytes = false, upstream = false, cache = false, namespace = "web.front", buckets = { 1 }'
     server:get "/api/1"
     server:get "/cached"
@@ -265,7 +265,7 @@ describe("the standard metrics of nginx", function()
     end)
   end)
 
-  it("cost nothing where chalk is switched off", function()
+  it("record nothing if chalk is disabled", function()
     local server = start(nil, { options = "enabled = false," })
     assert.equal(200, server:get("/").status)
     assert.equal("", server:complaints())
@@ -280,7 +280,7 @@ describe("the standard metrics of nginx", function()
     ["max_series = 0"] = "max_series: expected a whole number",
     ['namespace = "1"'] = "namespace",
   } do
-    it("do not start with " .. options, function()
+    it("refuse " .. options, function()
       local server = nginx.new {
         after = ("http = require('resty.chalk').http { %s }"):format(options),
         definitions = "{}",

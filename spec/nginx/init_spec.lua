@@ -1,5 +1,5 @@
---- A real nginx that refuses a configuration, or ends, leaves no port, no socket's file and no metrics behind that the
---- next configuration needs.
+--- A real nginx that refuses a configuration, or ends. If this file fails, a port, a socket file or metrics stay
+--- behind, and the next configuration cannot use them.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -26,7 +26,7 @@ local function tcp(port) return "127.0.0.1:" .. port end
 
 local function exists(path) return uv.fs_lstat(path) ~= nil end
 
--- A reload that nginx refuses, saying so in these words.
+-- Reloads with a configuration that nginx must refuse with these words.
 local function refuse(server, options, words)
   server:configure(options)
   local before = #server:errors()
@@ -59,7 +59,7 @@ describe("nginx", function()
     files.clean()
   end)
 
-  it("does not start without an exporter's module, and says so", function()
+  it("does not start if an exporter's module is missing, and names the module", function()
     local server = nginx.new { options = with_absent(listens(tcp(nginx.free_port()))) }
     local ok, output = server:launch()
     assert.is_nil(ok)
@@ -78,7 +78,7 @@ describe("nginx", function()
       words = "bind() to 192.0.2.1:1 failed",
     },
   } do
-    it("goes on as it was after a reload that " .. what .. ", and nobody waits at a port", function()
+    it("keeps its configuration after a reload that " .. what .. ", and no client waits at an open port", function()
       local port, other = nginx.free_port(), nginx.free_port()
       local server = nginx.start { options = listens(tcp(port)) }
       assert(server:get "/")
@@ -108,7 +108,7 @@ describe("nginx", function()
     end)
   end
 
-  -- Counts, as many as would have no room twice.
+  -- Defines so many counts that the segment has space for them only once.
   local function definitions(prefix, n, tags)
     local list = {}
     for i = 1, n do
@@ -117,28 +117,38 @@ describe("nginx", function()
     return ('{ "tags": { "t": { "value_type": "string" } }, "metrics": [ %s ] }'):format(table.concat(list, ",\n"))
   end
 
-  it("has room for metrics after reloads whose metrics had none, or were refused for something else", function()
-    local tagged, none = '{ "tag": "t" }', "no room for the definition of many_"
-    local server = nginx.start { options = listens(), record = "" }
-    refuse(server, { definitions = definitions("many", 5000, tagged), record = "" }, none)
-    refuse(server, { definitions = definitions("many", 5000), record = "" }, none)
-    local absent =
-      { definitions = definitions("refused", 3000, tagged), options = with_absent(listens()), record = "" }
-    refuse(server, absent, "exporter absent_exporter")
-    local late = { definitions = definitions("late", 3000, tagged), after = "error 'bad luck'", record = "" }
-    refuse(server, late, "bad luck")
-    -- With series, they leave with the next flushes.
-    refuse(server, { definitions = definitions("bound", 3000), after = "error 'no luck'", record = "" }, "no luck")
-    wait.till(function() return server:info().metrics < 100 end, 10, "the metrics to leave")
-    server:reload { definitions = definitions("good", 3000), record = "log_by_lua_block { metrics.good_3000:inc() }" }
-    wait.till(function()
-      assert(server:get "/") -- which an old worker may answer yet
-      return (server:scrape().good_3000_total or 0) > 0
-    end)
-  end)
+  it(
+    "has space for metrics after reloads whose metrics did not fit, or that were refused for another reason",
+    function()
+      local tagged, none = '{ "tag": "t" }', "no room for the definition of many_"
+      local server = nginx.start { options = listens(), record = "" }
+      refuse(server, { definitions = definitions("many", 5000, tagged), record = "" }, none)
+      refuse(server, { definitions = definitions("many", 5000), record = "" }, none)
+      local absent =
+        { definitions = definitions("refused", 3000, tagged), options = with_absent(listens()), record = "" }
+      refuse(server, absent, "exporter absent_exporter")
+      local late = { definitions = definitions("late", 3000, tagged), after = "error 'bad luck'", record = "" }
+      refuse(server, late, "bad luck")
+      -- Definitions with series are freed by the next flushes.
+      refuse(
+        server,
+        { definitions = definitions("bound", 3000), after = "error 'no luck'", record = "" },
+        "no luck"
+      )
+      wait.till(function() return server:info().metrics < 100 end, 10, "the metrics to leave")
+      server:reload {
+        definitions = definitions("good", 3000),
+        record = "log_by_lua_block { metrics.good_3000:inc() }",
+      }
+      wait.till(function()
+        assert(server:get "/") -- which an old worker may answer yet
+        return (server:scrape().good_3000_total or 0) > 0
+      end)
+    end
+  )
 
   describe("removes its sockets' files", function()
-    it("at its end, and not before", function()
+    it("when it ends, and not before", function()
       local first, second = files.name(), files.name()
       local server = nginx.start { options = listens("unix://" .. first) }
       assert.is_true(exists(first))
@@ -166,7 +176,7 @@ describe("nginx", function()
       assert.is_false(exists(path))
     end)
 
-    it("and leaves them to the old master where an upgrade is taken back", function()
+    it("but leaves them to the old master if an upgrade is reverted", function()
       local server = nginx.start { options = listens() }
       local path = server.prefix .. "/chalk.sock"
       local old = upgrade(server)

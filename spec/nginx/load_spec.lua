@@ -1,4 +1,5 @@
---- Under load a real nginx counts every request once, whatever happens to its workers meanwhile.
+--- A real nginx under load. If this file fails, requests are counted twice or not at all when workers are reloaded,
+--- killed or stopped.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -22,7 +23,7 @@ local function assert_exact(server)
   return lines
 end
 
--- Calls f every few seconds while luv's loop turns; returns what ends that.
+-- Calls f every few seconds while luv's loop runs. Returns a function that ends this.
 local function every(seconds, f)
   local timer = uv.new_timer()
   timer:start(seconds * 1000, seconds * 1000, f)
@@ -31,7 +32,7 @@ end
 
 local function is_counter(key) return key:find "_total" or key:find "_count" or key:find "_bucket{" end
 
--- No counter of `before` is smaller, or missing, in `after`.
+-- Checks that no counter of `before` is smaller or missing in `after`.
 local function assert_grown(before, after)
   for key, value in pairs(before) do
     if is_counter(key) then
@@ -41,7 +42,7 @@ local function assert_grown(before, after)
   end
 end
 
--- Scrapes until wrk's run is over. Returns how many scrapes there were.
+-- Scrapes until wrk has ended. Returns the number of scrapes.
 local function scrape_on(server, run)
   local before, n = {}, 0
   while not run.is_over() do
@@ -58,7 +59,7 @@ describe("nginx under load", function()
   after_each(nginx.stop_all)
 
   for _, workers in ipairs { 2, 4 } do
-    it(("counts every request over %d workers"):format(workers), function()
+    it(("counts every request of %d workers"):format(workers), function()
       local server = nginx.start { workers = workers }
       local scrapes = scrape_on(server, server:wrk { seconds = SECONDS })
       tell("%d workers, %d s: %d requests counted, %d scrapes", workers, SECONDS, assert_exact(server), scrapes)
@@ -85,7 +86,7 @@ describe("nginx under load", function()
   end)
 end)
 
--- Kills a worker every 200 ms, noting when.
+-- Kills a worker every 200 ms, and records the times.
 local function kill_on(server)
   local kills = {}
   local stop = every(0.2, function()
@@ -98,7 +99,7 @@ local function kill_on(server)
   return kills, stop
 end
 
--- The last of these times between two; nil when there is none.
+-- Returns the last of these times that is between two times, or nil.
 local function last_between(times, first, last)
   for i = #times, 1, -1 do
     if times[i] >= first and times[i] <= last then return times[i] end
@@ -110,7 +111,7 @@ describe("nginx with dying workers", function()
 
   after_each(nginx.stop_all)
 
-  it("loses no more than what was in flight, and scrapes go on", function()
+  it("loses at most the requests in progress, and scrapes go on", function()
     local server = nginx.start { workers = 4 }
     local run = server:wrk { seconds = SECONDS }
     local kills, stop = kill_on(server)
@@ -144,7 +145,8 @@ describe("nginx with dying workers", function()
       longest * 1000
     )
     assert.is_true(#kills > 5)
-    -- A worker does one request's log phase at a time: one may be in the log and not counted, or the other way round.
+    -- A worker runs one log phase at a time. So at each kill, one request may be in the log and not counted, or the
+    -- other way round.
     assert.is_true(math.abs(counted - lines) <= #kills, counted .. " of " .. lines)
     assert.is_true(math.abs(timed - lines) <= #kills, timed .. " of " .. lines)
     assert.is_true(longest < TAKEOVER, "a scrape waited for " .. longest)
@@ -199,7 +201,7 @@ describe("nginx with dying workers", function()
   end
 end)
 
--- Every request brings another tag.
+-- Every request has a different tag value.
 local FRESH = "local n = 0 function request() n = n + 1 return wrk.format('GET', '/' .. n) end"
 local BY_URI = [[{ "tags": { "uri": { "value_type": "string" } }, "namespaces": { "http": { "metrics": [
   { "name": "requests", "type": "count", "tags": [ { "tag": "uri" } ] },
@@ -211,7 +213,7 @@ describe("a limit that is reached under load", function()
   after_each(nginx.stop_all)
 
   for what, limit in pairs { series = "max_series = 500", memory = "memory_limit = 4 * 2^20" } do
-    it("harms no request: the rest is counted together, and said once (" .. what .. ")", function()
+    it("fails no request, counts the rest in the overflow series, and is logged once (" .. what .. ")", function()
       local server = nginx.start {
         definitions = BY_URI,
         options = limit .. ", flush_interval = 3600,",

@@ -1,4 +1,5 @@
---- A real nginx is reloaded, upgraded, and loses the worker that flushes: totals and what exporters send go on.
+--- A real nginx is reloaded, upgraded, and loses the worker that flushes. If this file fails, totals start again at
+--- zero, or exporters send changes twice or not at all.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -27,7 +28,7 @@ end
 
 local function listen(port) return ("require('chalk').exporter.prometheus { listen = '127.0.0.1:%d' }"):format(port) end
 
--- Batches that a file exporter wrote, and the sum of the differences of a count.
+-- Returns how many batches a file exporter wrote, and the sum of the differences of a count.
 local function batches(path) return select(2, files.read(path):gsub("%-%-\n", "")) end
 
 local function sent(path)
@@ -44,7 +45,7 @@ local function ask(server, n)
   end
 end
 
--- A request that an old worker has to end before it can leave.
+-- Starts a request that an old worker must finish before it exits.
 local LONG = [[ location = /long { lua_check_client_abort on; content_by_lua_block { ngx.sleep(60) } } ]]
 
 local function hold(server)
@@ -61,7 +62,7 @@ describe("a reload of nginx", function()
     files.clean()
   end)
 
-  it("lets new exporters and addresses work at once, though an old worker has a request to end", function()
+  it("starts new exporters and addresses at once, although an old worker still serves a request", function()
     local old_file, new_file, old_port, new_port = files.name(), files.name(), nginx.free_port(), nginx.free_port()
     local server = nginx.start { locations = LONG, options = exporters(to_file(old_file), listen(old_port)) }
     ask(server, 5)
@@ -103,7 +104,7 @@ describe("a reload of nginx", function()
     { "name": "comes", "type": "histogram", "unit": "seconds" },
     { "name": "changes", "type": "gauge" } ] } } }]]
 
-  it("takes up again what an earlier one had done without, unix sockets too", function()
+  it("opens addresses again that an earlier reload had removed, unix sockets too", function()
     local port = nginx.free_port()
     local on = { options = exporters(listen(port)) }
     local server = nginx.start(on)
@@ -111,7 +112,7 @@ describe("a reload of nginx", function()
     for _ = 1, 2 do
       server:reload { options = "enabled = false," }
       wait.till(function() return not request.get(port) end)
-      -- Whoever still listens at the unix socket has left.
+      -- No process listens at the unix socket any more.
       wait.till(function() return #server:workers() == workers end)
       server:reload(on)
       wait.till(function() return request.get(port) end)
@@ -217,7 +218,7 @@ describe("the worker that flushes", function()
     files.clean()
   end)
 
-  it("is followed by another when it is killed: all is sent once", function()
+  it("is replaced by another when it is killed, and everything is sent once", function()
     local path = files.name()
     local server = nginx.start { options = exporters(to_file(path)) }
     for round = 1, 5 do
@@ -232,7 +233,7 @@ describe("the worker that flushes", function()
   end)
 
   for what, most in pairs { stuck_after = 0, stuck_at = 1 } do
-    it(("repeats at most one batch when it is killed while it sends (%s)"):format(what), function()
+    it(("causes at most one repeated batch when it is killed while sending (%s)"):format(what), function()
       local path = files.name()
       local server = nginx.start {
         options = exporters(exporter("committing_exporter", ("path = %q, %s = 1"):format(path, what))),
@@ -250,7 +251,7 @@ describe("the worker that flushes", function()
     end)
   end
 
-  it("sends what is left when nginx quits", function()
+  it("flushes for the last time when nginx quits", function()
     local path = files.name()
     local server = nginx.start {
       options = ("flush_interval = 3600, exporters = { %s },"):format(to_file(path)),
@@ -283,7 +284,7 @@ describe("a binary upgrade of nginx", function()
     return old
   end
 
-  it("goes on with the totals, under load", function()
+  it("keeps the totals, under load", function()
     local port, path = nginx.free_port(), files.name()
     local server = nginx.start {
       options = exporters(to_file(path), listen(port)),
@@ -315,7 +316,7 @@ describe("a binary upgrade of nginx", function()
     assert.equal("", server:complaints())
   end)
 
-  it("goes on with the totals when something recorded before resty.chalk's init", function()
+  it("keeps the totals if the configuration records before it calls resty.chalk's init", function()
     local server = nginx.start { before = "require('chalk').count('started'):inc()" }
     ask(server, 3)
     local old = upgrade(server)
@@ -326,7 +327,7 @@ describe("a binary upgrade of nginx", function()
     assert.equal(2, server:scrape()["started_total"])
   end)
 
-  it("can be taken back", function()
+  it("can be reverted", function()
     local server = nginx.start()
     ask(server, 3)
     local old = upgrade(server)

@@ -1,4 +1,5 @@
---- A real nginx sends each request's time on its own while it is reloaded under load: all of them arrive, once.
+--- A real nginx sends the time of each request as a single value while it is reloaded under load. If this file fails,
+--- values are lost or arrive twice.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -13,7 +14,7 @@ describe("nginx with the mode raw of the statsd exporter", function()
   local scene = beds.scene(before_each, after_each)
   after_each(nginx.stop_all)
 
-  -- Every request has a value of its own, by the number of the worker and a count of its own.
+  -- Every request records a different value, made of the worker's number and a count of the worker's requests.
   local RECORD = [[
     log_by_lua_block {
       metrics.http.requests:with(ngx.var.status):inc()

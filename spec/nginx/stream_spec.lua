@@ -1,5 +1,5 @@
---- `http {}` and `stream {}` of one nginx are one program to chalk: one set of metrics, one list of exporters, and
---- nothing of either is lost because the other one calls init too.
+--- `http {}` and `stream {}` of one nginx, which share metrics and exporters. If this file fails, metrics or exporters
+--- of one of them are lost because the other one calls init too.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -17,7 +17,7 @@ local function listening(port)
   return ("exporters = { require('chalk').exporter.prometheus { listen = '127.0.0.1:%d' } },"):format(port)
 end
 
--- Options of a server whose two modules call init, in this order, with these options.
+-- Returns the options of a server whose two modules call init in this order, with these options.
 local function both(first, in_http, in_stream)
   local init = ("metrics = require('resty.chalk').init { %s %s }"):format(DEFINED, in_stream)
   return {
@@ -62,7 +62,7 @@ describe("two modules of nginx that both call init", function()
 
   for _, first in ipairs { "stream", "http" } do
     for _, giver in ipairs { "stream", "http", "each" } do
-      it(("have the exporters that %s names, %s first, also when who flushes dies"):format(giver, first), function()
+      it(("have the exporters of %s, %s first, even if the flushing worker dies"):format(giver, first), function()
         local port = nginx.free_port()
         local given = listening(port)
         local server = nginx.start(both(first, giver == "stream" and "" or given, giver == "http" and "" or given))
@@ -78,7 +78,7 @@ describe("two modules of nginx that both call init", function()
     end
 
     it(
-      ("are one over a reload, %s coming first: a mistake in one of them is gone with it"):format(first),
+      ("share a configuration over a reload, %s first, also after a configuration that was refused"):format(first),
       function()
         local port, other = nginx.free_port(), nginx.free_port()
         local server = nginx.start(both(first, listening(port), ""))
@@ -95,7 +95,7 @@ describe("two modules of nginx that both call init", function()
       end
     )
 
-    it(("can each ask for a flush, %s coming first"):format(first), function()
+    it(("can each ask for a flush, %s first"):format(first), function()
       local path = files.name()
       local server = nginx.start(both(
         first,
@@ -108,7 +108,7 @@ describe("two modules of nginx that both call init", function()
       assert.is_truthy(files.read(path):find "l4.sessions{[^\n]* delta=1\n")
     end)
 
-    it(("are refused when they differ, %s coming first"):format(first), function()
+    it(("are refused if their options differ, %s first"):format(first), function()
       local a, b = listening(nginx.free_port()), listening(nginx.free_port())
       local second = first == "stream" and "http" or "stream"
       local words = ("init of %s {} was given other exporters than init of %s {}"):format(second, first)
@@ -118,7 +118,7 @@ describe("two modules of nginx that both call init", function()
     end)
   end
 
-  it("says which of them did not call init_worker", function()
+  it("report which of them did not call init_worker", function()
     local options = both("http", "", listening(nginx.free_port()))
     options.init_worker = "require('resty.chalk').init_worker()"
     options.workers = 1

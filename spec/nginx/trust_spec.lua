@@ -1,5 +1,5 @@
---- A real nginx whose master is root and whose workers are not. What a worker stores into the shared memory, or tries
---- to do to it, costs metrics at most: the master lives, and says what is wrong.
+--- A real nginx whose master is root and whose workers are not. If this file fails, a worker that somebody has taken
+--- over can crash the master, or make it hang, through the shared memory. It may only damage metrics.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -7,7 +7,7 @@ local exposition = require "support.exposition"
 local nginx = require "support.nginx"
 local wait = require "support.wait"
 
--- What somebody can do who has taken over a worker: all through the descriptor that it has anyway.
+-- Attacks by somebody who has taken over a worker. All of them use the descriptor that every worker has.
 
 local LOCATIONS = [[
   location = /user { content_by_lua_block {
@@ -40,7 +40,7 @@ local LOCATIONS = [[
       word[0] = value
       assert(C.pwrite(fd, word, 8, at) == 8)
     end
-    -- As the header has them: offsets of slots, stripes, cursors, metrics, series, cells, baselines, heap.
+    -- Fields of the header: offsets of slots, stripes, cursors, metrics, series, cells, baselines, heap.
     local metrics, series, heap = get(96), get(104), get(128)
     local METRIC, NAME = 104, 40
     local does = {
@@ -70,7 +70,7 @@ local function start() return nginx.start { user = "www-data", workers = 1, loca
 
 local function count(text, what) return select(2, text:gsub(what, "")) end
 
--- Asks for a reload; whether it was taken up.
+-- Asks for a reload. Returns whether nginx accepted the configuration.
 local function reload(server)
   local text = server:errors()
   local taken, refused = count(text, "gracefully shutting down"), count(text, "init_by_lua error")
@@ -90,13 +90,13 @@ local function is_served(server)
   end, 20, "an answer")
 end
 
-describe("a worker of less privilege", function()
+describe("a worker with fewer privileges", function()
   if nginx.missing() then return pending(nginx.missing()) end
   if not is_root() then return pending "only root has workers of less privilege" end
 
   after_each(nginx.stop_all)
 
-  it("cannot cut the memory", function()
+  it("cannot truncate the memory", function()
     local server = start()
     assert.not_equal("0\n", server:get("/user").body)
     local before = select(2, server:settled())
@@ -106,7 +106,7 @@ describe("a worker of less privilege", function()
     wait.till(function() return exposition.sum(server:scrape(), "http_requests_total") >= before + 1 end)
   end)
 
-  it("does not kill the master by offsets that lead nowhere", function()
+  it("cannot kill the master with invalid offsets", function()
     local server = start()
     server:get "/"
     server:get "/vandal?does=names"
@@ -116,7 +116,7 @@ describe("a worker of less privilege", function()
     is_served(server)
   end)
 
-  it("does not kill the master by a header of nonsense, which is refused with words", function()
+  it("cannot kill the master with a random header, which is refused with a message", function()
     local server = start()
     server:get "/vandal?does=header"
     assert.equal("refused", reload(server))
@@ -124,14 +124,14 @@ describe("a worker of less privilege", function()
     assert.is_true(nginx.is_alive(server.master))
   end)
 
-  it("does not kill the master by holes", function()
+  it("cannot kill the master with holes in the memory", function()
     local server = start()
     server:get "/vandal?does=holes"
     reload(server)
     assert.is_true(nginx.is_alive(server.master))
   end)
 
-  it("does not kill the master by storing anything anywhere while it reloads", function()
+  it("cannot kill the master by storing random bytes anywhere during reloads", function()
     local server = start()
     for _ = 1, 3 do
       pcall(server.get, server, "/vandal?does=anything", { deadline = 0.1 })

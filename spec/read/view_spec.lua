@@ -1,4 +1,4 @@
---- Many scrapes at once cost what one costs, and one that comes alone sees all that was recorded before it.
+--- Many scrapes at once take the memory of one, and a scrape that comes alone sees everything recorded before it.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -22,7 +22,7 @@ describe("views for scrapes", function()
     end, function() return now end)
   end)
 
-  it("are shared by those that begin within a second of one that is under way", function()
+  it("are shared by scrapes that begin within a second of one that is still being read", function()
     local first, second = take(), take()
     now = now + 0.9
     local third = take()
@@ -39,13 +39,13 @@ describe("views for scrapes", function()
     view.free(late)
   end)
 
-  it("are new where nothing is under way", function()
+  it("are new if no other scrape is being read", function()
     view.free(take())
     view.free(take())
     assert.equal(2, taken)
   end)
 
-  it("are few, however many read slowly", function()
+  it("are at most 8, however many scrapes read slowly", function()
     local slow = {}
     for i = 1, 8 do
       slow[i], now = assert(take()), now + 2
@@ -57,7 +57,7 @@ describe("views for scrapes", function()
     assert.is_truthy(take())
   end)
 
-  it("that nobody freed go with the collector", function()
+  it("that nobody freed are freed by the collector", function()
     for _ = 1, 20 do
       assert.is_truthy(take())
       now = now + 2
@@ -76,7 +76,7 @@ describe("scrapes that read slowly", function()
     uv.run "nowait" -- a VM that ends over a closing handle crashes luv
   end)
 
-  -- Asks, and reads nothing.
+  -- Sends a request and reads nothing of the answer.
   local function scrape(port)
     local socket, asked = uv.new_tcp(), false
     open[#open + 1] = socket
@@ -91,7 +91,7 @@ describe("scrapes that read slowly", function()
 
   local function resident() return tonumber(files.read("/proc/self/status"):match "RssAnon:%s+(%d+)") / 1024 end
 
-  it("take the memory of one snapshot together", function()
+  it("together take the memory of one snapshot", function()
     local SERIES, SCRAPES = 60000, 40 -- of 32 bytes each in a snapshot: 77 MB if each had its own
     local port = nginx.free_port()
     client = chalk.new()

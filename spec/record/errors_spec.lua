@@ -1,4 +1,4 @@
---- A record that is wrong is an error at the line of the program that made it, is counted, and costs no other record.
+--- A wrong record is an error at the program's line and is counted, and no other record is lost with it.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -21,7 +21,7 @@ local WITHOUT_JIT = [[
   print(#cases > 40)
 ]]
 
-describe("a record that cannot be", function()
+describe("a wrong record", function()
   local client, metrics
 
   before_each(function()
@@ -38,7 +38,7 @@ describe("a record that cannot be", function()
     end
   end)
 
-  it("is refused alike without the JIT compiler", function()
+  it("is refused with the same message without the JIT compiler", function()
     local code, output = children.run(WITHOUT_JIT:format "jit.off()")
     assert.same({ 0, "true\n" }, { code, output })
   end)
@@ -57,7 +57,7 @@ describe("a record that cannot be", function()
     assert.is_nil(client:text():find("sucess", 1, true))
   end)
 
-  it("does not spoil an operation's count", function()
+  it("of an operation does not add to its count", function()
     local op = client:op "pair"
     pcall(op.record, op, "x")
     assert.equal(0, metrics.pair:value())
@@ -72,7 +72,7 @@ describe("a record that cannot be", function()
       metrics = client:load(documents.service())
     end)
 
-    it("is handed over, and dropped alone", function()
+    it("is passed to it, and only that record is dropped", function()
       local series = metrics.http.request_count:with("/", "success")
       series:inc(-1)
       series:set(3)
@@ -87,7 +87,7 @@ describe("a record that cannot be", function()
       )
     end)
 
-    it("gives a series that does nothing where there is none", function()
+    it("yields a series whose verbs do nothing", function()
       metrics.http.request_count({ endpont = "/" }):inc()
       metrics.http.request_count:with("/", "sucess"):inc(7)
       metrics.http.request_count:inc()
@@ -105,7 +105,7 @@ describe("a record that cannot be", function()
       )
     end)
 
-    it("never turns what the application calls into nothing", function()
+    it("never keeps the application's function from being called", function()
       local returned = metrics.http.request_latency:time(function() return "ran" end)
       local stop = metrics.http.request_latency:start()
       stop()
@@ -120,7 +120,7 @@ describe("a record that cannot be", function()
       assert.equal(7, #said)
     end)
 
-    it("is handed over where the verb is none, too", function()
+    it("is passed to it if the verb does not exist, too", function()
       metrics.http.request_count:with("/", "success"):observe(1)
       metrics.http.request_count:labels("/"):inc()
       metrics.uptime:add(1)
@@ -131,7 +131,7 @@ describe("a record that cannot be", function()
       assert.equal(0, metrics.http.request_latency:with("/", "success"):value():count())
     end)
 
-    it("by a loop that is compiled is handed over every time", function()
+    it("is passed to it every time in a compiled loop", function()
       local series = metrics.http.request_count:with("/", "success")
       for i = 1, 1000 do
         series:inc(i % 10 == 0 and 0.5 or 1)
@@ -141,24 +141,24 @@ describe("a record that cannot be", function()
     end)
   end)
 
-  it("times whatever can be called", function()
+  it("does not include a callable object that is timed", function()
     local latency = metrics.http.request_latency:with("/", "success")
     assert.equal("called", latency:time(setmetatable({}, { __call = function() return "called" end })))
     assert.equal(1, latency:value():count())
   end)
 
-  it("leaves names alone that printers ask for", function()
+  it("does not include the names that functions ask for which print tables", function()
     assert.is_nil(metrics.uptime.__name)
     assert.is_nil(metrics.uptime[1])
   end)
 
   for _, name in ipairs { "load", "count", "gauge", "histogram", "op", "init", "flush", "shutdown", "text", "info" } do
-    it("is not a client's " .. name .. " called with a dot: said at that line", function()
+    it("is a client's " .. name .. " called with a dot: an error at that line", function()
       local line = debug.getinfo(1, "l").currentline + 1
       local ok, message = pcall(function() client[name] "x" end)
       assert.is_false(ok)
       assert.equal(
-        ("spec/record/errors_spec.lua:%d: chalk: %s is a client's, called with a colon: client:%s(...)"):format(
+        ("spec/record/errors_spec.lua:%d: chalk: %s must be called on a client, with a colon: client:%s(...)"):format(
           line,
           name,
           name
@@ -168,7 +168,7 @@ describe("a record that cannot be", function()
     end)
   end
 
-  it("is refused and counted by its own client after the modules were loaded anew", function()
+  it("is refused and counted by its own client after the modules were loaded again", function()
     local script = [[
       local before = require("chalk").new()
       before:count("c", { tags = { { tag = "t" } } })
@@ -186,7 +186,7 @@ describe("a record that cannot be", function()
     assert.same({ 0, "false\tc: a count takes\t1\tnil\n" }, { children.run(script) })
   end)
 
-  it("may be given over by init, later", function()
+  it("is passed to an on_error that init sets later", function()
     local message
     client:init { on_error = function(m) message = m end }
     metrics.uptime:set "x"
@@ -194,7 +194,7 @@ describe("a record that cannot be", function()
   end)
 
   describe("under strict", function()
-    it("is an unknown tag beside known ones, on every call", function()
+    it("includes an unknown tag beside known ones, on every call", function()
       local strict = chalk.new { strict = true }
       local count = strict:load(documents.service()).http.request_count
       for _ = 1, 100 do
@@ -205,7 +205,7 @@ describe("a record that cannot be", function()
       assert.equal(100, count:with("/", "success"):value())
     end)
 
-    it("is one from init on for what was loaded before", function()
+    it("includes it for metrics that were loaded before init", function()
       local count = metrics.http.request_count
       count({ endpoint = "/", status = "success" }):inc()
       client:init { strict = true }

@@ -1,4 +1,4 @@
---- The numbers are right, whichever of the documented ways a program records them in, and a program in which chalk is
+--- The numbers are right in whichever of the documented ways a program records them, and a program in which chalk is
 --- disabled runs as before.
 
 package.path = "spec/?.lua;" .. package.path
@@ -22,7 +22,7 @@ describe("recording", function()
   local function sample(id) return collect.samples(client:text())[id] end
 
   describe("a count", function()
-    it("counts one, or as many as it is told", function()
+    it("adds one, or the given number", function()
       local series = metrics.http.request_count { endpoint = "/api", status = "success" }
       series:inc()
       series:inc(5)
@@ -31,7 +31,7 @@ describe("recording", function()
       assert.equal(2 ^ 53, series:value())
     end)
 
-    it("is the same by call, by with and through a kept series", function()
+    it("has the same series by a call, by `with` and through a kept series", function()
       metrics.http.request_count({ endpoint = "/api", status = "failure" }):inc()
       metrics.http.request_count:with("/api", "failure"):inc(5)
       local kept = metrics.http.request_count { status = tags.status.failure, endpoint = "/api" }
@@ -41,13 +41,13 @@ describe("recording", function()
       assert.equal(1006, sample 'http_request_count_total{endpoint="/api",status="failure"}')
     end)
 
-    it("takes inc of nil for inc of nothing", function()
+    it("treats inc(nil) as inc()", function()
       local series = metrics.http.request_count:with("/n", "success")
       series:inc(nil)
       assert.equal(1, series:value())
     end)
 
-    it("takes record for inc", function()
+    it("treats record as inc", function()
       local series = metrics.http.request_count:with("/r", "success")
       series:record()
       series:record(2)
@@ -56,7 +56,7 @@ describe("recording", function()
   end)
 
   describe("a gauge", function()
-    it("is set, and moved up and down, without tags as with", function()
+    it("is set, and moved up and down, with tags and without", function()
       metrics.uptime:set(42)
       metrics.uptime:inc()
       metrics.uptime:inc(0.5)
@@ -70,14 +70,14 @@ describe("recording", function()
       assert.equal(7, sample 'http_open{endpoint="/a"}')
     end)
 
-    it("takes what is no finite number too, as Prometheus does", function()
+    it("accepts infinity, as Prometheus does", function()
       metrics.uptime:set(math.huge)
       assert.equal(math.huge, sample "uptime")
     end)
   end)
 
   describe("a histogram", function()
-    it("gives a sketch of what it recorded", function()
+    it("returns a sketch of its values", function()
       local series = metrics.http.request_latency:with("/a", "success")
       assert.equal(0, series:value():count())
       for i = 1, 1000 do
@@ -99,7 +99,7 @@ describe("recording", function()
       assert.is_true(series:value():error() <= 0.001)
     end)
 
-    it("refuses quantiles that are none, at the caller's line", function()
+    it("refuses quantiles outside 0 to 1, at the caller's line", function()
       local sketch = metrics.http.auth.login_latency:with("success"):value()
       assert.has_error(function() sketch:quantile(2) end)
       local _, message = pcall(function() sketch:quantile "x" end)
@@ -184,7 +184,7 @@ describe("recording", function()
       assert.is_true(series:value():sum() >= 0.0199 and series:value():sum() <= longest)
     end)
 
-    it("has a start for what is no function", function()
+    it("has `start` for durations of more than one function", function()
       local stop = series:start()
       assert.equal(0, series:value():count())
       stop()
@@ -208,7 +208,7 @@ describe("recording", function()
       assert.equal(1, sample 'http_open{endpoint="-7"}')
     end)
 
-    it("may be left out where optional, and empty is left out", function()
+    it("may be left out if optional, and an empty value counts as left out", function()
       local m = metrics.http.retries
       m({ path = "/a" }):inc()
       m({ path = "/a", availability_zone = "" }):inc()
@@ -221,13 +221,13 @@ describe("recording", function()
       assert.equal(8, sample 'http_retries_total{path="/a",availability_zone="eu-1"}')
     end)
 
-    it("are named by export_name, of the reference before that of the tag", function()
+    it("are named by the export_name of the reference, or else of the tag", function()
       metrics.http.retries({ path = "/x", availability_zone = "z" }):inc()
       assert.equal(1, sample 'http_retries_total{path="/x",availability_zone="z"}')
       assert.has_error(function() metrics.http.retries { endpoint = "/x" } end)
     end)
 
-    it("may have - . and / in their names, which labels have as _", function()
+    it("may have - . and / in their names, which become _ in labels", function()
       local m =
         client:count("pods", { tags = { { tag = "cluster", export_name = "kube/cluster-name.v1" }, "end" } })
       for _ = 1, 2 do
@@ -293,7 +293,7 @@ describe("recording", function()
       assert.matches('"failure"', message, 1, true)
     end)
 
-    it("suggests what may have been meant", function()
+    it("suggests the name that was probably meant", function()
       local ok, message = pcall(function() return metrics.http.request_cuont end)
       assert.is_false(ok)
       assert.matches("recording_spec.lua:%d+: ", message)
@@ -330,14 +330,14 @@ describe("recording", function()
       assert.equal(3, sample 'latency_bucket{le="2.0"}')
     end)
 
-    it("twice alike are one, and differing are an error at the caller's line", function()
+    it("are one metric if they are equal, and an error at the caller's line if they differ", function()
       assert.equal(client:count "twice", client:count "twice")
       local ok, message = pcall(function() client:gauge "twice" end)
       assert.is_false(ok)
       assert.matches("recording_spec.lua:%d+: .*twice", message)
     end)
 
-    it("of an operation record its count and its duration as one", function()
+    it("of an operation record its count and its duration together", function()
       local lookup = client:op("cache_lookup", { tags = { { tag = "cache" } } })
       lookup({ cache = "l1" }):record(0.25)
       lookup:with("l1"):time(function() end)
@@ -360,7 +360,7 @@ describe("recording", function()
   end)
 
   describe("dropping", function()
-    it("removes one series, whose handles go on with a new one", function()
+    it("removes one series; its handles continue with a new one", function()
       local kept = metrics.http.request_count:with("/a", "success")
       kept:inc(3)
       metrics.http.request_count:with("/b", "success"):inc(4)
@@ -458,7 +458,7 @@ describe("recording", function()
       return out
     end
 
-    -- The least that some rounds make: compiling a loop takes memory too.
+    -- The memory that 100 calls allocate, in KiB. It is the least of 20 rounds, because compiling a loop allocates too.
     local function garbage(f)
       local least = math.huge
       for _ = 1, 20 do
@@ -475,7 +475,7 @@ describe("recording", function()
     end
 
     for _, case in ipairs { "from the start", "later" } do
-      it(case .. " has empty functions for verbs, of each kind of metric and of operations", function()
+      it(case .. ", metrics of each kind and operations have empty functions for verbs", function()
         local c = case == "later" and chalk.new() or chalk.new { enabled = false }
         local all = everything_of(c)
         if case == "later" then c:init { enabled = false } end
@@ -507,21 +507,18 @@ describe("recording", function()
     end
 
     for _, case in ipairs { "from the start", "later" } do
-      it(
-        case .. " has empty functions for what an operation has of its histogram, and for what it has not",
-        function()
-          local c = case == "later" and chalk.new() or chalk.new { enabled = false }
-          for _, one in ipairs { c:op "plain", c:op("tagged", { tags = { "t" } }) } do
-            if case == "later" and c.enabled then c:init { enabled = false } end
-            assert.equal(0, one:value():count())
-            assert.same({ false, 0 }, { one:remove { t = "x" }, one:clear() })
-            assert.same({}, { one:inc(), one:set(1), one:incr() })
-          end
+      it(case .. ", an operation has empty functions for its histogram's names, and for unknown ones", function()
+        local c = case == "later" and chalk.new() or chalk.new { enabled = false }
+        for _, one in ipairs { c:op "plain", c:op("tagged", { tags = { "t" } }) } do
+          if case == "later" and c.enabled then c:init { enabled = false } end
+          assert.equal(0, one:value():count())
+          assert.same({ false, 0 }, { one:remove { t = "x" }, one:clear() })
+          assert.same({}, { one:inc(), one:set(1), one:incr() })
         end
-      )
+      end)
     end
 
-    it("later gives the same operation, which looks at no tags", function()
+    it("later, the same operation is returned, which looks at no tags", function()
       local late = chalk.new()
       local lookup = late:op("lookup", { tags = { "cache" } })
       assert.equal(lookup, late:op("lookup", { tags = { "cache" } }))
@@ -532,7 +529,7 @@ describe("recording", function()
       assert.equal(lookup, late:op("lookup", { tags = { "cache" } }))
     end)
 
-    it("has nothing to tell, and takes an init all the same", function()
+    it("reports 0 everywhere in info, and still accepts an init", function()
       local off, recording = chalk.new({ enabled = false }):info(), chalk.new():info()
       for name in pairs(recording) do
         assert.equal(0, off[name], name)

@@ -1,5 +1,5 @@
---- Records that must be refused: a function with the bad call, and what the message must say. The message must name a
---- line of that function. Run with and without the JIT compiler.
+--- Records that must be refused: a function with the bad call, and what the message must contain. The message must name
+--- a line of that function. The specs run these cases with and without the JIT compiler.
 
 local M = {}
 
@@ -7,7 +7,7 @@ local NAN = 0 / 0
 
 local function verb(i) return i < 300 and "inc" or "add" end
 
--- name, function with the bad call, plain texts of the message
+-- Each case: name, function with the wrong call, texts that the message must have.
 local function cases_of(m, series, untagged, op)
   local count, open, latency = m.http.request_count, m.http.open, m.http.request_latency
   return {
@@ -17,9 +17,9 @@ local function cases_of(m, series, untagged, op)
       { "http.request_count", 'did you mean "endpoint"', "endpoint, status" },
     },
     { "missing tag", function() local _ = count { endpoint = "/" } end, { "http.request_count", '"status"' } },
-    { "missing value in with", function() local _ = count:with "/" end, { "http.request_count", '"status"' } },
+    { "missing value of `with`", function() local _ = count:with "/" end, { "http.request_count", '"status"' } },
     {
-      "too many values in with",
+      "too many values for `with`",
       function() local _ = count:with("/", "success", "x") end,
       { "http.request_count", "endpoint, status" },
     },
@@ -28,7 +28,11 @@ local function cases_of(m, series, untagged, op)
       function() local _ = count { endpoint = "/", status = "sucess" } end,
       { '"status"', "success, failure", '"sucess"', 'did you mean "success"' },
     },
-    { "value outside the enum in with", function() local _ = count:with("/", "nope") end, { "success, failure" } },
+    {
+      "value outside the enum, for `with`",
+      function() local _ = count:with("/", "nope") end,
+      { "success, failure" },
+    },
     { "empty value of an enum", function() local _ = count:with("/", "") end, { "success, failure" } },
     {
       "table as tag value",
@@ -36,11 +40,19 @@ local function cases_of(m, series, untagged, op)
       { '"endpoint"', "a string, a whole number or a boolean", "table" },
     },
     { "fraction as tag value", function() local _ = open { endpoint = 1.5 } end, { '"endpoint"', "1.5" } },
-    { "NaN as tag value", function() local _ = open:with(NAN) end, { '"endpoint"', "nan" } },
+    { "NaN as tag value", function() local _ = open:with(NAN) end, { '"endpoint"', "NaN" } },
     { "infinity as tag value", function() local _ = open:with(math.huge) end, { '"endpoint"', "inf" } },
     { "function as tag value", function() local _ = open:with(print) end, { '"endpoint"', "function" } },
-    { "no table", function() local _ = count "/" end, { "http.request_count", "endpoint" } },
-    { "no tags at all", function() local _ = count() end, { "http.request_count", "endpoint" } },
+    {
+      "a string instead of a table of tags",
+      function() local _ = count "/" end,
+      { "http.request_count", "endpoint" },
+    },
+    {
+      "nothing instead of a table of tags",
+      function() local _ = count() end,
+      { "http.request_count", "endpoint" },
+    },
     { "a verb without the tags", function() count:inc() end, { "http.request_count", "endpoint = ..." } },
     { "set without the tags", function() open:set(1) end, { "http.open", "endpoint = ..." } },
     { "time without the tags", function() latency:time(print) end, { "http.request_latency", "endpoint = ..." } },
@@ -51,7 +63,7 @@ local function cases_of(m, series, untagged, op)
     },
     { "negative count", function() series.count:inc(-1) end, { "http.request_count", "whole number", "-1" } },
     { "fraction to a count", function() series.count:inc(0.5) end, { "whole number", "0.5" } },
-    { "NaN to a count", function() series.count:inc(NAN) end, { "whole number", "nan" } },
+    { "NaN to a count", function() series.count:inc(NAN) end, { "whole number", "NaN" } },
     { "infinity to a count", function() series.count:inc(math.huge) end, { "whole number", "inf" } },
     { "too much to a count", function() series.count:inc(2 ^ 53 + 2) end, { "2^53" } },
     { "string to a count", function() series.count:inc "1" end, { "whole number", '"1"' } },
@@ -77,11 +89,19 @@ local function cases_of(m, series, untagged, op)
     { "string to a gauge without tags", function() m.uptime:set "x" end, { "uptime", "number", '"x"' } },
     { "nil to a gauge without tags", function() m.uptime:set(nil) end, { "uptime", "number", "nil" } },
     { "fraction to a count without tags", function() untagged:inc(1.5) end, { "plain", "whole number", "1.5" } },
-    { "tags where there are none", function() local _ = m.uptime { a = 1 } end, { "uptime", "no tags" } },
-    { "values where there are none", function() local _ = m.uptime:with "a" end, { "uptime", "no tags" } },
+    { "tags for a metric without tags", function() local _ = m.uptime { a = 1 } end, { "uptime", "no tags" } },
+    {
+      "values of `with` for a metric without tags",
+      function() local _ = m.uptime:with "a" end,
+      { "uptime", "no tags" },
+    },
     { "removal with an unknown tag", function() open:remove { endpont = "/" } end, { 'did you mean "endpoint"' } },
     { "removal without tags", function() open:remove() end, { "http.open", '"endpoint"' } },
-    { "removal with what is no table", function() open:remove "/" end, { "http.open", "endpoint" } },
+    {
+      "removal with a string instead of a table of tags",
+      function() open:remove "/" end,
+      { "http.open", "endpoint" },
+    },
     { "string to an operation", function() op.plain:record "x" end, { "pair_duration_seconds", '"x"' } },
     { "unknown tag of an operation", function() local _ = op.tagged { cach = 1 } end, { 'did you mean "cache"' } },
     { "missing tag of an operation", function() local _ = op.tagged:with() end, { '"cache"' } },
@@ -89,17 +109,17 @@ local function cases_of(m, series, untagged, op)
     { "a timed operation without its tags", function() op.tagged:time(print) end, { "cache = ..." } },
     { "a started operation without its tags", function() local _ = op.tagged:start() end, { "cache = ..." } },
     {
-      "a verb that nothing has",
+      "an unknown verb of a histogram",
       function() series.histogram:observe(1) end,
       { "http.request_latency: a histogram has no observe", "record, time, start" },
     },
     {
-      "a verb that nothing has of a count",
+      "an unknown verb of a count",
       function() series.count:add(1) end,
       { "a count has no add; its verbs are inc" },
     },
     {
-      "one in a loop that is compiled",
+      "an unknown verb in a compiled loop",
       function()
         for i = 1, 300 do
           series.count[verb(i)](series.count)
@@ -108,24 +128,32 @@ local function cases_of(m, series, untagged, op)
       { "a count has no add" },
     },
     {
-      "such a verb without the tags",
+      "an unknown verb without the tags",
       function() count:add(1) end,
       { "http.request_count: a count has no add", "inc, record" },
     },
     {
-      "such a verb without tags",
+      "an unknown verb of a metric without tags",
       function() m.uptime:add(1) end,
       { "uptime: a gauge has no add", "set, inc, dec, record" },
     },
-    { "such a verb called with a dot", function() series.count.add(1) end, { "with a colon: series:add(...)" } },
     {
-      "such a verb of an operation",
+      "an unknown verb called with a dot",
+      function() series.count.add(1) end,
+      { "with a colon: series:add(...)" },
+    },
+    {
+      "an unknown verb of an operation",
       function() op.plain:inc() end,
       { "pair_duration_seconds: a histogram has no inc" },
     },
-    { "such a verb of an operation's series", function() op.tagged:with("x"):inc() end, { "record, time, start" } },
     {
-      "such a verb of an operation without its tags",
+      "an unknown verb of an operation's series",
+      function() op.tagged:with("x"):inc() end,
+      { "record, time, start" },
+    },
+    {
+      "an unknown verb of an operation without its tags",
       function() op.tagged:add() end,
       { "lookup_duration_seconds" },
     },
@@ -137,7 +165,7 @@ local function cases_of(m, series, untagged, op)
     { "nothing to time", function() series.histogram:time() end, { "time takes a function, not nil" } },
     { "a number to an operation's time", function() op.plain:time(1) end, { "time takes a function, not 1" } },
     {
-      "in a loop that is compiled",
+      "a negative count in a compiled loop",
       function()
         for i = 1, 300 do
           series.count:inc(i < 300 and 1 or -1)
@@ -146,7 +174,7 @@ local function cases_of(m, series, untagged, op)
       { "whole number" },
     },
     {
-      "a gauge in such a loop",
+      "a string to a gauge in a compiled loop",
       function()
         for i = 1, 300 do
           series.gauge:set(i < 300 and i or "x")
@@ -155,7 +183,7 @@ local function cases_of(m, series, untagged, op)
       { '"x"' },
     },
     {
-      "a histogram in one",
+      "a string to a histogram in a compiled loop",
       function()
         for i = 1, 300 do
           series.histogram:record(i < 300 and i or "x")
@@ -164,7 +192,7 @@ local function cases_of(m, series, untagged, op)
       { '"x"' },
     },
     {
-      "call in one",
+      "a fraction as tag value in a compiled loop",
       function()
         for i = 1, 300 do
           local _ = open { endpoint = i < 300 and "/" or 0.5 }
@@ -173,7 +201,7 @@ local function cases_of(m, series, untagged, op)
       { "0.5" },
     },
     {
-      "with in one",
+      "a fraction as value of `with` in a compiled loop",
       function()
         for i = 1, 300 do
           local _ = open:with(i < 300 and "/" or 0.5)
@@ -184,7 +212,7 @@ local function cases_of(m, series, untagged, op)
   }
 end
 
---- The cases, on metrics of a client that has loaded the service's document.
+--- Returns the cases, with metrics of a client that has loaded documents.service().
 ---@return { name: string, call: fun(), says: string[], first: integer, last: integer }[]
 function M.of(client, metrics)
   local series = {
@@ -207,14 +235,14 @@ function M.of(client, metrics)
   return cases
 end
 
---- What is wrong with how a case failed; nil when it is right.
+--- Runs a case. Returns what is wrong with its error; nil if the error is right.
 ---@return string?
 function M.problem(case)
   local ok, message = pcall(case.call)
-  if ok then return "nothing was raised" end
+  if ok then return "no error was raised" end
   message = tostring(message)
   local line = tonumber(message:match "bad_records.lua:(%d+): ")
-  if not line or line < case.first or line > case.last then return "elsewhere: " .. message end
+  if not line or line < case.first or line > case.last then return "another line is named: " .. message end
   for _, text in ipairs(case.says) do
     if not message:find(text, 1, true) then return ("%q is not in: %s"):format(text, message) end
   end

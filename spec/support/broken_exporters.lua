@@ -1,4 +1,4 @@
---- Modules of exporters that are none, by name: `install` makes them known to require.
+--- Exporter modules that are broken, each in the way that its name says. `install` lets `require` find them.
 
 local M = {}
 
@@ -19,7 +19,7 @@ local sources = {
   raises_in_new = "return { new = function() error('the disk is not there', 0) end }",
 }
 
---- Writes the modules to a directory and puts it on package.path; returns a function that undoes it.
+--- Writes the modules to a directory and adds it to package.path. Returns a function that undoes both.
 function M.install()
   local directory, path = os.tmpname(), package.path
   os.remove(directory)

@@ -1,4 +1,4 @@
---- The command `chalk` as users run it: bin/chalk of this checkout, in a folder of its own.
+--- Runs the command `chalk` as users do: bin/chalk of this checkout, in an empty folder.
 
 local uv = require "luv"
 
@@ -9,7 +9,7 @@ M.binary = M.checkout .. "/bin/chalk"
 
 local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
---- An empty folder, and what runs in it.
+--- A temporary folder in which commands run.
 ---@class spec.Folder
 ---@field path string
 local Folder = {}
@@ -20,7 +20,7 @@ function M.folder() return setmetatable({ path = assert(uv.fs_mkdtemp "/tmp/chal
 
 function Folder:remove() os.execute("rm -rf " .. quoted(self.path)) end
 
---- Writes a file; folders in its name are made.
+--- Writes a file, and creates the folders in its name.
 ---@param name string
 ---@param text string
 ---@return string path
@@ -42,7 +42,7 @@ function Folder:read(name)
   return text
 end
 
----@return string[] the names of all files below, sorted
+---@return string[] names the sorted names of all files below the folder
 function Folder:files()
   local pipe = assert(io.popen("cd " .. quoted(self.path) .. " && find . -type f | sort"))
   local names = {}
@@ -68,13 +68,13 @@ function Folder:shell(command)
   local output, code = pipe:read("*a"):match "^(.-)exit:(%d+)\n$"
   pipe:close()
   local file = assert(io.open(errors, "rb"))
-  local said = file:read "*a"
+  local error_text = file:read "*a"
   file:close()
   os.remove(errors)
-  return assert(tonumber(code)), output, said
+  return assert(tonumber(code)), output, error_text
 end
 
---- A shell command that runs chalk.
+--- Returns a shell command that runs chalk with these arguments.
 ---@param ... string
 ---@return string
 function M.command(...)
@@ -85,7 +85,7 @@ function M.command(...)
   return table.concat(words, " ")
 end
 
---- Runs chalk in the folder.
+--- Runs chalk with these arguments in the folder.
 ---@param ... string
 ---@return integer code
 ---@return string output

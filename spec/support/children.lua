@@ -1,4 +1,4 @@
---- LuaJIT scripts run as processes of their own, with the paths of this one.
+--- Runs LuaJIT scripts as separate processes, with the module paths of this one.
 
 local files = require "support.files"
 
@@ -9,7 +9,7 @@ local LIMIT = 60
 
 local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
--- `timeout` is the net under it all: a script that hangs must not hang the specs.
+-- Returns the command line of a script. `timeout` ends a script that hangs, so that it does not hang the specs.
 local function command_of(script, options, ...)
   local words = { options.shell or "", "env" }
   for _, name in ipairs(options.without or {}) do
@@ -35,7 +35,7 @@ local function finish(pipe)
   return tonumber(code), text
 end
 
---- Starts a script; `finish` waits for its end.
+--- Starts a script. `finish` waits for its end and returns what `run` returns.
 ---@return { finish: fun(): integer?, string }
 function M.spawn(script, options, ...)
   local pipe = assert(io.popen(command_of(script, options or {}, ...) .. ' 2>&1 </dev/null; echo "exit:$?"'))
@@ -45,9 +45,10 @@ end
 --- Runs a script to its end.
 ---@param script string
 ---@param options { env: table?, without: string[]?, flags: string?, shell: string?, limit: integer? } `without`:
---- variables that it does not get; `shell` goes first, such as `ulimit -c 0;`; `limit`: seconds it may take
+--- variables that the script does not get; `shell`: a shell command that runs first, such as `ulimit -c 0;`; `limit`:
+--- seconds after which it is ended
 ---@return integer? code
----@return string output what it wrote, to standard error too
+---@return string output standard output and standard error
 function M.run(script, options, ...) return M.spawn(script, options, ...).finish() end
 
 --- Starts a script whose first line of output is its process id, and waits for that line.
@@ -55,7 +56,7 @@ function M.run(script, options, ...) return M.spawn(script, options, ...).finish
 function M.start(script, options, ...)
   local child = M.spawn(script, options, ...)
   local first = child.pipe:read "*l"
-  child.pid = assert(tonumber(first), "no process id but " .. tostring(first))
+  child.pid = assert(tonumber(first), "expected a process id as the first line, not " .. tostring(first))
   return child
 end
 

@@ -1,4 +1,4 @@
---- A table exporter for the loop and manual drivers, which keeps what each batch held; and a scrape's samples.
+--- An exporter for the loop and manual drivers that keeps the last batch in a table; and a parser of expositions.
 
 local M = {}
 
@@ -10,8 +10,9 @@ local function id_of(m)
   return m.name .. "{" .. table.concat(tags, ",") .. "}"
 end
 
---- `exporter.last` is the last batch by "name{tag=value,...}", without chalk's own metrics; `exporter.own` those;
--- `exporter.batches` how many there were. `answer(batch)` may say what export returns.
+--- Returns an exporter. Its field `last` has the last batch by "name{tag=value,...}" without chalk's own metrics, `own`
+--- has these, and `batches` is the number of batches. If `answer` is given, `export` returns what `answer(batch)`
+--- returns.
 ---@param name string?
 ---@param answer? fun(batch: table): any, any
 function M.exporter(name, answer)
@@ -33,14 +34,14 @@ function M.exporter(name, answer)
   return exporter
 end
 
---- The samples of an exposition: "name{labels}" -> number. Two of the same name and labels are an error.
+--- Returns the samples of an exposition by "name{labels}". Raises an error if a sample is repeated.
 ---@param text string
 function M.samples(text)
   local found = {}
   for line in text:gmatch "[^\n]+" do
     if line:sub(1, 1) ~= "#" then
       local id, value = line:match "^(.*) (%S+)$"
-      if found[id] then error("twice: " .. line, 2) end
+      if found[id] then error("a sample is repeated: " .. line, 2) end
       found[id] = tonumber(value)
     end
   end

@@ -1,4 +1,4 @@
---- Commands for their effect. LuaJIT's os.execute answers with the exit status; built with LUA52COMPAT, with true.
+--- Runs shell commands for their effect. os.execute returns the exit status, or true in a LuaJIT with LUA52COMPAT.
 
 local M = {}
 

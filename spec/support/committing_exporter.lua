@@ -1,8 +1,11 @@
---- A custom exporter for tests: appends each difference to a file and commits it, one by one. A line is a tag's value
---- and from which total to which the difference goes.
+--- A custom exporter for tests that appends each difference to a file and commits it, one by one. A line has the value
+--- of the first tag, the total before the difference, and the total after it.
 --
--- Options: path; stuck_after: how many it sends before it blocks for good, unless there is a file `path`.free; or
--- stuck_at: the number of that which it sends and does not come to commit.
+-- Options:
+--
+--     path          the file
+--     stuck_after   the number of differences after which it blocks, until a file `path`.free exists
+--     stuck_at      the number of the difference that it writes and then blocks before the commit
 
 local wait = require "support.wait"
 
@@ -41,8 +44,8 @@ local M = {}
 
 function M.new(options) return setmetatable({ options = options }, Exporter) end
 
---- What was sent to the file, added up, and how often something was sent that had been sent before. Raises where
---- something between is missing.
+--- Returns the sum of all differences in the file, without repetitions, and how many differences were repeated. Raises
+--- an error if a difference is missing.
 ---@param path string
 ---@return integer sum
 ---@return integer repeats

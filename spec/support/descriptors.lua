@@ -1,11 +1,11 @@
---- Open file descriptors. They are counted without a pipe to another program: its write end is open in this process for
---- a moment that the other program may or may not see.
+--- Counts open file descriptors. It does so without a pipe to another program, because the pipe's own descriptors would
+--- change the count.
 
 local uv = require "luv"
 
 local M = {}
 
---- How many a process has; in this process the one that counts is among them.
+--- Returns the number of a process's descriptors. In this process that includes the one with which it counts.
 ---@param pid integer? default: this process
 ---@return integer
 function M.count(pid)

@@ -2,7 +2,7 @@
 
 local M = {}
 
---- Two namespaces, an enum, a string, an optional tag and every type.
+--- Returns definitions with two namespaces, an enum, a string, an optional tag and every kind of metric.
 function M.service()
   return {
     tags = {

@@ -1,4 +1,4 @@
---- A custom exporter for tests: writes some of its options to a file.
+--- A custom exporter for tests that writes some of its options to a file.
 
 local M = {}
 

@@ -1,4 +1,4 @@
---- The examples as specs run them: in processes of their own, with the paths of this one.
+--- Runs the examples in separate processes, with the module paths of this one.
 
 local uv = require "luv"
 
@@ -11,7 +11,7 @@ local client = require "demo.client"
 
 local M = { folder = "examples/", child = child, client = client }
 
---- Fetches a page; raises when there is none.
+--- Fetches a page. Raises an error if there is no answer.
 ---@param port integer
 ---@param path string
 ---@param fields string? header lines
@@ -24,7 +24,7 @@ end
 --- Runs an example to its end.
 ---@param name string
 ---@param args string[]?
----@param seconds number? how long it may take
+---@param seconds number? the time limit, default 10
 ---@return integer? code
 ---@return string output
 function M.run(name, args, seconds)
@@ -45,7 +45,10 @@ end
 ---@return demo.Load
 function M.request(port, path, requests)
   local load = client.load { port = port, path = path, connections = 4, requests = requests }
-  assert(child.wait(function() return load.running == 0 end, 30), path .. ": requests are not answered")
+  assert(
+    child.wait(function() return load.running == 0 end, 30),
+    path .. ": some requests were not answered in time"
+  )
   assert(load.errors == 0 and load.requests == requests)
   return load
 end

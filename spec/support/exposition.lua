@@ -1,4 +1,4 @@
---- Reads an exposition as strictly as a scraper would: a table of samples, `name{labels}` as written to its value.
+--- A strict parser of expositions: everything that some scraper might not accept is an error.
 
 local M = {}
 
@@ -13,7 +13,7 @@ local function valid_utf8(text)
   return rest:gsub("[\241-\243][\128-\191][\128-\191][\128-\191]", "") == ""
 end
 
--- Where the labels' closing brace is.
+-- Checks the labels that begin at `at`. Returns the position after their closing brace.
 local function skip_labels(line, at)
   if line:sub(at, at) ~= "{" then return at end
   at = at + 1
@@ -22,7 +22,7 @@ local function skip_labels(line, at)
     assert(last, "a label is malformed: " .. line)
     at = last + 1
     while line:sub(at, at) ~= '"' do
-      assert(at <= #line, "a label has no end: " .. line)
+      assert(at <= #line, "a label has no closing quote: " .. line)
       at = at + (line:sub(at, at) == "\\" and 2 or 1)
     end
     at = at + 1
@@ -37,13 +37,13 @@ local function number(text)
   return text == "NaN" and 0 / 0 or tonumber(text)
 end
 
---- Raises when anything in the text is not as the format has it, or a family is there twice.
+--- Parses an exposition. Raises an error if the text is not valid, or if a sample or family is repeated.
 ---@param text string
----@return table<string, number> samples
----@return table<string, string> types by name of the family
+---@return table<string, number> samples by `name{labels}` as written
+---@return table<string, string> types by the name of the family
 function M.parse(text)
-  assert(text == "" or text:sub(-1) == "\n", "the last line is not whole")
-  assert(valid_utf8(text), "not UTF-8")
+  assert(text == "" or text:sub(-1) == "\n", "the last line has no newline")
+  assert(valid_utf8(text), "the text is not UTF-8")
   local samples, types = {}, {}
   for line in text:gmatch "([^\n]*)\n" do
     local family, kind = line:match "^# TYPE (%S+) (%S+)$"
@@ -51,18 +51,18 @@ function M.parse(text)
       assert(not types[family], "two TYPE lines for " .. family)
       types[family] = kind
     elseif line:sub(1, 1) ~= "#" then
-      local name = assert(line:match(NAME), "no sample: " .. line)
+      local name = assert(line:match(NAME), "a line is no sample: " .. line)
       local stop = skip_labels(line, #name + 1)
       local key, value = line:sub(1, stop - 1), number(line:match("^ (%S+)$", stop))
-      assert(value, "no value: " .. line)
-      assert(not samples[key], "twice: " .. key)
+      assert(value, "a sample has no value: " .. line)
+      assert(not samples[key], "a sample is repeated: " .. key)
       samples[key] = value
     end
   end
   return samples, types
 end
 
---- Adds up all samples of a name, whatever their labels.
+--- Returns the sum of all samples with this name.
 ---@param samples table<string, number>
 ---@param name string
 ---@return number

@@ -1,8 +1,13 @@
---- A custom exporter for tests: appends what it is given to a file, a line a metric, `--` after each batch.
+--- A custom exporter for tests that appends each batch to a file: a line for each series, and then `--`.
 --
--- Options: path; yields: milliseconds of a luv timer that export waits for; hangs: "yield" (never resumed) or "block"
--- (never returns); loop: what an export does to the loop, "stop" or, the first time, "close" all its handles;
--- fails_while: as long as a file of this name exists, exports come to nothing; how: "raise" or "nil".
+-- Options:
+--
+--     path          the file
+--     yields        milliseconds that export waits for a luv timer
+--     hangs         "yield": export yields and is never resumed; "block": it never returns
+--     loop          "stop": export stops the loop; "close": the first export closes all handles of the loop
+--     fails_while   exports fail while a file of this name exists
+--     how           how they fail: "raise" raises an error, otherwise export returns nil
 
 local ffi = require "ffi"
 
@@ -28,8 +33,8 @@ local function line_of(m)
   for i, tag in ipairs(m.tags) do
     tags[i] = tag[1] .. "=" .. tag[2]
   end
-  local place = table.concat(m.namespace, ".") .. (#m.namespace > 0 and "." or "")
-  local head = ("%s%s{%s}"):format(place, m.name, table.concat(tags, ","))
+  local namespace = table.concat(m.namespace, ".") .. (#m.namespace > 0 and "." or "")
+  local head = ("%s%s{%s}"):format(namespace, m.name, table.concat(tags, ","))
   if m.type == "count" then return ("%s total=%d delta=%d"):format(head, m.total, m.delta) end
   if m.type == "gauge" then return ("%s value=%.17g"):format(head, m.value) end
   return ("%s count=%d delta=%d"):format(head, m.sketch:count(), m.delta_sketch:count())

@@ -1,10 +1,10 @@
---- Temporary files of a spec: removed with M.clean, in after_each.
+--- Temporary files of a spec. M.clean removes them, in after_each.
 
 local M = {}
 
 local names = {}
 
---- A name that no file has.
+--- Returns a path at which no file exists.
 function M.name()
   local name = os.tmpname()
   os.remove(name)
@@ -12,6 +12,7 @@ function M.name()
   return name
 end
 
+--- Makes a file with this text.
 ---@param text string?
 ---@return string name
 function M.make(text)
@@ -29,7 +30,7 @@ function M.make_at(name)
   names[#names + 1] = name
 end
 
---- The text of a file; "" when there is none.
+--- Returns the text of a file; "" if there is no file.
 ---@param name string
 function M.read(name)
   local file = io.open(name, "rb")

@@ -1,4 +1,4 @@
---- Forked children of the spec's own process, and memory that they share with it.
+--- Forks children of the spec's own process, and shares memory with them.
 
 local ffi = require "ffi"
 
@@ -19,7 +19,7 @@ local M = { KILL = 9, TERM = 15 }
 
 local READ_WRITE, SHARED_ANONYMOUS = 3, 0x21
 
---- Doubles that this process and its children see alike; zero at first.
+--- Returns n doubles that this process shares with its children. They are zero at first.
 ---@param n integer
 function M.shared(n)
   local size = math.max(n * 8, 4096)
@@ -28,7 +28,7 @@ function M.shared(n)
   return ffi.gc(ffi.cast("volatile double *", base), function(p) C.munmap(ffi.cast("void *", p), size) end)
 end
 
---- Runs f in a child, which ends by _exit: no finalizer and no output of the parent's runs there.
+--- Runs f in a child. The child ends by _exit, so that it runs no finalizer and flushes no output of the parent.
 ---@param f fun()
 ---@return integer pid
 function M.child(f, ...)

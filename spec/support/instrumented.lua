@@ -1,4 +1,4 @@
---- A client of its own with instrumented functions, and what they recorded.
+--- Makes a client with instrumented functions, and reads back what they recorded.
 
 local chalk = require "chalk"
 local autometrics = require "chalk.autometrics"
@@ -6,8 +6,9 @@ local exposition = require "support.exposition"
 
 local M = {}
 
----@param options table? of init; false: none is called
----@param client_options table? of chalk.new
+--- Returns the functions of chalk.autometrics for a new client, and the client.
+---@param options table|false|nil options of init; false: init is not called
+---@param client_options table? options of chalk.new
 ---@return table auto, chalk.Client client
 function M.new(options, client_options)
   local client = chalk.new(client_options)
@@ -16,7 +17,7 @@ function M.new(options, client_options)
   return auto, client
 end
 
---- Samples of a metric by the values of some labels, joined; series without them have "".
+--- Returns the samples of a metric by the values of some labels, joined by spaces. A missing label counts as "".
 ---@param client chalk.Client
 ---@param name string
 ---@return table<string, number>
@@ -35,7 +36,7 @@ function M.by(client, name, ...)
   return found
 end
 
---- Calls by function and result.
+--- Returns the counts of calls by function and result.
 ---@param client chalk.Client
 function M.results(client) return M.by(client, "function_calls_total", "function", "result") end
 

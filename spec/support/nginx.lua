@@ -1,25 +1,26 @@
---- A real nginx with its master and workers, in a prefix of its own, on free loopback ports.
+--- Runs a real nginx with its master and workers, in a temporary prefix, on free ports of loopback.
 --
--- `start` writes the configuration and comes back when it answers; `stop` ends every process of it, by id, and removes
--- the prefix. Should the specs themselves be killed, a shell that watches them does the same. What counts as a request
--- is a line of the access log: nginx writes it in the phase in which the specs record.
+-- `start` writes the configuration and returns when nginx answers. `stop` ends every process of this nginx by its id
+-- and removes the prefix. If the specs themselves are killed, a shell that watches them does the same. Requests are
+-- counted by lines of the access log, because nginx writes a line in the same phase in which the specs record.
 
 local uv = require "luv"
 local core = require "chalk.core"
 local commands = require "support.commands"
 local exposition = require "support.exposition"
 local files = require "support.files"
+local ports = require "support.ports"
 local request = require "support.request"
 local wait = require "support.wait"
 
 local M = {}
 
 local MODULES = { "ndk_http_module.so", "ngx_http_lua_module.so" }
-local STREAM_MODULES = { "ngx_stream_module.so", "ngx_stream_lua_module.so" } -- no package of Debian's has the second
+local STREAM_MODULES = { "ngx_stream_module.so", "ngx_stream_lua_module.so" } -- Debian has no package of the second
 
-M.long = tonumber(os.getenv "NGINX_SECONDS") -- how long runs under load take, where more is wanted
+M.long = tonumber(os.getenv "NGINX_SECONDS") -- makes runs under load longer than by default
 
---- The common definitions: what RECORD records.
+--- The common definitions, into which RECORD records.
 M.DEFINITIONS = [[{
   "tags": { "status": { "value_type": "string" } },
   "namespaces": { "http": { "metrics": [
@@ -87,12 +88,12 @@ local function output_of(command)
   return text
 end
 
--- The lines that load these of the modules in a folder that are there.
-local function load_lines(place, names)
+-- Returns the lines of the configuration that load those of these modules that the folder has.
+local function load_lines(folder, names)
   local lines = {}
   for _, name in ipairs(names) do
-    if place and uv.fs_stat(place .. "/" .. name) then
-      lines[#lines + 1] = ("load_module %s/%s;"):format(place, name)
+    if folder and uv.fs_stat(folder .. "/" .. name) then
+      lines[#lines + 1] = ("load_module %s/%s;"):format(folder, name)
     end
   end
   return lines
@@ -100,18 +101,18 @@ end
 
 local found
 
--- The program, and the lines that load its Lua module.
+-- Finds the nginx program, and the lines that load its Lua modules.
 local function find()
   if found then return found end
   found = {}
   local program = output_of("PATH=$PATH:/usr/sbin:/usr/local/openresty/nginx/sbin command -v nginx"):match "%S+"
   if not program then
-    found.missing = "there is no nginx"
+    found.missing = "nginx is not installed"
     return found
   end
   local flags = output_of(program .. " -V 2>&1")
-  local place = flags:match "%-%-modules%-path=(%S+)"
-  local lines, streams = load_lines(place, MODULES), load_lines(place, STREAM_MODULES)
+  local folder = flags:match "%-%-modules%-path=(%S+)"
+  local lines, streams = load_lines(folder, MODULES), load_lines(folder, STREAM_MODULES)
   if #lines < #MODULES and not flags:find "lua" then found.missing = "nginx has no Lua module" end
   local has_stream = #streams == #STREAM_MODULES or flags:find "stream%-lua" or flags:find "ngx_stream_lua"
   if not has_stream then found.stream_missing = "nginx has no Lua module for stream {}" end
@@ -122,7 +123,7 @@ local function find()
   return found
 end
 
---- Why these specs cannot run; nil when they can.
+--- Returns why specs of nginx cannot run; nil if they can. On CI a missing nginx is an error.
 ---@return string?
 function M.missing()
   local missing = find().missing
@@ -130,20 +131,13 @@ function M.missing()
   return missing
 end
 
---- Why specs of `stream {}` cannot run.
+--- Returns why specs of `stream {}` cannot run; nil if they can.
 ---@return string?
 function M.stream_missing() return find().stream_missing end
 
---- A port that nobody listens at.
+--- Returns a port that is free at the moment.
 ---@return integer
-function M.free_port()
-  local socket = uv.new_tcp()
-  socket:bind("127.0.0.1", 0)
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run "nowait"
-  return port
-end
+function M.free_port() return ports.tcp() end
 
 ---@class spec.Nginx
 ---@field prefix string
@@ -157,7 +151,8 @@ local function write(path, text)
   file:close()
 end
 
--- A sanitizer's runtime has to come before the library; nginx hands its environment on only where it is told to.
+-- Returns lines that pass the variables of a sanitizer to the workers. The runtime must be preloaded before the
+-- library, and nginx passes on only the variables that its configuration names.
 local function preloads()
   local lines = {}
   for _, name in ipairs { "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS" } do
@@ -174,14 +169,14 @@ local function user_line(user) return ("user %s %s;\n"):format(user, output_of("
 ---@field workers integer? default 2
 ---@field definitions string? JSON, default M.DEFINITIONS
 ---@field options string? Lua, further options of resty.chalk's init
----@field before string? Lua of init_by_lua, before chalk's init; `after`: behind it
----@field init_worker string? Lua
+---@field before string? Lua code of init_by_lua before chalk's init; `after`: code after it
+---@field init_worker string? Lua code
 ---@field record string? directives of location /, default M.RECORD
 ---@field locations string? further locations; `server`, `http` and `main`: directives of those levels
----@field stream string? a block before `http {}`; may name $path and $cpath
----@field user string? of the workers
----@field path string? where Lua finds modules; `cpath`
----@field socket string|false? Lua; false: chalk's default
+---@field stream string? a block before `http {}`, in which $path and $cpath are replaced
+---@field user string? the user of the workers
+---@field path string? lua_package_path; `cpath`: lua_package_cpath
+---@field socket string|false? chalk's socket; false: chalk's default
 
 local function socket_option(self, options)
   if options.socket == false then return "" end
@@ -231,12 +226,13 @@ function Server:launch()
   local started = commands.run(command)
   self.output = files.read(self.prefix .. "/output")
   if not started then return nil, self.output end
-  -- The process that was started ends before the master writes its file.
+  -- The process that was started forks the master and ends before the master writes its pid file.
   self.master = wait.till(function() return self:pid_in "nginx.pid" end, 10, "a pid file")
   return true
 end
 
--- Of a session of its own, which a signal to the specs' group does not reach.
+-- Waits until the specs have ended. It runs in a new session, so that a signal to the specs' process group does not end
+-- it.
 local WATCH = [[
   while [ -e "$0" ] && kill -0 "$1" 2>/dev/null; do sleep 1; done
   for file in "$0"/nginx.pid*; do
@@ -244,7 +240,7 @@ local WATCH = [[
   done
   rm -rf "$0"]]
 
--- Ends what is left, should the specs end without doing so.
+-- Starts a shell that ends this nginx if the specs end without doing so.
 local function watch(self)
   local process
   process = assert(uv.spawn("setsid", {
@@ -256,7 +252,7 @@ end
 
 local servers = {}
 
---- A prefix with a configuration that has not been started.
+--- Makes a prefix with a configuration, without starting nginx.
 ---@param options spec.NginxOptions
 ---@return spec.Nginx
 function M.new(options)
@@ -287,7 +283,7 @@ end
 
 function Server:pid_in(name) return tonumber((files.read(self.prefix .. "/" .. name):match "%d+")) end
 
---- Children of a master; its successor, in an upgrade, is one too.
+--- Returns the children of a master. During an upgrade its successor is one of them.
 ---@return integer[]
 function Server:children(master)
   local list = {}
@@ -298,7 +294,7 @@ function Server:children(master)
   return list
 end
 
---- The workers of the master, or of another one.
+--- Returns the workers of the master, or of another master.
 ---@return integer[]
 function Server:workers(master)
   local list = {}
@@ -319,16 +315,16 @@ M.is_alive = is_alive
 ---@param pid integer? default: the master
 function Server:signal(name, pid) return uv.kill(pid or self.master, "sig" .. name) end
 
---- The worker that flushes.
+--- Waits for the worker that flushes.
 ---@return integer
 function Server:holder()
   return wait.till(function()
     local holder = self:info().holder
     return holder > 0 and is_alive(holder) and holder
-  end, 10, "somebody who flushes")
+  end, 10, "a worker that flushes")
 end
 
---- A worker that does not flush.
+--- Waits for a worker that does not flush.
 ---@return integer
 function Server:other()
   return wait.till(function()
@@ -339,7 +335,7 @@ function Server:other()
   end, 10, "another worker")
 end
 
---- Writes another configuration, if one is given, and waits until new workers have taken it up.
+--- Writes another configuration, if one is given, and reloads nginx. Waits until new workers answer.
 ---@param options spec.NginxOptions?
 function Server:reload(options)
   if options then self:configure(options) end
@@ -357,7 +353,7 @@ function Server:reload(options)
   end, 10, "workers with the new configuration: " .. last_line(self:errors()))
 end
 
--- What it says
+-- Requests and logs
 
 ---@return table? response
 ---@return string? problem
@@ -367,7 +363,7 @@ function Server:get(path, options)
   return request.get(self.port, options)
 end
 
---- What chalk.info says in a worker.
+--- Returns chalk.info() of a worker.
 ---@return table<string, number>
 function Server:info()
   local response = wait.till(function()
@@ -381,7 +377,7 @@ function Server:info()
   return info
 end
 
---- A scrape, through `serve` or from a listener. Raises when there is none.
+--- Scrapes through `serve`, or from the listener at `port`. Raises an error if there is no answer.
 ---@param port integer?
 ---@return table<string, number> samples
 ---@return table<string, string> types
@@ -392,14 +388,14 @@ function Server:scrape(port)
   return exposition.parse(response.body)
 end
 
---- Requests that were counted, and those whose time was recorded.
+--- Returns how many requests were counted, and of how many the time was recorded.
 ---@return number, number
 function Server:counted()
   local samples = self:scrape()
   return exposition.sum(samples, "http_requests_total"), exposition.sum(samples, "http_time_seconds_count")
 end
 
---- Waits until as many requests as the access log has are counted; what a scrape then says.
+--- Waits until all requests in the access log are counted. Returns the last figures, also if that does not happen.
 ---@return integer lines, number counted, number timed
 function Server:settled()
   local lines, counted, timed
@@ -413,7 +409,7 @@ end
 
 function Server:errors() return files.read(self.prefix .. "/error.log") end
 
---- Lines of the error log at level error and above, and what chalk says.
+--- Returns the lines of the error log that have level error or above, and those that are not nginx's own.
 ---@return string
 function Server:complaints()
   local list = {}
@@ -426,14 +422,14 @@ function Server:complaints()
   return table.concat(list, "\n")
 end
 
---- Requests: lines of the access log.
+--- Returns the number of requests in the access log.
 ---@return integer
 function Server:lines()
   local _, n = files.read(self.prefix .. "/access.log"):gsub("\n", "")
   return n
 end
 
---- Starts wrk; `finish` waits for it and returns its report.
+--- Starts wrk. `finish` waits for its end and returns its report.
 ---@param options { seconds: number, connections: integer?, path: string?, script: string? }
 function Server:wrk(options)
   local script = options.script and self.prefix .. "/wrk.lua"
@@ -469,7 +465,7 @@ end
 
 -- The end
 
--- Files of unix sockets at which a process listens outside the prefix, where chalk chose the place.
+-- Returns the paths of unix sockets that a process has outside of the prefix, because chalk chose the path.
 local function sockets_of(pid)
   local own, list = {}, {}
   local pipe = io.popen(("readlink /proc/%d/fd/* 2>/dev/null"):format(pid))
@@ -490,7 +486,7 @@ function Server:stop()
   for _, name in ipairs { "nginx.pid", "nginx.pid.oldbin" } do
     local master = self:pid_in(name)
     if master and is_alive(master) then
-      uv.kill(master, "sigstop") -- or it would start others
+      uv.kill(master, "sigstop") -- a running master would start new workers
       for _, path in ipairs(sockets_of(master)) do
         os.remove(path)
       end
@@ -511,16 +507,16 @@ function Server:stop()
   os.execute(("rm -rf '%s'"):format(self.prefix))
 end
 
---- Ends all that were started; for after_each.
+--- Stops every nginx that was started, for after_each.
 function M.stop_all()
   for _, server in ipairs(servers) do
     server:stop()
   end
   servers = {}
-  uv.run "nowait" -- a VM that ends over a closing handle crashes luv
+  uv.run "nowait" -- finishes closing handles: luv crashes if the VM ends while one is closing
 end
 
---- Seconds on the clock of deadlines.
+--- Returns the seconds of chalk's monotonic clock.
 ---@return number
 function M.now() return core.C.chalk_now() end
 

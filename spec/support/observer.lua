@@ -1,5 +1,5 @@
---- metrics-observer, the terminal client of the event stream that the crate metrics-exporter-tcp has: it runs in a tmux
---- of its own, and what its screen shows is read back.
+--- Runs metrics-observer, the terminal client of the Rust crate metrics-exporter-tcp for event streams, in its own
+--- tmux, and reads back what its screen shows.
 ---
 ---     local program = observer.install()
 ---     local seen = observer.start(program, "127.0.0.1:5000")
@@ -15,7 +15,7 @@ pcall(ffi.cdef, "int kill(int pid, int signal);")
 local M = {}
 
 local COLUMNS, ROWS = 300, 100
-local LIMIT = 300 -- seconds after which it ends by itself, should a spec not end it
+local LIMIT = 300 -- seconds after which it is ended, if a spec does not end it
 local KILL = 9
 
 ---@class spec.Observer
@@ -27,7 +27,7 @@ Observer.__index = Observer
 
 local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
--- A sanitizer's runtime that is preloaded into LuaJIT is no matter of theirs, nor is a tmux around us.
+-- Removes the sanitizer's runtime that is preloaded into LuaJIT, and the tmux in which the specs may run.
 local CLEAN = "env -u LD_PRELOAD -u TMUX LC_ALL=C.UTF-8 "
 
 local function output_of(command)
@@ -37,15 +37,15 @@ local function output_of(command)
   return output, code == "0"
 end
 
---- The program, installed by tools/observer.
----@return string? path nil when it cannot be had, or tmux is missing
+--- Installs the program by tools/observer.
+---@return string? path nil if it cannot be installed, or tmux is missing
 ---@return string? reason
 function M.install()
   local tmux = output_of("command -v tmux"):match "%S"
-  if not tmux and os.getenv "CI" == "true" then error("there is no tmux: tools/setup installs it", 0) end
-  if not tmux then return nil, "there is no tmux" end
-  local said = output_of "env -u LD_PRELOAD tools/observer"
-  local last = said:match "([^\n]*)\n*$"
+  if not tmux and os.getenv "CI" == "true" then error("tmux is not installed: tools/setup installs it", 0) end
+  if not tmux then return nil, "tmux is not installed" end
+  local output = output_of "env -u LD_PRELOAD tools/observer"
+  local last = output:match "([^\n]*)\n*$"
   if last:find "^/" then return last end
   return nil, "metrics-observer is not installed: " .. last
 end
@@ -58,18 +58,18 @@ local function tmux(self, ...)
   return output_of(table.concat(words, " "))
 end
 
---- Starts it. When nobody listens at the address, it tries again every three seconds.
+--- Starts the program. If it cannot connect to the address, it tries again every three seconds.
 ---@param program string
 ---@param address string HOST:PORT
----@param size { columns: integer, rows: integer }? of its screen, 300 by 100: a line that is too long is cut off, and
---- of more series than fit the first are shown
+---@param size { columns: integer, rows: integer }? of its screen, default 300 by 100. Longer lines are cut off, and if
+--- there are more series than rows, only the first are shown
 ---@return spec.Observer
 function M.start(program, address, size)
   local self = setmetatable({ socket = files.name(), errors_file = files.make() }, Observer)
   self.config = files.make "set -g status off\n"
   local command = ('exec timeout --foreground -k 1 %d "$0" "$1" 2>"$2"'):format(LIMIT)
   local columns, rows = tostring(size and size.columns or COLUMNS), tostring(size and size.rows or ROWS)
-  local said, ok = tmux(
+  local output, ok = tmux(
     self,
     "new-session",
     "-d",
@@ -84,29 +84,30 @@ function M.start(program, address, size)
     address,
     self.errors_file
   )
-  assert(ok, said)
+  assert(ok, output)
   local pids = tmux(self, "display-message", "-p", "#{pid} #{pane_pid}")
   self.pids = { pids:match "^(%d+) (%d+)" }
   assert(#self.pids == 2, pids)
   return self
 end
 
---- What the screen shows, line by line; "" when it has ended.
+--- Returns the text on the screen; "" if the program has ended.
 ---@return string
 function Observer:screen()
   local text, ok = tmux(self, "capture-pane", "-p")
   return ok and text or ""
 end
 
---- What it has written to standard error: frames that it could not read, or why it has ended.
+--- Returns what the program has written to standard error: frames that it could not read, or why it has ended.
 ---@return string
 function Observer:errors() return files.read(self.errors_file) end
 
---- Whether it shows that it is connected. It goes on showing so when its reading thread has failed: look at errors().
+--- Returns whether the screen says that it is connected. It still says so if the reading thread has failed: see
+--- errors().
 ---@return boolean
 function Observer:connected() return self:screen():find("state: connected", 1, true) ~= nil end
 
--- Times are shown in the unit that suits, and so are sizes; any other unit is that of the metric.
+-- Factors of the units that the screen uses for times and sizes. Any other unit is that of the metric.
 local SCALES = {
   ns = 1e-9,
   ["µs"] = 1e-6,
@@ -128,7 +129,7 @@ end
 
 local HISTOGRAM = "^(.*%S)%s+min: (.+) p50: (.+) p99: (.+) p999: (.+) max: (.+)$"
 
--- Name and labels as shown, and the values.
+-- Returns the name and labels as shown, and the values.
 local function read_line(text)
   local key, min, p50, p99, p999, max = text:match(HISTOGRAM)
   if key then
@@ -148,10 +149,10 @@ local function read_line(text)
   end
 end
 
---- The series that a screen shows, by what M.key gives: { type = "counter"|"gauge", value } or { type = "histogram",
---- min, p50, p99, p999, max }. In seconds and bytes, whatever unit is shown. Times come with up to three decimals of
---- the unit shown, sizes and other units with two (a count of such a unit with none), numbers without unit with all of
---- their digits.
+--- Returns the series on a screen, by their M.key: { type = "counter"|"gauge", value } or { type = "histogram", min,
+--- p50, p99, p999, max }. Times are converted to seconds and sizes to bytes. The screen shows times with up to three
+--- decimals, sizes and other units with two (counts with such a unit with none), and numbers without unit with all
+--- digits.
 ---@param screen string
 ---@return table<string, table>
 function M.parse(screen)
@@ -164,11 +165,11 @@ function M.parse(screen)
   return found
 end
 
---- The series shown now.
+--- Returns the series that are on the screen now.
 ---@return table<string, table>
 function Observer:metrics() return M.parse(self:screen()) end
 
---- How a series is shown.
+--- Returns a series's name and labels as the screen shows them.
 ---@param name string
 ---@param labels table<string, string>?
 ---@return string
@@ -183,7 +184,7 @@ end
 
 local function alive(pid) return ffi.C.kill(pid, 0) == 0 end
 
---- Ends it and its tmux.
+--- Ends the program and its tmux.
 function Observer:stop()
   tmux(self, "kill-server")
   for _, text in ipairs(self.pids) do

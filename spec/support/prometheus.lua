@@ -1,4 +1,4 @@
---- A real Prometheus, which scrapes services on this machine.
+--- Runs a real Prometheus, which scrapes services on this machine.
 
 local uv = require "luv"
 local cjson = require "cjson"
@@ -22,7 +22,7 @@ local JOB = [[
 
 ---@class spec.support.Prometheus
 ---@field port integer
----@field folder string of its files
+---@field folder string the folder of its files
 local Prometheus = {}
 Prometheus.__index = Prometheus
 
@@ -32,22 +32,23 @@ local function write(path, text)
   file:close()
 end
 
---- Whether Prometheus is installed: its path.
+--- Returns the path of the program; nil if it is not installed.
 ---@return string?
 function M.find() return child.find "prometheus" end
 
 local function config(jobs, options)
   local every = options.every or "1s"
-  local parts = { CONFIG:format(every, every, options.rules and "rules.yml" or "") }
+  local lines = { CONFIG:format(every, every, options.rules and "rules.yml" or "") }
   for name, port in pairs(jobs) do
-    parts[#parts + 1] = JOB:format(name, port)
+    lines[#lines + 1] = JOB:format(name, port)
   end
-  return table.concat(parts)
+  return table.concat(lines)
 end
 
 --- Starts Prometheus.
 ---@param jobs table<string, integer> the ports to scrape, by job
----@param options { every: string?, rules: string? }? how often to scrape, default "1s"; the text of a rules file
+---@param options { every: string?, rules: string? }? `every`: the scrape interval, default "1s"; `rules`: the text of a
+--- rules file
 ---@return spec.support.Prometheus
 function M.start(jobs, options)
   options = options or {}
@@ -55,7 +56,7 @@ function M.start(jobs, options)
   local self = setmetatable({ folder = folder, port = web.free_port() }, Prometheus)
   if options.rules then write(folder .. "/rules.yml", options.rules) end
   write(folder .. "/config.yml", config(jobs, options))
-  -- A sanitizer's runtime that is preloaded into LuaJIT is no matter of Prometheus.
+  -- Prometheus does not get the sanitizer's runtime that may be preloaded into LuaJIT.
   self.process = child.spawn(child.find "env", {
     "-u",
     "LD_PRELOAD",
@@ -77,7 +78,7 @@ local function encoded(text)
   return (tostring(text):gsub("[^%w]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
---- The text of a page; "" when there is none.
+--- Returns the text of a page; "" if there is no answer.
 ---@param path string
 ---@return string
 function Prometheus:get(path)
@@ -85,10 +86,10 @@ function Prometheus:get(path)
   return response and response.body or ""
 end
 
---- What the API answers to a path below /api/v1/ and parameters.
----@param path string
+--- Sends a request to the API.
+---@param path string below /api/v1/
 ---@param parameters table<string, string|number>?
----@return table? data nil when there is no answer, or it is an error
+---@return table? data nil if there is no answer, or an error
 ---@return string? message
 function Prometheus:api(path, parameters)
   local words = {}
@@ -100,10 +101,10 @@ function Prometheus:api(path, parameters)
   return answer.data, answer.error
 end
 
---- The samples of an expression.
+--- Returns the samples of an expression.
 ---@param expression string
----@param at number? when, default: now
----@return { metric: table<string, string>, value: number }[]? nil when it is an error
+---@param at number? the time, default: now
+---@return { metric: table<string, string>, value: number }[]? samples nil if Prometheus answers with an error
 ---@return string? message
 function Prometheus:query(expression, at)
   local data, message = self:api("query", { query = expression, time = at and ("%.3f"):format(at) })
@@ -115,7 +116,7 @@ function Prometheus:query(expression, at)
   return samples
 end
 
--- Values by those of some labels, joined.
+-- Returns the values of samples by the values of some labels, joined by spaces.
 local function by_labels(samples, ...)
   local found = {}
   for _, sample in ipairs(samples) do
@@ -124,15 +125,16 @@ local function by_labels(samples, ...)
       words[i] = sample.metric[name] or ""
     end
     local id = table.concat(words, " ")
-    assert(found[id] == nil, "twice: " .. id)
+    assert(found[id] == nil, "two samples have the same labels: " .. id)
     found[id] = sample.value
   end
   return found
 end
 
---- The values of an expression by those of some labels, joined; raises where it is an error.
+--- Returns the values of an expression by the values of some labels, joined by spaces. Raises an error if Prometheus
+--- answers with one.
 ---@param expression string
----@param at number? when, default: now
+---@param at number? the time, default: now
 ---@param ... string labels
 ---@return table<string, number>
 function Prometheus:values(expression, at, ...)
@@ -141,11 +143,11 @@ function Prometheus:values(expression, at, ...)
   return by_labels(samples, ...)
 end
 
---- Asks until the answer satisfies a condition.
+--- Repeats a query until the samples satisfy a condition.
 ---@param expression string
 ---@param condition fun(samples: table[]): any
 ---@param seconds number
----@return table[]? samples the last answer, in time or not
+---@return table[]? samples the last ones, also if they do not satisfy the condition
 ---@return string? message
 function Prometheus:await(expression, condition, seconds)
   local deadline = uv.hrtime() + seconds * 1e9
@@ -166,11 +168,11 @@ local function equal(a, b)
   return true
 end
 
---- Asks until the values by labels are as expected.
+--- Repeats a query until the values by labels are as expected.
 ---@param expected table<string, number>
 ---@param expression string
 ---@param ... string labels
----@return table<string, number> found the last ones, in time or not
+---@return table<string, number> found the last values, also if they are not as expected
 function Prometheus:settle(expected, expression, ...)
   local labels = { ... }
   local samples = self:await(

@@ -1,5 +1,5 @@
---- Receivers of datagrams and streams for tests, as raw sockets: what arrives is read when the test says so, and not
---- before, and a receiver can be closed with packets unread.
+--- Receivers of datagrams and streams, as raw sockets. Packets are read only when the test reads them, and a receiver
+--- can be closed with unread packets.
 
 local ffi = require "ffi"
 local uv = require "luv"
@@ -45,9 +45,10 @@ local function inet_address(host, port)
   return address, 16
 end
 
---- On loopback. The port is not one that the kernel gives to senders: one that was closed stays free.
+--- Opens a receiver on loopback. The port is outside of the range that the kernel gives to senders, so it stays free
+--- after the receiver is closed.
 ---@param host "127.0.0.1"|"::1"|nil
----@param port integer? that a receiver had before
+---@param port integer? the port of an earlier receiver
 function M.udp(host, port)
   local family, tries = host == "::1" and AF_INET6 or AF_INET, 0
   while true do
@@ -84,7 +85,7 @@ function M.unixstream(path, backlog)
   return self
 end
 
---- Takes a stream's next connection; nil when there is none.
+--- Accepts a stream's next connection. Returns nil if there is none.
 function Receiver:accept()
   local fd = C.chalk_spec_accept(self.listener, nil, nil, CLOEXEC_NONBLOCK)
   if fd < 0 then return nil end
@@ -93,14 +94,14 @@ function Receiver:accept()
   return true
 end
 
---- What has arrived next: a datagram, or a stream's bytes; nil when there is nothing, "" at a stream's end.
+--- Returns the next datagram, or the next bytes of a stream; nil if there is nothing, "" at a stream's end.
 function Receiver:read()
   local n = tonumber(C.chalk_spec_recv(self.fd, self.buffer, 65536, 0))
   return n >= 0 and ffi.string(self.buffer, n) or nil
 end
 
---- Everything that has arrived, as a list of packets. A stream's are taken out of their frames; what is left over of
---- an unfinished one is in `text`.
+--- Returns all packets that have arrived. A stream's packets are taken out of their frames; the bytes of an incomplete
+--- frame stay in `text`.
 function Receiver:packets()
   local list = {}
   for bytes in function() return self:read() end do
@@ -121,7 +122,7 @@ function Receiver:packets()
   return list
 end
 
--- A stream's next connection as a receiver of its own.
+-- Returns a stream's next connection as another receiver; nil if there is none.
 local function next_connection(self)
   local fd = C.chalk_spec_accept(self.listener, nil, nil, CLOEXEC_NONBLOCK)
   if fd < 0 then return nil end
@@ -129,7 +130,7 @@ local function next_connection(self)
   return setmetatable(connection, Receiver)
 end
 
---- Everything that has arrived, over all connections that a stream's senders have made.
+--- Returns all packets that have arrived, over all connections of a stream.
 ---@return string[]
 function Receiver:all()
   if not self.listener then return self:packets() end
@@ -145,7 +146,7 @@ function Receiver:all()
   return list
 end
 
---- Ends a stream's connection; the listener stays.
+--- Ends a stream's connections. The listener stays open.
 function Receiver:hang_up()
   if self.fd >= 0 then C.chalk_spec_close(self.fd) end
   self.fd = -1
@@ -155,7 +156,7 @@ function Receiver:hang_up()
   self.connections = {}
 end
 
---- Closes it; a socket file stays.
+--- Closes the receiver. The socket file stays.
 function Receiver:close()
   self:hang_up()
   if self.listener then C.chalk_spec_close(self.listener) end
@@ -164,8 +165,8 @@ end
 
 function M.clock() return uv.hrtime() / 1e9 end
 
---- Turns the loop until a condition holds.
----@return any what it returned, false past the deadline
+--- Runs the loop until a condition holds.
+---@return any value what the condition returned; false after the deadline
 function M.turn_until(condition, seconds)
   local ends, tick = M.clock() + (seconds or 10), uv.new_timer()
   tick:start(2, 2, function() end)
@@ -179,7 +180,7 @@ function M.turn_until(condition, seconds)
   return value or false
 end
 
---- Starts a function in a coroutine of the loop, as an export is. The task's `done` is set at its end.
+--- Starts a function in a coroutine of the loop, as an export is. Returns a task whose `done` is set at the end.
 function M.start(f)
   local task = {}
   local thread = coroutine.create(function()
@@ -190,14 +191,14 @@ function M.start(f)
   return task
 end
 
---- What a task returned, when it is over.
+--- Waits for the end of a task and returns what its function returned.
 function M.join(task, seconds)
   assert(M.turn_until(function() return task.done end, seconds), "the task did not end")
   assert(task.results[1], task.results[2])
   return unpack(task.results, 2, 6)
 end
 
---- Runs a function to its end in a coroutine of the loop.
+--- Runs a function in a coroutine of the loop, waits for its end, and returns what it returned.
 function M.run(f, seconds) return M.join(M.start(f), seconds) end
 
 return M

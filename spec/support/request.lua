@@ -1,4 +1,4 @@
---- An HTTP request that is waited for while luv's loop turns, so that timers of a spec go on meanwhile.
+--- HTTP requests that wait for the answer by running luv's loop, so that timers of a spec continue meanwhile.
 
 local uv = require "luv"
 
@@ -7,13 +7,13 @@ local M = {}
 local DEADLINE = 15
 
 local function unchunk(text)
-  local parts, at = {}, 1
+  local chunks, at = {}, 1
   while true do
     local size, start = text:match("^(%x+)\r\n()", at)
     size = size and tonumber(size, 16)
     if not size or #text < start + size + 1 then return nil, "broken off" end
-    if size == 0 then return table.concat(parts) end
-    parts[#parts + 1] = text:sub(start, start + size - 1)
+    if size == 0 then return table.concat(chunks) end
+    chunks[#chunks + 1] = text:sub(start, start + size - 1)
     at = start + size + 2
   end
 end
@@ -52,9 +52,9 @@ end
 ---@class spec.Request
 ---@field method string?
 ---@field path string?
----@field headers string? lines, each with its CRLF
----@field raw string? all of what is sent
----@field deadline number? seconds
+---@field headers string? header lines, each with its CRLF
+---@field raw string? the whole text to send, in place of all other fields
+---@field deadline number? seconds, default 15
 
 local function text_of(options)
   return options.raw
@@ -65,13 +65,13 @@ local function text_of(options)
     )
 end
 
---- Sends a request and goes on. The pending one's `close` breaks it off; `wait` is the end of it.
+--- Sends a request without waiting for the answer. `wait` of the result waits for it, and `close` breaks it off.
 ---@param address string|integer a port of 127.0.0.1, or unix:///path
 ---@param options spec.Request?
 ---@return table pending
 function M.send(address, options)
   options = options or {}
-  local pending, pieces, started = {}, {}, uv.hrtime()
+  local pending, received, started = {}, {}, uv.hrtime()
   local timer, handle = uv.new_timer(), nil
   local function finish(problem)
     if pending.over then return end
@@ -83,23 +83,23 @@ function M.send(address, options)
     finish "broken off"
     uv.run "nowait"
   end
-  function pending.received() return table.concat(pieces) end
+  function pending.received() return table.concat(received) end
   handle = connect(tostring(address), function(refused)
     if refused then return finish(refused) end
     handle:read_start(function(err, data)
       if not data then return finish(err) end
-      pieces[#pieces + 1] = data
+      received[#received + 1] = data
     end)
     handle:write(text_of(options))
   end)
-  uv.update_time() -- the loop may not have turned for long
+  uv.update_time() -- the loop's time is old if the loop has not run for long
   timer:start((options.deadline or DEADLINE) * 1000, 0, function() finish "no answer in time" end)
   function pending.wait()
     while not pending.over do
       uv.run "once"
     end
     if pending.problem then return nil, pending.problem, pending.seconds end
-    local response, problem = read(table.concat(pieces), options.method)
+    local response, problem = read(table.concat(received), options.method)
     return response, problem, pending.seconds
   end
   return pending
@@ -113,7 +113,7 @@ end
 ---@return number seconds
 function M.get(address, options) return M.send(address, options).wait() end
 
---- Lets the loop turn for a while.
+--- Runs the loop for a while.
 ---@param seconds number
 function M.turn(seconds)
   local over = false

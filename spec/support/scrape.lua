@@ -1,4 +1,4 @@
---- One HTTP request, on a luv loop that nothing else uses.
+--- Sends one HTTP request, on a luv loop that nothing else uses.
 
 local uv = require "luv"
 
@@ -7,14 +7,14 @@ local M = {}
 local REQUEST = "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 local DEADLINE = 10000
 
---- The answer, head and body; nil and an error where there is none.
+--- Returns the answer, head and body; or nil and a message.
 ---@param address string host:port
 ---@param path string? default /metrics
 ---@return string?, string?
 function M.get(address, path)
   local host, port = address:match "^(.*):(%d+)$"
   local socket, deadline = uv.new_tcp(), uv.new_timer()
-  local pieces, problem = {}, nil
+  local received, problem = {}, nil
   local function finish(message)
     problem = problem or message
     if not socket:is_closing() then socket:close() end
@@ -25,13 +25,13 @@ function M.get(address, path)
     if refused then return finish(refused) end
     socket:read_start(function(err, data)
       if not data then return finish(err) end
-      pieces[#pieces + 1] = data
+      received[#received + 1] = data
     end)
     socket:write(REQUEST:format(path or "/metrics"))
   end)
   uv.run()
   if problem then return nil, problem end
-  return table.concat(pieces)
+  return table.concat(received)
 end
 
 return M

@@ -1,6 +1,7 @@
 --- A private segment for specs of what reads one: metrics from a document, values by name, and views.
 
 local core = require "chalk.core"
+local core_metric = require "chalk.client.core_metric"
 local schema = require "chalk.define.schema"
 local view = require "chalk.read.view"
 
@@ -8,37 +9,13 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local KINDS = { count = C.CHALK_COUNT, gauge = C.CHALK_GAUGE, histogram = C.CHALK_HISTOGRAM }
-local ACROSS = { last = C.CHALK_LAST, sum = C.CHALK_SUM, min = C.CHALK_MIN, max = C.CHALK_MAX }
 local DEFAULT_LES = { 0.1, 1, 10 }
 
 local Bed = {}
 Bed.__index = Bed
 
-local function le_array(def, default)
-  local les = def.type == "histogram" and (def.buckets or default) or {}
-  return ffi.new("double[?]", math.max(#les, 1), les), #les
-end
-
--- What series depend on: the keys of the tags, in order.
-local function shape_of(def)
-  local keys = {}
-  for i, tag in ipairs(def.tags) do
-    keys[i] = tag.key
-  end
-  return table.concat(keys, ",")
-end
-
 function Bed:define(def)
-  local c, blob, shape = ffi.new "chalk_definition", schema.encode(def), shape_of(def)
-  local le, les = le_array(def, self.les)
-  c.name, c.name_size = def.id_name, #def.id_name
-  c.shape, c.shape_size = shape, #shape
-  c.blob, c.blob_size = blob, #blob
-  c.le, c.les, c.kind, c.tags = le, les, KINDS[def.type], #def.tags
-  c.across = ACROSS[def.across]
-  local number = C.chalk_define(self.writer, c, core.message)
-  assert(number >= 0, core.said())
+  local number = assert(core_metric.define(self.writer, def, self.les))
   self.metrics[def.id_name] = number
   self.tags[number] = #def.tags
 end

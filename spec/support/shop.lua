@@ -1,4 +1,4 @@
---- The example shop, in a process of its own, and customers who order at an even pace.
+--- Runs the example shop in a separate process, with customers who order at a steady rate.
 
 local uv = require "luv"
 local examples = require "support.examples"
@@ -7,7 +7,7 @@ local M = {}
 
 local child = examples.child
 
---- Starts the shop; it is one of examples.child.
+--- Starts the shop and returns it as a child of examples.child.
 ---@param version string
 ---@param port integer
 ---@param metrics_port integer
@@ -21,7 +21,7 @@ function M.start(version, port, metrics_port)
   })
   if child.wait(function() return shop.output:find "listening on" end, 10) then return shop end
   shop:stop()
-  error("the shop does not start: " .. shop.output)
+  error("the shop did not start: " .. shop.output)
 end
 
 ---@class spec.support.Load
@@ -36,14 +36,14 @@ end
 
 M.wall = wall
 
--- The numbers of orders go on over a deploy.
+-- The number of the last order. Numbers continue after a deploy.
 local order = 0
 
---- Orders every so many milliseconds, whatever becomes of those before.
+--- Sends an order every `pause` milliseconds, whether earlier ones are answered or not.
 ---@param port integer
 ---@param pause integer milliseconds
 ---@return spec.support.Load
----@return fun() stop makes no more orders, and waits for the answers
+---@return fun() stop ends the orders and waits for the answers
 function M.load(port, pause)
   local made, timer = { answers = 0, sent = {}, statuses = {} }, uv.new_timer()
   timer:start(0, pause, function()
@@ -58,7 +58,10 @@ function M.load(port, pause)
   return made,
     function()
       timer:close()
-      assert(child.wait(function() return made.answers == #made.sent end, 20), "orders are not answered")
+      assert(
+        child.wait(function() return made.answers == #made.sent end, 20),
+        "some orders were not answered in time"
+      )
     end
 end
 

@@ -1,4 +1,4 @@
---- A client with a StatsD exporter and the receiver that it sends to, which a strict parser reads.
+--- A client with a StatsD exporter, and the receiver that it sends to, whose packets a strict parser reads.
 
 local chalk = require "chalk"
 local files = require "support.files"
@@ -11,16 +11,16 @@ local M = {}
 
 ---@class spec.StatsdBed
 ---@field kind "udp"|"unixgram"|"unixstream"
----@field agent spec.StatsdAgent what arrived, added up
----@field packets string[] those of the last flush
----@field options table the exporter's
----@field is_deaf boolean? what arrives stays unread
----@field lost spec.StatsdAgent? what a receiver that was killed had not read
+---@field agent spec.StatsdAgent sums of all that arrived
+---@field packets string[] the packets of the last flush
+---@field options table the exporter's options
+---@field is_deaf boolean? packets that arrive are not read
+---@field lost spec.StatsdAgent? sums of what a killed receiver had not read
 local Bed = {}
 Bed.__index = Bed
 
---- A receiver and the options of an exporter to it; `start` makes a client of one or several.
----@param options table? the exporter's, beside the address
+--- Opens a receiver and makes the options of an exporter that sends to it. `start` makes the client.
+---@param options table? the exporter's options without the address
 ---@param kind "udp"|"unixgram"|"unixstream"|nil
 ---@return spec.StatsdBed
 function M.new(options, kind)
@@ -36,20 +36,20 @@ function M.new(options, kind)
   return self
 end
 
---- Binds, once more after `die`.
+--- Opens the receiver, also again after `die`.
 function Bed:listen()
   self.receiver = self.kind == "udp" and receivers.udp(nil, self.port) or receivers[self.kind](self.path)
   self.port = self.receiver.port
 end
 
---- The receiver goes away, having read what came; its socket file stays, and is replaced at the next start.
+--- Closes the receiver after it has read all that arrived. Its socket file stays until `revive` replaces it.
 function Bed:die()
   self:read()
   self.receiver:close()
   self.receiver = nil
 end
 
---- The same without having read what came, as one that is killed.
+--- Closes the receiver without reading what arrived, as if it were killed. The unread packets are summed in `lost`.
 function Bed:be_killed()
   self.lost = self.lost or parser.agent(self.options.dialect)
   for _, packet in ipairs(self.receiver:all()) do
@@ -64,7 +64,7 @@ function Bed:revive()
   self:listen()
 end
 
---- Takes what has arrived.
+--- Reads all packets that have arrived.
 function Bed:read()
   if not self.receiver or self.is_deaf then return end
   for _, packet in ipairs(self.receiver:all()) do
@@ -75,8 +75,8 @@ end
 
 function Bed:exporter() return chalk.exporter.statsd(self.options) end
 
---- A client that sends to this receiver, and to what else `options.exporters` says.
----@param options table?
+--- Makes a client that sends to this receiver.
+---@param options table? further options of the client, which may replace `exporters`
 function Bed:start(options)
   local all = { driver = "manual", flush_interval = 3600, exporters = { self:exporter() } }
   for name, value in pairs(options or {}) do
@@ -104,12 +104,12 @@ local function flush_and_read(client, beds, flush)
   return ok, message
 end
 
---- Flushes a client, reading meanwhile at all these receivers.
+--- Flushes a client, and reads at all these receivers meanwhile.
 ---@param client table
 ---@param beds spec.StatsdBed[]
 function M.flush(client, beds) return flush_and_read(client, beds) end
 
---- The client's end, with its last flush.
+--- Shuts a client down, which flushes once more, and reads at all these receivers meanwhile.
 ---@param client table
 ---@param beds spec.StatsdBed[]
 function M.shutdown(client, beds)
@@ -119,10 +119,10 @@ function M.shutdown(client, beds)
   end
 end
 
---- Flushes and reads what came.
+--- Flushes the client and reads what arrives.
 function Bed:flush() return flush_and_read(self.client, { self }) end
 
---- The lines of the last flush that are not of chalk's own metrics, parsed.
+--- Returns the parsed lines of the last flush, without those of chalk's own metrics.
 ---@return spec.StatsdLine[]
 function Bed:lines()
   local lines = {}
@@ -134,7 +134,7 @@ function Bed:lines()
   return lines
 end
 
---- The same as text, sorted.
+--- Returns the lines of the last flush as sorted texts, without those of chalk's own metrics.
 ---@return string[]
 function Bed:text()
   local lines = {}
@@ -151,23 +151,24 @@ function Bed:close()
   if self.path then os.remove(self.path) end
 end
 
----@class spec.StatsdScene what each test of a block has for itself
+---@class spec.StatsdScene the objects of one test, which are closed at its end
 ---@field bed spec.StatsdBed? once it was started
 ---@field client table?
----@field said string[] what was logged
+---@field said string[] the log messages
 local Scene = {}
 Scene.__index = Scene
 
---- A bed and its client; the scene closes them.
+--- Starts a bed and its client, which the scene closes.
 function Scene:start(options, client_options, kind)
   self.bed = M.new(options, kind)
   self.client = self.bed:start(client_options)
   return self.client
 end
 
---- Flushes to the bed; raises when that fails.
+--- Flushes to the bed. Raises an error if that fails.
 function Scene:flush() assert(self.bed:flush()) end
 
+--- Returns a scene that is made anew for each test of a block.
 ---@param before_each function busted's
 ---@param after_each function
 ---@return spec.StatsdScene

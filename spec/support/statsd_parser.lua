@@ -1,6 +1,6 @@
---- What a receiver makes of a packet, by the letter of DogStatsD's protocol pages (versions 1.0 to 1.3, with the later
---- fields for origin and cardinality) or of statsd's own. Whatever those do not allow is an error here, also where
---- real receivers pass over it.
+--- Parses packets by the letter of DogStatsD's protocol pages (versions 1.0 to 1.3, with the later fields for origin
+--- and cardinality) or of statsd's own. Everything that those do not allow is an error here, even if real receivers
+--- accept it.
 --
 --     NAME:VALUE[:VALUE..]|TYPE[|@RATE][|#TAG,..][|c:CONTAINER][|e:EXTERNAL][|card:CARDINALITY][|TTIME]
 
@@ -24,7 +24,7 @@ local CARDINALITIES = { none = true, low = true, orchestrator = true, high = tru
 
 local function fail(line, what) error(("%s in %q"):format(what, line), 0) end
 
--- The characters of valid UTF-8, by RFC 3629's table; nil when it is not.
+-- Returns the number of characters of a UTF-8 text, by the table of RFC 3629; nil if the text is not valid.
 local function characters(text)
   local at, n = 1, 0
   while at <= #text do
@@ -47,35 +47,35 @@ local function number(line, text)
   local plain = text:find "^%-?%d+$" or text:find "^%-?%d+%.%d+$"
   local exponent = text:find "^%-?%d+[eE][+-]?%d+$" or text:find "^%-?%d+%.%d+[eE][+-]?%d+$"
   local value = (plain or exponent) and tonumber(text)
-  if not value or value - value ~= 0 then fail(line, "no number") end
+  if not value or value - value ~= 0 then fail(line, "a value that is not a number") end
   return value
 end
 
 local function split(text, separator)
-  local parts = {}
-  for part in (text .. separator):gmatch("([^" .. separator .. "]*)" .. separator) do
-    parts[#parts + 1] = part
+  local fields = {}
+  for field in (text .. separator):gmatch("([^" .. separator .. "]*)" .. separator) do
+    fields[#fields + 1] = field
   end
-  return parts
+  return fields
 end
 
 local function check_tag(line, tag)
   local n = characters(tag)
-  if not n or n > LONGEST then fail(line, "a tag of too many characters") end
+  if not n or n > LONGEST then fail(line, "a tag that is too long") end
   local key, value = tag:match "^([^:]*):(.*)$"
   if not key or not key:find "^[%a\128-\255][%w_%-./\128-\255]*$" then fail(line, "a bad tag key") end
   if not value:find "^[%w_%-./:\128-\255]+$" or value:find ":$" then fail(line, "a bad tag value") end
   if tag:find "\194[\128-\159]" or tag:find "\226\128[\168\169]" then fail(line, "a control character") end
 end
 
--- Fields behind the type, in the order in which they may come.
+-- The fields after the type, in the order in which they may come.
 local FIELDS = {
   {
     "^@(%d[%d.]*)$",
     function(line, parsed, text)
       parsed.rate = number(line, text)
-      if parsed.rate <= 0 or parsed.rate > 1 then fail(line, "a rate that is none") end
-      if parsed.type == "g" then fail(line, "a rate of a gauge") end
+      if parsed.rate <= 0 or parsed.rate > 1 then fail(line, "a rate that is not from 0 to 1") end
+      if parsed.type == "g" then fail(line, "a gauge with a rate") end
     end,
   },
   {
@@ -92,7 +92,7 @@ local FIELDS = {
   {
     "^card:(%a+)$",
     function(line, parsed, text)
-      if not CARDINALITIES[text] then fail(line, "no cardinality") end
+      if not CARDINALITIES[text] then fail(line, "an unknown cardinality") end
       parsed.cardinality = text
     end,
   },
@@ -100,52 +100,52 @@ local FIELDS = {
     "^T([1-9]%d*)$",
     function(line, parsed, text)
       if parsed.type ~= "c" and parsed.type ~= "g" or parsed.rate ~= 1 then
-        fail(line, "a time where none may be")
+        fail(line, "a time that this type or rate may not have")
       end
       parsed.time = tonumber(text)
     end,
   },
 }
 
-local function take_fields(line, parsed, parts, last)
+local function take_fields(line, parsed, fields, last)
   local at = 3
-  for place = 1, last do
-    local text = parts[at] and parts[at]:match(FIELDS[place][1])
+  for i = 1, last do
+    local text = fields[at] and fields[at]:match(FIELDS[i][1])
     if text then
-      FIELDS[place][2](line, parsed, text)
+      FIELDS[i][2](line, parsed, text)
       at = at + 1
     end
   end
-  if parts[at] then fail(line, "an unknown field, or one out of order") end
+  if fields[at] then fail(line, "an unknown field, or one out of order") end
 end
 
---- One line, without its newline.
+--- Parses a line without its newline.
 ---@param line string
 ---@param dialect "dogstatsd"|"statsd"|nil
 ---@return spec.StatsdLine
 function M.line(line, dialect)
   local plain = dialect == "statsd"
-  if not characters(line) or line:find "%c" then fail(line, "bytes that are no text") end
-  local parts = split(line, "|")
-  local name, values = parts[1]:match "^([^:]+):(.+)$"
+  if not characters(line) or line:find "%c" then fail(line, "bytes that are not UTF-8 text") end
+  local fields = split(line, "|")
+  local name, values = fields[1]:match "^([^:]+):(.+)$"
   if not name or not name:find(plain and "^%a[%w_.-]*$" or "^%a[%w_.]*$") then fail(line, "a bad name") end
   if not plain and #name > LONGEST then fail(line, "a name that is too long") end
-  local parsed = { name = name, type = parts[2], values = split(values, ":"), rate = 1, tags = {} }
-  if not (plain and PLAIN_TYPES or TYPES)[parsed.type] then fail(line, "no type") end
-  if plain and #parsed.values > 1 then fail(line, "packed values") end
+  local parsed = { name = name, type = fields[2], values = split(values, ":"), rate = 1, tags = {} }
+  if not (plain and PLAIN_TYPES or TYPES)[parsed.type] then fail(line, "an unknown type") end
+  if plain and #parsed.values > 1 then fail(line, "more than one value") end
   for _, value in ipairs(parsed.values) do
     number(line, value)
   end
-  take_fields(line, parsed, parts, plain and 1 or #FIELDS)
+  take_fields(line, parsed, fields, plain and 1 or #FIELDS)
   return parsed
 end
 
---- All lines of a packet.
+--- Parses all lines of a packet.
 ---@param packet string
 ---@param dialect "dogstatsd"|"statsd"|nil
 ---@return spec.StatsdLine[]
 function M.packet(packet, dialect)
-  if packet:sub(-1) ~= "\n" then error("a packet that ends in mid-line: " .. packet, 0) end
+  if packet:sub(-1) ~= "\n" then error("a packet that does not end with a newline: " .. packet, 0) end
   local lines = split(packet:sub(1, -2), "\n")
   for i, line in ipairs(lines) do
     lines[i] = M.line(line, dialect)
@@ -153,7 +153,7 @@ function M.packet(packet, dialect)
   return lines
 end
 
--- A receiver's memory
+-- What a receiver keeps
 
 ---@class spec.StatsdAgent
 ---@field counts table<string, number> by "name{tag,tag}", tags sorted
@@ -163,8 +163,8 @@ end
 local Agent = {}
 Agent.__index = Agent
 
---- What adds up lines as a receiver does: 1/rate is truncated, as Datadog's agent does it; for plain statsd a gauge
---- with a sign is a change.
+--- Returns an object that sums lines as a receiver does. 1/rate is truncated, as in Datadog's agent. In plain statsd a
+--- gauge value with a sign is a change.
 ---@param dialect "dogstatsd"|"statsd"|nil
 ---@return spec.StatsdAgent
 function M.agent(dialect)
@@ -208,7 +208,7 @@ function Agent:take(packet)
   end
 end
 
---- How many values a histogram got.
+--- Returns the number of a histogram's values.
 function Agent:count(id)
   local n = 0
   for _, weight in pairs(self.weights[id] or {}) do
@@ -217,7 +217,7 @@ function Agent:count(id)
   return n
 end
 
---- The value that a part q of a histogram's values are not above.
+--- Returns the smallest value such that the share q of a histogram's values is not above it.
 function Agent:quantile(id, q)
   local values = {}
   for value in pairs(self.weights[id]) do

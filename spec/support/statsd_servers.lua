@@ -1,8 +1,9 @@
---- Real StatsD servers, which tools/receivers installs, on loopback: Etsy's statsd and Prometheus's statsd_exporter.
+--- Runs real StatsD servers on loopback: Etsy's statsd and Prometheus's statsd_exporter. tools/receivers installs them.
 
 local collect = require "support.collect"
 local examples = require "support.examples"
 local files = require "support.files"
+local ports = require "support.ports"
 local uv = require "luv"
 local wait = require "support.wait"
 local web = require "demo.web"
@@ -26,7 +27,7 @@ local function install()
   return found
 end
 
---- Why a server cannot be started; nil when it can.
+--- Returns why a server cannot be started; nil if it can.
 ---@param name "etsy"|"exporter"
 ---@return string?
 function M.missing(name)
@@ -34,27 +35,17 @@ function M.missing(name)
   return ("%s is not installed, by %s: %s"):format(name, TOOL, found.said)
 end
 
--- Nothing else may have it: the servers bind it right after.
-local function free_udp_port()
-  local socket = uv.new_udp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run "nowait"
-  return port
-end
-
--- A sanitizer's runtime that is preloaded into LuaJIT is no matter of theirs.
+-- Starts a program without the sanitizer's runtime that may be preloaded into LuaJIT.
 local function spawn(...) return child.spawn(child.find "env", { "-u", "LD_PRELOAD", ... }) end
 
 ---@class spec.StatsdServer
----@field address string for the exporter's option
+---@field address string the value of the exporter's option `address`
 local Server = {}
 Server.__index = Server
 
 function Server:stop() self.process:stop() end
 
---- What Etsy's admin port answers to a command, up to END.
+--- Sends a command to the admin port of Etsy's statsd. Returns the answer up to END.
 ---@param command "counters"|"gauges"|"timers"|"health"
 ---@return string
 function Server:ask(command)
@@ -76,17 +67,17 @@ function Server:ask(command)
   return text
 end
 
---- The samples of statsd_exporter's page; none before it answers.
+--- Returns the samples of statsd_exporter's page; an empty table before it answers.
 ---@return table<string, number>
 function Server:samples()
   local ok, response = pcall(examples.get, self.pages, "/metrics")
   return ok and collect.samples(response.body) or {}
 end
 
---- Etsy's, which keeps what it got as long as it runs.
+--- Starts Etsy's statsd, which keeps all values as long as it runs.
 ---@return spec.StatsdServer
 function M.etsy()
-  local port, admin = free_udp_port(), web.free_port()
+  local port, admin = ports.udp(), web.free_port()
   local config = files.make(([[{ address: "127.0.0.1", port: %d, mgmt_address: "127.0.0.1", mgmt_port: %d,
     backends: ["./backends/console"], flushInterval: 3600000, prefixStats: "own" }]]):format(port, admin))
   local self = setmetatable({ address = "127.0.0.1:" .. port, admin = admin }, Server)
@@ -95,11 +86,11 @@ function M.etsy()
   return self
 end
 
---- Prometheus's.
+--- Starts Prometheus's statsd_exporter.
 ---@param kind "udp"|"unixgram"
 ---@return spec.StatsdServer
 function M.exporter(kind)
-  local port, pages, path = free_udp_port(), web.free_port(), files.name()
+  local port, pages, path = ports.udp(), web.free_port(), files.name()
   local is_udp = kind == "udp"
   local address = is_udp and "127.0.0.1:" .. port or "unixgram://" .. path
   local self = setmetatable({ address = address, pages = pages }, Server)

@@ -1,4 +1,4 @@
---- A client with a stream exporter at a port of its own, with any driver, and clients of that stream.
+--- A client with a stream exporter on a free port, with any driver, and clients of that stream.
 
 local chalk = require "chalk"
 local core = require "chalk.core"
@@ -20,7 +20,7 @@ math.randomseed(tonumber(tostring(uv.hrtime()):match "%d+") % 2 ^ 31)
 local Bed = {}
 Bed.__index = Bed
 
---- A port that nobody listens at, and that the kernel does not give to those who connect.
+--- Returns a free port, outside of the range that the kernel gives to connecting sockets.
 ---@return integer
 function M.port()
   for _ = 1, 100 do
@@ -34,8 +34,8 @@ end
 
 --- Starts a client.
 ---@param driver "thread"|"loop"|"manual"
----@param stream table? the exporter's options, but for its address
----@param options table? those of the client; `exporters` are others beside the stream
+---@param stream table? the exporter's options without the address
+---@param options table? the client's options; `exporters` come in addition to the stream
 ---@return spec.StreamBed
 function M.start(driver, stream, options)
   assert(DRIVERS[driver])
@@ -51,31 +51,31 @@ function M.start(driver, stream, options)
   all.exporters = { chalk.exporter.stream(own), unpack(all.exporters) }
   self.client = chalk.new(all)
   if driver == "loop" then
-    self.alive = uv.new_timer() -- or a loop of handles that do not keep it alive would not turn
+    self.alive = uv.new_timer() -- chalk's handles do not keep the loop alive; without this timer it would not run
     self.alive:start(1, 1, function() end)
   end
   self.segment = self.client.segment
   return self
 end
 
---- Lets the server go on: on a loop of its own it does by itself.
-function Bed:turn()
+--- Lets the server work. With the thread driver it does so on its own.
+function Bed:run_once()
   if self.driver == "loop" then uv.run "once" end
   if self.driver == "manual" then assert(self.client:flush()) end
 end
 
---- The kinds of metrics that the tap is on for; 0: off.
+--- Returns the kinds of metrics for which the tap is on; 0 if it is off.
 function Bed:tapped() return core.C.chalk_tap_kinds(self.segment) end
 
 function Bed:till(condition, what)
   return wait.till(function()
-    self:turn()
+    self:run_once()
     return condition()
   end, 20, what)
 end
 
 --- Connects, and waits until records are streamed to the new client.
----@param options table? of stream_client.connect
+---@param options table? options of stream_client.connect
 ---@return spec.StreamClient
 function Bed:connect(options)
   local before = self:connected()
@@ -85,11 +85,11 @@ function Bed:connect(options)
   return client
 end
 
---- Connected clients, as chalk's own gauge has it.
+--- Returns the number of connected clients from chalk's own gauge.
 ---@return integer
 function Bed:connected() return self:own("stream_clients", "") end
 
---- The sum of one of chalk's own metrics over the series whose labels contain a text.
+--- Returns the sum of one of chalk's own metrics over the series whose labels contain a text.
 ---@param name string
 ---@param labels string
 ---@return number
@@ -102,12 +102,12 @@ function Bed:own(name, labels)
   return sum
 end
 
---- Events that were dropped, by where.
+--- Returns the number of dropped events, of one place of the drop or of all.
 function Bed:dropped(where) return self:own("stream_dropped_total", where and '"' .. where .. '"' or "") end
 
---- Reads at a client until it has n metrics.
+--- Reads at a client until it has received n metrics.
 function Bed:read(client, n)
-  client:till(function() return #client.metrics >= n end, function() self:turn() end, n .. " metrics")
+  client:till(function() return #client.metrics >= n end, function() self:run_once() end, n .. " metrics")
 end
 
 function Bed:close()

@@ -1,10 +1,10 @@
---- The event stream's bytes, made by hand: each test says what is on the wire, and no code of chalk has a part in it.
+--- Encodes event streams without any code of chalk, so that tests state what is on the wire.
 
 local ffi = require "ffi"
 
 local M = {}
 
---- A varint of a whole number up to 2^53, or of a uint64_t.
+--- Encodes a whole number up to 2^53, or a uint64_t, as a varint.
 function M.varint(value)
   value = ffi.cast("uint64_t", value)
   local bytes = {}
@@ -18,19 +18,19 @@ end
 
 local function tag(number, wire) return M.varint(number * 8 + wire) end
 
---- The fields of a message.
+--- The next three encode a field of a message.
 function M.whole(number, value) return tag(number, 0) .. M.varint(value) end
 
 function M.text(number, value) return tag(number, 2) .. M.varint(#value) .. value end
 
 function M.double(number, value) return tag(number, 1) .. ffi.string(ffi.new("double[1]", value), 8) end
 
---- A frame: an Event with its length before it.
+--- Encodes a frame: an Event after its length.
 function M.frame(event) return M.varint(#event) .. event end
 
 local TYPES = { counter = 0, gauge = 1, histogram = 2 }
 
---- A frame with a Metadata.
+--- Encodes a frame with a Metadata.
 ---@param metadata { name: string, type: string, unit: string?, description: string? }
 function M.metadata(metadata)
   local type = TYPES[metadata.type]
@@ -54,18 +54,18 @@ local OPERATIONS = {
   record_histogram = 9,
 }
 
---- A frame with a Metric.
+--- Encodes a frame with a Metric.
 ---@param metric { name: string, seconds: integer?, nanos: integer?, labels: string[][]?, operation: string,
 --- value: number } `labels`: pairs of a key and a value
 function M.metric(metric)
-  local parts = { M.text(1, metric.name) }
-  parts[2] = M.text(2, M.whole(1, metric.seconds or 0) .. M.whole(2, metric.nanos or 0))
+  local fields = { M.text(1, metric.name) }
+  fields[2] = M.text(2, M.whole(1, metric.seconds or 0) .. M.whole(2, metric.nanos or 0))
   for _, label in ipairs(metric.labels or {}) do
-    parts[#parts + 1] = M.text(3, M.text(1, label[1]) .. M.text(2, label[2]))
+    fields[#fields + 1] = M.text(3, M.text(1, label[1]) .. M.text(2, label[2]))
   end
   local number = OPERATIONS[metric.operation]
-  parts[#parts + 1] = (number <= 5 and M.whole or M.double)(number, metric.value)
-  return M.frame(M.text(2, table.concat(parts)))
+  fields[#fields + 1] = (number <= 5 and M.whole or M.double)(number, metric.value)
+  return M.frame(M.text(2, table.concat(fields)))
 end
 
 return M

@@ -1,25 +1,26 @@
 #!/usr/bin/python3
-"""Decodes a captured event stream with Google's protobuf library, and says in JSON what is in it.
+"""Decodes a captured event stream with Google's protobuf library, and prints its contents as JSON.
 
     stream_check.py CAPTURE [--steps]
     stream_check.py --make < EVENTS > CAPTURE
 
-CAPTURE is a file of length-delimited Event messages (spec/fixtures/event.proto, compiled by protoc), "-" standard input.
-The answer, on standard output:
+CAPTURE is a file of length-delimited Event messages (spec/fixtures/event.proto, compiled by protoc); "-" is standard
+input. The JSON on standard output has these members:
 
-    implementation  of the library: cpp, upb or python
-    events, metrics how many there are, of any kind and with a Metric
-    pending         bytes at the end that are no whole frame
-    backwards       metrics whose timestamp is before that of the one before; first and last: seconds since 1970
-    metadata        list of { name, type, unit, description }, in the order of the stream; null for what is absent
+    implementation  the library's implementation: cpp, upb or python
+    events, metrics the number of all events, and of events with a Metric
+    pending         the number of bytes at the end that are no complete frame
+    backwards       the number of metrics with an earlier timestamp than the metric before
+    first, last     the timestamps of the first and last metric, in seconds since 1970
+    metadata        list of { name, type, unit, description }, in the order of the stream; an absent field is null
     series          list of { name, labels, operations, count, sum, moment, steps }, in the order of their first events
 
-`operations` says how many there are of each, `moment` is the sum of each value times its place in the series, from 1 on.
-`steps`, with --steps, has what was recorded in a series, in order: lists of an operation, its value and how often these
-two came in a row. Values are exact. What no reader could take (bad frames, text that is not UTF-8, a metric without
-operation, name or timestamp) is an error: a line on standard error and exit code 1.
+`operations` has the number of each operation. `moment` is the sum of each value times its number in the series, from 1.
+`steps`, with --steps, has all records of a series in order, as lists of an operation, its value, and how often the two
+were repeated. Values are exact. Anything that a reader could not accept (a bad frame, text that is not UTF-8, a metric
+without operation, name or timestamp) is an error: a line on standard error and exit code 1.
 
-With --make it goes the other way: a line of JSON for each event, in protobuf's own mapping of JSON, becomes a stream.
+With --make it encodes a stream instead, from lines of JSON, one for each event, in protobuf's own JSON mapping.
 """
 
 import importlib
@@ -40,7 +41,7 @@ class Malformed(Exception):
 
 
 def event_class():
-    """The class that protoc makes of the proto file."""
+    """Returns the class that protoc generates for Event."""
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.dirname(PROTO)
         subprocess.run(["protoc", "-I", source, "--python_out", folder, "event.proto"], check=True)
@@ -52,7 +53,7 @@ def event_class():
 
 
 def frames(data):
-    """The bytes of each whole frame; returns how many bytes are left over."""
+    """Yields the bytes of each complete frame. Returns the number of bytes that are left over."""
     at, end = 0, len(data)
     while at < end:
         size, shift, first = 0, 0, at
@@ -85,7 +86,7 @@ class Series:
         if not with_steps:
             return
         last = self.steps[-1] if self.steps else None
-        # repr tells -0.0 from 0.0.
+        # repr distinguishes -0.0 from 0.0.
         if last and last[0] == operation and last[1] == value and (value or repr(last[1]) == repr(value)):
             last[2] += 1
         else:
@@ -98,7 +99,7 @@ class Series:
             "operations": self.operations,
             "count": len(self.values),
             "sum": total(self.values),
-            "moment": total([place * value for place, value in enumerate(self.values, 1)]),
+            "moment": total([number * value for number, value in enumerate(self.values, 1)]),
         }
         if with_steps:
             found["steps"] = [[operation, plain(value), times] for operation, value, times in self.steps]
@@ -106,14 +107,14 @@ class Series:
 
 
 def total(values):
-    """Rounded once, so that it does not depend on the order; text where there are infinities."""
+    """Returns the sum, rounded only once, so that it does not depend on the order; text if a value is infinite."""
     if all(isinstance(value, int) for value in values):
         return sum(values)
     return plain(math.fsum(values) if all(map(math.isfinite, values)) else sum(values))
 
 
 def plain(value):
-    """JSON has no NaN and no infinities: they are text."""
+    """Returns a number for JSON. NaN and infinities become text, because JSON does not have them."""
     return value if isinstance(value, int) or math.isfinite(value) else str(value)
 
 
@@ -193,10 +194,11 @@ def check(path, with_steps):
     else:
         with open(path, "rb") as file:
             data = file.read()
-    # All the C++ library has against a stray end of a group. As an exception it would come at any later call.
-    said = []
+    # The C++ library reports a stray end of a group only by a warning. If it were an exception, any later call would
+    # raise it.
+    problems = []
     warnings.simplefilter("always", RuntimeWarning)
-    warnings.showwarning = lambda message, *_: said.append(message)
+    warnings.showwarning = lambda message, *_: problems.append(message)
     event, found = event_class()(), Check(with_steps)
     source = frames(data)
     while True:
@@ -207,9 +209,9 @@ def check(path, with_steps):
             pending = end.value
             break
         except DecodeError as problem:
-            said.append(problem)
-        if said:
-            raise Malformed("event %d: %s" % (found.events + 1, said[0]))
+            problems.append(problem)
+        if problems:
+            raise Malformed("event %d: %s" % (found.events + 1, problems[0]))
         found.take(event)
     return {"implementation": api_implementation.Type(), "pending": pending, **found.summary()}
 

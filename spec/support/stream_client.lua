@@ -1,4 +1,4 @@
---- A client of an event stream as a raw socket: what arrives is read when the spec says so, and not before.
+--- A client of an event stream, as a raw socket that is read only when the test reads it.
 
 local ffi = require "ffi"
 local reader = require "chalk.exporter.stream.reader"
@@ -26,16 +26,16 @@ local AF_INET, STREAM, CLOEXEC = 2, 1, 0x80000
 local SOL_SOCKET, SO_RCVBUF, SO_LINGER = 1, 8, 13
 local SET_FLAGS, READ_WRITE_NONBLOCK, NO_SIGNAL = 4, 0x802, 0x4000
 local AGAIN = 11
-local ROOM = 2 ^ 16
+local CAPACITY = 2 ^ 16
 
-local buffer = ffi.new("char[?]", ROOM)
+local buffer = ffi.new("char[?]", CAPACITY)
 
 ---@class spec.StreamClient
----@field metadata table<string, chalk.stream.Metadata> the last of each name
----@field told string[] names in the order in which metadata came
----@field metrics chalk.stream.Metric[] in order
----@field ended string|nil "end" or "error", when the server is gone
----@field bytes integer received
+---@field metadata table<string, chalk.stream.Metadata> the last metadata of each name
+---@field described string[] the names of all metadata in the order of arrival
+---@field metrics chalk.stream.Metric[] in the order of arrival
+---@field ended string|nil "end" or "error" once the server has closed the connection
+---@field bytes integer the number of received bytes
 local Client = {}
 Client.__index = Client
 
@@ -46,10 +46,10 @@ local function address_of(port)
   return address
 end
 
---- Connects to a port of loopback; nil when it is refused.
+--- Connects to a port of loopback. Returns nil if the connection is refused.
 ---@param port integer
----@param options { room: integer?, capture: file*? }? `room`: bytes that the kernel keeps for it; `capture`: bytes are
---- written there, and not read
+---@param options { room: integer?, capture: file*? }? `room`: the size of the kernel's receive buffer; `capture`: a
+--- file to which the bytes are written without being parsed
 ---@return spec.StreamClient?
 function M.connect(port, options)
   options = options or {}
@@ -67,7 +67,7 @@ function M.connect(port, options)
     reader = reader.new(),
     bytes = 0,
     metadata = {},
-    told = {},
+    described = {},
     metrics = {},
   }, Client)
 end
@@ -78,21 +78,21 @@ function Client:take(bytes)
   for event in self.reader:feed(bytes) do
     if event.metadata then
       self.metadata[event.metadata.name] = event.metadata
-      self.told[#self.told + 1] = event.metadata.name
+      self.described[#self.described + 1] = event.metadata.name
     else
       self.metrics[#self.metrics + 1] = event.metric
     end
   end
 end
 
---- Reads what has arrived, at most so many times a buffer's fill: more may come than can be read. Raises on what is no
---- event stream.
----@param times integer? 4
----@return boolean open whether more may come
+--- Reads what has arrived, in a limited number of reads, because bytes may arrive faster than they are read. Raises an
+--- error if the bytes are no event stream.
+---@param times integer? the number of reads, default 4
+---@return boolean open whether more may arrive
 function Client:read(times)
   for _ = 1, times or 4 do
     if self.ended then break end
-    local n = tonumber(C.chalk_stream_spec_recv(self.fd, buffer, ROOM, 0))
+    local n = tonumber(C.chalk_stream_spec_recv(self.fd, buffer, CAPACITY, 0))
     if n < 0 then
       if ffi.errno() == AGAIN then break end
       self.ended = "error"
@@ -105,7 +105,7 @@ function Client:read(times)
   return self.ended == nil
 end
 
---- A metric as text: name{key=value,...} operation value.
+--- Returns a metric as text: name{key=value,...} operation value.
 ---@param metric chalk.stream.Metric
 ---@return string
 function M.text(metric)
@@ -117,7 +117,7 @@ function M.text(metric)
   return ("%s{%s} %s %.17g"):format(metric.name, table.concat(list, ","), metric.operation, metric.value)
 end
 
---- All that has come, as text, and forgets it.
+--- Returns all metrics that have arrived, as text, and clears them.
 ---@return string[]
 function Client:lines()
   local list = {}
@@ -128,7 +128,7 @@ function Client:lines()
   return list
 end
 
---- Reads until a condition holds; `turn` makes the server go on, if it does not by itself.
+--- Reads until a condition holds. `turn` is called in between and lets the server work, if it has no thread.
 ---@param condition fun(): any
 ---@param turn fun()?
 ---@param what string?
@@ -143,7 +143,7 @@ end
 ---@return integer sent bytes, or -1
 function Client:send(bytes) return tonumber(C.chalk_stream_spec_send(self.fd, bytes, #bytes, NO_SIGNAL)) end
 
---- Says that it will send nothing more, and goes on reading.
+--- Closes the sending side. Reading is still possible.
 function Client:half_close() C.chalk_stream_spec_shutdown(self.fd, 1) end
 
 function Client:close()

@@ -1,5 +1,5 @@
---- What nginx's stream module with Lua is to chalk: a second VM in each process of an nginx, with an `ngx` of its own,
---- made in the master and closed with the VM of `http {}`. Where no such module is installed, specs have this.
+--- Stands in for nginx's Lua module of `stream {}`, which may not be installed. For chalk that module is a second VM in
+--- each process of nginx, with its own `ngx`, which is created in the master and closed with the VM of `http {}`.
 
 local vms = require "support.vms"
 
@@ -20,7 +20,7 @@ local NGX = [[
 
 local vm, guard
 
---- Runs `source` in the VM, in the phase of that name. In "init" the VM is made.
+--- Runs `source` in the VM, in the phase with this name. The phase "init" creates the VM.
 ---@param phase string
 ---@param source string
 ---@return string?

@@ -1,4 +1,4 @@
---- A server of event streams for clients to be tested with: it sends the bytes it is given, whatever they are.
+--- A server for tests of stream clients. It sends any bytes that a test gives it.
 
 local uv = require "luv"
 
@@ -11,11 +11,12 @@ local Server = {}
 Server.__index = Server
 
 --- Listens on a free port of loopback.
----@param greeting string? what each client gets first
+---@param greeting string? the bytes that each client gets first
 ---@return spec.StreamServer
 function M.start(greeting)
   local self = setmetatable({ listener = uv.new_tcp(), clients = {}, broken_pipe = uv.new_signal() }, Server)
-  self.broken_pipe:start("sigpipe", function() end) -- what is written to a client that is gone would end this process
+  -- Without a handler, a write to a closed connection would end this process.
+  self.broken_pipe:start("sigpipe", function() end)
   assert(self.listener:bind("127.0.0.1", 0))
   self.port = self.listener:getsockname().port
   assert(self.listener:listen(8, function()
@@ -38,7 +39,7 @@ function Server:send(bytes)
   end
 end
 
---- Ends every connection when all has been sent; the listener stays.
+--- Ends every connection after all bytes are sent. The listener stays open.
 function Server:hang_up()
   for _, client in ipairs(self.clients) do
     client:shutdown(function() client:close() end)

@@ -1,4 +1,4 @@
---- LuaJIT VMs inside this process, made through the C API that the FFI finds, as the flush thread's is.
+--- LuaJIT VMs inside this process, created by the C API that the FFI finds, as the flush thread's VM is.
 
 local ffi = require "ffi"
 
@@ -23,7 +23,7 @@ local C = ffi.C
 local Vm = {}
 Vm.__index = Vm
 
---- A new VM with this one's paths.
+--- Creates a VM with the module paths of this one.
 ---@return spec.Vm
 function M.open()
   local state = C.luaL_newstate()
@@ -34,7 +34,7 @@ function M.open()
   return vm
 end
 
---- Runs a chunk whose arguments are strings; returns its result as a string, or raises what it raised.
+--- Runs a chunk with strings as arguments. Returns its result as a string, or raises the error that it raised.
 ---@param source string
 ---@return string?
 function Vm:run(source, ...)

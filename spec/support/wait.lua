@@ -1,4 +1,4 @@
---- Waiting for a condition, with a deadline.
+--- Waits for conditions, with a deadline.
 
 local ffi = require "ffi"
 
@@ -6,11 +6,11 @@ pcall(ffi.cdef, "int poll(void *fds, unsigned long n, int timeout);")
 
 local M = {}
 
---- Looks at a condition every few milliseconds until it holds. Fails past the deadline.
+--- Checks a condition every few milliseconds until it holds. Raises an error after the deadline.
 ---@param condition fun(): any
 ---@param seconds number? default 10
----@param what string? for the failure's message
----@return any what the condition returned
+---@param what string? names the condition in the error
+---@return any value what the condition returned
 function M.till(condition, seconds, what)
   local core = require "chalk.core"
   local deadline = core.C.chalk_now() + (seconds or 10)

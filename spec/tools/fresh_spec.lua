@@ -1,4 +1,5 @@
---- tools/fresh on its ways out. A stand-in for mmdebstrap mounts in the root, as mmdebstrap does, and never ends.
+--- tools/fresh leaves nothing behind however it ends. A stand-in for mmdebstrap mounts a file system in the root
+--- directory, as mmdebstrap does, and never ends.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -41,20 +42,16 @@ describe("tools/fresh", function()
     assert(uv.fs_chmod(path, tonumber("755", 8)))
   end
 
-  -- Runs it with the stand-in, from a shell command, in mounts of its own.
+  -- Spawns a command with the folder's programs first on PATH.
+  local function spawn(...)
+    local temporary, path = "TMPDIR=" .. folder .. "/roots", "PATH=" .. folder .. "/bin:" .. os.getenv "PATH"
+    return child.spawn(child.find "env", { "-u", "LD_PRELOAD", temporary, path, ... })
+  end
+
+  -- Starts tools/fresh with the stand-in after a shell command, in its own mount namespace.
   local function start(before)
     program(STAND_IN)
-    process = child.spawn(child.find "env", {
-      "-u",
-      "LD_PRELOAD",
-      "TMPDIR=" .. folder .. "/roots",
-      "PATH=" .. folder .. "/bin:" .. os.getenv "PATH",
-      "unshare",
-      "-m",
-      "sh",
-      "-c",
-      before .. "exec tools/fresh 2>&1",
-    })
+    process = spawn("unshare", "-m", "sh", "-c", before .. "exec tools/fresh 2>&1")
     assert(child.wait(function() return files.read(folder .. "/pid") ~= "" end, 30), process.output)
   end
 
@@ -68,7 +65,7 @@ describe("tools/fresh", function()
 
   local function it_roots(name, body)
     it(name, function()
-      if not possible then return pending "this takes root, and namespaces" end
+      if not possible then return pending "needs root's rights and namespaces" end
       body()
     end)
   end
@@ -86,7 +83,7 @@ describe("tools/fresh", function()
   end
 
   it_roots("deletes nothing when something is still mounted in its root", function()
-    -- Another process holds the mount: it is of the namespace where the root is deleted.
+    -- Another process holds a mount below the root directory, in the namespace in which tools/fresh deletes it.
     start(([[
       { while ! [ -e '%s'/pid ]; do sleep 0.01; done
         cd '%s'/roots/* && mkdir held && mount -t tmpfs none held && cd held && touch kept
@@ -96,12 +93,12 @@ describe("tools/fresh", function()
     finally(function() uv.kill(tonumber(files.read(folder .. "/held")), "sigkill") end)
     uv.kill(process.pid, "sigterm")
     assert.equal(143, process:finish(30), process.output)
-    assert.matches("not deleted, since something is mounted there: [^\n]*/chalk%-fresh", process.output)
+    assert.matches("not deleted, because something is mounted below: [^\n]*/chalk%-fresh", process.output)
     assert.equal(1, #roots())
     assert.truthy(uv.fs_stat(roots()[1] .. "/root"))
   end)
 
-  it("says where no root can be made, and fails", function()
+  it("says why it cannot make a root directory, and fails", function()
     local names = { "bash", "env", "dirname", "id", "git", "unshare", "true" }
     for _, name in ipairs(names) do
       assert(uv.fs_symlink(assert(child.find(name), name), folder .. "/bin/" .. name))
@@ -111,22 +108,14 @@ describe("tools/fresh", function()
       { "-u", "LD_PRELOAD", "CI=true", "PATH=" .. folder .. "/bin", "bash", "-c", "exec tools/fresh 2>&1" }
     )
     assert.equal(1, process:finish(30), process.output)
-    assert.matches("^tools/fresh: no root can be made: [^\n]+\n0 passed, 1 failed\n$", process.output)
+    assert.matches("^tools/fresh: cannot make a root directory: [^\n]+\n0 passed, 1 failed\n$", process.output)
   end)
 
-  it_roots("fails where mmdebstrap does, and leaves nothing", function()
+  it_roots("fails if mmdebstrap fails, and leaves nothing behind", function()
     program "#!/bin/sh\nexit 7\n"
-    process = child.spawn(child.find "env", {
-      "-u",
-      "LD_PRELOAD",
-      "TMPDIR=" .. folder .. "/roots",
-      "PATH=" .. folder .. "/bin:" .. os.getenv "PATH",
-      "bash",
-      "-c",
-      "exec tools/fresh 2>&1",
-    })
+    process = spawn("bash", "-c", "exec tools/fresh 2>&1")
     assert.equal(1, process:finish(60), process.output)
-    assert.matches("no root can be made: mmdebstrap failed\n0 passed, 1 failed\n$", process.output)
+    assert.matches("cannot make a root directory: mmdebstrap failed\n0 passed, 1 failed\n$", process.output)
     assert.same({}, roots())
   end)
 end)

@@ -160,7 +160,7 @@ describe("tools", function()
     for line in said:gmatch "tools/setup: apt knows[^\n]*" do
       lines[#lines + 1] = line
     end
-    assert.same({ "tools/setup: apt knows none of these: as root, run apt-get update, and then this again" }, lines)
+    assert.same({ "tools/setup: apt knows none of these: run apt-get update as root, and then this again" }, lines)
   end)
 
   -- What the check of the floors says of the sources with one line more in a file of lua/.

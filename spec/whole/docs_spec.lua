@@ -1,7 +1,7 @@
---- Somebody who copies from the documentation has code that runs, and somebody who follows a link arrives.
+--- A user who copies code from the documentation has code that runs, and one who follows a link finds the page.
 --
--- The Lua blocks of a page are one program, in order. One whose first line is a comment with a file's name, such as
--- `-- lines.lua`, is that file instead. The page's first JSON block is its metrics.json.
+-- The Lua blocks of a page form one program, in order. A block whose first line is a comment with the name of a file,
+-- such as `-- lines.lua`, is that file instead. The page's first JSON block is its metrics.json.
 
 local chalk = require "chalk"
 local beds = require "support.statsd_bed"
@@ -42,13 +42,13 @@ end
 
 local function file_of(block) return block:match "^%-%- ([%w_/]+%.lua)\n" end
 
--- What is not a file, as one program. Pages name one address; here it is a free one.
+-- Returns the program of a page: its Lua blocks that are not files. The address in the pages is replaced by a free one.
 local function program(page)
-  local parts = {}
+  local code = {}
   for _, block in ipairs(blocks(page, "lua")) do
-    if not file_of(block) then parts[#parts + 1] = block end
+    if not file_of(block) then code[#code + 1] = block end
   end
-  return (table.concat(parts):gsub("127%.0%.0%.1:9464", "127.0.0.1:" .. web.free_port()))
+  return (table.concat(code):gsub("127%.0%.0%.1:9464", "127.0.0.1:" .. web.free_port()))
 end
 
 local function absolute(path)
@@ -102,20 +102,20 @@ describe("the documentation", function()
       end
     end)
 
-    it("of " .. page .. " has links that lead somewhere", function()
+    it("of " .. page .. " has links to pages and headings that exist", function()
       local here = page:match "^.*/" or ""
       for target in read(page):gmatch "%]%(([^)]+)%)" do
-        local path, place = target:match "^([^#]*)#?(.*)$"
+        local path, anchor = target:match "^([^#]*)#?(.*)$"
         if not target:find "^https?:" then
           local text = read(path == "" and page or here .. path)
           local headings = text:lower():gsub("[^%w\n #-]", ""):gsub(" ", "-")
-          assert.truthy(place == "" or headings:find("#-" .. place .. "\n", 1, true), page .. ": " .. target)
+          assert.truthy(anchor == "" or headings:find("#-" .. anchor .. "\n", 1, true), page .. ": " .. target)
         end
       end
     end)
   end
 
-  it("says how many metrics are chalk's own", function()
+  it("of docs/memory.md gives the right number of chalk's own metrics", function()
     local n = #require("chalk.client.own").source.namespaces.chalk.metrics
     assert.matches(("chalk's own %d among them"):format(n), read "docs/memory.md", 1, true)
   end)
@@ -140,7 +140,7 @@ describe("the documentation", function()
     end
   end)
 
-  it("has a tour that is the example's, and prints what that does", function()
+  it("has the same tour as examples/tour.lua, with the same output", function()
     local tour
     for _, block in ipairs(blocks("README.md", "lua")) do
       if file_of(block) == "tour.lua" then tour = block end
@@ -165,7 +165,7 @@ describe("the documentation", function()
     end
   end)
 
-  -- The names of tests as busted shows them, one a line: those of spec/NAME_spec.lua and of spec/NAME/.
+  -- Returns the names of tests as busted shows them, one on each line: those of spec/NAME_spec.lua and of spec/NAME/.
   local function names_of_tests(room)
     local names, files = {}, { "spec/" .. room .. "_spec.lua" }
     for name in uv.fs_scandir_next, uv.fs_scandir("spec/" .. room) do
@@ -181,14 +181,14 @@ describe("the documentation", function()
     return table.concat(names, "\n")
   end
 
-  it("of the requirements of Autometrics names a test for each, and each is there", function()
+  it("of docs/autometrics.md names an existing test for each requirement of Autometrics", function()
     local tests, rows = names_of_tests "autometrics", 0
     for row in read("docs/autometrics.md"):gmatch "\n| [MS][UH]O?[SU]L?[TD] | [^\n]+" do
       rows = rows + 1
       local cell = row:match "|([^|]*)|$"
       for title in cell:gmatch "%*([^*]+)%*" do
-        for piece in (title .. "…"):gmatch "(.-)…,?" do
-          assert.truthy(tests:find(piece:match "^%s*(.-)%s*$", 1, true), title)
+        for words in (title .. "…"):gmatch "(.-)…,?" do
+          assert.truthy(tests:find(words:match "^%s*(.-)%s*$", 1, true), title)
         end
       end
       assert.truthy(cell:find("*", 1, true) or cell:find "^ the same" or row:find("](#", 1, true), row)

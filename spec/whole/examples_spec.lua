@@ -1,4 +1,4 @@
---- Somebody who copies an example starts from it: each has to run, and to show what it says.
+--- A user who starts from an example has a program that runs and shows what its comment promises.
 
 local examples = require "support.examples"
 local cjson = require "cjson"
@@ -30,7 +30,7 @@ describe("the examples", function()
     has(output, 'myapp_http_request_latency_seconds_bucket{endpoint="/api",le="0.1"} 101\n')
   end)
 
-  it("custom.lua writes differences as JSON lines, the last at the end of the program", function()
+  it("custom.lua writes differences as JSON lines, the last ones when the program ends", function()
     local path = files.name()
     local code, output = examples.run("custom.lua", { path })
     assert.equal(0, code)
@@ -54,7 +54,7 @@ describe("the examples", function()
     assert.near(0.05, took.p50, 0.05 * 0.002)
   end)
 
-  it("run-time.lua shows the metrics that a library brought along", function()
+  it("run-time.lua shows the metrics that a library defines", function()
     local code, output = examples.run "run-time.lua"
     assert.equal(0, code)
     has(output, 'cache_lookup_total{result="miss"} 5\n')
@@ -80,7 +80,7 @@ describe("the examples", function()
     end)
   end
 
-  it("shop.lua takes orders, tells its queries, and ends cleanly", function()
+  it("shop.lua takes orders, returns its queries, and ends cleanly", function()
     local port, metrics_port = web.free_port(), web.free_port()
     local shop = examples.child.spawn(require("luv").exepath(), {
       examples.folder .. "shop.lua",

@@ -1,6 +1,6 @@
 --- chalk can be installed in each of the documented ways, and loads from there with nothing of the checkout in reach.
 
--- Of the test run's environment only what finds programs is kept: no paths of the checkout, no preloaded runtime.
+-- Removes from the environment the paths of the checkout and the preloaded runtime.
 local CLEAN = "env -u LD_PRELOAD -u CHALK_LIBRARY -u LUA_PATH -u LUA_CPATH -u BUILD -u MAKEFLAGS -u MAKELEVEL "
 local LUAJIT = os.getenv "LUAJIT" or "luajit"
 
@@ -38,7 +38,7 @@ describe("an installation", function()
     return run(command:format(CLEAN, path, prefix, LUAJIT, program))
   end
 
-  -- The command of an installation, which finds what it needs by itself.
+  -- Runs the command of an installation, which must find its modules and library without LUA_PATH.
   local function run_command(prefix)
     local command = "cd / && %s %s/bin/chalk %s"
     assert.equal(require("chalk")._VERSION .. "\n", run(command:format(CLEAN, prefix, "--version")))
@@ -59,7 +59,7 @@ describe("an installation", function()
     run_command(prefix)
   end)
 
-  -- The library's name for the linker, which says by a number which programs can use it.
+  -- Returns the library's soname, whose number says which programs can use it.
   local function soname(library) return run("objdump -p " .. library):match "SONAME%s+(%S+)" end
 
   for where, libraries in pairs { ["into lib"] = "lib", ["into a multiarch directory"] = "lib/x86_64-linux-gnu" } do

@@ -4,7 +4,7 @@
 local SECONDS, LIMIT = 15, 180
 
 describe("a service whose processes are killed, stopped and forked all the time", function()
-  it("loses and invents no count, is scraped and pushed, and does not grow", function()
+  it("loses and invents no count, answers scrapes, pushes, and does not grow in memory", function()
     local luajit = os.getenv "LUAJIT" or "luajit"
     local command = "SOAK_SECONDS=%d timeout -k 5 %d %s bench/soak.lua 2>&1; echo exit:$?"
     local pipe = assert(io.popen(command:format(SECONDS, LIMIT, luajit)))

@@ -1,16 +1,17 @@
---- The machine's clock is set back or forward by an hour, as an administrator, NTP or a resumed virtual machine does:
---- flushes must come as before, neither at once nor an hour late, series must stay or leave by the time that passed,
---- and durations must be what things took.
+--- The machine's clock is set back or forward by an hour, as an administrator, NTP or a resumed virtual machine does.
+--- Flushes must keep their interval, series must become idle by the time that has really passed, and durations must be
+--- the real ones.
 
 package.path = "spec/?.lua;" .. package.path
 
 local children = require "support.children"
 local commands = require "support.commands"
 local files = require "support.files"
+local ports = require "support.ports"
 
 local SOURCE = "spec/fixtures/clock.c"
 
--- arg: the driver, where to listen.
+-- Arguments: the driver, and the address of the listener.
 local SCRIPT = [[
   local chalk = require "chalk"
   local core = require "chalk.core"
@@ -43,7 +44,7 @@ local SCRIPT = [[
 
   local function flushes() return client:info().done end
 
-  -- So many flushes come of themselves, and no more than the interval allows.
+  -- Waits for four flushes, and checks that there are no more than the interval allows.
   local function assert_rhythm()
     local before, started = flushes(), now()
     till(function() return flushes() >= before + 4 end, "flushes")
@@ -77,7 +78,7 @@ local SCRIPT = [[
     shift = to
     assert_rhythm()
     assert_all_there()
-    -- a second after its last record this one leaves, whatever the clock says
+    -- The histogram's series is idle a second after its last record, whatever the clock says.
     till(function() return not client:text():find("times_count{", 1, true) end, "an idle series to leave")
   end
   assert(client:shutdown(20))
@@ -97,16 +98,11 @@ describe("a clock that is set", function()
 
   for _, driver in ipairs { "thread", "loop" } do
     it("back and forward by an hour changes nothing for the " .. driver .. " driver", function()
-      if not shim then return pending "no C compiler" end
-      local others = os.getenv "LD_PRELOAD" -- a sanitizer wants to be the first
+      if not shim then return pending "there is no C compiler" end
+      local others = os.getenv "LD_PRELOAD" -- a sanitizer's runtime must come first
       local env = { LD_PRELOAD = (others and others .. ":" or "") .. shim }
-      local uv = require "luv"
-      local socket = uv.new_tcp()
-      socket:bind("127.0.0.1", 0)
-      local port = socket:getsockname().port
-      socket:close()
-      uv.run "nowait"
-      assert.same({ 0, "well\n" }, { children.run(SCRIPT, { env = env }, driver, "127.0.0.1:" .. port) })
+      local address = "127.0.0.1:" .. ports.tcp()
+      assert.same({ 0, "well\n" }, { children.run(SCRIPT, { env = env }, driver, address) })
     end)
   end
 end)

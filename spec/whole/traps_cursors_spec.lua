@@ -1,5 +1,5 @@
---- Exporters that come late, change places or names, or are away for hours of a simulated clock while series idle out:
---- what each is sent must add up to just what the documentation promises.
+--- Exporters are added later, reordered, renamed, or fail for hours of a simulated clock while series become idle. The
+--- differences that each gets must add up to exactly what the documentation promises.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -26,7 +26,7 @@ describe("the cursors of exporters", function()
     files.clean()
   end)
 
-  -- Sums up what it is sent, for good; `away`: it fails, after it has looked at everything.
+  -- Returns an exporter that sums the differences of successful batches. With `away` it reads the batch and then fails.
   local function exporter(name)
     local self = { name = name, c = 0, h = 0, away = false }
     function self.export(_, batch)
@@ -46,7 +46,7 @@ describe("the cursors of exporters", function()
     return self
   end
 
-  -- A new configuration on the same segment, as after a restart.
+  -- Starts a new client with these exporters on the same segment, as after a restart.
   local function start(...)
     if client then
       client:shutdown()
@@ -74,19 +74,19 @@ describe("the cursors of exporters", function()
   local function flush(seconds)
     now = now + seconds
     client:flush()
-    count:with "tick" -- as an application's own lookups would
+    count:with "tick" -- a lookup, as an application makes them all the time
     client:text()
   end
 
-  local function assert_sent(e, n) assert.same({ n, n }, { e.c, e.h }) end
+  local function assert_sent(sums, n) assert.same({ n, n }, { sums.c, sums.h }) end
 
-  it("start at zero with the first configuration, at the totals when they come later", function()
+  it("start at zero in the first configuration, and at the totals of the time if added later", function()
     local first, late = exporter "first", exporter "late"
     start(first)
     record("x", 5)
     flush(10)
     record("x", 3)
-    start(first, late) -- its last flush sent the 3
+    start(first, late) -- the last flush of the old client sent the 3
     flush(10)
     record("x", 2)
     record("y", 1)
@@ -95,7 +95,7 @@ describe("the cursors of exporters", function()
     assert_sent(late, 3)
   end)
 
-  it("are found by name in any order, and of two exporters alike each has its own", function()
+  it("are found by name in any order of the exporters", function()
     local a, b, c = exporter "a", exporter "b", exporter "c"
     start(a, b, c)
     local all = 0
@@ -115,7 +115,7 @@ describe("the cursors of exporters", function()
     assert_sent(b, all)
   end)
 
-  it("start anew under another name, and go on under the old one", function()
+  it("start again under another name, and continue under the old one", function()
     local old, new = exporter "old", exporter "new"
     start(old)
     record("x", 5)
@@ -130,7 +130,7 @@ describe("the cursors of exporters", function()
     assert_sent(old, 13)
   end)
 
-  it("are gone after a day in which no exporter had the name", function()
+  it("are freed after a day in which no exporter had the name", function()
     local old, other = exporter "old", exporter "other"
     start(old, other)
     record("x", 5)
@@ -145,11 +145,11 @@ describe("the cursors of exporters", function()
     record("x", 2)
     flush(10)
     assert_sent(old, 7)
-    -- 12 of the sums went with the series, which idled out for half a day; what was sent stays sent
+    -- The series became idle in that time and were reclaimed, but what was sent before stays sent.
     assert_sent(other, 15)
   end)
 
-  it("keep everything for one that is away for less than the idle timeout", function()
+  it("keep everything for an exporter that fails for less than the idle timeout", function()
     local well, ill = exporter "well", exporter "ill"
     start(well, ill)
     record("idle", 9)
@@ -171,7 +171,7 @@ describe("the cursors of exporters", function()
     assert.equal(0, client:info().quarantined)
   end)
 
-  it("keep what is alive for one that is away for hours, while idle series leave", function()
+  it("keep live series for an exporter that fails for hours, while idle series are reclaimed", function()
     local well, ill = exporter "well", exporter "ill"
     start(well, ill)
     record("idle", 9)
@@ -197,6 +197,6 @@ describe("the cursors of exporters", function()
     flush(30)
     assert_sent(well, all)
     assert_sent(ill, all - lost)
-    assert.is_true(most < 20, most .. " series were kept for an exporter that is away")
+    assert.is_true(most < 20, most .. " series were kept for an exporter that fails")
   end)
 end)

@@ -1,5 +1,6 @@
---- Running out of file descriptors: the application lives, what it records counts, and flushing goes on once there are
---- descriptors again. Each program is tried with every number of descriptors left that could matter.
+--- A process runs out of file descriptors. The application must live on, its records must count, and flushes must
+--- continue once there are descriptors again. Each program runs with every number of free descriptors that could
+--- matter.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -7,10 +8,10 @@ local children = require "support.children"
 local files = require "support.files"
 
 local MOST = 14
--- Memory that was freed is overwritten, so that its use shows.
+-- MALLOC_PERTURB_ overwrites freed memory, so that a use of it shows.
 local OPTIONS = { shell = "ulimit -n 64; ulimit -c 0;", env = { MALLOC_PERTURB_ = "165" } }
 
--- arg: driver, descriptors left, the exporter's file
+-- Arguments: the driver, the number of free descriptors, the exporter's file.
 local COMMON = [[
   local driver, left, path = arg[1], tonumber(arg[2]), arg[3]
   local chalk, fork, wait = require "chalk", require "support.fork", require "support.wait"
@@ -46,18 +47,19 @@ local INIT = COMMON
   io.write "fine\n"
 ]]
 
--- The parent has the role, and is killed when its child has few descriptors left, before the fork or after it.
+-- The parent has the flusher's role and is killed while its child has few descriptors, from before the fork or after
+-- it.
 local CHILD = COMMON
   .. [[
   chalk.init(options)
   assert(chalk.flush())
-  local told = fork.shared(1)
+  local ready = fork.shared(1)
   local parent = fork.pid()
   local come_back = arg[4] == "before" and run_out()
   fork.child(function()
     come_back = come_back or run_out()
     jobs:inc(10)
-    told[0] = 1
+    ready[0] = 1
     wait.till(function() return fork.parent() ~= parent end)
     chalk.flush(0.4)
     jobs:inc(100)
@@ -68,11 +70,11 @@ local CHILD = COMMON
     io.flush()
     os.exit(0)
   end)
-  wait.till(function() return told[0] == 1 end)
+  wait.till(function() return ready[0] == 1 end)
   fork.kill(parent, fork.KILL)
 ]]
 
--- The flusher itself runs out of them, and has to end without any.
+-- The flusher itself runs out of descriptors, and must exit without any.
 local HOLDER = COMMON
   .. [[
   chalk.init(options)
@@ -88,14 +90,15 @@ local HOLDER = COMMON
   run_out()
 ]]
 
--- Between the look and luv's loop somebody else takes the descriptors. libuv's own pipe for signals is there already.
+-- Another thread takes the descriptors after chalk has checked that there are enough, and before luv creates its loop.
+-- libuv's own pipe for signals is open already.
 local RACE = COMMON
   .. [[
   local luv = require "chalk.flush.driver.luv"
   local ffi = require "ffi"
   require("support.vms").open():run("require 'luv'")
   local come_back = run_out()
-  luv.need_room = function() end
+  luv.need_descriptors = function() end
   local uv, message = luv.load()
   come_back()
   assert(uv or message)
@@ -115,7 +118,8 @@ local RACE = COMMON
 describe("without file descriptors", function()
   after_each(files.clean)
 
-  -- Runs a program with each number of descriptors, side by side. A batch has to have all that was recorded.
+  -- Runs a program with each number of free descriptors, all at once. Some batch must have everything that was
+  -- recorded.
   local function try(driver, program, when)
     local running = {}
     for left = 0, MOST do
@@ -124,7 +128,7 @@ describe("without file descriptors", function()
     end
     local wrong = {}
     for left = 0, MOST do
-      local output = running[left].child.pipe:read "*a" -- to the end of the last process that has it
+      local output = running[left].child.pipe:read "*a" -- ends when the last process with the pipe has ended
       running[left].child.pipe:close()
       local seen = files.read(running[left].path)
       local fine = output:find("fine\n", 1, true) and seen:find("jobs{} total=111 ", 1, true)
@@ -133,14 +137,14 @@ describe("without file descriptors", function()
     assert.same({}, wrong)
   end
 
-  it("a loop that luv could not make is forgotten", function() try("loop", RACE) end)
+  it("luv can be loaded again after it could not create its loop", function() try("loop", RACE) end)
 
   for _, driver in ipairs { "thread", "loop", "manual" } do
-    it("init says so, and can be called again, driver " .. driver, function() try(driver, INIT) end)
+    it("init fails with the reason and can be called again, driver " .. driver, function() try(driver, INIT) end)
 
     it("a process lives on and flushes later, driver " .. driver, function() try(driver, HOLDER) end)
 
-    it("a child whose parent is killed takes over later, driver " .. driver, function()
+    it("a child whose parent is killed takes over the role later, driver " .. driver, function()
       try(driver, CHILD, "before")
       try(driver, CHILD, "after")
     end)

@@ -1,5 +1,6 @@
---- Peers that try to fill what is limited: tag values without end, and connections that never come to the point.
---- CHALK_FLOOD sets for how many seconds' worth of tag values (5, at 100,000 a second).
+--- Hostile peers send endless different tag values, and open connections that never send a proper request. A service
+--- must keep its limits of memory and descriptors, and still answer good scrapes quickly. CHALK_FLOOD sets the number
+--- of batches of 100,000 tag values (5).
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -10,6 +11,7 @@ local core = require "chalk.core"
 local descriptors = require "support.descriptors"
 local files = require "support.files"
 local log = require "chalk.base.log"
+local ports = require "support.ports"
 
 local SECONDS = tonumber(os.getenv "CHALK_FLOOD" or "5")
 local EACH = 100000
@@ -17,7 +19,8 @@ local SANITIZED = (os.getenv "LD_PRELOAD" or ""):find "san" ~= nil
 
 local TAGGED = { tags = { { tag = "t" } } }
 
--- What somebody sends who wishes harm: every one is different, none is harmless.
+-- Tag values as an attacker sends them: all are different, and all have characters that do harm if they are not
+-- escaped.
 local KINDS = {
   function(i) return 'x"} 1\nforged_total{t="' .. i end,
   function(i) return "\255\254" .. i .. "\0\27[31m" end,
@@ -56,7 +59,7 @@ describe("a flood", function()
       return core.C.chalk_now() - started
     end
 
-    it("takes no memory of the VM or the segment, and one warning for each metric and flush", function()
+    it("takes no more memory of the VM or the segment, and logs one warning for each metric and flush", function()
       local client = chalk.new {
         max_series = 1000,
         driver = "manual",
@@ -104,7 +107,7 @@ describe("a flood", function()
       assert.equal(sent * 8 / 10, all)
     end)
 
-    it("costs no more than three times what new series cost otherwise", function()
+    it("takes at most three times as long for a folded lookup as for a new series", function()
       local n, news, folds = 10000, {}, {}
       for round = 1, 5 do
         local free = chalk.new({ max_series = 1000000 }):count("c", TAGGED)
@@ -117,7 +120,7 @@ describe("a flood", function()
       end
       table.sort(news)
       table.sort(folds)
-      local times = folds[3] / news[3] -- about a half
+      local times = folds[3] / news[3] -- about 0.5
       assert.is_true(times < 3, ("folded lookups cost %.1f times a new series"):format(times))
     end)
   end)
@@ -143,24 +146,15 @@ describe("a flood", function()
     local http = require "support.http_client"
     local uv = require "luv"
 
-    local function free_port()
-      local socket = uv.new_tcp()
-      socket:bind("127.0.0.1", 0)
-      local port = socket:getsockname().port
-      socket:close()
-      uv.run "nowait"
-      return port
-    end
-
     local function status(pid, field)
       return tonumber(files.read(("/proc/%d/status"):format(pid)):match(field .. ":%s*(%d+)"))
     end
 
-    it("leaves a good scrape quick, and memory and descriptors within limits", function()
+    it("leaves good scrapes quick, and memory and descriptors within limits", function()
       local before = http.limit_descriptors(4096)
-      local port, stop = free_port(), files.name()
+      local port, stop = ports.tcp(), files.name()
       local service = children.start(SERVICE, {}, "127.0.0.1:" .. port, stop)
-      require("chalk.net.http_socket").survive_sigpipe() -- here, where connections are written to that are closed
+      require("chalk.net.http_socket").survive_sigpipe() -- this process writes to connections that are closed
       local bed = http.fixture()
       bed.server = { port = port, close = function() end, count = 0 }
       finally(function()
@@ -183,7 +177,8 @@ describe("a flood", function()
         scrape()
       end
       local resident = status(service.pid, "VmRSS")
-      -- a third says nothing, a third never ends its head, a third talks nonsense; some ask and never read
+      -- A third of the connections sends nothing, a third never ends its request's head, and a third sends garbage.
+      -- Some send requests and never read the answers.
       local bad = {}
       for n = 1, 1000 do
         bad[n] = bed:connect()
@@ -211,7 +206,7 @@ describe("a flood", function()
       end
       noise:close()
       table.sort(times)
-      -- some milliseconds, where the machine has nothing else to do
+      -- On an idle machine a scrape takes some milliseconds.
       assert.is_true(times[30] < 1, ("half of the scrapes took more than %.0f ms"):format(times[30] * 1000))
       assert.is_true(times[60] < 8, ("a scrape took %.1f s"):format(times[60]))
       assert.is_true(most_fds < 300, most_fds .. " descriptors")

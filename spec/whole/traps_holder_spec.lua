@@ -1,5 +1,5 @@
---- The process that flushes is killed, stopped or hangs: the others must go on recording, see what is wrong, and take
---- over where that is possible, without anything lost or sent twice.
+--- The process that flushes is killed, stopped or hangs. The others must continue to record, must see how old the last
+--- flush is, and must take over the role if that is possible. Nothing may be lost or sent twice.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -11,7 +11,8 @@ local files = require "support.files"
 local fork = require "support.fork"
 local wait = require "support.wait"
 
--- arg: the segment, the exporter's file, after how many metrics it is stuck, the file that ends it, how many children.
+-- Arguments: the segment, the exporter's file, the number of metrics after which the exporter blocks, the file that
+-- ends the program, the number of children.
 local NODE = [[
   local chalk = require "chalk"
   local files = require "support.files"
@@ -38,7 +39,7 @@ local NODE = [[
 ]]
 
 local STOP, CONTINUE = 19, 18
-local SOON = 2 -- a second, and another one for a machine that is busy
+local SOON = 2 -- seconds: one is promised, and a busy machine gets another one
 
 describe("the process that flushes", function()
   local segment, sent, stop, client, jobs, nodes
@@ -83,15 +84,15 @@ describe("the process that flushes", function()
   local function age() return tonumber(client:text():match "\nchalk_flush_age_seconds (%S+)") end
   local function holder() return client:info().holder end
 
-  -- Returns when that was.
+  -- Kills a node and returns the time.
   local function kill(node)
     fork.kill(node.pid, fork.KILL)
     node.killed = true
     return core.C.chalk_now()
   end
 
-  -- All end by themselves, and flush last; what was sent is what was counted. `kills` may each have come between
-  -- sending something and its commit.
+  -- Ends all nodes, which flush once more, and checks that everything that was counted was sent. Each of the `kills`
+  -- may have come between sending a difference and its commit, so that many may be sent twice.
   local function assert_all_sent(node, kills)
     files.make_at(stop)
     node.gone = true
@@ -101,10 +102,10 @@ describe("the process that flushes", function()
     local sum, repeats = committing.sum(sent)
     assert.equal(total(), sum)
     assert.is_true(sum > 0)
-    assert.is_true(repeats <= kills, repeats .. " were sent twice")
+    assert.is_true(repeats <= kills, repeats .. " differences were sent twice")
   end
 
-  it("is followed within a second by another one when it is killed in the middle of a batch", function()
+  it("is succeeded within a second by another process when it is killed in the middle of a batch", function()
     local first = start(2)
     wait.till(function() return holder() == first.pid and committing.sum(sent) > 0 end)
     local second = start()
@@ -117,7 +118,7 @@ describe("the process that flushes", function()
     assert_all_sent(second, 0)
   end)
 
-  it("is followed by an older configuration, too, which stays", function()
+  it("is succeeded by a process with an older configuration too, which keeps the role", function()
     local older = start()
     local newer = start()
     wait.till(function() return holder() == newer.pid and total() > 1000 end)
@@ -132,17 +133,17 @@ describe("the process that flushes", function()
     assert_all_sent(older, 1)
   end)
 
-  it("is followed by its child", function()
+  it("is succeeded by its child, and that by the next child", function()
     local parent = start(nil, 2)
     wait.till(function() return holder() == parent.pid and client:info().writers >= 5 end)
     local killed = kill(parent)
-    local heirs = { parent.pid }
-    for turn = 1, 2 do
-      wait.till(function() return holder() ~= heirs[turn] and holder() ~= 0 end)
+    local holders = { parent.pid }
+    for i = 1, 2 do
+      wait.till(function() return holder() ~= holders[i] and holder() ~= 0 end)
       local took = core.C.chalk_now() - killed
       assert.is_true(took < SOON, "took " .. took)
-      heirs[turn + 1] = holder()
-      if turn == 1 then killed = kill { pid = heirs[2] } end
+      holders[i + 1] = holder()
+      if i == 1 then killed = kill { pid = holders[2] } end
     end
     files.make_at(stop)
     local last
@@ -155,9 +156,9 @@ describe("the process that flushes", function()
     assert.is_true(select(2, committing.sum(sent)) <= 2)
   end)
 
-  it("can be stopped: others record, are scraped, see since when, and flush in its place", function()
+  it("can be stopped: others still record, are scraped, see the age of the last flush, and take over", function()
     local first = start()
-    -- Between two flushes: one that is stopped in the middle of a change to the segment is waited for.
+    -- It is stopped between two flushes, because others wait for a process that is stopped inside a lock.
     wait.till(function() return holder() == first.pid and client:info().flushed > 0 end)
     fork.kill(first.pid, STOP)
     local before, started = jobs:with("mine"):value(), core.C.chalk_now()
@@ -170,11 +171,11 @@ describe("the process that flushes", function()
     assert.equal(before, jobs:with("mine"):value())
     assert.equal(first.pid, holder())
     local second, came = start(), core.C.chalk_now()
-    wait.till(function() return holder() == second.pid end, 10, "somebody to take the role over")
+    wait.till(function() return holder() == second.pid end, 10, "the other process to take over the role")
     assert.is_true(core.C.chalk_now() - came < SOON)
     wait.till(function() return age() < 1 end)
     local then_ = committing.sum(sent)
-    wait.till(function() return committing.sum(sent) > then_ end, 10, "flushes of the other one")
+    wait.till(function() return committing.sum(sent) > then_ end, 10, "flushes of the other process")
     fork.kill(first.pid, CONTINUE)
     wait.till(function() return total() > 2000 end)
     assert.equal(second.pid, holder())
@@ -184,12 +185,12 @@ describe("the process that flushes", function()
     assert_all_sent(second, 1)
   end)
 
-  it("can hang in an exporter: its own program goes on, too", function()
+  it("can hang in an exporter: its own program still records, and another one takes over after it", function()
     local first = start(0)
     wait.till(function() return holder() == first.pid and total() > 500 end)
-    wait.till(function() return age() > 1.5 end, 10, "the age of the last turn")
+    wait.till(function() return age() > 1.5 end, 10, "the last flush to be old")
     local then_ = total()
-    wait.till(function() return total() > then_ + 500 end, 10, "records of the one that hangs")
+    wait.till(function() return total() > then_ + 500 end, 10, "records of the process that hangs")
     assert.equal(0, committing.sum(sent))
     local second = start()
     wait.till(function() return client:info().writers >= 4 and total() > then_ + 2000 end)
@@ -203,7 +204,7 @@ describe("the process that flushes", function()
     os.remove(sent .. ".free")
   end)
 
-  it("does not keep anybody waiting for a flush longer than asked for", function()
+  it("can hang without making another process's flush wait longer than its time limit", function()
     local first = start(0)
     wait.till(function() return holder() == first.pid and age() > 1.5 end)
     for _, driver in ipairs { "manual", "loop", "thread" } do

@@ -1,5 +1,6 @@
---- No room: a tiny or full file system, limits of file size, of address space, of a control group. What a user would
---- lose is the application: by SIGBUS, SIGXFSZ, the kernel's killer, a stall, or an error where there need not be one.
+--- Memory or disk space runs out: a tiny or full file system, a limit of the file size, of the address space or of a
+--- control group. The application must not die of SIGBUS, SIGXFSZ or the kernel's out-of-memory killer, must not stall,
+--- and must not get an error that is not necessary.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -10,8 +11,8 @@ local fork = require "support.fork"
 
 local MIB = 1024 * 1024
 
--- What the scripts share. `record` makes series with counts and histograms; `check` compares all that can be read with
--- what was recorded, and asks for a scrape.
+-- The beginning of all scripts. `record` makes series of a count and a histogram. `check` compares the counts in text()
+-- and in a scrape with what was recorded.
 local KIT = [[
   local chalk = require "chalk"
   local uv = require "luv"
@@ -58,24 +59,24 @@ local KIT = [[
   end
 ]]
 
--- Runs a script, whose first argument is a place for a segment, to its end.
+-- Runs a script to its end.
 local function run(script, shell, ...) return children.run(KIT .. script, { shell = shell }, ...) end
 
 local function succeeds(command) return commands.run("{ " .. command .. "; } >/dev/null 2>&1") end
 
--- A test, or a note why there is none here.
+-- Returns `it` if the test is possible here, or else a function that makes the test pending.
 local function it_if(possible, why)
   return possible and it or function(name) pending(name .. " (" .. why .. ")") end
 end
 
--- Sanitizers reserve and take more than any limit.
+-- Programs with a sanitizer reserve and use more memory than these limits.
 local it_plain = it_if(not (os.getenv "LD_PRELOAD" or ""):find("asan", 1, true), "not with a sanitizer")
 local it_mounted = it_if(succeeds "unshare -m mount -t tmpfs none /mnt", "mounting is not allowed")
 
-describe("with no room", function()
+describe("without space", function()
   after_each(files.clean)
 
-  -- Mounted in a namespace of the script's own, so that nothing is left behind whatever happens.
+  -- It is mounted in the script's own namespace, so that nothing is left behind whatever happens.
   describe("on a file system of 1 MiB", function()
     local directory, shell
 
@@ -87,7 +88,7 @@ describe("with no room", function()
 
     after_each(function() os.execute("rmdir " .. directory) end)
 
-    it_mounted("series are folded, totals stay exact and scrapes are answered", function()
+    it_mounted("new series are folded, totals stay exact, and scrapes are answered", function()
       local code, output = run(
         [[
         assert(start { segment_path = arg[1] .. "/segment" })
@@ -103,7 +104,7 @@ describe("with no room", function()
       assert.same({ 0, "true\ttrue\ttrue\ttrue\n" }, { code, output:match "[^\n]*\n$" }, output)
     end)
 
-    it_mounted("nothing is made on a full one, init says so, and works once there is room", function()
+    it_mounted("that is full, init fails with the reason, and works once there is space", function()
       local code, output = run(
         [[
         local fill = arg[1] .. "/fill"
@@ -123,7 +124,7 @@ describe("with no room", function()
       assert.matches("^nil\t[^\n]*No space left on device\n$", output)
     end)
 
-    it_mounted("one that fills up while the program runs folds what is new and keeps what is there", function()
+    it_mounted("that fills up while the program runs, new series are folded and existing ones are kept", function()
       local code, output = run(
         [[
         local fill = arg[1] .. "/fill"
@@ -133,7 +134,7 @@ describe("with no room", function()
         record(1, 20)
         record(1, 3000)
         local folded = check().folded
-        -- another program comes, which finds no room for a part of its own
+        -- Another program comes, which finds no space for its own row of cells.
         local path = ("%s/segment"):format(arg[1])
         local other = require("chalk").new { segment_path = path }
         local c = other:count("c", tagged)
@@ -144,7 +145,7 @@ describe("with no room", function()
         record(4000, 4010)
         local text = chalk.text()
         check()
-        -- three of this program's; the other's are there, or in the overflow series
+        -- This program recorded three into the series. The other program's record is there or in the overflow series.
         local kept, new = text:match('c_total{t="value 1"} (%d+)'), text:match('c_total{t="value 4005"} (%d+)')
         print(folded > 0, tonumber(kept) >= 3, new)
         os.exit(0)
@@ -156,8 +157,8 @@ describe("with no room", function()
     end)
   end)
 
-  describe("under a limit of file size", function()
-    it("that is too small init says so", function()
+  describe("under a limit of the file size", function()
+    it("that is too small, init fails with the reason", function()
       local code, output = run([[ print(start {}) os.exit(0) ]], "ulimit -f 16384;")
       assert.equal(0, code, output)
       assert.matches("^nil\t[^\n]*file size limit", output)
@@ -178,8 +179,8 @@ describe("with no room", function()
     end)
   end)
 
-  describe("under a limit of address space", function()
-    it_plain("that is too small init says so", function()
+  describe("under a limit of the address space", function()
+    it_plain("that is too small, init fails with the reason", function()
       local code, output = run([[ print(start {}) os.exit(0) ]], "ulimit -v 150000;")
       assert.equal(0, code, output)
       assert.matches("^nil\t[^\n]*cannot reserve memory for a segment: Cannot allocate memory", output)
@@ -203,7 +204,7 @@ describe("with no room", function()
   describe("in a control group of", function()
     local group
 
-    -- A new group with a limit, of either version; and the command that puts a script into it.
+    -- Makes a control group of either version with a memory limit. Returns the command that runs a script in it.
     local function limited(bytes)
       local limits = { ["/sys/fs/cgroup/memory"] = "memory.limit_in_bytes", ["/sys/fs/cgroup"] = "memory.max" }
       for root, limit in pairs(limits) do
@@ -219,12 +220,12 @@ describe("with no room", function()
         if succeeds(made) then return ('sh -c \'echo $$ > %s/cgroup.procs && exec "$0" "$@"\''):format(group) end
         os.execute(("rmdir %s 2>/dev/null"):format(group))
       end
-      pending "no control group with a limit of memory can be made here"
+      pending "cannot make a control group with a memory limit here"
     end
 
     after_each(function() os.execute(("rmdir %s 2>/dev/null"):format(group)) end)
 
-    it_plain("64 MiB it keeps to half of that by default, and folds instead of being killed", function()
+    it_plain("64 MiB, a segment takes at most half of it by default, and series are folded", function()
       local shell = limited(64 * MIB)
       local code, output = run(
         [[
@@ -245,7 +246,7 @@ describe("with no room", function()
       assert.same({ 0, "32\ttrue\ttrue\t1\n" }, { code, output:match "[^\n]*\n$" }, output)
     end)
 
-    it_plain("any size it keeps to memory_limit where that is given", function()
+    it_plain("any size, a segment takes at most memory_limit if that is given", function()
       local shell = limited(256 * MIB)
       local code, output = run(
         [[

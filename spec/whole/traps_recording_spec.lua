@@ -1,5 +1,5 @@
---- Records at bad moments: from finalizers, beside drops, across forks. What would be lost is counts, or worse: counts
---- that land in somebody else's series.
+--- Records at bad moments: from finalizers, beside drops, across forks. Counts must not be lost, and must not be stored
+--- into another series.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -15,7 +15,7 @@ local wait = require "support.wait"
 
 local TAGGED = { tags = { { tag = "t" } } }
 
--- Finalizers that look up series nobody has seen, while the program does too, and drop some of them.
+-- Finalizers look up new series while the program does too, and drop some of them.
 local MISSES = [[
   %s
   local client = require("chalk").new()
@@ -62,7 +62,7 @@ local MISSES = [[
   print(all > 1000, bad, timed == n + all)
 ]]
 
--- The same series from both, which is dropped again and again; every kind of record that can be added up.
+-- Finalizers and the program record into the same series, which is dropped again and again, by every verb that adds.
 local SAME = [[
   %s
   local core = require "chalk.core"
@@ -116,7 +116,7 @@ local SAME = [[
   print(served > 1000, exporter.c - all, exporter.h - all, g:value() - all)
 ]]
 
--- A child that records, or not, and becomes another program: which descriptors does that one have?
+-- A child, which has recorded or not, executes another program, which lists its descriptors.
 local EXEC = [[
   local chalk = require "chalk"
   local ffi = require "ffi"
@@ -149,19 +149,19 @@ describe("a trap for records:", function()
   after_each(files.clean)
 
   for _, mode in ipairs { "on", "off" } do
-    it("finalizers that look up new series in the middle of a lookup, the JIT compiler " .. mode, function()
+    it("finalizers look up new series in the middle of a lookup, with the JIT compiler " .. mode, function()
       local code, output = children.run(MISSES:format("jit." .. mode .. "()"))
       assert.same({ 0, "true\t0\ttrue\n" }, { code, output })
     end)
 
-    it("finalizers that record and drop the series being recorded, the JIT compiler " .. mode, function()
+    it("finalizers record into and drop the series being recorded, with the JIT compiler " .. mode, function()
       local code, output = children.run(SAME:format("jit." .. mode .. "()"))
       assert.same({ 0, "true\t0\t0\t0\n" }, { code, output })
     end)
   end
 
-  -- Between the core's answer and the copy of it, where a finalizer comes now and then.
-  it("somebody who binds or drops another series in the middle of a lookup", function()
+  -- It happens between the core's answer and the copy of it, where a finalizer may run.
+  it("another series is bound or dropped in the middle of a lookup", function()
     client = chalk.new()
     local count, others = client:count("c", TAGGED), client:count("others", TAGGED)
     local series, nested, times = require "chalk.record.series", false, 0
@@ -169,7 +169,7 @@ describe("a trap for records:", function()
     finally(function() series.copy = copy end)
     function series.copy(...)
       times = times + 1
-      if not nested and times % 2 == 0 then -- not when it is tried again
+      if not nested and times % 2 == 0 then -- the second try of the lookup is left alone
         nested = true
         if times % 3 > 0 then others:with(("x"):rep(times % 7) .. times):inc() end
         if times % 3 == 0 then others:remove { t = "x" } end
@@ -191,8 +191,8 @@ describe("a trap for records:", function()
   end)
 
   describe("another process drops what a compiled loop records into, by", function()
-    -- Records in a tight loop; in the middle of it a child drops everything of the metric. Returns how many records
-    -- came when it surely had.
+    -- Records in a tight loop, while a child drops all series of the metric. Returns the number of records that
+    -- certainly came after the drop.
     local function record_across_drop(metric, record)
       local flags = fork.shared(2)
       local pid = fork.child(function()
@@ -220,7 +220,7 @@ describe("a trap for records:", function()
 
     before_each(function() client = chalk.new() end)
 
-    -- name, kind, spec, how it is recorded, sample of what came after
+    -- Each way: name, kind, spec, a function that returns the record, the sample that shows it.
     local WAYS = {
       {
         "count:with",
@@ -384,7 +384,7 @@ describe("a trap for records:", function()
     end
   end)
 
-  it("forks from a coroutine, in the middle of a loop, and of a child that forks again", function()
+  it("a process forks from a coroutine and in the middle of a loop, and its children fork again", function()
     client = chalk.new()
     local count, latency = client:count("c", TAGGED), client:histogram("h", TAGGED)
     local c, h, n = count:with "x", latency:with "x", 20000
@@ -410,14 +410,14 @@ describe("a trap for records:", function()
       work(0)
       assert.equal(0, fork.wait(pid))
     end
-    -- 1 + 2 + 3 + 4 processes of the children, whose loops all run whole, and four of this one
+    -- 1 + 2 + 3 + 4 child processes each run a whole loop, and this process runs four.
     local loops = 10 + 4
     assert.equal(2 * loops * n, c:value())
     assert.equal(loops * n, h:value():count())
     assert.is_true(client:info().writers <= 6)
   end)
 
-  it("a child removes series of a metric that has left and come back under another number", function()
+  it("a child removes series of a metric that was freed and defined again under another number", function()
     client = chalk.new()
     local C, accessor = require("chalk.core").C, require "chalk.record.accessor"
     local count, flags = client:count("c", TAGGED), fork.shared(1)
@@ -452,7 +452,7 @@ describe("a trap for records:", function()
     assert.same({ 5 }, { samples['stranger_total{t="x"}'], samples['c_total{t="x"}'], samples['c_total{t="y"}'] })
   end)
 
-  it("children that become another program leave no slot, lock or descriptor behind", function()
+  it("children execute another program, which has no slot, lock or descriptor of theirs", function()
     local path = files.name()
     local code, output = children.run(EXEC, {}, path)
     local total = output:match "(%d+)\n$"
@@ -470,7 +470,7 @@ describe("a trap for records:", function()
     assert.equal(111, sent)
   end)
 
-  it("series dropped and made anew by idling, remove and clear while others hold them", function()
+  it("series are dropped by idling, remove and clear, and created again, while others hold handles", function()
     local now, counted, timed, flags = 1000, 0, 0, fork.shared(8)
     local exporter = {
       export = function(_, batch)
@@ -503,7 +503,7 @@ describe("a trap for records:", function()
       pids[k] = fork.child(function()
         local n = 0
         while flags[0] == 0 do
-          -- a few series at a time, so that the others idle
+          -- Only a few series are recorded at a time, so that the others become idle.
           for i = 0, 2 do
             local at = (math.floor(n / 3000) + i) % 10
             c[at]:inc()
@@ -519,7 +519,7 @@ describe("a trap for records:", function()
       end)
     end
     local dropped, round, deadline = 0, 0, clock() + 30
-    -- until enough has happened, on a slow machine too
+    -- The loop ends when enough has happened, on a slow machine too.
     while (round < 200 or dropped < 100 or flags[5] + flags[6] + flags[7] < 100000) and clock() < deadline do
       round = round + 1
       flags[4] = round % 2

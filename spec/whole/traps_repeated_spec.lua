@@ -1,5 +1,6 @@
---- The same record over and over in a compiled loop, beside another process. LuaJIT leaves out stores of what it
---- stored before: then a gauge keeps what another process has set it to, though it is being set, or is dropped as idle.
+--- A compiled loop makes the same record over and over beside another process. LuaJIT omits a store of a value that it
+--- has already stored in the same place. A gauge would then keep the value that another process has set, or would be
+--- dropped as idle, although it is being set all the time.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -8,7 +9,7 @@ local chalk = require "chalk"
 local fork = require "support.fork"
 local wait = require "support.wait"
 
-local band = bit.band -- a global of busted is a lookup that takes the loop out of its trace
+local band = bit.band -- a global would be looked up in busted's environment, which ends the trace of the loop
 
 local TAGS = { { tag = "t" } }
 local IDLE = 10
@@ -19,7 +20,8 @@ describe("a record repeated in a compiled loop", function()
   before_each(function()
     now = 1000
     client = chalk.new { driver = "manual", idle_timeout = IDLE, clock = function() return now end }
-    -- An integer, which LuaJIT knows to be none of the doubles of a record: a store of it does not keep theirs in.
+    -- The progress is an integer, because LuaJIT knows that a store of an integer does not alias a record's doubles. A
+    -- store of a double would keep it from omitting the record's stores.
     page = fork.shared(1)
     rounds = ffi.cast("int *", page)
   end)
@@ -33,7 +35,7 @@ describe("a record repeated in a compiled loop", function()
     client:shutdown()
   end)
 
-  -- Records in a child, from now until the end of the test.
+  -- Starts a child that records until the end of the test.
   local function loop(record)
     local progress = rounds
     pid = fork.child(function()
@@ -44,18 +46,18 @@ describe("a record repeated in a compiled loop", function()
     end)
   end
 
-  -- Until the loop has gone round a thousand times more.
-  local function let_it_turn()
+  -- Waits until the loop has made a thousand more iterations.
+  local function await_iterations()
     local volatile = ffi.cast("volatile int *", rounds)
     local before = volatile[0]
-    wait.till(function() return band(volatile[0] - before, 0xffffff) > 1000 end, 20, "the loop to turn")
+    wait.till(function() return band(volatile[0] - before, 0xffffff) > 1000 end, 20, "iterations of the loop")
   end
 
   local function gauge(across, tags) return client:gauge("m", { tags = tags, across = across }) end
 
   for _, v in ipairs { 5, 1, 0, -0.0, 0 / 0 } do
     for _, way in ipairs { "a kept series", "with", "tags", "no tags" } do
-      it(("set(%s) by %s stores over what another process has set"):format(v, way), function()
+      it(("set(%s) by %s overwrites what another process has set"):format(v, way), function()
         local m = gauge("last", way ~= "no tags" and TAGS or nil)
         local series = way ~= "no tags" and m:with "x" or m
         local ways = {
@@ -65,7 +67,7 @@ describe("a record repeated in a compiled loop", function()
         series:set(v)
         loop(ways[way] or function() series:set(v) end)
         for other = 7, 9 do
-          let_it_turn()
+          await_iterations()
           series:set(other)
           wait.till(function() return series:value() ~= other end, 10, "the loop's value to be there again")
           local seen = series:value()
@@ -76,15 +78,15 @@ describe("a record repeated in a compiled loop", function()
   end
 
   for _, verb in ipairs { "inc", "dec" } do
-    it(verb .. " goes on from what another process has set", function()
+    it(verb .. " continues from what another process has set", function()
       local series = gauge("last", TAGS):with "x"
       local far = verb == "inc" and -1e12 or 1e12
       series:set(0)
       loop(function() series[verb](series) end)
       for _ = 1, 3 do
-        let_it_turn()
+        await_iterations()
         series:set(far)
-        let_it_turn()
+        await_iterations()
         local moved = math.abs(series:value() - far)
         assert.is_true(moved > 0 and moved < 1e11, tostring(moved))
       end
@@ -92,23 +94,23 @@ describe("a record repeated in a compiled loop", function()
   end
 
   describe("keeps its series from being dropped as idle:", function()
-    -- Sweeps as often as it takes to drop what is idle. The epoch moves when something is dropped, also where the loop
-    -- brings it back at once.
+    -- Sweeps as often as it takes to drop an idle series, and checks that the epoch has not moved. The epoch moves when
+    -- a series is dropped, even if the loop creates it again at once.
     local function sweep_beside(record)
       record()
       loop(record)
-      let_it_turn()
+      await_iterations()
       assert(client:flush())
       local epoch = client:info().epoch
       for _ = 1, 5 do
-        let_it_turn()
+        await_iterations()
         now = now + 2 * IDLE + 1
         assert(client:flush())
       end
       assert.equal(epoch, client:info().epoch)
     end
 
-    it("what nobody records into is dropped", function()
+    it("a series without records, for comparison, is dropped", function()
       client:gauge("other", { tags = TAGS }):with("x"):set(1)
       assert(client:flush())
       local epoch = client:info().epoch

@@ -1,5 +1,6 @@
---- Another version of chalk beside one that runs, and files that are no segments. What a user would lose is a running
---- service to a package upgrade, or a start to a file that was cut: each has to be refused with what to do.
+--- Another version of chalk meets a running one, or the file at segment_path is no segment. A running service must
+--- survive the upgrade of its package, and a start with a damaged file must be refused with a message that says what to
+--- do.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -13,8 +14,8 @@ local wait = require "support.wait"
 
 local RESTART = "restart needed"
 
--- A service that is upgraded, and goes on when there is a file arg[1]: its VM, in a child too, and says what it has
--- counted. A new VM, as at nginx's reload, is refused.
+-- A service whose package is upgraded. When the file arg[1] exists, it continues to record, in its VM and in a child,
+-- and prints its counts. It also prints that a new VM, as at a reload of nginx, is refused.
 local SERVICE = [[
   local chalk = require "chalk"
   local fork = require "support.fork"
@@ -58,7 +59,7 @@ local it_compiled = has_compiler and it or function(name) pending(name .. " (no 
 describe("an upgrade", function()
   local folder, path, go
 
-  -- A package in a folder of its own: the Lua modules, the header and a library.
+  -- Copies a package into a folder: the Lua modules, the header and the library.
   local function install()
     local lua = source_of("chalk.core"):match "^(.*)/chalk/core%.lua$"
     run("cp -r " .. quoted(lua .. "/chalk", folder .. "/chalk"))
@@ -74,7 +75,7 @@ describe("an upgrade", function()
     file:close()
   end
 
-  -- The same with another number for its interface. Files are replaced as package managers do it, by a rename.
+  -- Replaces the package by one with another CHALK_ABI. Files are replaced by renames, as package managers do it.
   local function upgrade()
     run("cp -r src " .. folder .. "/src")
     replace(folder .. "/src/chalk.h", "(#define CHALK_ABI) %d+", "%1 4711")
@@ -86,7 +87,7 @@ describe("an upgrade", function()
     run("mv " .. quoted(folder .. "/core.lua.new", folder .. "/chalk/core.lua"))
   end
 
-  -- Paths by which scripts find that package first.
+  -- Calls f with paths by which scripts find that package first.
   local function with_package(f, ...)
     local old_path, old_cpath = package.path, package.cpath
     package.path = ("%s/?.lua;%s/?/init.lua;%s"):format(folder, folder, old_path)
@@ -109,7 +110,7 @@ describe("an upgrade", function()
     files.clean()
   end)
 
-  it_compiled("under a running process leaves it at work, and says what is needed", function()
+  it_compiled("of the package lets a running process work on, and refuses new VMs until it is restarted", function()
     local service = with_package(children.start, SERVICE, options(), go)
     upgrade()
     files.make_at(go)
@@ -118,7 +119,7 @@ describe("an upgrade", function()
     local vm, reloaded, rest = output:match "^([^\n]*)\n([^\n]*)\n(.*)$"
     assert.matches("^false\t.*" .. RESTART, vm)
     assert.matches("^false\t.*" .. RESTART, reloaded)
-    -- the child's thread only stands by, and loads nothing
+    -- The child's flush thread does not have the role, so it has loaded nothing of the new package.
     assert.equal("true\t3\t1\t1\n", rest)
     local sent = 0
     for delta in files.read(go .. ".sent"):gmatch "delta=(%d+)" do
@@ -128,7 +129,7 @@ describe("an upgrade", function()
   end)
 
   it_compiled(
-    "of one of two programs that share a segment_path refuses the newer, and the older goes on",
+    "of one of two programs that share a segment_path refuses the newer one, and the older one works on",
     function()
       local count = [[
       local client = require("chalk").new({ segment_path = arg[1] })
@@ -150,7 +151,7 @@ describe("an upgrade", function()
       )
       files.make_at(go)
       assert.same({ 0, "2\n" }, { service.finish() })
-      -- nor is it made anew when nobody uses it: who wants it back goes back to the older version
+      -- The segment is not created again even when no process uses it, so that the older version can still read it.
       code, output = with_package(children.run, try, options(), path)
       assert.equal(0, code)
       assert.matches(RESTART, output)
@@ -167,7 +168,7 @@ describe("a segment_path", function()
 
   after_each(files.clean)
 
-  -- A segment with something in it that nobody uses any more.
+  -- Makes a segment with some series, which no process uses any more.
   local function make()
     local script = [[
       local client = require("chalk").new({ segment_path = arg[1] })
@@ -191,7 +192,7 @@ describe("a segment_path", function()
     return n
   end
 
-  -- init says so, for good, and neither crashes nor touches the file; without the path all works.
+  -- init fails each time with this message, and neither crashes nor changes the file. Without segment_path chalk works.
   local function assert_refused(words)
     local before = size()
     local script = [[
@@ -209,7 +210,7 @@ describe("a segment_path", function()
 
   it("of an older layout is refused: restart needed", function()
     make()
-    write_at(8, "\0\1\0\0") -- behind the eight bytes that every version begins with
+    write_at(8, "\0\1\0\0") -- the layout stands after the eight bytes with which the segment of every version begins
     assert_refused(RESTART .. ": the segment was made by another version of chalk")
   end)
 
@@ -223,14 +224,14 @@ describe("a segment_path", function()
     assert_refused "the file is not a segment of chalk"
   end)
 
-  it("of another kind of file is refused, and the file left as it is", function()
+  it("of another kind of file is refused, and the file is not changed", function()
     files.make_at(path)
     write_at(0, "dear diary")
     assert_refused "the file is not a segment of chalk"
     assert.equal("dear diary", files.read(path))
   end)
 
-  it("that others can write to is refused, but for its group where segment_group says so", function()
+  it("that others can write to is refused, except by its group if segment_group allows that", function()
     make()
     run("chmod 666 " .. path)
     assert_refused(("cannot use %s: everybody may write to it"):format(path))
@@ -240,7 +241,7 @@ describe("a segment_path", function()
     assert.equal(3, client:count("jobs", { tags = { { tag = "t" } } }):with("x"):value())
   end)
 
-  it("that was cut is refused", function()
+  it("that was truncated is refused", function()
     make()
     for _, bytes in ipairs { size() - 1, 100000000, 100000 } do
       run(("truncate -s %d %s"):format(bytes, path))
@@ -250,7 +251,7 @@ describe("a segment_path", function()
     assert_refused "the file is not a segment of chalk"
   end)
 
-  it("whose insides are random is refused, or of use", function()
+  it("with random bytes inside is refused, or can be used", function()
     for i = 1, 10 do
       os.remove(path)
       make()
@@ -277,7 +278,7 @@ describe("a segment_path", function()
     end
   end)
 
-  it("cut while it is made by a process that died is made anew", function()
+  it("left incomplete by a process that died while creating it is created again", function()
     for _, pause in ipairs { 0, 0.001, 0.002 } do
       os.remove(path)
       local flag = fork.shared(1)

@@ -1,5 +1,5 @@
---- VMs that come and go, as with a VM for each request, and more of them than there are slots: no count may be lost,
---- nothing may be left behind. CHALK_VMS sets how many live one after the other (1,000).
+--- VMs are opened and closed all the time, as with a VM for each request, and there are more of them than slots. No
+--- count may be lost, and nothing may be left behind. CHALK_VMS sets how many are opened one after the other (1,000).
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -19,12 +19,12 @@ local LIFE = [[
   count:with("all"):inc()
   count:with(i % 10):inc()
   latency:with(i % 10):record(i % 10 + 1)
-  -- recorded as the VM closes
+  -- This is recorded while the VM is closing.
   local last = count:with("last")
   getmetatable(newproxy(true)).__gc = function() last:inc() end
 ]]
 
--- A finalizer that is older than chalk's, and so comes after it.
+-- A finalizer that was created before chalk's, and so runs after it.
 local LATE = [[
   local count
   held = newproxy(true)
@@ -42,7 +42,7 @@ local LATE = [[
   count:remove { t = "t1" }
 ]]
 
--- As above, with functions of the library that nothing called before.
+-- The same, with functions of the library that were never called before.
 local FIRST_CALLS = [[
   local chalk, count, gauge, histogram
   held = newproxy(true)
@@ -68,7 +68,7 @@ local FIRST_CALLS = [[
   gauge, histogram = chalk:gauge("late_load"), chalk:histogram("late_seconds")
 ]]
 
--- Kept by each of many VMs.
+-- Runs in each of many VMs that are open at the same time.
 local KEEP = [[
   local chalk = require "chalk"
   local spec = { tags = { { tag = "t" } } }
@@ -89,7 +89,7 @@ local KEEP = [[
 local function resident() return tonumber(files.read("/proc/self/status"):match "VmRSS:%s*(%d+)") end
 
 describe("VMs", function()
-  -- Makes the segment that they share, and sees what becomes of it.
+  -- This VM creates the segment that the others share, and reads the totals.
   local jobs
 
   local function live(from, to)
@@ -111,11 +111,11 @@ describe("VMs", function()
     live(warm + 1, LIVES)
     collectgarbage()
     local grown = resident() - before
-    -- the sanitizer's runtime keeps what was freed for a while
+    -- A sanitizer's runtime keeps freed memory for a while.
     local limit = (os.getenv "LD_PRELOAD" or ""):find "san" and 1e6 or 2048
     assert.is_true(grown < limit, grown .. " KiB more")
     assert.same({ memory, 1 }, { chalk.info().memory, chalk.info().writers })
-    assert.is_true(descriptors.count() <= open) -- less, where garbage from before was collected
+    assert.is_true(descriptors.count() <= open) -- fewer, if older garbage with descriptors was collected
     assert.equal(LIVES, jobs:with("all"):value())
     local singly, timed = 0, 0
     for i = 0, 9 do
@@ -125,7 +125,7 @@ describe("VMs", function()
     assert.is_true(jobs:with("last"):value() <= LIVES)
   end)
 
-  it("that look up series once they are closing find nothing, and do no harm", function()
+  it("that look up series while they are closing get nothing and do no harm", function()
     local late = chalk.count("vm_late", { tags = { { tag = "t" } } })
     for _ = 1, 3 do
       local vm = vms.open()
@@ -136,13 +136,13 @@ describe("VMs", function()
     late:clear()
   end)
 
-  it("find the library's functions to the end", function()
+  it("can call the library's functions until the end", function()
     for _, client in ipairs { "private", "global" } do
       assert.same({ 0, "" }, { children.run(FIRST_CALLS, { env = { MALLOC_PERTURB_ = "165" } }, client) })
     end
   end)
 
-  it("300 at once, of which most share a slot, are exact", function()
+  it("keep exact totals when 300 are open at once and most share a slot", function()
     local spec = { tags = { { tag = "t" } } }
     local count, latency = chalk.count("many_jobs", spec), chalk.histogram("many_seconds", spec)
     local load = chalk.gauge("many_load", { tags = { { tag = "t" } }, across = "sum" })

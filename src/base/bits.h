@@ -1,4 +1,4 @@
-/* Doubles as the bits that shared words hold, and back. */
+/* Conversion between doubles and the 64-bit words that shared memory holds them as. */
 #ifndef BITS_H
 #define BITS_H
 

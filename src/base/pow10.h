@@ -1,5 +1,7 @@
-/* Powers of ten, 10^-292 to 10^324, as 128-bit integers: the leading bits, rounded up,
-   the highest one set. Generated, do not edit: python3 tools/pow10.py > src/base/pow10.h */
+/*
+ * Powers of ten, 10^-292 to 10^324, as 128-bit integers: the leading 128 bits of each, rounded up. The highest bit is
+ * always set. This file is generated, do not edit it: python3 tools/pow10.py > src/base/pow10.h
+ */
 
 #ifndef CHALK_POW10_H
 #define CHALK_POW10_H
@@ -10,7 +12,7 @@
 #define POW10_MAX 324
 
 // clang-format off
-/* pow10_table[e - POW10_MIN] holds 10^e: upper half, lower half. */
+/* pow10_table[e - POW10_MIN] is 10^e: upper half, lower half. */
 static const uint64_t pow10_table[POW10_MAX - POW10_MIN + 1][2] = {
   {0xff77b1fcbebcdc4f, 0x25e8e89c13bb0f7b}, {0x9faacf3df73609b1, 0x77b191618c54e9ad},
   {0xc795830d75038c1d, 0xd59df5b9ef6a2418}, {0xf97ae3d0d2446f25, 0x4b0573286b44ad1e},

@@ -1,17 +1,18 @@
-/* Numbers, labels and tag values as text, and the hash of such text.
-
-   A double is first reduced to a decimal, an integer of at most 17 digits and a power of ten, by
-   Schubfach (R. Giulietti, "The Schubfach way to render doubles", 2020). The double's rounding
-   interval is scaled by a power of ten, taken from a table of 128-bit integers, until it is between
-   1 and 10 units wide. Then some integer lies inside, and at most one multiple of ten: if there is
-   one, that is the shortest decimal; else all candidates are equally long and the nearest wins.
-   Three multiplications decide this, without a loop or big integers. Scaled values keep two bits of
-   fraction, and their lowest bit is set when anything beyond was cut off ("round to odd"), which
-   keeps every comparison exact.
-
-   Strings are scanned eight bytes at a time, in a uint64_t whose lowest byte is the first in
-   memory. A filter marks the odd bytes of such a word in their top bits. The lowest mark is exact,
-   those above it may be false: a scan stops at the first and begins anew behind it. */
+/*
+ * Numbers, labels and tag values as text, and the hash of this text.
+ *
+ * A double is first reduced to a decimal, that is an integer of at most 17 digits and a power of ten, by Schubfach (R.
+ * Giulietti, "The Schubfach way to render doubles", 2020). The interval of reals that round to the double is scaled by
+ * a power of ten, taken from a table of 128-bit integers, until the interval is between 1 and 10 units wide. Then at
+ * least one integer lies inside it, and at most one multiple of ten. If there is a multiple of ten, it is the shortest
+ * decimal; otherwise all candidates are equally long and the nearest wins. Three multiplications decide this, without a
+ * loop or big integers. Scaled values keep two bits of fraction, and their lowest bit is set if any bit beyond was cut
+ * off ("round to odd"), which keeps every comparison exact.
+ *
+ * Strings are scanned eight bytes at a time, in a uint64_t whose lowest byte is the first byte in memory. A filter
+ * marks the bytes that it looks for by setting their top bits. The lowest mark is exact, marks above it may be false: a
+ * scan therefore stops at the first mark and starts again behind it.
+ */
 
 #include "base/text.h"
 
@@ -22,14 +23,16 @@
 
 __extension__ typedef unsigned __int128 uint128;
 
-/* Integers. Blocks of eight digits are made all at once, without a branch: the number is split into
-   lanes of 4 + 4 digits, then 2 + 2 + 2 + 2, then single ones. Each lane is divided by multiplying
-   with a rounded-up reciprocal, exact for all that a lane can hold. The leading half always goes to
-   the lower lane, so that the digits lie in memory in order. */
+/*
+ * Integers. Eight digits are made at once, without a branch: the number is split into lanes of 4 + 4 digits, then 2 + 2
+ * + 2 + 2, then single digits. Each lane is divided by multiplying with a rounded-up reciprocal, which is exact for all
+ * values that a lane can hold. The leading half always goes to the lower lane, so that the digits lie in memory in
+ * order.
+ */
 
 static const uint32_t block_limit = 100000000;
 
-/* v below block_limit as eight digits, one a byte, the first in the lowest. */
+/* Returns the eight digits of v, which is below block_limit, one in each byte; the lowest byte has the first digit. */
 static inline uint64_t block_digits(uint32_t v) {
   uint64_t fours = v / 10000 | (uint64_t)(v % 10000) << 32;
   uint64_t hundreds = (fours * 10486 >> 20) & 0x0000007f0000007f;
@@ -46,14 +49,15 @@ static inline void put_block(char *out, uint64_t digits) {
   memcpy(out, &digits, 8);
 }
 
-/* How many zeros are in front; the last digit is never counted as one. */
+/* Returns the number of leading zeros. The last digit never counts as one of them. */
 static inline unsigned leading_zeros(uint64_t digits) {
   return (unsigned)__builtin_ctzll(digits | UINT64_C(1) << 56) / 8;
 }
 
-/* v below 10^17. Zeros in front are shifted out, and a missing first digit is written and
-   overwritten: lengths vary from number to number, and a branch on them would often be
-   mispredicted. */
+/*
+ * Writes v, which is below 10^17. Leading zeros are shifted out, and a first digit that is not there is written and
+ * then overwritten: the length varies from number to number, so a branch on it would often be mispredicted.
+ */
 static inline size_t put_digits(char *out, uint64_t v) {
   if (v < block_limit) {
     uint64_t digits = block_digits((uint32_t)v);
@@ -86,16 +90,16 @@ size_t text_int(char *out, int64_t v) {
   return 1 + text_uint(out + 1, 0 - (uint64_t)v);
 }
 
-/* Doubles. */
+/* Doubles */
 
 #define FRACTION_BITS 52
 #define FRACTION_MASK ((UINT64_C(1) << FRACTION_BITS) - 1)
 #define EXPONENT_MASK 0x7ff
-#define EXPONENT_BIAS 1075 /* for the fraction read as an integer */
+#define EXPONENT_BIAS 1075 /* of the exponent, if the fraction is read as an integer */
 
 struct decimal {
   uint64_t digits;
-  int exponent; /* value: digits * 10^exponent */
+  int exponent; /* the value is digits * 10^exponent */
 };
 
 static uint64_t bits_of(double v) {
@@ -106,16 +110,21 @@ static uint64_t bits_of(double v) {
 
 static bool is_finite(uint64_t bits) { return (bits >> FRACTION_BITS & EXPONENT_MASK) != EXPONENT_MASK; }
 
-/* x * g / 2^128, rounded to odd. g may exceed the true power by less than one, which adds at most
-   one to the fraction: compared with 1, not 0, a whole product is still seen as whole. */
+/*
+ * Returns x * g / 2^128, rounded to odd. g may exceed the true power by less than one, which adds at most one to the
+ * fraction. Comparing the fraction with 1 instead of 0 therefore still recognises a whole product.
+ */
 static inline uint64_t scale(uint64_t x, const uint64_t g[2]) {
   uint128 lower = (uint128)x * g[1];
   uint128 upper = (uint128)x * g[0] + (uint64_t)(lower >> 64);
   return (uint64_t)(upper >> 64) | ((uint64_t)upper > 1);
 }
 
-/* v > 0 and finite. All that is scaled is four times as large as what it stands for: the bounds of
-   the rounding interval are half a unit of the last place away, below a power of two a quarter. */
+/*
+ * Returns the shortest decimal of a finite double above zero, given by its bits. Scaled values are four times as large
+ * as what they stand for, because the bounds of the rounding interval are half a unit of the last place away from the
+ * value, and a quarter of a unit below a power of two.
+ */
 static struct decimal shortest(uint64_t bits) {
   uint64_t fraction = bits & FRACTION_MASK;
   int biased = (int)(bits >> FRACTION_BITS & EXPONENT_MASK);
@@ -123,17 +132,17 @@ static struct decimal shortest(uint64_t bits) {
   int q = (biased ? biased : 1) - EXPONENT_BIAS;
   bool narrow = fraction == 0 && biased > 1;
 
-  /* k = floor(log10(interval width)), and shift aligns 10^-k * 2^q with its table entry. */
+  /* k = floor(log10(width of the interval)); shift aligns 10^-k * 2^q with its table entry. */
   int k = (q * 1262611 - (narrow ? 524031 : 0)) >> 22;
   int shift = q + ((-k * 1741647) >> 19) + 1;
   const uint64_t *g = pow10_table[-k - POW10_MIN];
   uint64_t value = scale((4 * c) << shift, g);
-  /* A bound itself reads back to v when v is even: strtod rounds halves to even. */
+  /* If c is even, the bounds read back to the double too, because strtod rounds halves to even. */
   uint64_t odd = c & 1;
   uint64_t low = scale((4 * c - 2 + narrow) << shift, g) + odd;
   uint64_t high = scale((4 * c + 2) << shift, g) - odd;
 
-  /* The nearest integer is outside only if the interval is narrow, and then below it. */
+  /* The nearest integer lies outside only if the interval is narrow, and then below it. */
   uint64_t unit = value / 4;
   uint64_t half = 4 * unit + 2;
   uint64_t near = unit + ((value > half) | ((value == half) & unit));
@@ -143,26 +152,28 @@ static struct decimal shortest(uint64_t bits) {
   bool below = low <= 40 * ten;
   bool above = 40 * ten + 40 <= high;
   bool shorter = (unit >= 10) & (below != above);
-  /* Which of the two it is, no branch predictor can know: a mask picks. */
+  /* A branch between the two would be unpredictable, so a mask selects the result. */
   uint64_t pick = 0 - (uint64_t)shorter;
   return (struct decimal){(near & ~pick) | ((ten + above) & pick), k + shorter};
 }
 
 static size_t put_exponent(char *out, int exponent) {
-  unsigned e = (unsigned)(exponent < 0 ? -exponent : exponent);
+  unsigned magnitude = (unsigned)(exponent < 0 ? -exponent : exponent);
   char *p = out;
   *p++ = 'e';
   *p++ = exponent < 0 ? '-' : '+';
-  *p = (char)('0' + e / 100);
-  p += e >= 100;
-  *p++ = (char)('0' + e / 10 % 10);
-  *p++ = (char)('0' + e % 10);
+  *p = (char)('0' + magnitude / 100);
+  p += magnitude >= 100;
+  *p++ = (char)('0' + magnitude / 10 % 10);
+  *p++ = (char)('0' + magnitude % 10);
   return (size_t)(p - out);
 }
 
-/* d > 0. The exponent is written from 10^large on and below 10^-4. Digits go where most of them stay,
-   the few before the point are moved. Zeros at the end are cheaper to drop from the text than from
-   the number, except where a division drops a whole block, as it does for short decimals. */
+/*
+ * Writes a decimal above zero, with an exponent from 10^large on and below 10^-4. Most digits are written where they
+ * stay, and the few before the point are moved. Trailing zeros are cheaper to drop from the text than from the number,
+ * unless one division drops a whole block of eight, as with short decimals.
+ */
 static size_t put_decimal(char *out, struct decimal d, int large) {
   if (d.digits % block_limit == 0) {
     d.digits /= block_limit;
@@ -213,7 +224,7 @@ static size_t put_double(char *out, double v, int large) {
 }
 
 size_t text_double(char *out, double v) {
-  /* Up to 2^53 a whole number's neighbours are at most 1 away: its own digits are the shortest. */
+  /* Below 2^53 the neighbours of a whole number are at most 1 away, so its own digits are the shortest decimal. */
   const double exact = 9007199254740992.0;
   if (v > -exact && v < exact && (double)(int64_t)v == v && (v != 0 || bits_of(v) == 0)) {
     return text_int(out, (int64_t)v);
@@ -230,7 +241,7 @@ size_t text_bound(char *out, double v) {
   return n;
 }
 
-/* Strings. */
+/* Strings */
 
 #define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
 
@@ -252,7 +263,7 @@ static inline uint64_t load4(const char *s) {
   return x;
 }
 
-/* 1 to 8 bytes, zeros above them, reading nothing outside: the parts may overlap. */
+/* Loads 1 to 8 bytes and zeros above them. Nothing outside of the n bytes is read: the loads overlap instead. */
 static inline uint64_t load_tail(const char *s, size_t n) {
   if (n >= 4) return load4(s) | load4(s + n - 4) << 8 * (n - 4);
   const unsigned char *u = (const unsigned char *)s;
@@ -267,8 +278,8 @@ static inline uint64_t mark_escaped(uint64_t x) {
 
 static inline uint64_t mark_not_ascii(uint64_t x) { return (x & EACH(0x80)) | mark_zero(x); }
 
-/* How many bytes come before the first that the filter marks. */
-static inline size_t plain(const char *s, size_t n, uint64_t (*mark)(uint64_t)) {
+/* Returns the number of bytes before the first one that the filter marks. */
+static inline size_t unmarked(const char *s, size_t n, uint64_t (*mark)(uint64_t)) {
   size_t i = 0;
   for (; n - i >= 8; i += 8) {
     uint64_t marks = mark(load8(s + i));
@@ -282,7 +293,7 @@ static inline size_t plain(const char *s, size_t n, uint64_t (*mark)(uint64_t)) 
 size_t text_label(char *out, const char *s, size_t n) {
   char *p = out;
   for (;;) {
-    size_t run = plain(s, n, mark_escaped);
+    size_t run = unmarked(s, n, mark_escaped);
     memcpy(p, s, run);
     p += run;
     if (run == n) return (size_t)(p - out);
@@ -293,9 +304,11 @@ size_t text_label(char *out, const char *s, size_t n) {
   }
 }
 
-/* The length of the sequence that begins at s, n >= 1. When it is ill-formed: of its maximal
-   subpart, what a longer text could still have made valid (The Unicode Standard, tables 3-7 and
-   3-8). */
+/*
+ * Returns the length of the sequence that begins at s; n is at least 1. For an ill-formed sequence it is the length of
+ * the maximal subpart, the bytes that a longer text could still have made valid (The Unicode Standard, tables 3-7 and
+ * 3-8).
+ */
 static size_t sequence(const char *s, size_t n, bool *valid) {
   const unsigned char *u = (const unsigned char *)s;
   unsigned char lead = u[0];
@@ -303,7 +316,7 @@ static size_t sequence(const char *s, size_t n, bool *valid) {
   *valid = false;
   if (lead < 0xc2 || lead > 0xf4) return 1;
 
-  /* Only the second byte has bounds of its own, against overlong forms, surrogates, U+110000. */
+  /* Only the second byte has limits that depend on the first: against overlong forms, surrogates and U+110000 on. */
   unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
   unsigned char high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
   size_t i = 1;
@@ -319,7 +332,7 @@ static size_t sequence(const char *s, size_t n, bool *valid) {
 size_t text_utf8(char *out, const char *s, size_t n) {
   char *p = out;
   for (;;) {
-    size_t run = plain(s, n, mark_not_ascii);
+    size_t run = unmarked(s, n, mark_not_ascii);
     memcpy(p, s, run);
     p += run;
     s += run;
@@ -337,9 +350,11 @@ size_t text_utf8(char *out, const char *s, size_t n) {
   }
 }
 
-/* Hash: both halves of a 128-bit product folded together, as wyhash does it (Wang Yi, "Modern
-   Non-Cryptographic Hash Function and Pseudorandom Number Generator"). The factors are folded in
-   too, so that input which makes one of them zero does not wipe out the other. */
+/*
+ * The hash. Each step multiplies two words and combines both halves of the 128-bit product, as wyhash does (Wang Yi,
+ * "Modern Non-Cryptographic Hash Function and Pseudorandom Number Generator"). The factors are combined in too, so
+ * input that makes one factor zero does not erase the other.
+ */
 
 static inline uint64_t mix(uint64_t a, uint64_t b) {
   uint128 product = (uint128)a * b;

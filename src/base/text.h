@@ -1,7 +1,7 @@
 /*
- * Text of numbers, labels and tag values. No function here allocates, depends on the locale or fails. Each writes to
- * `out`, adds no NUL and returns the length in bytes. The room that `out` must have is stated with each function; bytes
- * of it behind the text may be overwritten. Input and output must not overlap.
+ * Numbers, labels and tag values as text. No function here allocates, depends on the locale or fails. Each writes to
+ * `out`, adds no NUL and returns the length of the text in bytes. The comment of each function says how many bytes
+ * `out` must have; the bytes behind the text may be overwritten up to there. Input and output do not overlap.
  */
 
 #ifndef CHALK_TEXT_H
@@ -10,38 +10,40 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of room that any number's text needs at most. */
+/* The bytes that `out` must have for any number. */
 #define TEXT_NUMBER_MAX 32
 
-/* Decimal: 0, 42, -7. Integers and doubles need TEXT_NUMBER_MAX bytes of room. */
+/* Decimal integers: 0, 42, -7. `out` has TEXT_NUMBER_MAX bytes. */
 size_t text_uint(char *out, uint64_t v);
 size_t text_int(char *out, int64_t v);
 
 /*
- * The shortest decimal that reads back to the same double, and of those the nearest: 42, 0.1, 1.5e-07. An exponent is
- * written below 1e-04 and from 1e+21 on; whole numbers below that are filled up with zeros, so they need not be exact
- * beyond 2^53. NaN, +Inf and -Inf are written so, negative zero is -0.
+ * The shortest decimal that reads back to the same double, and the nearest one if there are several: 42, 0.1, 1.5e-07.
+ * Numbers below 1e-04 and from 1e+21 on have an exponent. Whole numbers below 1e+21 are padded with zeros, so beyond
+ * 2^53 their digits need not be those of the exact value. NaN, +Inf and -Inf are written like this; negative zero is
+ * -0. `out` has TEXT_NUMBER_MAX bytes.
  */
 size_t text_double(char *out, double v);
 
 /*
- * The same number as OpenMetrics 1.0 wants the bound of a bucket (section "Considerations: Canonical Numbers"): 1.0,
- * 0.005, 100000.0, 1e+06, 1.234567e+06, +Inf.
+ * The same number in the form that OpenMetrics 1.0 requires for the bound of a bucket (section "Considerations:
+ * Canonical Numbers"): 1.0, 0.005, 100000.0, 1e+06, 1.234567e+06, +Inf. `out` has TEXT_NUMBER_MAX bytes.
  */
 size_t text_bound(char *out, double v);
 
-/* A label value of n bytes, with \, " and newline escaped as \\, \" and \n. It needs 2 * n bytes of room. */
+/* A label value of n bytes, in which \, " and newline are escaped as \\, \" and \n. `out` has 2 * n bytes. */
 size_t text_label(char *out, const char *s, size_t n);
 
 /*
- * Valid UTF-8 without NUL: each maximal subpart of an ill-formed sequence and each NUL becomes U+FFFD, and all else is
- * copied. It needs 3 * n bytes of room.
+ * Valid UTF-8 without NUL from any n bytes: each NUL and each maximal subpart of an ill-formed sequence becomes U+FFFD,
+ * everything else is copied. `out` has 3 * n bytes.
  */
 size_t text_utf8(char *out, const char *s, size_t n);
 
 /*
- * A well mixed hash of n bytes: any of its bits may be used. It is the same on every machine and in every version,
- * because cut tag values carry it in their names. It has no key, so it protects no secret.
+ * A hash of n bytes. Every bit of the result is equally well mixed, so a table may use any of them. The result is the
+ * same on every machine and in every version, because tag values that were cut carry it in their names. The hash has no
+ * key, so it protects no secret.
  */
 uint64_t text_hash(const void *s, size_t n);
 

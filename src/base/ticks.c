@@ -4,8 +4,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FIRST = 100000, LONG = 1000000000, SMALL = 1000000 }; /* ns */
-#define MOST 0x1p62
+/*
+ * Nanoseconds: the time over which the rate is measured at first and later, and a step back of the wall clock that is
+ * not followed, because it comes from measuring and not from setting the clock.
+ */
+enum { FIRST_INTERVAL = 100000, INTERVAL = 1000000000, JITTER = 1000000 };
+#define FARTHEST 0x1p62 /* ns between a moment and ticks of the same counter */
 
 bool ticks_are_steady(void) {
 #if defined(__x86_64__)
@@ -26,7 +30,10 @@ static uint64_t nanoseconds(clockid_t id) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* A clock and the ticks at the moment that it said so: of some readings the shortest, for any may be interrupted. */
+/*
+ * Reads a clock, and the ticks at the same moment. An interrupt may come between the two, so the shortest of a few
+ * readings counts.
+ */
 static uint64_t read_both(clockid_t id, uint64_t *ticks) {
   enum { READINGS = 5 };
   uint64_t read = 0, least = UINT64_MAX;
@@ -40,9 +47,9 @@ static uint64_t read_both(clockid_t id, uint64_t *ticks) {
   return read;
 }
 
-/* The rate since `from`, by a clock that nobody sets. */
-static void measure(ticks_scale *s, uint64_t ticks, uint64_t steady) {
-  if (ticks > s->from_ticks && steady > s->from) s->rate = (double)(steady - s->from) / (double)(ticks - s->from_ticks);
+/* Measures the rate since `from`, by the monotonic clock, which cannot be set. */
+static void measure(ticks_scale *s, uint64_t ticks, uint64_t now) {
+  if (ticks > s->from_ticks && now > s->from) s->rate = (double)(now - s->from) / (double)(ticks - s->from_ticks);
 }
 
 void ticks_begin(ticks_scale *s, bool steady) {
@@ -51,7 +58,7 @@ void ticks_begin(ticks_scale *s, bool steady) {
   uint64_t now, ticks;
   s->from = read_both(CLOCK_MONOTONIC, &s->from_ticks);
   do now = read_both(CLOCK_MONOTONIC, &ticks);
-  while (now < s->from + FIRST);
+  while (now < s->from + FIRST_INTERVAL);
   measure(s, ticks, now);
   s->wall = read_both(CLOCK_REALTIME, &s->ticks);
 }
@@ -60,7 +67,7 @@ void ticks_adjust(ticks_scale *s) {
   if (!s->steady) return;
   s->wall = read_both(CLOCK_REALTIME, &s->ticks);
   uint64_t ticks, now = read_both(CLOCK_MONOTONIC, &ticks);
-  if (now - s->from < LONG) return;
+  if (now - s->from < INTERVAL) return;
   measure(s, ticks, now);
   s->from_ticks = ticks;
   s->from = now;
@@ -69,8 +76,8 @@ void ticks_adjust(ticks_scale *s) {
 uint64_t ticks_to_wall(ticks_scale *s, uint64_t ticks) {
   if (!s->steady) return ticks;
   double since = (double)(int64_t)(ticks - s->ticks) * s->rate;
-  if (!(since > -MOST && since < MOST)) since = 0; /* not of this counter */
+  if (!(since > -FARTHEST && since < FARTHEST)) since = 0; /* these ticks are of another counter */
   uint64_t wall = s->wall + (uint64_t)(int64_t)since;
-  if (wall < s->last && s->last - wall < SMALL) wall = s->last;
+  if (wall < s->last && s->last - wall < JITTER) wall = s->last;
   return s->last = wall;
 }

@@ -1,7 +1,8 @@
 /*
- * Agreements of VMs: a server may run several in one process, each with a configuration of chalk, on one segment that
- * one of them is to flush. Members of an agreement find what the ones before them have put. An agreement is known by
- * its client and cycle, and ends with its last member, so what a refused configuration put does not outlive its VMs.
+ * Agreements between VMs. A server may run several VMs in one process, each with a configuration of chalk, on one
+ * segment that only one of them flushes. A member of an agreement reads the text that an earlier member has put there.
+ * An agreement is identified by its client and cycle. It ends with its last member, so what a refused configuration has
+ * put does not outlive its VMs.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@ struct chalk_agreement {
   chalk_agreement *next;
 };
 
-static chalk_agreement *agreements; /* process lock, as what is in them */
+static chalk_agreement *agreements; /* the list and its items are read and written under the process lock */
 
 static chalk_agreement *find(const char *client, uint64_t cycle) {
   chalk_agreement *a = agreements;

@@ -14,13 +14,13 @@
 
 void inherit_mark(int fd) { fcntl(fd, F_SETFD, process_hands_on ? 0 : FD_CLOEXEC); }
 
-/* The first of the process's descriptors that is it. */
+/* Returns the first descriptor of the process for which is_it is true, or -1. */
 static int find(bool (*is_it)(int fd, const void *what), const void *what) {
   DIR *d = opendir("/proc/self/fd");
   if (!d) return -1;
   int found = -1;
-  for (struct dirent *e; found < 0 && (e = readdir(d));) {
-    int fd = atoi(e->d_name);
+  for (struct dirent *item; found < 0 && (item = readdir(d));) {
+    int fd = atoi(item->d_name);
     if (fd > 2 && fd != dirfd(d) && is_it(fd, what)) found = fd;
   }
   closedir(d);
@@ -39,7 +39,7 @@ static bool is_memory(int fd, const void *what) {
 
 int inherit_memory(const char *name) { return process_hands_on ? find(is_memory, name) : -1; }
 
-/* A time limit that nobody else has, and that means nothing to a socket which never blocks. */
+/* A receive timeout that no other program sets, and that has no effect on a socket which never blocks. */
 static const struct timeval signature = {.tv_sec = 0x63686b};
 
 void inherit_sign(int fd) { setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &signature, sizeof signature); }
@@ -55,25 +55,25 @@ bool inherit_is_listening(int fd) {
   int listening = 0;
   socklen_t size = sizeof listening;
   if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening) return false;
-  return poll(&p, 1, 0) < 0 || !(p.revents & POLLHUP); /* a unix socket that was shut down */
+  return poll(&p, 1, 0) < 0 || !(p.revents & POLLHUP); /* POLLHUP: a unix socket that was shut down */
 }
 
-typedef struct place {
+typedef struct endpoint {
   const struct sockaddr *address;
   socklen_t size;
-} place;
+} endpoint;
 
 static bool is_listener(int fd, const void *what) {
-  const place *p = what;
+  const endpoint *wanted = what;
   struct sockaddr_storage own;
   socklen_t n = sizeof own;
   memset(&own, 0, sizeof own);
   if (!inherit_is_listening(fd) || !is_signed(fd)) return false;
-  if (getsockname(fd, (struct sockaddr *)&own, &n) != 0 || own.ss_family != p->address->sa_family) return false;
-  if (own.ss_family != AF_UNIX) return n == p->size && memcmp(&own, p->address, n) == 0;
-  return strcmp(((struct sockaddr_un *)&own)->sun_path, ((const struct sockaddr_un *)p->address)->sun_path) == 0;
+  if (getsockname(fd, (struct sockaddr *)&own, &n) != 0 || own.ss_family != wanted->address->sa_family) return false;
+  if (own.ss_family != AF_UNIX) return n == wanted->size && memcmp(&own, wanted->address, n) == 0;
+  return strcmp(((struct sockaddr_un *)&own)->sun_path, ((const struct sockaddr_un *)wanted->address)->sun_path) == 0;
 }
 
 int inherit_listener(const struct sockaddr *address, socklen_t size) {
-  return process_hands_on ? find(is_listener, &(place){address, size}) : -1;
+  return process_hands_on ? find(is_listener, &(endpoint){address, size}) : -1;
 }

@@ -13,7 +13,7 @@
 
 static uint64_t rounded_up(uint64_t n) { return (n + 4095) & ~4095ull; }
 
-uint64_t layout_plan(header *h, uint32_t capacity, uint64_t heap) {
+uint64_t layout_compute(header *h, uint32_t capacity, uint64_t heap) {
   uint64_t at = rounded_up(sizeof(header));
   h->capacity = capacity;
   h->stripes = at, at += rounded_up(sizeof(stripe) * STRIPES);
@@ -33,21 +33,21 @@ static uint32_t capacity_for(uint32_t max_series) {
   return capacity;
 }
 
-void layout_view(chalk_segment *g, const header *plan) {
-  uint32_t items = plan->capacity / CHUNKS;
-  g->capacity = plan->capacity;
+void layout_apply(chalk_segment *g, const header *geometry) {
+  uint32_t items = geometry->capacity / CHUNKS;
+  g->capacity = geometry->capacity;
   g->chunk_log = (uint32_t)__builtin_ctz(items < CHUNK_LEAST ? CHUNK_LEAST : items);
-  g->cells = plan->cells;
-  g->baselines = plan->baselines;
-  g->heap = plan->heap;
-  g->slots = segment_at(g, plan->slots);
-  g->stripes = segment_at(g, plan->stripes);
-  g->cursors = segment_at(g, plan->cursors);
-  g->metrics = segment_at(g, plan->metrics);
-  g->series = segment_at(g, plan->series);
+  g->cells = geometry->cells;
+  g->baselines = geometry->baselines;
+  g->heap = geometry->heap;
+  g->slots = segment_at(g, geometry->slots);
+  g->stripes = segment_at(g, geometry->stripes);
+  g->cursors = segment_at(g, geometry->cursors);
+  g->metrics = segment_at(g, geometry->metrics);
+  g->series = segment_at(g, geometry->series);
 }
 
-static int file_limit(uint64_t size, char *message) {
+static int check_file_limit(uint64_t size, char *message) {
   struct rlimit r;
   if (getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY && size > r.rlim_cur) {
     process_say(message, "the file size limit (%llu bytes) is below what a segment reserves",
@@ -57,15 +57,15 @@ static int file_limit(uint64_t size, char *message) {
   return CHALK_OK;
 }
 
-int layout_reserve(chalk_segment *g, const chalk_options *o, header *plan, char *message) {
+int layout_reserve(chalk_segment *g, const chalk_options *o, header *geometry, char *message) {
   uint64_t wanted = o->memory_limit ? o->memory_limit : LIMITS_DEFAULT, limit = wanted;
   uint32_t capacity = capacity_for(o->max_series ? o->max_series : LIMITS_SERIES);
   struct rlimit r;
   bool limited = getrlimit(RLIMIT_FSIZE, &r) == 0 && r.rlim_cur != RLIM_INFINITY;
   for (;; limit /= 2) {
-    uint64_t size = layout_plan(plan, capacity, limit);
+    uint64_t size = layout_compute(geometry, capacity, limit);
     if (limited && size > r.rlim_cur && limit > LIMITS_LEAST) continue;
-    if (file_limit(size, message) != CHALK_OK) return CHALK_EMEMORY;
+    if (check_file_limit(size, message) != CHALK_OK) return CHALK_EMEMORY;
     void *base = MAP_FAILED;
     static const uint64_t magic = LAYOUT_MAGIC;
     if (pwrite(g->fd, &magic, sizeof magic, 0) == sizeof magic && ftruncate(g->fd, (off_t)size) == 0) {
@@ -96,7 +96,7 @@ void layout_boot(char *boot, size_t size) {
   close(fd);
 }
 
-/* Chains for each stripe, empty. */
+/* Makes empty chains for each stripe. */
 static bool make_chains(chalk_segment *g) {
   for (uint32_t i = 0; i < STRIPES; i++) {
     if (!stripe_empty(g, &g->stripes[i]).heads) return false;
@@ -104,16 +104,16 @@ static bool make_chains(chalk_segment *g) {
   return true;
 }
 
-int layout_fill(chalk_segment *g, const header *plan, const chalk_options *o, char *message) {
-  uint64_t start = 0, real = segment_pages(g, &start, plan->slots + rounded_up(sizeof(slot) * WRITERS));
+int layout_fill(chalk_segment *g, const header *geometry, const chalk_options *o, char *message) {
+  uint64_t start = 0, real = segment_pages(g, &start, geometry->slots + rounded_up(sizeof(slot) * WRITERS));
   if (segment_allocate(g->fd, start, real) != CHALK_OK) {
     process_say(message, "no memory for a segment: %s", strerror(errno ? errno : ENOSPC));
     return CHALK_EMEMORY;
   }
   header *h = g->head;
   h->layout = SEGMENT_LAYOUT, h->abi = CHALK_ABI;
-  layout_plan(h, plan->capacity, plan->size - plan->heap);
-  layout_view(g, plan);
+  layout_compute(h, geometry->capacity, geometry->size - geometry->heap);
+  layout_apply(g, geometry);
   limits_begin(g, o);
   atomic_store(&h->memory, real);
   atomic_store(&h->epoch, as_bits(1));

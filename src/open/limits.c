@@ -3,7 +3,10 @@
 #include "shm/process.h"
 #include "value/sketch.h"
 
-/* Half of what a control group leaves: beyond its limit the kernel kills, where beyond ours series are folded. */
+/*
+ * Half of the memory limit of the control group: above that limit the kernel kills processes, above ours series are
+ * only folded.
+ */
 static uint64_t default_limit(void) {
   uint64_t half = process_memory_limit() / 2;
   return half > LIMITS_DEFAULT ? LIMITS_DEFAULT : half < LIMITS_LEAST ? LIMITS_LEAST : half;
@@ -46,22 +49,25 @@ int limits_check(const chalk_options *o, char *message) {
 }
 
 int chalk_segment_configure(chalk_segment *g, const chalk_options *o, char *message) {
-  int e = limits_check(o, message);
-  if (e == CHALK_OK && o->max_series > g->capacity / 2) {
-    process_say(message, "max_series can be at most %u in this segment; give it before the first load",
+  int rc = limits_check(o, message);
+  if (rc == CHALK_OK && o->max_series > g->capacity / 2) {
+    process_say(message,
+                "max_series can be at most %u in this segment; a higher one has to be set when the segment is created",
                 g->capacity / 2);
-    e = CHALK_EINVALID;
+    rc = CHALK_EINVALID;
   }
-  uint64_t room = g->size - g->heap;
-  if (e == CHALK_OK && o->memory_limit > room) {
-    process_say(message, "memory_limit can be at most %llu in this segment; give it before the first load",
-                (unsigned long long)room);
-    e = CHALK_EINVALID;
+  uint64_t heap = g->size - g->heap;
+  if (rc == CHALK_OK && o->memory_limit > heap) {
+    process_say(
+        message,
+        "memory_limit can be at most %llu in this segment; a higher one has to be set when the segment is created",
+        (unsigned long long)heap);
+    rc = CHALK_EINVALID;
   }
-  if (e != CHALK_OK) return e;
+  if (rc != CHALK_OK) return rc;
   bool more =
       o->max_series > atomic_load(&g->head->max_series) || o->memory_limit > atomic_load(&g->head->memory_limit);
   limits_set(g, o);
-  if (more) segment_epoch_move(g); /* handles that were folded look for their series again */
+  if (more) segment_epoch_move(g); /* so that handles on overflow series look for their own series again */
   return CHALK_OK;
 }

@@ -1,10 +1,12 @@
 /*
- * Listening sockets, opened where `init` runs and remembered like segments: a new VM of the same process goes on with
- * the socket of the one before, so a reload never fights over a port. A forked child closes its copies, or a port
- * would stay taken by somebody who never accepts; the workers of a server keep them, and take turns.
+ * Listening sockets. They are opened where `init` runs, and remembered like segments: a new VM of the process continues
+ * with the socket of the VM before it, so a reload never competes for a port. A forked child closes its copies, because
+ * otherwise the port would stay in use by a process that never accepts. The workers of a server keep their copies,
+ * because the one that holds the flusher's role accepts, and any of them may come to hold it.
  *
- * A socket is provisional until its configuration is in force: until somebody says so, or a child of the process has
- * it. What is provisional is closed when its `init` fails, or a server refuses the configuration behind it.
+ * A socket is provisional until its configuration is in force, that is until chalk_listen_settle says so or the process
+ * has forked a child. A provisional socket is closed if its `init` fails, or if the server refuses the configuration
+ * afterwards.
  */
 #include "open/listen.h"
 
@@ -28,15 +30,18 @@ enum { BACKLOG = 511, ADDRESS = 256, COPIES = 64 };
 typedef struct listener {
   char *client, *address;
   int fd;
-  uint32_t opened_by; /* the process that made it: the file of a unix socket is its to remove */
-  uint32_t forks;     /* of that process, when it made it */
+  uint32_t opened_by; /* the process that opened it, which removes the file of a unix socket */
+  uint32_t forks;     /* process_forks() at that time */
   bool in_force;
   struct listener *next;
 } listener;
 
-static listener *listeners; /* process lock, as what follows */
+static listener *listeners; /* process lock, like `copies` */
 
-/* Descriptors that were given to servers: closed by them, so each is known by its socket too. */
+/*
+ * Descriptors that were given to servers, which close them themselves. A descriptor counts only while its number still
+ * belongs to the same socket.
+ */
 static struct {
   int fd;
   ino_t socket;
@@ -59,19 +64,19 @@ static void note_copy(int fd) {
 }
 
 /*
- * Closes it, but for its number: an event loop that came with the fork may be about to watch it, and libuv aborts where
- * that fails. What takes its place is never ready.
+ * Closes a descriptor but keeps its number in use, for an eventfd that is never ready: an event loop that was copied by
+ * the fork may be about to watch the number, and libuv aborts if that fails.
  */
-static void blind(int fd) {
-  int nothing = eventfd(0, EFD_CLOEXEC);
-  if (nothing < 0 || dup3(nothing, fd, O_CLOEXEC) < 0) close(fd);
-  if (nothing >= 0) close(nothing);
+static void replace_by_dead(int fd) {
+  int never = eventfd(0, EFD_CLOEXEC);
+  if (never < 0 || dup3(never, fd, O_CLOEXEC) < 0) close(fd);
+  if (never >= 0) close(never);
 }
 
 static void in_child(void) {
   if (process_hands_on) return;
   for (int i = 0; i < COPIES; i++) {
-    if (copies[i].socket && is_socket(copies[i].fd, copies[i].socket)) blind(copies[i].fd);
+    if (copies[i].socket && is_socket(copies[i].fd, copies[i].socket)) replace_by_dead(copies[i].fd);
     copies[i].socket = 0;
   }
   for (listener *l = listeners; l; l = l->next) {
@@ -80,6 +85,7 @@ static void in_child(void) {
   }
 }
 
+/* Closes fd, if it is open, and reports why the address cannot be used. */
 static int fail(int fd, const char *address, const char *why, char *message) {
   process_say(message, "cannot listen at %s: %s", address, why);
   if (fd >= 0) close(fd);
@@ -88,19 +94,22 @@ static int fail(int fd, const char *address, const char *why, char *message) {
 
 static const char scheme[] = "unix://";
 
-/* The path in an address of a unix socket; NULL: it is of another kind. */
+/* The path in the address of a unix socket. NULL: the address is of another kind. */
 static const char *path_of(const char *address) {
   return strncmp(address, scheme, sizeof scheme - 1) == 0 ? address + sizeof scheme - 1 : NULL;
 }
 
-static bool fill(struct sockaddr_un *a, const char *path) {
+static bool fill_address(struct sockaddr_un *a, const char *path) {
   *a = (struct sockaddr_un){.sun_family = AF_UNIX};
   if (strlen(path) >= sizeof a->sun_path) return false;
   strcpy(a->sun_path, path);
   return true;
 }
 
-/* Whether any process listens at it. A connect that would wait, because the queue is full, says so at once. */
+/*
+ * Whether any process listens at the address. If its queue is full, the nonblocking connect fails with EAGAIN, which
+ * counts as an answer.
+ */
 static bool is_answered(const struct sockaddr_un *a) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return true;
@@ -110,41 +119,41 @@ static bool is_answered(const struct sockaddr_un *a) {
 }
 
 /*
- * Removes a socket that was left over: this user's, and nobody listens at it. Nothing else is ever removed, and no link
- * is followed. Returns what is in the way of a new one; NULL: nothing is. Between the look and the removal only this
- * user, or whoever may remove the file anyway, can put another one in its place.
+ * Removes a unix socket that was left behind: it belongs to this user, and no process listens at it. Nothing else is
+ * ever removed, and no link is followed. Returns what prevents a new socket there; NULL: nothing does. Between the
+ * check and the removal, only this user, or one who may remove the file anyway, can put another socket there.
  */
 static const char *remove_stale(const struct sockaddr_un *a) {
   struct stat st;
   if (lstat(a->sun_path, &st) != 0) return NULL;
-  if (!S_ISSOCK(st.st_mode)) return "there is a file that is no socket";
+  if (!S_ISSOCK(st.st_mode)) return "there is a file that is not a socket";
   if (st.st_uid != geteuid()) return "there is a socket of another user";
   if (is_answered(a)) return strerror(EADDRINUSE);
   return unlink(a->sun_path) == 0 ? NULL : strerror(errno);
 }
 
 /*
- * Closes it. The file goes with the last descriptor that any process has of it: a server's children, or the program that
- * replaces a server, go on.
+ * Closes a listener. The file of a unix socket is removed with the last descriptor that any process has of the socket:
+ * the children of a server, or the program that replaces it, continue to listen.
  */
-static void drop(listener *l) {
+static void close_listener(listener *l) {
   struct sockaddr_un a;
   const char *path = path_of(l->address);
   close(l->fd);
   l->fd = -1, l->in_force = false;
-  if (path && fill(&a, path)) remove_stale(&a);
+  if (path && fill_address(&a, path)) remove_stale(&a);
 }
 
-/* In the process that made a socket, and in a server's, whose first process may have made it and gone. */
+/* In the process that opened a socket, and in all processes of a server, whose first process may have ended already. */
 static void at_exit(void) {
   process_lock();
   for (listener *l = listeners; l; l = l->next) {
-    if (l->fd >= 0 && (l->opened_by == (uint32_t)getpid() || process_hands_on)) drop(l);
+    if (l->fd >= 0 && (l->opened_by == (uint32_t)getpid() || process_hands_on)) close_listener(l);
   }
   process_unlock();
 }
 
-/* Whether a listener here, or a server that one was given to, will close it. */
+/* Whether the descriptor belongs to a listener, or to a server that it was given to, which will close it. */
 static bool is_used(int fd) {
   for (const listener *l = listeners; l; l = l->next) {
     if (l->fd == fd) return true;
@@ -155,7 +164,10 @@ static bool is_used(int fd) {
   return false;
 }
 
-/* One that came with this program, or a copy of one that another client has: each closes its own. -1: there is none. */
+/*
+ * Returns the socket with this address that the process inherited, or a copy of it if another client uses it, because
+ * each client closes its own. -1: there is none.
+ */
 static int take_over(const struct sockaddr *address, socklen_t size) {
   int fd = inherit_listener(address, size);
   return fd >= 0 && is_used(fd) ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : fd;
@@ -163,7 +175,7 @@ static int take_over(const struct sockaddr *address, socklen_t size) {
 
 static int listen_unix(const char *address, const char *path, char *message) {
   struct sockaddr_un a;
-  if (!fill(&a, path)) return fail(-1, address, "the path is too long", message);
+  if (!fill_address(&a, path)) return fail(-1, address, "the path is too long", message);
   int inherited = take_over((struct sockaddr *)&a, sizeof a);
   if (inherited >= 0) return inherited;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -173,12 +185,12 @@ static int listen_unix(const char *address, const char *path, char *message) {
   if (problem) return fail(fd, address, problem, message);
   if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0) return fail(fd, address, strerror(errno), message);
   if (listen(fd, BACKLOG) == 0) return fd;
-  int e = errno;
+  int reason = errno;
   remove_stale(&a);
-  return fail(fd, address, strerror(e), message);
+  return fail(fd, address, strerror(reason), message);
 }
 
-/* Splits "host:port" and "[host]:port". */
+/* Splits "host:port" or "[host]:port". False: the address has another form. */
 static bool split(const char *address, char *host, char *port) {
   const char *colon = strrchr(address, ':');
   size_t n = colon ? (size_t)(colon - address) : 0;
@@ -198,8 +210,8 @@ static int listen_inet(const char *address, char *message) {
     return fail(-1, address, "expected host:port, [host]:port or unix:///path", message);
   }
   struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
-  int e = getaddrinfo(host, port, &hints, &found);
-  if (e != 0) return fail(-1, address, gai_strerror(e), message);
+  int rc = getaddrinfo(host, port, &hints, &found);
+  if (rc != 0) return fail(-1, address, gai_strerror(rc), message);
   int inherited = take_over(found->ai_addr, found->ai_addrlen);
   if (inherited >= 0) {
     freeaddrinfo(found);
@@ -208,10 +220,10 @@ static int listen_inet(const char *address, char *message) {
   int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
   bool bound = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
                bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0;
-  e = errno;
+  int reason = errno;
   if (bound) inherit_sign(fd);
   freeaddrinfo(found);
-  return bound ? fd : fail(fd, address, strerror(e), message);
+  return bound ? fd : fail(fd, address, strerror(reason), message);
 }
 
 static int open_listener(const char *address, char *message) {
@@ -233,7 +245,7 @@ void listeners_mark(void) {
   process_unlock();
 }
 
-/* The client's, with the address. NULL: no memory. */
+/* The listener of the client at the address, which is added if there is none. NULL: out of memory. */
 static listener *find_or_add(const char *client, const char *address) {
   listener *l = find(client, address);
   if (l || !(l = calloc(1, sizeof *l))) return l;
@@ -243,8 +255,8 @@ static listener *find_or_add(const char *client, const char *address) {
   return NULL;
 }
 
-static int reopen(listener *l, char *message) {
-  /* Shut down: another process of the same server found that its configuration has no such address. */
+static int ensure_open(listener *l, char *message) {
+  /* The socket was shut down by another process of the server, whose configuration no longer has this address. */
   if (l->fd >= 0 && !inherit_is_listening(l->fd)) {
     close(l->fd);
     l->fd = -1;
@@ -265,9 +277,9 @@ int chalk_listen(const char *client, const char *address, char *message) {
   if (!registered) atexit(at_exit);
   registered = true;
   listener *l = find_or_add(client, address);
-  int e = l ? reopen(l, message) : fail(-1, address, "out of memory", message);
+  int rc = l ? ensure_open(l, message) : fail(-1, address, "out of memory", message);
   process_unlock();
-  return e;
+  return rc;
 }
 
 int chalk_accept_fd(const char *client, const char *address) {
@@ -279,15 +291,18 @@ int chalk_accept_fd(const char *client, const char *address) {
   return fd;
 }
 
-/* By descriptor, so that nothing else that is put there is touched. */
+/*
+ * Lets every user connect. The mode is changed through a descriptor, so no other file that is put there meanwhile is
+ * affected.
+ */
 static int let_connect(const char *path) {
-  char place[40];
+  char proc_path[40];
   struct stat st;
-  int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC), e = -1;
-  snprintf(place, sizeof place, "/proc/self/fd/%d", fd);
-  if (fd >= 0 && fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == geteuid()) e = chmod(place, 0666);
+  int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC), rc = -1;
+  snprintf(proc_path, sizeof proc_path, "/proc/self/fd/%d", fd);
+  if (fd >= 0 && fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == geteuid()) rc = chmod(proc_path, 0666);
   if (fd >= 0) close(fd);
-  return e == 0 ? CHALK_OK : CHALK_EINVALID;
+  return rc == 0 ? CHALK_OK : CHALK_EINVALID;
 }
 
 int chalk_listen_to_all(const char *address) {
@@ -304,7 +319,7 @@ void chalk_listen_settle(const char *client, const char *address, int in_force) 
   listener *l = find(client, address);
   if (l && l->fd >= 0) {
     if (in_force) l->in_force = true;
-    if (is_provisional(l)) drop(l);
+    if (is_provisional(l)) close_listener(l);
   }
   process_unlock();
 }
@@ -321,7 +336,7 @@ void chalk_listen_only(const char *client, const char *const *addresses, uint32_
   for (listener *l = listeners; l; l = l->next) {
     if (l->fd < 0 || strcmp(l->client, client) != 0 || is_among(l->address, addresses, n)) continue;
     shutdown(l->fd, SHUT_RDWR);
-    drop(l);
+    close_listener(l);
   }
   process_unlock();
 }
@@ -330,7 +345,7 @@ void chalk_unlisten(const char *client, const char *address) {
   process_lock();
   listener *l = find(client, address);
   if (l && l->fd >= 0 && l->opened_by == (uint32_t)getpid()) {
-    drop(l);
+    close_listener(l);
   } else if (l && l->fd >= 0) {
     close(l->fd);
     l->fd = -1, l->in_force = false;

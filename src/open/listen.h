@@ -1,4 +1,4 @@
-/* The listening sockets of the process, which stay with it over reloads of its VMs. chalk.h has the other functions. */
+/* The listening sockets of the process, which survive reloads of its VMs. The other functions are in chalk.h. */
 #ifndef LISTEN_H
 #define LISTEN_H
 

@@ -1,6 +1,6 @@
 /*
- * Opening segments: by name, at a path, or anonymous. A file whose maker died is made anew, see layout.h. What comes from
- * a file is checked before it is used.
+ * Opening segments: by name, at a path, or anonymous. A file whose maker died is made again, see layout.h. Everything
+ * that comes from a file is checked before it is used.
  */
 #include "shm/segment.h"
 
@@ -20,7 +20,7 @@
 #include "shm/process.h"
 #include "open/recover.h"
 
-static chalk_segment *segments; /* of this process; process lock */
+static chalk_segment *segments; /* the segments of this process; process lock */
 
 static int restart_needed(char *message) {
   process_say(message, "restart needed: the segment was made by another version of chalk");
@@ -32,9 +32,9 @@ static int overwritten(char *message) {
   return CHALK_EINVALID;
 }
 
-static bool inside(uint64_t offset, uint64_t size) { return offset >= sizeof(header) && offset <= size; }
+static bool is_inside(uint64_t offset, uint64_t size) { return offset >= sizeof(header) && offset <= size; }
 
-/* Whether the file was left by somebody who died at making it. */
+/* Whether the maker of the file died while it made the segment. */
 static bool is_half_made(const chalk_segment *g, uint64_t size) {
   header h = {0};
   uint64_t read = size < sizeof h ? size : sizeof h;
@@ -44,20 +44,22 @@ static bool is_half_made(const chalk_segment *g, uint64_t size) {
 }
 
 /*
- * Two locks of the file. The first is held while a segment is opened. Part of the second is held by all who have it open,
- * and by the forked children who do; so whoever opens it knows whether he is alone with what is in it.
+ * Two byte locks of the file. A process holds the first while it opens the segment. Every process that has the segment
+ * open, and every forked child of one, shares the second; so a process that opens the file knows whether it is alone.
  */
 enum { OPENING, IN_USE };
 
-/* How long somebody else may be at opening it, in seconds. */
+/* How long another process may take to open the segment, in seconds. */
 #define OPENING_LIMIT 10.0
 
 static int file_lock(int fd, int which, short type) {
-  struct flock one = {.l_type = type, .l_whence = SEEK_SET, .l_start = which, .l_len = 1};
-  return fcntl(fd, F_OFD_SETLK, &one);
+  struct flock range = {.l_type = type, .l_whence = SEEK_SET, .l_start = which, .l_len = 1};
+  return fcntl(fd, F_OFD_SETLK, &range);
 }
 
-/* Nobody opens a segment for long; but whoever may read the file can lock it for ever. */
+/*
+ * The wait has a limit: opening a segment takes a moment, but any process that may read the file can lock it forever.
+ */
 static int lock_opening(int fd) {
   static const struct timespec pause = {.tv_nsec = 5000000};
   double until = chalk_now() + OPENING_LIMIT;
@@ -70,21 +72,34 @@ static int lock_opening(int fd) {
 }
 
 static bool is_in_use(int fd) {
-  struct flock one = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = IN_USE, .l_len = 1};
-  return fcntl(fd, F_OFD_GETLK, &one) != 0 || one.l_type != F_UNLCK;
+  struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = IN_USE, .l_len = 1};
+  return fcntl(fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
 }
 
-/* What another process made, once mapped: as it is while somebody uses it, else looked through. */
-static int take_up(chalk_segment *g, const header *h, char *message) {
+/*
+ * Adopts a segment that another process made, after it is mapped. While a process uses it, it is taken as it is;
+ * otherwise it is checked and repaired.
+ */
+static int adopt(chalk_segment *g, const header *h, char *message) {
   if (is_in_use(g->fd)) return CHALK_OK;
   char boot[sizeof h->boot];
   layout_boot(boot, sizeof boot);
-  int e = recover(g, memcmp(boot, h->boot, sizeof boot) != 0, message);
-  if (e == CHALK_OK) memcpy(g->head->boot, boot, sizeof boot);
-  return e;
+  int rc = recover(g, memcmp(boot, h->boot, sizeof boot) != 0, message);
+  if (rc == CHALK_OK) memcpy(g->head->boot, boot, sizeof boot);
+  return rc;
 }
 
-/* Maps what another process made: at a path, or in memory that was inherited from the server which is replaced. */
+/* Whether the header of a file of this size is consistent. Computes the geometry. */
+static bool has_geometry(const header *h, uint64_t size, header *geometry) {
+  return h->capacity >= LIMITS_LEAST_CAPACITY && h->capacity <= LIMITS_MOST_CAPACITY &&
+         (h->capacity & (h->capacity - 1)) == 0 && is_inside(h->heap, h->size) && h->size == size &&
+         layout_compute(geometry, h->capacity, h->size - h->heap) == h->size &&
+         memcmp(&geometry->slots, &h->slots, offsetof(header, heap) + sizeof h->heap - offsetof(header, slots)) == 0;
+}
+
+/*
+ * Maps a segment that another process made: at a path, or in memory inherited from the program that this one replaces.
+ */
 static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message) {
   header h;
   if (size < sizeof h || pread(g->fd, &h, sizeof h, 0) != (ssize_t)sizeof h || h.magic != LAYOUT_MAGIC) {
@@ -92,12 +107,8 @@ static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message
     return CHALK_EINVALID;
   }
   if (h.layout != SEGMENT_LAYOUT || h.abi != CHALK_ABI) return restart_needed(message);
-  header plan = {0};
-  bool sane = h.capacity >= LIMITS_LEAST_CAPACITY && h.capacity <= LIMITS_MOST_CAPACITY &&
-              (h.capacity & (h.capacity - 1)) == 0 && inside(h.heap, h.size) && h.size == size &&
-              layout_plan(&plan, h.capacity, h.size - h.heap) == h.size &&
-              memcmp(&plan.slots, &h.slots, offsetof(header, heap) + sizeof h.heap - offsetof(header, slots)) == 0;
-  if (!sane || !atomic_load(&h.ready)) {
+  header geometry = {0};
+  if (!has_geometry(&h, size, &geometry) || !atomic_load(&h.ready)) {
     process_say(message, "the file is a damaged segment of chalk");
     return CHALK_EINVALID;
   }
@@ -108,17 +119,20 @@ static int attach(chalk_segment *g, uint64_t size, bool inherited, char *message
   }
   g->base = base;
   g->size = size;
-  layout_view(g, &plan);
-  int e = CHALK_OK;
-  if (!inherited) e = take_up(g, &h, message);
-  if (e == CHALK_OK && !recover_is_plausible(g)) e = overwritten(message);
-  if (e == CHALK_OK) return CHALK_OK;
-  munmap(g->base, g->size); /* and the file stays as it is, for whoever wants to look at it */
+  layout_apply(g, &geometry);
+  int rc = CHALK_OK;
+  if (!inherited) rc = adopt(g, &h, message);
+  if (rc == CHALK_OK && !recover_is_plausible(g)) rc = overwritten(message);
+  if (rc == CHALK_OK) return CHALK_OK;
+  munmap(g->base, g->size); /* the file is kept, so that it can be examined */
   g->base = NULL;
-  return e;
+  return rc;
 }
 
-/* Of memory, not of a file: whoever has it open could else cut it, which kills all that use it. */
+/*
+ * Seals anonymous memory. Otherwise any process that has it open could truncate it, which kills all its users. A file
+ * cannot be sealed.
+ */
 static void seal(const chalk_segment *g) { fcntl(g->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL); }
 
 static int create_or_attach(chalk_segment *g, const chalk_options *o, char *message) {
@@ -127,17 +141,17 @@ static int create_or_attach(chalk_segment *g, const chalk_options *o, char *mess
   g->device = st.st_dev, g->inode = st.st_ino;
   if (st.st_size > 0) {
     uint64_t size = (uint64_t)st.st_size;
-    bool anew = o->path && is_half_made(g, size) && !is_in_use(g->fd);
-    if (!anew || ftruncate(g->fd, 0) != 0) return attach(g, size, !o->path, message);
+    bool remake = o->path && is_half_made(g, size) && !is_in_use(g->fd);
+    if (!remake || ftruncate(g->fd, 0) != 0) return attach(g, size, !o->path, message);
   }
-  header plan = {0};
-  int e = layout_reserve(g, o, &plan, message);
-  if (e != CHALK_OK) return e;
+  header geometry = {0};
+  int rc = layout_reserve(g, o, &geometry, message);
+  if (rc != CHALK_OK) return rc;
   if (!o->path) seal(g);
-  return layout_fill(g, &plan, o, message);
+  return layout_fill(g, &geometry, o, message);
 }
 
-/* New memory, or what the program that this one replaced had under the name. */
+/* Opens new memory, or the memory that the program before this one had under the name. */
 static int open_memory(const char *name) {
   char label[200];
   snprintf(label, sizeof label, "chalk%s%s", name ? ":" : "", name ? name : "");
@@ -148,19 +162,20 @@ static int open_memory(const char *name) {
 }
 
 /*
- * Whoever can write to a segment's file, or cut it, can hang and kill those who use it. So it has to be this user's or
- * root's, and nobody else's to write; its group's, where that is wanted. The descriptor is asked: what has the name may
- * be another file by now. Returns what is wrong; NULL: nothing.
+ * Checks whether a file can be trusted. A process that can write to a segment's file, or truncate it, can hang and kill
+ * all processes that use it. So the file must belong to this user or root, and no other user may write to it; the group
+ * may if the option segment_group is set. The descriptor is checked, not the path, because the path may name another
+ * file by now. Returns what is wrong; NULL: nothing is.
  */
 static const char *untrusted(const struct stat *st, const chalk_options *o) {
-  if (!S_ISREG(st->st_mode)) return "it is no regular file";
-  if (st->st_uid != geteuid() && st->st_uid != 0) return "it is another user's";
+  if (!S_ISREG(st->st_mode)) return "it is not a regular file";
+  if (st->st_uid != geteuid() && st->st_uid != 0) return "it belongs to another user";
   if (st->st_mode & S_IWOTH) return "everybody may write to it";
   if ((st->st_mode & S_IWGRP) && !o->segment_group) return "its group may write to it (segment_group allows that)";
   return NULL;
 }
 
-/* Without waiting for anybody at the other end, should it be a FIFO or a device. */
+/* Opens the file. O_NONBLOCK: if it is a FIFO or a device, the call does not wait for another process. */
 static int open_path(const chalk_options *o, char *message) {
   struct stat st;
   int fd = open(o->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
@@ -186,6 +201,18 @@ static int open_file(const char *name, const chalk_options *o, char *message) {
   return fd;
 }
 
+/* Takes the locks of the opened file, or empties it if this process failed to make it, so that the next one can. */
+static int finish_opening(chalk_segment *g, const char *path, int rc, char *message) {
+  if (rc != CHALK_OK && g->base && ftruncate(g->fd, 0) != 0) rc = CHALK_EINVALID;
+  if (rc == CHALK_OK && file_lock(g->fd, IN_USE, F_RDLCK) != 0) {
+    process_say(message, "cannot lock %s: %s", path, strerror(errno));
+    rc = CHALK_EINVALID;
+  }
+  if (rc == CHALK_OK) life_begin(g);
+  file_lock(g->fd, OPENING, F_UNLCK);
+  return rc;
+}
+
 static chalk_segment *open_new(const char *name, const chalk_options *o, char *message) {
   chalk_segment *g = calloc(1, sizeof *g);
   if (!g) {
@@ -197,18 +224,9 @@ static chalk_segment *open_new(const char *name, const chalk_options *o, char *m
     free(g);
     return NULL;
   }
-  int e = create_or_attach(g, o, message);
-  if (o->path) {
-    /* A half-made file is emptied, so that the next to come makes it anew. */
-    if (e != CHALK_OK && g->base && ftruncate(g->fd, 0) != 0) e = CHALK_EINVALID;
-    if (e == CHALK_OK && file_lock(g->fd, IN_USE, F_RDLCK) != 0) {
-      process_say(message, "cannot lock %s: %s", o->path, strerror(errno));
-      e = CHALK_EINVALID;
-    }
-    if (e == CHALK_OK) life_begin(g);
-    file_lock(g->fd, OPENING, F_UNLCK);
-  }
-  if (e != CHALK_OK) {
+  int rc = create_or_attach(g, o, message);
+  if (o->path) rc = finish_opening(g, o->path, rc, message);
+  if (rc != CHALK_OK) {
     if (g->base) munmap(g->base, g->size);
     close(g->fd);
     free(g);
@@ -262,8 +280,9 @@ void segments_mark(void) {
 }
 
 /*
- * A named segment stays for the process's life. A private one gives its memory back, but keeps its range of addresses
- * as private zeroes: a series object that outlived its client may still be stored through.
+ * A named segment stays open until the process ends. A private one gives its memory back, but keeps its range of
+ * addresses mapped as private zeros, because a handle that outlived its client may still store through its
+ * pointers.
  */
 void chalk_segment_close(chalk_segment *g) {
   process_lock();

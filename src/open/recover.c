@@ -13,19 +13,19 @@
 #include "base/peek.h"
 #include "base/tally.h"
 #include "shm/process.h"
-#include "series/pass.h"
+#include "series/handover.h"
 #include "series/series.h"
 #include "value/kind.h"
 #include "value/stored.h"
 #include "record/tap.h"
 #include "base/text.h"
 
-/* The check of what the parts of a segment refer to; each part knows its own blocks. */
+/* A check in progress. Each part of the segment notes its own blocks. */
 typedef struct recovery {
   chalk_segment *g;
   heap_ledger blocks;
-  uint32_t top;     /* of the series, as it is looked at */
-  uint64_t *counts; /* by series, all that is counted in the cells of the writers so far */
+  uint32_t top;     /* the number after the highest series to check */
+  uint64_t *counts; /* by series: the sum of all counts in the cells of the writers so far */
 } recovery;
 
 /* The header */
@@ -72,14 +72,17 @@ static bool overflow_is_sound(chalk_segment *g, uint32_t number) {
   return s->metric == number && atomic_load(&s->state) == SERIES_LIVE;
 }
 
-static bool parts_are_sound(recovery *r, const metric *m) {
+static bool contents_are_sound(recovery *r, const metric *m) {
   const chalk_segment *g = r->g;
   return heap_note(&r->blocks, m->name, m->name_size) && heap_note(&r->blocks, m->shape, m->shape_size) &&
          heap_note(&r->blocks, m->le, m->les * sizeof(double)) && blob_is_sound(r, m->blob) &&
          text_hash(segment_at(g, m->name), m->name_size) == m->hash && bounds_are_sound(segment_at(g, m->le), m->les);
 }
 
-/* Of a free struct nothing is kept: what somebody had begun who died is lost. Its overflow series is its own again. */
+/*
+ * A free struct keeps nothing: a definition that a process had begun before it died is lost. The overflow series of the
+ * number points to its own metric again.
+ */
 static bool metric_is_sound(recovery *r, uint32_t number) {
   chalk_segment *g = r->g;
   metric *m = &g->metrics[number];
@@ -92,10 +95,10 @@ static bool metric_is_sound(recovery *r, uint32_t number) {
     return true;
   }
   metric seen;
-  memcpy(&seen, m, sizeof seen); /* so that what was checked is what is used */
+  memcpy(&seen, m, sizeof seen); /* a copy, so that the checked values are the ones that are used */
   bool fits = state <= METRIC_SUPERSEDED && kind_is_known(seen.kind) && seen.across <= CHALK_MAX &&
               seen.tags <= CHALK_TAGS && seen.les <= CHALK_LES && seen.name_size > 0;
-  return fits && parts_are_sound(r, &seen) && overflow_is_sound(g, number);
+  return fits && contents_are_sound(r, &seen) && overflow_is_sound(g, number);
 }
 
 static bool metrics_are_sound(recovery *r) {
@@ -107,7 +110,7 @@ static bool metrics_are_sound(recovery *r) {
 
 /* Series */
 
-/* The metric of a series that is there; NULL: the number has no meaning. */
+/* The metric of a series that exists. NULL: there is no series with this number. */
 static const metric *metric_of(const chalk_segment *g, uint32_t id) {
   uint32_t top = segment_metrics(g), number = id;
   if (id >= METRICS) {
@@ -128,8 +131,8 @@ static bool key_is_sound(const chalk_segment *g, const series *s, uint64_t offse
 }
 
 /*
- * Where a total belongs: of a count it is a number, of a histogram a block. `total` is 0 when there is nothing. What was
- * sent may be a part.
+ * Whether a total is sound: a number for a count, a stored histogram for a histogram. 0 stands for nothing. `sent`: the
+ * total is a baseline, whose counts need not rise from bound to bound.
  */
 static bool total_is_sound(recovery *r, const metric *m, uint64_t total, bool sent) {
   if (kind_has_histogram(m->kind)) return !total || stored_is_sound(r->g, total, m->les, sent, &r->blocks);
@@ -141,7 +144,8 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   series *s = &g->series[id];
   uint32_t state = atomic_load(&s->state) & 255;
   if (state == SERIES_FREE) s->key = 0;
-  if (s->metric >= METRICS) s->metric = 0; /* of those not in use too: readers look it up before they know the state */
+  /* Also for free series: readers look up the metric before they know the state. */
+  if (s->metric >= METRICS) s->metric = 0;
   if (state == SERIES_RESERVED && s->key) return heap_note(&r->blocks, s->key, s->key_size);
   if (state == SERIES_FREE || state == SERIES_RESERVED) return true;
   const metric *m = metric_of(g, id);
@@ -151,9 +155,9 @@ static bool series_is_sound(recovery *r, uint32_t id) {
   if (key && !heap_note(&r->blocks, key, key_size)) return false;
   if (kind_has_value(m->kind)) atomic_store(&s->at_drop, atomic_load(&s->at_drop) == 1);
   uint64_t epoch = (uint64_t)segment_epoch(g), dropped = atomic_load(&s->drop_epoch);
-  if (dropped != UINT64_MAX && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
+  if (dropped != SERIES_UNSETTLED && dropped > epoch) atomic_store(&s->drop_epoch, epoch);
   if (!isfinite(s->seen_time)) s->seen_time = 0;
-  s->pass = 0; /* of a reader that has gone */
+  s->pass = 0; /* it refers to a reader of the tap that is gone */
   return key_is_sound(g, s, key, key_size, m->tags) && total_is_sound(r, m, atomic_load(&s->at_drop), false);
 }
 
@@ -171,7 +175,10 @@ static bool is_same(const chalk_segment *g, const series *a, const series *b) {
   return alike && (size == 0 || (x && y && memcmp(x, y, size) == 0));
 }
 
-/* Whether no two in one chain are the same; only when the chains are whole, and not unreasonably long. */
+/*
+ * Whether no two series in a chain have the same key. The chains have been rebuilt. False also if they are extremely
+ * long.
+ */
 static bool keys_are_unique(const chalk_segment *g) {
   enum { LONG = 1000 };
   uint32_t top = series_top(g);
@@ -188,6 +195,7 @@ static bool keys_are_unique(const chalk_segment *g) {
 
 /* Cells and baselines */
 
+/* Clears the cell if no series has its number. */
 static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
   uint64_t bits = atomic_load(cell);
   const metric *m = metric_of(r->g, id);
@@ -196,32 +204,36 @@ static bool cell_is_sound(recovery *r, shared_u64 *cell, uint32_t id) {
     return true;
   }
   if (kind_has_histogram(m->kind)) return histogram_is_sound(r->g, bits, m->les, &r->blocks, &r->counts[id]);
-  uint32_t row = cell < segment_cell(r->g, 1, 0) ? 0 : 1;
+  uint32_t row = cell < segment_cell(r->g, 1, 0) ? 0 : 1; /* a gauge's cell in row 0 leads to a list */
   if (kind_has_value(m->kind)) return !kind_is_split(m) || gauge_is_sound(r->g, row, bits, &r->blocks);
   double n = as_double(bits);
   return n >= 0 && n <= (double)TALLY_MOST && tally_add(&r->counts[id], (uint64_t)n);
 }
 
+/* Clears the baseline if no series has its number, or the series is a gauge. */
 static bool baseline_is_sound(recovery *r, shared_u64 *total, uint32_t id) {
   const metric *m = metric_of(r->g, id);
   if (!m || kind_has_value(m->kind)) atomic_store(total, 0);
   return !m || total_is_sound(r, m, atomic_load(total), true);
 }
 
-/* The pieces of a row that are real are set bits; the lowest of them is taken out. */
-static uint32_t next_piece(uint64_t *bits, uint32_t word) {
+/* Clears the lowest bit that is set in a word of bits, and returns the number of its chunk. */
+static uint32_t next_chunk(uint64_t *bits, uint32_t word) {
   uint32_t chunk = word * 64 + (uint32_t)__builtin_ctzll(*bits);
   *bits &= *bits - 1;
   return chunk;
 }
 
-/* All items of a row's pieces that are real and not zero. Pieces beyond the row's end are none. */
+/*
+ * Checks all items that are not zero in the real chunks of a row. A bit for a chunk beyond the end of the row is
+ * damage.
+ */
 static bool row_is_sound(recovery *r, shared_u64 *chunks, void *row, uint32_t width,
                          bool (*is_sound)(recovery *, shared_u64 *item, uint32_t id)) {
   uint32_t items = segment_chunk_items(r->g), n = r->g->capacity / items;
   for (uint32_t word = 0; word < CHUNKS / 64; word++) {
     for (uint64_t bits = atomic_load(&chunks[word]); bits;) {
-      uint32_t chunk = next_piece(&bits, word);
+      uint32_t chunk = next_chunk(&bits, word);
       if (chunk >= n) return false;
       for (uint32_t id = chunk * items; id < (chunk + 1) * items && id < r->top; id++) {
         shared_u64 *item = (shared_u64 *)((char *)row + (uint64_t)id * width);
@@ -267,31 +279,32 @@ static bool stripes_are_sound(recovery *r) {
   return true;
 }
 
-/* Whether what somebody began to pass on can be ended; it is then looked at again with all else. */
-static bool passing_is_sound(recovery *r, const stripe *t) {
+/* Whether a handover that a process began can be finished. The check of the whole segment follows after that. */
+static bool handover_is_sound(recovery *r, const stripe *t) {
   chalk_segment *g = r->g;
-  if (!atomic_load((shared_u32 *)&t->passing)) return true;
-  uint32_t from = peek_u32(&t->pass_from), to = peek_u32(&t->pass_to);
+  if (!atomic_load((shared_u32 *)&t->handing_over)) return true;
+  uint32_t from = peek_u32(&t->handover_from), to = peek_u32(&t->handover_to);
   const metric *m = from >= METRICS ? metric_of(g, from) : NULL;
   if (!m || kind_has_value(m->kind) || m != metric_of(g, to) || from == to) return false;
   if (!segment_chunk_real(g, g->slots[0].chunks, to)) return false;
-  if (!total_is_sound(r, m, t->pass_at_drop, false)) return false;
+  if (!total_is_sound(r, m, t->handover_at_drop, false)) return false;
   if (!total_is_sound(r, m, atomic_load(&g->series[from].at_drop), false)) return false;
-  if (kind_has_total(m->kind)) return as_double(t->pass_value) >= 0 && as_double(t->pass_value) <= (double)TALLY_MOST;
+  double value = as_double(t->handover_value);
+  if (kind_has_total(m->kind)) return value >= 0 && value <= (double)TALLY_MOST;
   uint64_t count = 0, cell = atomic_load(segment_cell(g, 0, to));
-  return cell != t->pass_value && histogram_is_sound(g, cell, m->les, &r->blocks, &count) &&
-         (count = 0, histogram_is_sound(g, t->pass_value, m->les, &r->blocks, &count));
+  return cell != t->handover_value && histogram_is_sound(g, cell, m->les, &r->blocks, &count) &&
+         (count = 0, histogram_is_sound(g, t->handover_value, m->les, &r->blocks, &count));
 }
 
-static bool finish_passing(recovery *r) {
+static bool finish_handovers(recovery *r) {
   for (uint32_t i = 0; i < STRIPES; i++) {
-    if (!passing_is_sound(r, &r->g->stripes[i])) return false;
-    pass_finish(r->g, &r->g->stripes[i]);
+    if (!handover_is_sound(r, &r->g->stripes[i])) return false;
+    handover_finish(r->g, &r->g->stripes[i]);
   }
   return true;
 }
 
-/* All */
+/* The whole segment */
 
 static bool is_sound(recovery *r) {
   r->blocks.n = 0;
@@ -309,8 +322,8 @@ bool recover_check(chalk_segment *g) {
 }
 
 /*
- * Makes all real again that is said to be: a copy of the file may have holes, and a page that cannot be had when it is
- * written to is a SIGBUS. The memory is counted anew.
+ * Makes every range real again that the segment says is real: a copy of the file may have holes, and a store into a
+ * hole of a full disk is a SIGBUS. Counts the memory again.
  */
 static int make_real(chalk_segment *g, uint64_t offset, uint64_t size) {
   size = segment_pages(g, &offset, size);
@@ -321,14 +334,14 @@ static int make_real(chalk_segment *g, uint64_t offset, uint64_t size) {
 
 static int make_row_real(chalk_segment *g, const shared_u64 *chunks, uint64_t row, uint32_t width) {
   uint64_t size = (uint64_t)segment_chunk_items(g) * width;
-  int e = CHALK_OK;
+  int rc = CHALK_OK;
   for (uint32_t word = 0; word < CHUNKS / 64; word++) {
-    for (uint64_t bits = atomic_load((shared_u64 *)&chunks[word]); bits && e == CHALK_OK;) {
-      uint32_t chunk = next_piece(&bits, word);
-      if (chunk < g->capacity / segment_chunk_items(g)) e = make_real(g, row + chunk * size, size);
+    for (uint64_t bits = atomic_load((shared_u64 *)&chunks[word]); bits && rc == CHALK_OK;) {
+      uint32_t chunk = next_chunk(&bits, word);
+      if (chunk < g->capacity / segment_chunk_items(g)) rc = make_real(g, row + chunk * size, size);
     }
   }
-  return e;
+  return rc;
 }
 
 static int make_all_real(chalk_segment *g) {
@@ -338,21 +351,21 @@ static int make_all_real(chalk_segment *g) {
   uint64_t n_metrics = segment_top(&h->metrics_real, METRICS), heap = peek_u64(&h->heap_real);
   uint64_t n_series = segment_top(&h->series_real, g->capacity);
   atomic_store(&h->memory, 0);
-  int e = make_real(g, 0, slots + n_slots * sizeof(slot));
-  if (e == CHALK_OK) e = make_real(g, metrics, n_metrics * sizeof(metric));
-  if (e == CHALK_OK) e = make_real(g, first, n_metrics * sizeof(series));
+  int rc = make_real(g, 0, slots + n_slots * sizeof(slot));
+  if (rc == CHALK_OK) rc = make_real(g, metrics, n_metrics * sizeof(metric));
+  if (rc == CHALK_OK) rc = make_real(g, first, n_metrics * sizeof(series));
   uint64_t others = n_series > METRICS ? n_series - METRICS : 0;
-  if (e == CHALK_OK) e = make_real(g, first + METRICS * sizeof(series), others * sizeof(series));
-  for (uint32_t w = 0; w < WRITERS && e == CHALK_OK; w++) {
-    e = make_row_real(g, g->slots[w].chunks, segment_row(g, w), 8);
+  if (rc == CHALK_OK) rc = make_real(g, first + METRICS * sizeof(series), others * sizeof(series));
+  for (uint32_t w = 0; w < WRITERS && rc == CHALK_OK; w++) {
+    rc = make_row_real(g, g->slots[w].chunks, segment_row(g, w), 8);
   }
-  for (uint32_t c = 0; c < CURSORS && e == CHALK_OK; c++) {
-    e = make_row_real(g, g->cursors[c].chunks, segment_offset(g, segment_baseline(g, c, 0)), sizeof(baseline));
+  for (uint32_t c = 0; c < CURSORS && rc == CHALK_OK; c++) {
+    rc = make_row_real(g, g->cursors[c].chunks, segment_offset(g, segment_baseline(g, c, 0)), sizeof(baseline));
   }
-  return e == CHALK_OK && heap > g->heap && heap <= g->size ? make_real(g, g->heap, heap - g->heap) : e;
+  return rc == CHALK_OK && heap > g->heap && heap <= g->size ? make_real(g, g->heap, heap - g->heap) : rc;
 }
 
-/* Clearing what is not in use: whoever takes it up expects zeroes. Holes of the file are passed over. */
+/* Clearing unused memory, which its next user expects to be zero. Holes of the file are skipped. */
 
 static void clear(char *from, char *to) {
   static const char zeroes[4096];
@@ -362,7 +375,10 @@ static void clear(char *from, char *to) {
   }
 }
 
-/* The next bytes of a range that are in the file; false: there are none. Where holes are not told, that is all. */
+/*
+ * Finds the next bytes of a range that are in the file. False: there are none. If the file system does not report
+ * holes, this is the whole range.
+ */
 static bool next_data(const chalk_segment *g, uint64_t *from, uint64_t end, uint64_t *to) {
   *to = end;
   off_t data = lseek(g->fd, (off_t)*from, SEEK_DATA);
@@ -378,14 +394,17 @@ static void clear_range(chalk_segment *g, uint64_t from, uint64_t end) {
   for (uint64_t to; from < end && next_data(g, &from, end, &to); from = to) clear(g->base + from, g->base + to);
 }
 
-/* Rows of `width` bytes a series. In pieces that are not real all is cleared, in the others what is behind the top. */
+/*
+ * Clears rows of `width` bytes per series. Chunks that are not real are cleared as a whole, the others behind the
+ * highest series.
+ */
 static void clear_rows(chalk_segment *g, uint64_t rows, uint32_t n, uint32_t width,
                        const shared_u64 *(*chunks_of)(const chalk_segment *, uint32_t)) {
-  uint64_t piece = (uint64_t)segment_chunk_items(g) * width, row = (uint64_t)g->capacity * width;
+  uint64_t chunk = (uint64_t)segment_chunk_items(g) * width, row = (uint64_t)g->capacity * width;
   uint64_t end = rows + n * row, top = (uint64_t)series_top(g) * width;
   for (uint64_t from = rows, to; from < end && next_data(g, &from, end, &to);) {
     while (from < to) {
-      uint64_t at = (from - rows) % row, next = from - at % piece + piece, keep = 0;
+      uint64_t at = (from - rows) % row, next = from - at % chunk + chunk, keep = 0;
       const shared_u64 *chunks = chunks_of(g, (uint32_t)((from - rows) / row));
       if (next > to) next = to;
       if (top > at && segment_chunk_real(g, chunks, (uint32_t)(at / width))) keep = top - at;
@@ -437,7 +456,7 @@ int recover(chalk_segment *g, bool rebooted, char *message) {
     return CHALK_EMEMORY;
   }
   segment_locks_new(g);
-  bool sound = metrics_are_sound(&r) && finish_passing(&r) && is_sound(&r);
+  bool sound = metrics_are_sound(&r) && finish_handovers(&r) && is_sound(&r);
   free(r.blocks.at);
   if (!sound) return refuse(message);
   clear_unused(g);

@@ -1,8 +1,10 @@
 /*
- * Taking up the file of a segment that nobody has open: a program starts again, after a reboot, a crash, or a disk's
- * mistake. Nobody else has the segment, so what can be derived is derived anew: locks, slots, chains, numbers of
- * series. What cannot be derived is checked, far enough that it can lead neither a reader nor a writer of the segment
- * astray: states, numbers and offsets fit, sums of counts stay far from overflow, and no two blocks of the heap, used
+ * Reopening the file of a segment that no process has open: a program starts again after it ended, crashed or the
+ * machine rebooted, and the file may be damaged.
+ *
+ * No other process has the segment, so everything that can be derived is derived again: locks, slots, chains, free
+ * numbers of series. Everything else is checked, as far as it could lead a reader or writer of the segment astray:
+ * states, numbers and offsets are valid, sums of counts are far from an overflow, and no two blocks of the heap, used
  * or free, share a byte.
  */
 #ifndef RECOVER_H
@@ -11,16 +13,15 @@
 #include "shm/segment.h"
 
 /*
- * Checks the segment and derives anew. `rebooted`: the times and processes in it are those of another machine or an
- * earlier boot. CHALK_EINVALID: the segment is damaged. CHALK_EMEMORY: there is no memory to check it. `message` says
- * which.
+ * Checks and repairs the segment. `rebooted`: its times and processes are those of another boot or another machine.
+ * CHALK_EINVALID: the segment is damaged. CHALK_EMEMORY: there is no memory to check it. `message` says which.
  */
 int recover(chalk_segment *g, bool rebooted, char *message);
 
-/* Whether the numbers in the header can be what chalk stored there. Others may use the segment meanwhile. */
+/* Whether chalk can have stored the numbers in the header. Other processes may use the segment meanwhile. */
 bool recover_is_plausible(const chalk_segment *g);
 
-/* Only the check, which changes nothing but what has no meaning. For tests. */
+/* The check without the repair. It only changes fields without a meaning. For tests. */
 bool recover_check(chalk_segment *g);
 
 #endif

@@ -245,7 +245,7 @@ static int commit_one(chalk_cursor *c, chalk_snapshot *s, uint32_t i, uint64_t *
     if (!total) return CHALK_EMEMORY;
   }
   publish(b, entry, same, total);
-  if (kind_has_histogram(kind)) stored_put_by(c->segment, old, aside);
+  if (kind_has_histogram(kind)) stored_set_aside(c->segment, old, aside);
   return CHALK_OK;
 }
 

@@ -62,7 +62,7 @@ static void add_slot(chalk_snapshot *s, uint32_t slot) {
     }
     if (!real) continue;
     uint64_t bits = atomic_load_explicit(segment_cell(g, slot, entry->series), memory_order_acquire);
-    entry->total = (int64_t)((uint64_t)entry->total + cells_part(g, holds, bits));
+    entry->total = (int64_t)((uint64_t)entry->total + cells_amount(g, holds, bits));
   }
 }
 

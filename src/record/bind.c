@@ -12,8 +12,8 @@
 #include "value/kind.h"
 
 /*
- * The writer's block for a series, made on first touch: a histogram's by its plan, or a gauge's. 0 when the segment is
- * full.
+ * The offset of the writer's block for a series, which is made on first use: a histogram's if there is a plan, or else
+ * a gauge's. 0: no memory.
  */
 static uint64_t block_of(const chalk_writer *w, uint32_t row, uint32_t id, const histogram_plan *plan) {
   chalk_segment *g = w->segment;
@@ -21,12 +21,13 @@ static uint64_t block_of(const chalk_writer *w, uint32_t row, uint32_t id, const
   shared_u64 *cell = segment_cell(g, row, id);
   uint64_t block = atomic_load_explicit(cell, memory_order_relaxed);
   if (block) return block;
-  bool last = id < METRICS;
-  block = plan ? histogram_new(g, plan->les, last) : gauge_block_new(g, last);
+  bool is_overflow = id < METRICS;
+  block = plan ? histogram_new(g, plan->les, is_overflow) : gauge_block_new(g, is_overflow);
   if (block) atomic_store_explicit(cell, block, memory_order_release);
   return block;
 }
 
+/* The writer's plan for a metric, which is made on first use. NULL: no memory, or the bounds are damaged. */
 static histogram_plan *plan_of(chalk_writer *w, uint32_t number) {
   const metric *m = &w->segment->metrics[number];
   uint32_t les = atomic_load((shared_u32 *)&m->les);
@@ -35,13 +36,16 @@ static histogram_plan *plan_of(chalk_writer *w, uint32_t number) {
   return w->plans[number];
 }
 
-/* A block from before a change of the initial error may have a finer table. */
+/*
+ * Gives a plan the map of a block whose table is finer than the plan's, as after a change of the initial error. False:
+ * no memory.
+ */
 static bool refine(chalk_writer *w, histogram_plan *plan, const histogram *h) {
   if (plan->map->scale >= histogram_start_scale(h)) return true;
   const sketch_map *finer = sketch_map_of(histogram_start_scale(h));
   if (!finer) return false;
   plan->map = finer;
-  writer_turn(w); /* other blocks' short cuts are by the old map: their handles bind anew */
+  writer_unbind(w); /* the short cuts in other blocks are by the old map */
   return true;
 }
 
@@ -59,12 +63,12 @@ static bool bind_histogram(chalk_series *s, histogram_plan *plan, uint64_t offse
 int bind_cell(chalk_series *s, uint32_t id) {
   chalk_writer *w = s->writer;
   chalk_segment *g = w->segment;
-  series *e = &g->series[id];
+  series *target = &g->series[id];
   const metric *m = &g->metrics[s->metric];
   uint32_t kind = atomic_load((shared_u32 *)&m->kind);
   kind_content holds = kind_of(kind)->holds;
   bool is_split = holds == KIND_VALUE && m->across != CHALK_LAST, own_block = is_split || holds == KIND_HISTOGRAM;
-  uint32_t row = is_split && w->guest ? 0 : w->slot; /* once a guest, it has links for ever */
+  uint32_t row = is_split && w->guest ? 0 : w->slot; /* a VM that once was a guest keeps its links */
   if (!cells_make(g, row, id)) return CHALK_EMEMORY;
   shared_u64 *cell = segment_cell(g, row, id);
   histogram_plan *plan = holds == KIND_HISTOGRAM ? plan_of(w, s->metric) : NULL;
@@ -72,17 +76,20 @@ int bind_cell(chalk_series *s, uint32_t id) {
   uint64_t block = own_block ? block_of(w, row, id, plan) : 0, unbound = 0;
   if (own_block && !segment_block(g, block, 2 * sizeof(shared_u64))) return CHALK_EMEMORY;
   if (!own_block) atomic_compare_exchange_strong(cell, &unbound, as_bits(BOUND));
-  s->cell = (double *)(holds == KIND_TOTAL ? cell : own_block ? segment_at(g, block) : (void *)&e->gauge);
+  s->cell = (double *)(holds == KIND_TOTAL ? cell : own_block ? segment_at(g, block) : (void *)&target->gauge);
   s->histogram = NULL;
   s->plan = NULL;
   if (plan && !bind_histogram(s, plan, block)) return CHALK_EMEMORY;
   s->kind = kind;
   s->series = id;
-  s->generation = atomic_load(&e->generation);
+  s->generation = atomic_load(&target->generation);
   return CHALK_OK;
 }
 
-/* Where a record goes when not even the overflow series can be reached. */
+/*
+ * Points a handle at the writer's spill, whose content nobody reads, because there is no memory for the overflow series
+ * either.
+ */
 static void bind_spill(chalk_series *s) {
   s->cell = s->writer->spill;
   s->histogram = NULL;
@@ -101,32 +108,35 @@ int bind_gone(chalk_series *s) {
   return CHALK_EGONE;
 }
 
-/* Without memory for the series' cell. A series without tags has no overflow series beside it: they would look alike. */
+/*
+ * Binds to the overflow series, because there is no memory for the series' own cell. A series without tags has no
+ * overflow series beside it, because both would have the same key.
+ */
 static int fold(chalk_series *s, series_key *key) {
   if (s->writer->segment->metrics[s->metric].tags == 0) return CHALK_EMEMORY;
   series_hold_overflow(s->writer->segment, key);
   return bind_cell(s, s->metric) == CHALK_OK ? CHALK_FOLDED : CHALK_EMEMORY;
 }
 
-/* Binds to the series of the handle's key, under its stripe's lock, so that no drop comes in between. */
+/* Binds to the series of the handle's key. `epoch` is the one that the writer has seen. */
 static int bind_key(chalk_series *s, double epoch) {
   chalk_writer *w = s->writer;
   chalk_segment *g = w->segment;
   series_key key = bind_key_of(s);
   uint32_t id;
-  int e = series_hold(g, &key, &id);
-  if (e >= 0 && bind_cell(s, id) != CHALK_OK) e = fold(s, &key);
+  int rc = series_hold(g, &key, &id);
+  if (rc >= 0 && bind_cell(s, id) != CHALK_OK) rc = fold(s, &key);
   series_let_go(g, &key);
-  if (e == CHALK_EMEMORY) bind_spill(s);
+  if (rc == CHALK_EMEMORY) bind_spill(s);
   s->shared = (const double *)&g->head->epoch;
   s->own = &w->own;
-  s->bound = e < 0 || w->slot == 0 ? NAN : epoch + w->own;
-  w->wary = process_hands_on;
-  s->epoch = w->wary || tap_wants(g, s->metric) ? NAN : s->bound;
-  return e;
+  s->bound = rc < 0 || w->slot == 0 ? NAN : epoch + w->own;
+  w->is_master = process_hands_on;
+  s->epoch = w->is_master || tap_wants(g, s->metric) ? NAN : s->bound;
+  return rc;
 }
 
-/* Whether the key has the values as they were given. */
+/* Whether the key has the values as they were given, not normalised. */
 static bool is_exact(const chalk_series *s, const char *const *values, const size_t *sizes, uint32_t n) {
   uint32_t at = 0, size;
   const char *value;
@@ -136,19 +146,19 @@ static bool is_exact(const chalk_series *s, const char *const *values, const siz
   return true;
 }
 
-/* How many tags a metric has, as the writer defined it, or else as others did. */
+/* The number of a metric's tags, by this writer's definition or else by the segment's. */
 static uint32_t tags_of(const chalk_writer *w, uint32_t number) {
-  if (w->uses[number / 64] >> (number % 64) & 1) return w->tags[number];
+  if (is_defined(w, number)) return w->tags[number];
   uint32_t tags = atomic_load(&w->segment->metrics[number].tags);
   return tags < CHALK_TAGS ? tags : CHALK_TAGS;
 }
 
 int chalk_bound_as_given(const chalk_writer *w) { return w->exact; }
 
-/* Acts on the epoch: from here on every record of this VM compares with it or a later one. */
+/* Reads the epoch, and notes in the slot that every record of this VM compares with it or a later one. */
 static double see_epoch(chalk_writer *w) {
   double epoch = segment_epoch(w->segment);
-  writer_tell_seen(w, (uint64_t)epoch);
+  writer_note_seen(w, (uint64_t)epoch);
   return epoch;
 }
 
@@ -161,8 +171,8 @@ int chalk_bind(chalk_writer *w, uint32_t number, const char *const *values, cons
   s->writer = w;
   s->metric = number;
   s->key_size = 0;
-  if (!bind_has_metric(w, number))
-    return bind_gone(s); /* before the values are read: another metric may have more tags */
+  /* Checked before `values` is read: another metric of this number may have more tags than the caller passed. */
+  if (!bind_has_metric(w, number)) return bind_gone(s);
   uint32_t tags = w->tags[number];
   s->key_size = key_encode(s->key, values, sizes, tags);
   w->exact = is_exact(s, values, sizes, tags);
@@ -187,7 +197,7 @@ int chalk_rebind(chalk_series *s) {
 
 /* Dropping */
 
-/* Of a number that is to be dropped: whether another metric may have it by now. */
+/* Whether the writer defined a metric of this number that has left, so another metric may have the number by now. */
 static bool is_stale(chalk_writer *w, uint32_t number) {
   writer_take_slot(w);
   return is_defined(w, number) && !bind_has_metric(w, number);

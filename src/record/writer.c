@@ -9,41 +9,48 @@
 #include "series/gauge.h"
 #include "series/key.h"
 #include "series/metric.h"
-#include "shm/process.h"
 #include "series/slot.h"
+#include "shm/process.h"
 
-enum { RETIRED = 256 };
+enum { RETIRED = 256 }; /* closed writers of named segments that are kept; of more, the oldest is used again */
 
-enum { NOBODY = -1 }; /* as a writer's pid: forked, has to take a slot, even if this process's id was once the slot's */
+enum { FORKED = -1 }; /* as a writer's pid: it has to take a slot, even if the last owner had this process's id */
 
-static chalk_writer *writers; /* of this process; process lock, as the others */
-static chalk_writer *kept;    /* closed ones of private segments */
-static chalk_writer *retired, **retired_last = &retired;
+/* All are lists of this process, under the process lock. */
+static chalk_writer *writers;                            /* open */
+static chalk_writer *kept;                               /* closed, of private segments */
+static chalk_writer *retired, **retired_last = &retired; /* closed, of named segments, the oldest first */
 static int n_retired;
 
 /* Slots */
 
 static void in_child(void) {
-  for (chalk_writer *w = writers; w; w = w->next) w->own = NAN, w->pid = NOBODY, w->slot = w->guest = 0;
+  for (chalk_writer *w = writers; w; w = w->next) w->own = NAN, w->pid = FORKED, w->slot = w->guest = 0;
 }
 
-/* Beyond any epoch, so that no two turns give the same sum, which stays a whole number. */
-void writer_turn(chalk_writer *w) {
-  w->turns = (w->turns + 1) % (1u << 20);
-  w->own = (double)w->turns * 8589934592.0;
+/*
+ * `own` becomes a multiple of 2^33, which is beyond any epoch. So the sum of both is another one after each call, and
+ * stays a whole number below 2^53.
+ */
+void writer_unbind(chalk_writer *w) {
+  w->unbinds = (w->unbinds + 1) % (1u << 20);
+  w->own = (double)w->unbinds * 8589934592.0;
 }
 
-void writers_turn(void) {
+void writers_unbind(void) {
   process_lock();
   for (chalk_writer *w = writers; w; w = w->next) {
-    if (w->pid == (uint32_t)getpid()) writer_turn(w);
+    if (w->pid == (uint32_t)getpid()) writer_unbind(w);
   }
   process_unlock();
 }
 
-static bool has_process(const chalk_writer *w) { return w->pid != 0 && w->pid != (uint32_t)NOBODY; }
+static bool has_process(const chalk_writer *w) { return w->pid != 0 && w->pid != (uint32_t)FORKED; }
 
-/* A guest that gets a row keeps its guest slot, for the gauges that it has in the row of slot 0. */
+/*
+ * Takes a slot with a row. A VM that shared slot 0 until then keeps its guest slot, because its gauges stay in the row
+ * of slot 0. The new slot says which metrics it uses.
+ */
 static uint32_t take_row(chalk_writer *w, bool thorough) {
   chalk_segment *g = w->segment;
   uint32_t number = slot_take(g, w->uses, thorough);
@@ -73,18 +80,19 @@ void writer_take_slot(chalk_writer *w) {
   w->whose = w->guest ? gauge_owner(g, w->guest) : GAUGE_STRANGER;
   w->ring = NULL;
   w->pid = (uint32_t)getpid();
-  writer_turn(w);
+  writer_unbind(w);
 }
 
-/* The slot that says what the VM uses; NULL: none does. */
+/* The slot that says which metrics the VM uses; NULL: none does. */
 static slot *slot_of(const chalk_writer *w) {
   uint32_t number = w->slot ? w->slot : w->guest;
   return number ? &w->segment->slots[number] : NULL;
 }
 
 /*
- * A series handle may outlive its writer: finalizers that run while a VM closes still record. So the struct of a
- * closed writer stays, and says that it is closed; long after, one of a named segment is used again.
+ * Closes a writer's struct. A series handle may outlive its writer, because finalizers that run while a VM closes still
+ * record. So the struct stays and says that it is closed. One of a named segment is used again after RETIRED others
+ * were closed.
  */
 static void retire(chalk_writer *w) {
   w->own = NAN;
@@ -95,7 +103,7 @@ static void retire(chalk_writer *w) {
   free(w->generations);
   free(w->tags);
   for (uint32_t m = 0; m < METRICS; m++) {
-    if (w->plans[m]) free(w->plans[m]); /* a closing VM may be one a request: most are not there */
+    if (w->plans[m]) free(w->plans[m]); /* most are NULL, and a VM may live for one request */
   }
   free(w->plans);
   w->plans = NULL;
@@ -116,6 +124,7 @@ static void retire(chalk_writer *w) {
   process_unlock();
 }
 
+/* A struct for a new writer: a closed one, or else a new one. */
 static chalk_writer *unretire(void) {
   process_lock();
   chalk_writer *w = n_retired > RETIRED ? retired : NULL;
@@ -152,8 +161,8 @@ chalk_writer *chalk_writer_open(chalk_segment *g, char *message) {
 static bool has_made(const chalk_writer *w, uint32_t number) { return w->made[number / 64] >> (number % 64) & 1; }
 
 /*
- * A server's first process reads a configuration with this VM, and ends it before any child was forked: the
- * configuration was refused, and what it defined would fill the table for the next.
+ * Takes back what a refused configuration has defined, which would otherwise fill the table of metrics. A configuration
+ * was refused if a server's first process closes the VM that read it before it has forked any child.
  */
 static void take_back_refused(chalk_writer *w) {
   if (!process_hands_on || w->forks != process_forks()) return;
@@ -184,27 +193,30 @@ void chalk_writer_close(chalk_writer *w) {
 void chalk_writer_tick(chalk_writer *w) {
   if (w->pid != (uint32_t)getpid()) return;
   writer_take_slot(w);
-  writer_tell_seen(w, (uint64_t)segment_epoch(w->segment));
+  writer_note_seen(w, (uint64_t)segment_epoch(w->segment));
 }
 
 uint32_t chalk_writer_slot(const chalk_writer *w) { return w->slot; }
 chalk_series *chalk_scratch(chalk_writer *w) { return w->scratch; }
 
-/* The writer has this metric from now on. */
+/* Notes that the writer uses a metric. */
 static int take_up(chalk_writer *w, int number, uint32_t generation, uint32_t tags) {
   w->uses[number / 64] |= 1ull << (number % 64);
   w->generations[number] = generation;
   w->tags[number] = (uint8_t)tags;
-  /* An overflow series is reached without asking for memory: by this slot, and by those who come when none is left. */
+  /*
+   * Makes the cells of the overflow series real now, so that records are folded when there is no memory: those of this
+   * slot, and those of VMs that share slot 0.
+   */
   cells_make(w->segment, w->slot, (uint32_t)number);
   cells_make(w->segment, 0, (uint32_t)number);
   return number;
 }
 
-/* Where the writer's slot notes which metrics have a user. */
+/* The bits of the writer's slot that say which metrics it uses; NULL: it has no slot. */
 static shared_u64 *uses_of(chalk_writer *w) {
-  slot *l = slot_of(w);
-  return l ? l->uses : NULL;
+  slot *slot = slot_of(w);
+  return slot ? slot->uses : NULL;
 }
 
 static int closing(char *message) {
@@ -236,11 +248,11 @@ int chalk_find(chalk_writer *w, const char *name, char *message) {
 void chalk_undefine(chalk_writer *w, uint32_t number) {
   if (number >= METRICS || w->pid == 0) return;
   w->uses[number / 64] &= ~(1ull << (number % 64));
-  writer_turn(w); /* handles that still use the plan bind anew */
+  writer_unbind(w); /* a bound handle would still use the plan */
   free(w->plans[number]);
   w->plans[number] = NULL;
-  slot *l = slot_of(w);
-  if (l) atomic_fetch_and(&l->uses[number / 64], ~(1ull << (number % 64)));
+  slot *slot = slot_of(w);
+  if (slot) atomic_fetch_and(&slot->uses[number / 64], ~(1ull << (number % 64)));
 }
 
 void chalk_take_back(chalk_writer *w, uint32_t number) {

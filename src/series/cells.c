@@ -3,8 +3,8 @@
 #include "series/gauge.h"
 
 bool cells_bound(const chalk_segment *g, uint32_t id) {
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    if (cells_at(g, w, id) != 0) return true;
+  for (uint32_t row = 0; row < segment_slots(g); row++) {
+    if (cells_at(g, row, id) != 0) return true;
   }
   return false;
 }
@@ -12,16 +12,19 @@ bool cells_bound(const chalk_segment *g, uint32_t id) {
 int64_t cells_total(const chalk_segment *g, uint32_t id) {
   kind_content holds = kind_of(segment_metric_of(g, id)->kind)->holds;
   uint64_t total = 0;
-  for (uint32_t w = 0; w < segment_slots(g); w++) total += cells_part(g, holds, cells_at(g, w, id));
+  for (uint32_t row = 0; row < segment_slots(g); row++) total += cells_amount(g, holds, cells_at(g, row, id));
   return (int64_t)total;
 }
 
-/* Another owner forgets the block's value, takes the slot, which moves its turn, and only then sets the gauge. */
-static void add_own_gauge(gauge_sum *sum, const chalk_segment *g, uint32_t w, uint64_t offset, lives *alive) {
+/*
+ * Adds the gauge of a slot with a row. A new owner resets the gauge, then takes the slot, which moves the slot's turn,
+ * and only then sets the gauge. So a value that was read within one turn was set by one owner.
+ */
+static void add_own_gauge(gauge_sum *sum, const chalk_segment *g, uint32_t row, uint64_t offset, lives *alive) {
   const gauge_link *block = segment_block(g, offset, GAUGE_BLOCK);
-  shared_u32 *turn = &g->slots[w].turn;
+  shared_u32 *turn = &g->slots[row].turn;
   uint32_t before = atomic_load(turn);
-  if (!block || !lives_on(alive, w)) return;
+  if (!block || !lives_on(alive, row)) return;
   gauge_sum more = *sum;
   gauge_add(&more, block);
   if (atomic_load(turn) == before) *sum = more;
@@ -31,14 +34,14 @@ bool cells_gauge(const chalk_segment *g, uint32_t id, lives *alive, double *valu
   series *s = &g->series[id];
   uint32_t across = segment_metric_of(g, id)->across;
   if (across == CHALK_LAST) {
-    /* Before the value is read, or a reader would take the zero from before the first set for a value. */
+    /* The mark is read first: read after the value, it could make a value of the zero from before the first set. */
     bool set = as_double(atomic_load_explicit(&s->mark, memory_order_acquire)) != GAUGE_UNSET;
     *value = load_double(&s->gauge);
     return set;
   }
   gauge_sum sum = {.across = across};
   gauge_add_links(&sum, g, cells_at(g, 0, id), alive);
-  for (uint32_t w = 1; w < segment_slots(g); w++) add_own_gauge(&sum, g, w, cells_at(g, w, id), alive);
+  for (uint32_t row = 1; row < segment_slots(g); row++) add_own_gauge(&sum, g, row, cells_at(g, row, id), alive);
   *value = sum.value;
   return sum.any;
 }
@@ -52,12 +55,12 @@ static bool take_mark(shared_u64 *mark) {
   return atomic_compare_exchange_strong(mark, &touched, as_bits(GAUGE_SET));
 }
 
-/* Asks it of each of a gauge's marks. */
+/* Calls `ask` for each mark of a gauge. True: one call returned true. */
 static bool ask_marks(const chalk_segment *g, uint32_t id, bool (*ask)(shared_u64 *mark)) {
   if (segment_metric_of(g, id)->across == CHALK_LAST) return ask(&g->series[id].mark);
   bool any = false;
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    if (gauge_ask(g, w, cells_at(g, w, id), ask)) any = true;
+  for (uint32_t row = 0; row < segment_slots(g); row++) {
+    if (gauge_ask(g, row, cells_at(g, row, id), ask)) any = true;
   }
   return any;
 }
@@ -68,12 +71,12 @@ bool cells_gauge_take(chalk_segment *g, uint32_t id) { return ask_marks(g, id, t
 void cells_free(chalk_segment *g, uint32_t id) {
   const metric *m = segment_metric_of(g, id);
   bool is_split = kind_is_split(m), has_histogram = kind_has_histogram(m->kind);
-  for (uint32_t w = 0; w < segment_slots(g); w++) {
-    uint64_t bits = cells_at(g, w, id);
+  for (uint32_t row = 0; row < segment_slots(g); row++) {
+    uint64_t bits = cells_at(g, row, id);
     if (bits == 0) continue;
-    if (is_split) gauge_free(g, w, id);
+    if (is_split) gauge_free(g, row, id);
     if (has_histogram) histogram_empty(g, bits);
-    atomic_store(segment_cell(g, w, id), 0);
+    atomic_store(segment_cell(g, row, id), 0);
     if (has_histogram) histogram_free_block(g, bits);
   }
 }

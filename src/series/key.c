@@ -5,22 +5,26 @@
 
 #include "base/text.h"
 
-enum { LOOK = 4 * CHALK_VALUE, HASH = 17 };
+enum {
+  READ_MOST = 4 * CHALK_VALUE, /* bytes of a value that are made valid UTF-8; enough to fill CHALK_VALUE */
+  HASH_SIZE = 17               /* "~" and 16 hexadecimal digits */
+};
 
+/* Writes a value as key.h says. Returns its size in bytes. */
 static uint32_t normalise(char *out, const char *value, size_t size) {
-  char repaired[3 * LOOK];
-  size_t n = text_utf8(repaired, value, size < LOOK ? size : LOOK);
-  if (n <= CHALK_VALUE && size <= LOOK) {
+  char repaired[3 * READ_MOST];
+  size_t n = text_utf8(repaired, value, size < READ_MOST ? size : READ_MOST);
+  if (n <= CHALK_VALUE && size <= READ_MOST) {
     memcpy(out, repaired, n);
     return (uint32_t)n;
   }
-  n = CHALK_VALUE - HASH;
+  n = CHALK_VALUE - HASH_SIZE;
   while (n > 0 && ((unsigned char)repaired[n] & 0xc0) == 0x80) n--;
   memcpy(out, repaired, n);
-  char hash[HASH + 1];
+  char hash[HASH_SIZE + 1];
   snprintf(hash, sizeof hash, "~%016llx", (unsigned long long)text_hash(value, size));
-  memcpy(out + n, hash, HASH);
-  return (uint32_t)n + HASH;
+  memcpy(out + n, hash, HASH_SIZE);
+  return (uint32_t)n + HASH_SIZE;
 }
 
 uint32_t key_encode(char *out, const char *const *values, const size_t *sizes, uint32_t n) {

@@ -3,23 +3,23 @@
 #include <math.h>
 #include <string.h>
 
-#include "series/cells.h"
-#include "shm/heap.h"
 #include "base/peek.h"
+#include "base/text.h"
+#include "series/cells.h"
 #include "series/plain.h"
-#include "shm/process.h"
 #include "series/series.h"
 #include "series/slot.h"
+#include "shm/heap.h"
+#include "shm/process.h"
 #include "value/kind.h"
 #include "value/stored.h"
-#include "base/text.h"
 
 static uint32_t top_of(const chalk_segment *g) { return segment_metrics(g); }
 static uint32_t state_of(const chalk_segment *g, uint32_t number) {
   return atomic_load_explicit(&g->metrics[number].state, memory_order_acquire);
 }
 
-/* The generation of its overflow series moves when a metric leaves. */
+/* The generation of a metric's overflow series. */
 static uint32_t generation_of(const chalk_segment *g, uint32_t number) {
   return atomic_load(&g->series[number].generation);
 }
@@ -36,7 +36,7 @@ static bool is_named(const chalk_segment *g, uint32_t number, const chalk_defini
          bytes_are(g, m->name, m->name_size, d->name, d->name_size);
 }
 
-/* Publishes `number` as the definition of its name; NONE only hides the others. */
+/* Makes `number` the live definition of its name; the others are superseded before. */
 static void make_newest(chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
   for (uint32_t i = 0; i < top_of(g); i++) {
     if (i != number && is_named(g, i, d, hash)) atomic_store(&g->metrics[i].state, METRIC_SUPERSEDED);
@@ -46,22 +46,22 @@ static void make_newest(chalk_segment *g, uint32_t number, const chalk_definitio
   atomic_store_explicit(&m->state, METRIC_LIVE, memory_order_release);
 }
 
-/* A free struct, made real; NONE when there is none. */
+/* The number of a free struct, which is real. NONE: all are in use, or there is no memory. */
 static uint32_t struct_take(chalk_segment *g) {
   enum { BATCH = 32 };
-  header *h = g->head;
+  header *head = g->head;
   uint32_t top = top_of(g);
   for (uint32_t i = 0; i < top; i++) {
     if (state_of(g, i) == METRIC_FREE) return i;
   }
   if (top == METRICS) return NONE;
-  if (top >= atomic_load(&h->metrics_real)) {
+  if (top >= atomic_load(&head->metrics_real)) {
     uint64_t metrics = segment_offset(g, &g->metrics[top]), overflows = segment_offset(g, &g->series[top]);
     if (segment_make_real(g, metrics, BATCH * sizeof(metric), false) != CHALK_OK ||
         segment_make_real(g, overflows, BATCH * sizeof(series), false) != CHALK_OK) {
       return NONE;
     }
-    atomic_store(&h->metrics_real, top + BATCH);
+    atomic_store(&head->metrics_real, top + BATCH);
   }
   return top;
 }
@@ -78,7 +78,7 @@ static void give_blob(chalk_segment *g, uint64_t blob) {
   if (size != UINT64_MAX) heap_give(g, blob, 8 + size);
 }
 
-/* Gives a field's block back; a death in between loses that one. */
+/* Frees a field's block. The field becomes 0 first, so a death in between loses the block and frees nothing twice. */
 static void give_field(chalk_segment *g, shared_u64 *field, uint64_t size) {
   uint64_t at = *field;
   *field = 0;
@@ -86,6 +86,7 @@ static void give_field(chalk_segment *g, shared_u64 *field, uint64_t size) {
   heap_give(g, at, size);
 }
 
+/* Frees all blocks of a definition. */
 static void struct_free(chalk_segment *g, uint32_t number) {
   metric *m = &g->metrics[number];
   give_field(g, &m->name, m->name_size);
@@ -94,12 +95,13 @@ static void struct_free(chalk_segment *g, uint32_t number) {
   give_blob(g, atomic_exchange(&m->blob, 0));
 }
 
-static uint64_t copy(chalk_segment *g, const void *bytes, size_t size) {
+static uint64_t copy_bytes(chalk_segment *g, const void *bytes, size_t size) {
   uint64_t at = heap_take(g, size);
   if (at && size) memcpy(segment_at(g, at), bytes, size);
   return at;
 }
 
+/* Copies the text of a definition to the heap, or writes the text of a plain one. Returns its offset; 0: no memory. */
 static uint64_t copy_blob(chalk_segment *g, const chalk_definition *d) {
   size_t size = d->blob ? d->blob_size : plain_write(d, NULL);
   uint64_t at = heap_take(g, 8 + size);
@@ -120,7 +122,10 @@ static bool is_same(const chalk_segment *g, uint32_t number, const chalk_definit
          (d->les == 0 || bytes_are(g, m->le, d->les * sizeof(double), d->le, d->les * sizeof(double)));
 }
 
-/* Takes over what may change in a metric that stays. Without memory the old text stays, and before a plain definition. */
+/*
+ * Takes over what may differ in a definition that is the same otherwise: the limit of series and the text. The old text
+ * stays if there is no memory for the new one, or if the new definition is a plain one.
+ */
 static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d) {
   metric *m = &g->metrics[number];
   if (!d->blob) return;
@@ -130,13 +135,14 @@ static void refresh(chalk_segment *g, uint32_t number, const chalk_definition *d
   uint64_t old = atomic_load(&m->blob);
   if (bytes_are(g, old + 8, blob_size(g, old), d->blob, d->blob_size)) return;
   uint64_t new = copy_blob(g, d);
-  /* The old text is not reused: somebody may be reading it, and this happens once a changed reload. */
+  /* The old text is not freed, because a reader may be in it. One text is lost for each reload that changes it. */
   if (new) atomic_store(&m->blob, new);
 }
 
+/* Writes a definition and its overflow series into a free struct. CHALK_EMEMORY: the struct stays free. */
 static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, uint64_t hash) {
   metric *m = &g->metrics[number];
-  struct_free(g, number); /* somebody may have died at filling or freeing it */
+  struct_free(g, number); /* a process may have died while it filled or freed the struct */
   m->kind = d->kind;
   m->across = d->across;
   m->tags = d->tags;
@@ -144,13 +150,13 @@ static int fill(chalk_segment *g, uint32_t number, const chalk_definition *d, ui
   m->max_series = d->max_series;
   m->hash = hash;
   m->name_size = d->name_size, m->shape_size = d->shape_size;
-  atomic_store_explicit(&m->folded_told, 0, memory_order_relaxed);
+  atomic_store_explicit(&m->folded_reported, 0, memory_order_relaxed);
   atomic_store_explicit(&m->folded, 0, memory_order_relaxed);
   atomic_store(&m->series, 0);
-  m->name = copy(g, d->name, d->name_size);
-  m->shape = copy(g, d->shape, d->shape_size);
+  m->name = copy_bytes(g, d->name, d->name_size);
+  m->shape = copy_bytes(g, d->shape, d->shape_size);
   atomic_store(&m->blob, copy_blob(g, d));
-  m->le = copy(g, d->le, d->les * sizeof(double));
+  m->le = copy_bytes(g, d->le, d->les * sizeof(double));
   series *overflow = &g->series[number];
   overflow->metric = number;
   overflow->key = 0;
@@ -168,13 +174,16 @@ static int check(const chalk_definition *d, char *message) {
   bool ok = kind_is_known(d->kind) && d->across <= CHALK_MAX && d->tags <= CHALK_TAGS && d->les <= CHALK_LES &&
             d->name_size > 0;
   for (uint32_t i = 0; i < d->les; i++) ok = ok && isfinite(d->le[i]) && (i == 0 || d->le[i - 1] < d->le[i]);
-  if (!ok) process_say(message, "not a valid definition: %.*s", (int)d->name_size, d->name);
+  if (!ok) {
+    process_say(message, "not a valid definition: %.*s: expected a kind, a name, at most %d tags, %d increasing bounds",
+                (int)d->name_size, d->name, CHALK_TAGS, CHALK_LES);
+  }
   if (ok && !d->blob) return plain_check(d, message);
   return ok ? CHALK_OK : CHALK_EINVALID;
 }
 
-/* The definition of a name that is in force; NONE: there is none. */
-static uint32_t live(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
+/* The live definition of a name; NONE: there is none. */
+static uint32_t find_live(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
   for (uint32_t i = 0; i < top_of(g); i++) {
     if (state_of(g, i) == METRIC_LIVE && is_named(g, i, d, hash)) return i;
   }
@@ -189,9 +198,9 @@ static bool is_used_now(const chalk_segment *g, uint32_t number) {
   return is_used(g, number, &alive);
 }
 
-/* A plain definition would hide one with a text that somebody uses. */
+/* Whether a plain definition would supersede one with a text that a live VM uses. */
 static bool is_taken(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
-  uint32_t number = d->blob ? NONE : live(g, d, hash);
+  uint32_t number = d->blob ? NONE : find_live(g, d, hash);
   if (number == NONE || !is_used_now(g, number)) return false;
   uint64_t blob = atomic_load(&g->metrics[number].blob), size = blob_size(g, blob);
   return size > 0 && size != UINT64_MAX && *(const char *)segment_at(g, blob + sizeof size) != '=';
@@ -205,7 +214,7 @@ static void note_use(const chalk_segment *g, uint32_t number, shared_u64 *uses, 
 int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *generation, uint32_t *tags) {
   chalk_definition d = {.name = name, .name_size = strlen(name)};
   if (!segment_lock_reach_any(&g->head->registry)) return CHALK_EGONE;
-  uint32_t number = live(g, &d, text_hash(d.name, d.name_size));
+  uint32_t number = find_live(g, &d, text_hash(d.name, d.name_size));
   *tags = number == NONE ? 0 : g->metrics[number].tags;
   if (*tags > CHALK_TAGS) number = NONE;
   if (number != NONE) note_use(g, number, uses, generation);
@@ -213,7 +222,7 @@ int metric_find(chalk_segment *g, const char *name, shared_u64 *uses, uint32_t *
   return number == NONE ? CHALK_EGONE : (int)number;
 }
 
-/* The definition that is the same as this one, whatever its text; NONE: there is none. */
+/* The definition that differs from this one in its text and its limit of series at most; NONE: there is none. */
 static uint32_t same_as(const chalk_segment *g, const chalk_definition *d, uint64_t hash) {
   for (uint32_t i = 0; i < top_of(g); i++) {
     if (is_same(g, i, d, hash)) return i;
@@ -221,10 +230,11 @@ static uint32_t same_as(const chalk_segment *g, const chalk_definition *d, uint6
   return NONE;
 }
 
-/* Writes a definition into a free struct: *number. */
+/* Writes a definition into a free struct, whose number is *number. */
 static int make(chalk_segment *g, const chalk_definition *d, uint64_t hash, uint32_t *number, char *message) {
   if (is_taken(g, d, hash)) {
-    process_say(message, "%.*s is defined otherwise by another host: chalk_find finds it", (int)d->name_size, d->name);
+    process_say(message, "%.*s: another host has defined it differently: record into that one, found by chalk_find",
+                (int)d->name_size, d->name);
     return CHALK_EINVALID;
   }
   *number = struct_take(g);
@@ -238,10 +248,10 @@ static int make(chalk_segment *g, const chalk_definition *d, uint64_t hash, uint
 
 int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses, uint32_t *generation, bool *made,
                   char *message) {
-  int e = check(d, message);
-  if (e != CHALK_OK) return e;
+  int rc = check(d, message);
+  if (rc != CHALK_OK) return rc;
   if (!segment_lock_reach_any(&g->head->registry)) {
-    process_say(message, "cannot define %.*s: another process holds the definitions' lock and does not let go",
+    process_say(message, "cannot define %.*s: another process holds the definitions' lock and does not release it",
                 (int)d->name_size, d->name);
     return CHALK_EMEMORY;
   }
@@ -249,42 +259,43 @@ int metric_define(chalk_segment *g, const chalk_definition *d, shared_u64 *uses,
   uint32_t number = same_as(g, d, hash);
   *made = number == NONE;
   if (*made) {
-    e = make(g, d, hash, &number, message);
+    rc = make(g, d, hash, &number, message);
   } else {
     refresh(g, number, d);
   }
-  if (e == CHALK_OK) {
+  if (rc == CHALK_OK) {
     make_newest(g, number, d, hash);
     note_use(g, number, uses, generation);
   }
   segment_lock_give(&g->head->registry);
-  return e == CHALK_OK ? (int)number : e;
+  return rc == CHALK_OK ? (int)number : rc;
 }
 
-static bool names_same(const chalk_segment *g, const metric *m, const metric *n) {
+static bool names_same(const chalk_segment *g, const metric *m, const metric *other) {
   uint64_t size = m->name_size;
   const void *name = segment_block(g, m->name, size);
-  return name && n->hash == m->hash && bytes_are(g, n->name, n->name_size, name, size);
+  return name && other->hash == m->hash && bytes_are(g, other->name, other->name_size, name, size);
 }
 
 /*
- * A superseded definition has a live one, but for a moment in which that is made. Who dies in that moment leaves none
- * until the name is defined again; then the first of them says of which kind the family is.
+ * Whether a metric has the kind that the metrics of its name are shown with. That is the kind of the live definition. A
+ * process that died while it made one leaves none until the name is defined again; then the first superseded definition
+ * decides.
  */
 static bool is_of_familys_kind(const chalk_segment *g, uint32_t number) {
   const metric *m = &g->metrics[number], *first = NULL;
   if (state_of(g, number) == METRIC_FREE) return false;
   for (uint32_t i = 0; i < top_of(g); i++) {
-    const metric *n = &g->metrics[i];
+    const metric *other = &g->metrics[i];
     uint32_t state = state_of(g, i);
-    if (state == METRIC_FREE || !names_same(g, m, n)) continue;
-    if (state == METRIC_LIVE) return n->kind == m->kind;
-    if (!first) first = n;
+    if (state == METRIC_FREE || !names_same(g, m, other)) continue;
+    if (state == METRIC_LIVE) return other->kind == m->kind;
+    if (!first) first = other;
   }
   return !first || first->kind == m->kind;
 }
 
-/* The registry lock, because the names that are compared may go with their metrics. */
+/* It takes the registry lock, because a metric that leaves takes the name that is compared with it. */
 bool metric_is_shown(const chalk_segment *g, uint32_t number) {
   uint32_t state = state_of(g, number);
   if (state != METRIC_SUPERSEDED) return state == METRIC_LIVE;
@@ -328,17 +339,20 @@ uint64_t chalk_metric_folded(chalk_segment *g, uint32_t number) {
   if (number >= top_of(g)) return 0;
   metric *m = &g->metrics[number];
   uint64_t now = atomic_load_explicit(&m->folded, memory_order_relaxed);
-  return now - atomic_exchange_explicit(&m->folded_told, now, memory_order_relaxed);
+  return now - atomic_exchange_explicit(&m->folded_reported, now, memory_order_relaxed);
 }
 
 /* Leaving */
 
-/* Who shares slot 0 has a slot that says what it uses. Only of strangers nothing is known: where one was nothing leaves. */
+/*
+ * Whether a live VM uses the metric. VMs that share slot 0 have guest slots, which say what they use. A VM without one
+ * is a stranger, whose metrics are not known. So once there was one, every metric counts as used.
+ */
 static bool is_used(const chalk_segment *g, uint32_t number, lives *alive) {
   if (atomic_load(&g->head->strangers)) return true;
-  for (uint32_t w = slot_after(g, 0); w != NONE; w = slot_after(g, w)) {
-    bool uses = atomic_load(&g->slots[w].uses[number / 64]) >> (number % 64) & 1;
-    if (uses && lives_on(alive, w)) return true;
+  for (uint32_t i = slot_after(g, 0); i != NONE; i = slot_after(g, i)) {
+    bool uses = atomic_load(&g->slots[i].uses[number / 64]) >> (number % 64) & 1;
+    if (uses && lives_on(alive, i)) return true;
   }
   return false;
 }
@@ -357,19 +371,26 @@ static void free_overflow(chalk_segment *g, uint32_t number) {
   stored_forget_baselines(g, number, g->metrics[number].kind);
 }
 
-/* A metric leaves in two sweeps or more: first its series, then, once they are reclaimed, itself. */
+/*
+ * Frees a metric that no VM uses, in two sweeps or more: the first drops its series, and one after they were reclaimed
+ * frees the metric.
+ */
 static void leave(chalk_segment *g, uint32_t number, lives *alive) {
   if (is_used(g, number, alive)) return;
   series_drop_metric(g, number);
   if (has_series(g, number)) return;
-  free_overflow(g, number); /* first: who takes the number must find nothing in the cells, whoever dies here */
+  /*
+   * The overflow series before the state, so that the next metric of the number finds empty cells, also after a death.
+   */
+  free_overflow(g, number);
   atomic_store(&g->metrics[number].state, METRIC_FREE);
   struct_free(g, number);
 }
 
 /*
- * What nothing was bound to is in no snapshot and has no cells, so anybody may free it, and the number is to be had at
- * once. Of the rest the holder takes care: a generation below any that is in force leaves it behind.
+ * A metric to which nothing was bound is in no snapshot and has no cells, so any process may free it, and its number
+ * can be used at once. Any other metric gets a generation below all others, so that it is left behind and the holder
+ * frees it.
  */
 void metric_take_back(chalk_segment *g, uint32_t number) {
   if (!segment_lock_reach_any(&g->head->registry)) return;
@@ -388,7 +409,7 @@ void metric_take_back(chalk_segment *g, uint32_t number) {
   segment_lock_give(&g->head->registry);
 }
 
-/* Left behind: superseded, or not taken up by the configuration that is in force now. */
+/* Whether a metric is left behind: superseded, or not defined by the present configuration. */
 static bool is_left_behind(const chalk_segment *g, uint32_t number) {
   uint32_t state = state_of(g, number);
   return state == METRIC_SUPERSEDED ||
@@ -396,8 +417,8 @@ static bool is_left_behind(const chalk_segment *g, uint32_t number) {
 }
 
 /*
- * A newer definition that nobody has, such as that of a configuration that was refused, hides an older one that is in
- * use: that one is in force again.
+ * Makes a superseded definition that is in use live again, if no VM uses the one that superseded it. That happens when
+ * a configuration was refused after it had defined its metrics.
  */
 static void step_back(chalk_segment *g, uint32_t number, lives *alive) {
   if (state_of(g, number) != METRIC_SUPERSEDED || !is_used(g, number, alive)) return;

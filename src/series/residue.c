@@ -1,22 +1,26 @@
 #include "series/residue.h"
 
+#include "base/peek.h"
 #include "series/cells.h"
 #include "series/gauge.h"
-#include "value/histogram.h"
+#include "series/handover.h"
 #include "series/key.h"
-#include "series/pass.h"
-#include "base/peek.h"
 #include "series/series.h"
+#include "value/histogram.h"
 #include "value/kind.h"
 #include "value/stored.h"
 
-static void pass_count(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+/* Adds what a count got since its drop to the successor's cell of slot 0. Under the lock of the successor's stripe. */
+static void hand_over_count(chalk_segment *g, stripe *stripe, uint32_t from, uint32_t to) {
   int64_t total = cells_total(g, from), known = (int64_t)stored_known(g, from, segment_metric_of(g, from)->kind);
   double had = as_double(atomic_load(segment_cell(g, 0, to)));
-  if (total > known) pass_publish(g, t, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
+  if (total > known) handover_publish(g, stripe, from, to, as_bits(had + (double)(total - known)), (uint64_t)total);
 }
 
-/* A cursor that sent a part of a histogram's bounds may be ahead in some of them: still none is less than one below. */
+/*
+ * The cumulative counts of bounds that `now` has more than `before`. A cursor that has sent only some of a histogram's
+ * bounds may be ahead in those, so a difference may be too small: it is raised to that of the bound below.
+ */
 static void subtract_les(const histogram_sum *now, const histogram_sum *before, uint64_t *les) {
   for (uint32_t i = 0; i <= now->les; i++) {
     uint64_t least = i > 0 ? les[i - 1] : 0, more = now->le[i] > before->le[i] ? now->le[i] - before->le[i] : 0;
@@ -24,12 +28,16 @@ static void subtract_les(const histogram_sum *now, const histogram_sum *before, 
   }
 }
 
-/* A block with all that `h` has and what `from` got since it was dropped; 0 without memory. */
+/*
+ * A new block with what `h`, the successor's block, holds and what the series `from` got since its drop. `now` and
+ * `all` are what `from` holds. 0: no memory.
+ */
 static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum *now, chalk_sketch *all, uint32_t from,
-                       bool last) {
+                       bool is_overflow) {
   uint32_t buckets = atomic_load(&g->head->max_buckets);
   uint32_t bounds = histogram_les(g, h);
-  uint64_t known = stored_known(g, from, segment_metric_of(g, from)->kind), block = histogram_new(g, bounds, last);
+  uint64_t known = stored_known(g, from, segment_metric_of(g, from)->kind),
+           block = histogram_new(g, bounds, is_overflow);
   chalk_sketch *then = sketch_new(SKETCH_MOST_SCALE, buckets), *had = sketch_new(SKETCH_MOST_SCALE, buckets),
                *more = NULL;
   histogram_sum before = {0}, own = {.les = bounds};
@@ -51,11 +59,12 @@ static uint64_t joined(chalk_segment *g, const histogram *h, const histogram_sum
   return done ? block : 0;
 }
 
-static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t to) {
+/* The same for a histogram. Its successor's block is replaced by one that holds both. */
+static void hand_over_histogram(chalk_segment *g, stripe *stripe, uint32_t from, uint32_t to) {
   shared_u64 *cell = segment_cell(g, 0, to);
-  bool last = to < METRICS;
+  bool is_overflow = to < METRICS;
   if (!atomic_load(cell)) {
-    uint64_t new = histogram_new(g, segment_metric_of(g, from)->les, last);
+    uint64_t new = histogram_new(g, segment_metric_of(g, from)->les, is_overflow);
     if (!new) return;
     atomic_store(cell, new);
   }
@@ -63,10 +72,10 @@ static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t 
   histogram_sum now = {0};
   if (all && stored_read(g, from, &now, all) == CHALK_OK) {
     const histogram *h = histogram_at(g, atomic_load(cell));
-    uint64_t block = h ? joined(g, h, &now, all, from, last) : 0;
-    uint64_t settled = block ? stored_write(g, &now, all, true) : 0;
-    if (settled) {
-      pass_publish(g, t, from, to, block, settled);
+    uint64_t block = h ? joined(g, h, &now, all, from, is_overflow) : 0;
+    uint64_t at_drop = block ? stored_write(g, &now, all, true) : 0;
+    if (at_drop) {
+      handover_publish(g, stripe, from, to, block, at_drop);
     } else if (block) {
       histogram_free(g, block);
     }
@@ -74,7 +83,10 @@ static void pass_histogram(chalk_segment *g, stripe *t, uint32_t from, uint32_t 
   chalk_sketch_free(all);
 }
 
-/* Gives a gauge that nobody has begun to set a value. Done again, it does the rest of what a death cut short. */
+/*
+ * Stores a value into a gauge that was never set. A call that a death cut short is completed by the same call again:
+ * then the gauge already has the value, and its mark follows.
+ */
 static void gauge_adopt(shared_u64 *cell, double v) {
   uint64_t fresh = as_bits(GAUGE_FRESH), unset = as_bits(GAUGE_UNSET), value = as_bits(v + 0.0);
   if (atomic_compare_exchange_strong(&cell[0], &fresh, value) || fresh == value) {
@@ -82,66 +94,72 @@ static void gauge_adopt(shared_u64 *cell, double v) {
   }
 }
 
-/* The value is in place before the mark goes by which it is owed. */
-static void pass_gauge(shared_u64 *from, shared_u64 *to) {
+/*
+ * Hands a late value over from gauge to gauge, each a value and a mark. The old mark says that the value is owed, so it
+ * changes last: a holder that dies before leaves the value owed.
+ */
+static void hand_over_gauge(shared_u64 *from, shared_u64 *to) {
   uint64_t touched = as_bits(GAUGE_TOUCHED);
   if (atomic_load_explicit(&from[1], memory_order_acquire) != touched) return;
   gauge_adopt(to, load_double(&from[0]));
   atomic_compare_exchange_strong(&from[1], &touched, as_bits(GAUGE_SET));
 }
 
-/* The successor's block of a slot's `across` gauge, made if there is none; NULL without memory. */
-static shared_u64 *gauge_block(chalk_segment *g, uint32_t w, uint32_t to) {
-  if (!cells_make(g, w, to)) return NULL;
-  shared_u64 *cell = segment_cell(g, w, to);
+/* The block of an `across` gauge of series `to` in a slot's row, which is made if there is none. NULL: no memory. */
+static shared_u64 *gauge_block(chalk_segment *g, uint32_t row, uint32_t to) {
+  if (!cells_make(g, row, to)) return NULL;
+  shared_u64 *cell = segment_cell(g, row, to);
   if (!atomic_load(cell)) atomic_store_explicit(cell, gauge_block_new(g, to < METRICS), memory_order_release);
   return segment_block(g, atomic_load(cell), GAUGE_BLOCK);
 }
 
-static bool is_touched(const gauge_link *l) { return as_double(peek_u64(&l->mark)) == GAUGE_TOUCHED; }
+static bool is_touched(const gauge_link *link) { return as_double(peek_u64(&link->mark)) == GAUGE_TOUCHED; }
 
-/* Those of VMs that share slot 0, or did: each into that VM's link of the successor. */
-static void pass_links(chalk_segment *g, uint32_t from, uint32_t to) {
+/* Late values of VMs that share slot 0, or once did: each goes to the same VM's link of the successor. */
+static void hand_over_links(chalk_segment *g, uint32_t from, uint32_t to) {
   if (!segment_chunk_real(g, g->slots[0].chunks, from)) return;
   if (!cells_make(g, 0, to)) return;
-  for (gauge_link *l = gauge_first(g, atomic_load(segment_cell(g, 0, from))); l; l = gauge_next(g, l)) {
-    if (!is_touched(l) || gauge_is_vacant(g, l)) continue;
-    uint64_t own = gauge_link_of(g, to, atomic_load(&l->whose));
-    if (own) pass_gauge(&l->value, segment_at(g, own));
+  for (gauge_link *link = gauge_first(g, atomic_load(segment_cell(g, 0, from))); link; link = gauge_next(g, link)) {
+    if (!is_touched(link) || gauge_is_vacant(g, link)) continue;
+    uint64_t own = gauge_link_of(g, to, atomic_load(&link->whose));
+    if (own) hand_over_gauge(&link->value, segment_at(g, own));
   }
 }
 
-static void pass_across(chalk_segment *g, uint32_t from, uint32_t to) {
-  pass_links(g, from, to);
-  for (uint32_t w = 1; w < segment_slots(g); w++) {
-    if (!segment_chunk_real(g, g->slots[w].chunks, from)) continue;
-    gauge_link *block = segment_block(g, atomic_load(segment_cell(g, w, from)), GAUGE_BLOCK);
+/* Late values of an `across` gauge: each goes to the same VM's block or link of the successor. */
+static void hand_over_across(chalk_segment *g, uint32_t from, uint32_t to) {
+  hand_over_links(g, from, to);
+  for (uint32_t row = 1; row < segment_slots(g); row++) {
+    if (!segment_chunk_real(g, g->slots[row].chunks, from)) continue;
+    gauge_link *block = segment_block(g, atomic_load(segment_cell(g, row, from)), GAUGE_BLOCK);
     if (!block || !is_touched(block)) continue;
-    shared_u64 *own = gauge_block(g, w, to);
-    if (own) pass_gauge(&block->value, own);
+    shared_u64 *own = gauge_block(g, row, to);
+    if (own) hand_over_gauge(&block->value, own);
   }
 }
 
 /*
- * A gauge that was dropped as idle, then set by writers that had compared the epoch before, while it had a successor.
- * Whoever has begun to set the successor began later, so that value stays. The registry lock keeps away those who take
- * a slot: they reset its gauges, so that a value of the owner before them is not owed any more.
+ * Late values of a gauge that was dropped as idle and has a successor. The registry lock keeps processes from taking a
+ * slot meanwhile: a new owner resets the slot's gauges, because a value of the owner before is not owed any more.
  */
-static void pass_gauges(chalk_segment *g, uint32_t id) {
+static void hand_over_gauges(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   if (!atomic_load(&s->at_drop) || !cells_gauge_touched(g, id)) return;
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
   uint32_t to;
   segment_lock_take(&g->head->registry);
-  int e = series_hold(g, &key, &to);
-  bool last = segment_metric_of(g, id)->across == CHALK_LAST;
-  if (e >= 0 && last) pass_gauge(&s->gauge, &g->series[to].gauge);
-  if (e >= 0 && !last) pass_across(g, id, to);
+  int rc = series_hold(g, &key, &to);
+  bool is_one = segment_metric_of(g, id)->across == CHALK_LAST;
+  if (rc >= 0 && is_one) hand_over_gauge(&s->gauge, &g->series[to].gauge);
+  if (rc >= 0 && !is_one) hand_over_across(g, id, to);
   series_let_go(g, &key);
   segment_lock_give(&g->head->registry);
 }
 
-/* By either of a histogram's counts: where a record was under way at the drop, only one of them had it. */
+/*
+ * Whether a count or a histogram has a residue. A histogram has two counts, of its bounds and of its sketch. If a
+ * record was under way at the drop, only one of them had it, so either of them may say that something is owed.
+ */
 static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
   uint64_t known = stored_known(g, id, kind);
   if (cells_total(g, id) > stored_total(g, known, kind)) return true;
@@ -153,25 +171,25 @@ static bool is_owed(const chalk_segment *g, uint32_t id, uint32_t kind) {
   return owed;
 }
 
-void residue_pass_on(chalk_segment *g, uint32_t id) {
+void residue_hand_over(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
   if (atomic_load(&m->state) == METRIC_FREE) return;
   if (kind_has_value(m->kind)) {
-    pass_gauges(g, id);
+    hand_over_gauges(g, id);
     return;
   }
-  /* A holder before this one may have died at passing it on. */
+  /* A holder before this one may have died in the middle of this handover. */
   series_repair(g, s->hash);
   series_repair(g, key_overflow_hash(s->metric));
   if (!is_owed(g, id, m->kind)) return;
   series_key key = {s->metric % METRICS, s->key_size, NULL, s->hash};
   if (key.size > 0 && !(key.bytes = segment_block(g, s->key, key.size))) return;
   uint32_t to;
-  int e = series_hold(g, &key, &to);
-  if (e >= 0 && !cells_make(g, 0, to)) e = CHALK_EMEMORY;
-  stripe *t = &g->stripes[series_stripe(key.hash)];
-  if (e >= 0 && kind_has_total(m->kind)) pass_count(g, t, id, to);
-  if (e >= 0 && kind_has_histogram(m->kind)) pass_histogram(g, t, id, to);
+  int rc = series_hold(g, &key, &to);
+  if (rc >= 0 && !cells_make(g, 0, to)) rc = CHALK_EMEMORY;
+  stripe *stripe = &g->stripes[series_stripe(key.hash)];
+  if (rc >= 0 && kind_has_total(m->kind)) hand_over_count(g, stripe, id, to);
+  if (rc >= 0 && kind_has_histogram(m->kind)) hand_over_histogram(g, stripe, id, to);
   series_let_go(g, &key);
 }

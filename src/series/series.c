@@ -14,8 +14,8 @@ void series_rebuild(chalk_segment *g) {
 }
 
 void series_repair(chalk_segment *g, uint64_t hash) {
-  stripe *t = stripe_lock(g, series_stripe(hash));
-  if (t) stripe_unlock(t);
+  stripe *stripe = stripe_lock(g, series_stripe(hash));
+  if (stripe) stripe_unlock(stripe);
 }
 
 /* Creating */
@@ -29,8 +29,8 @@ static inline bool count_up(shared_u32 *count, uint32_t most) {
 }
 
 /*
- * Counts a series that is about to live; false: a limit is reached. Others may create some in other stripes meanwhile.
- * chalk's own metrics have max_series NONE: they neither count against the limits nor obey them.
+ * Counts a series that is about to live. False: a limit is reached. Processes that create series in other stripes count
+ * at the same time. chalk's own metrics have a max_series of NONE: they neither count towards the limits nor obey them.
  */
 static inline bool count_live(chalk_segment *g, metric *m) {
   if (m->max_series == NONE) return true;
@@ -46,6 +46,7 @@ static void count_gone(chalk_segment *g, metric *m) {
   atomic_fetch_sub(&m->series, 1);
 }
 
+/* Counts a lookup that ends at the overflow series. */
 static int fold(chalk_segment *g, metric *m, uint32_t *id, uint32_t number) {
   atomic_fetch_add_explicit(&m->folded, 1, memory_order_relaxed);
   atomic_fetch_add_explicit(&g->head->folded, 1, memory_order_relaxed);
@@ -59,17 +60,21 @@ static inline bool is_overflow(uint32_t tags, const series_key *key) {
   return memcmp(key->bytes, overflow, key_overflow(overflow, tags)) == 0;
 }
 
-/* Publishes it as live, in its chain. */
-static void link_series(chalk_segment *g, stripe *t, chains c, uint32_t id) {
+/*
+ * Makes a series live and puts it into its chain. An owner that dies between the two leaves a live series without a
+ * chain, which the repair of the stripe puts there.
+ */
+static void link_series(chalk_segment *g, stripe *stripe, chains c, uint32_t id) {
   series *s = &g->series[id];
   uint32_t *head = chains_head(c, s->hash);
   s->next = *head;
   atomic_store_explicit(&s->state, SERIES_LIVE, memory_order_release);
   *head = id;
-  t->used++;
+  stripe->used++;
 }
 
-static int create(chalk_segment *g, stripe *t, chains c, const series_key *key, uint32_t *id) {
+/* Creates the series of a key that has none. If a limit is reached or there is no memory, the lookup is folded. */
+static int create(chalk_segment *g, stripe *stripe, chains c, const series_key *key, uint32_t *id) {
   metric *m = &g->metrics[key->metric];
   if (!c.heads || !count_live(g, m)) return fold(g, m, id, key->metric);
   uint64_t bytes = key->size ? heap_take(g, key->size) : 0;
@@ -94,7 +99,7 @@ static int create(chalk_segment *g, stripe *t, chains c, const series_key *key, 
   store_double(&s->gauge, GAUGE_FRESH);
   store_double(&s->mark, GAUGE_UNSET);
   atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
-  link_series(g, t, c, new);
+  link_series(g, stripe, c, new);
   *id = new;
   stripe_grow(g, series_stripe(key->hash));
   return CHALK_OK;
@@ -108,90 +113,102 @@ void series_hold_overflow(chalk_segment *g, series_key *key) {
   stripe_lock(g, series_stripe(key->hash));
 }
 
-/* Where there are none, from the series. */
-static chains chains_again(chalk_segment *g, const stripe *t) {
-  stripe_repair(g, (uint32_t)(t - g->stripes));
-  return chains_of(g, t);
+/* Rebuilds the chains of a stripe that has none. */
+static chains chains_again(chalk_segment *g, const stripe *stripe) {
+  stripe_repair(g, (uint32_t)(stripe - g->stripes));
+  return chains_of(g, stripe);
 }
 
 int series_hold(chalk_segment *g, series_key *key, uint32_t *id) {
   const metric *m = &g->metrics[key->metric];
-  stripe *t = stripe_lock(g, series_stripe(key->hash));
-  if (!t) return CHALK_EMEMORY;
+  stripe *stripe = stripe_lock(g, series_stripe(key->hash));
+  if (!stripe) return CHALK_EMEMORY;
   if (atomic_load(&((metric *)m)->state) == METRIC_FREE) return CHALK_EGONE;
   uint32_t tags = m->tags;
-  /* Without tags the overflow series would look like the series itself, so once in use it is the series. */
+  /* Without tags, the overflow series has the key of the series itself. So once it is in use, it is the series. */
   bool overflow = tags ? is_overflow(tags, key) : cells_bound(g, key->metric);
-  int e = CHALK_OK;
-  chains c = chains_of(g, t);
-  if (!c.heads) c = chains_again(g, t);
+  int rc = CHALK_OK;
+  chains c = chains_of(g, stripe);
+  if (!c.heads) c = chains_again(g, stripe);
   *id = overflow ? key->metric : stripe_search(g, c, key);
-  if (*id == NONE) e = create(g, t, c, key, id);
+  if (*id == NONE) rc = create(g, stripe, c, key, id);
   if (*id == key->metric) series_hold_overflow(g, key);
-  return e;
+  return rc;
 }
 
 /* Dropping */
 
-/* Stores what the series stands at. From before that on it is seen as dropped: see series_is_settled. */
-static bool settle(chalk_segment *g, uint32_t id, uint32_t kind, bool idle) {
+/*
+ * Stores into `at_drop` what a series stands at that is being dropped. Its state already is DROPPED and the drop is not
+ * settled, so readers know that `at_drop` does not count yet, see series_is_settled. False: there is no memory for a
+ * stored sketch.
+ */
+static bool store_at_drop(chalk_segment *g, uint32_t id, uint32_t kind, bool idle) {
   series *s = &g->series[id];
   if (kind_has_value(kind)) atomic_store(&s->at_drop, idle);
   if (kind_has_total(kind)) atomic_store(&s->at_drop, (uint64_t)cells_total(g, id));
   if (!kind_has_histogram(kind)) return true;
   uint64_t stored = stored_take(g, id);
   if (!stored) return false;
-  stored_give(g, atomic_exchange(&s->at_drop, stored)); /* of somebody who died at dropping it */
+  stored_give(g, atomic_exchange(&s->at_drop, stored)); /* left by a process that died while it dropped the series */
   return true;
 }
 
 /*
- * Under the stripe's lock, which was taken before the epoch was moved to `epoch`. So whoever compares with that one waits
- * for the lock, and what others can still store is theirs who compared before.
+ * Drops a series. The caller took the stripe's lock and then moved the epoch to `epoch`. A writer that compares with
+ * the new epoch has to bind again, for which it waits for the lock. So only writers that compared before can still
+ * store into the series. False: there is no memory, and the series stays live.
  */
-static bool drop_one(chalk_segment *g, stripe *t, uint32_t id, uint64_t epoch, bool idle) {
+static bool drop_one(chalk_segment *g, stripe *stripe, uint32_t id, uint64_t epoch, bool idle) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
   atomic_store(&s->drop_epoch, SERIES_UNSETTLED);
   atomic_store(&s->state, SERIES_DROPPED);
-  if (!settle(g, id, m->kind, idle)) {
+  if (!store_at_drop(g, id, m->kind, idle)) {
     atomic_store(&s->state, SERIES_LIVE);
     return false;
   }
-  stripe_unlink(g, t, id);
+  stripe_unlink(g, stripe, id);
   count_gone(g, m);
   atomic_fetch_add(&g->head->quarantined, 1);
   atomic_store(&s->drop_epoch, epoch);
   return true;
 }
 
-/* Whether nobody has recorded into it since the holder found it idle. */
+/* Whether nothing was recorded into the series since the holder found it idle. */
 static bool is_idle_still(const chalk_segment *g, uint32_t id) {
   if (kind_has_value(segment_metric_of(g, id)->kind)) return !cells_gauge_touched(g, id);
   return (uint64_t)cells_total(g, id) == g->series[id].seen_total;
 }
 
-/* Whether one of those to be dropped is, in this stripe: a number may have gone to another series meanwhile. */
+/*
+ * Whether the series of a number is to be dropped and is in this stripe. It is asked under the stripe's lock, because
+ * the number may belong to another series by then.
+ */
 static bool is_meant(const chalk_segment *g, uint32_t number, uint32_t id, uint32_t metric) {
   const series *s = &g->series[id];
   if (series_state(s) != SERIES_LIVE || series_stripe(s->hash) != number) return false;
   return metric == NONE ? is_idle_still(g, id) : s->metric == metric;
 }
 
-/* Drops those of a metric; NONE: those that are idle. These are looked at again once the epoch has moved. */
+/*
+ * Drops the series of a metric that are in this stripe; metric NONE: those that are idle. Whether a series is idle is
+ * asked once more after the epoch has moved, because a writer may have recorded into it in between.
+ */
 static uint32_t drop_in_stripe(chalk_segment *g, uint32_t number, const uint32_t *ids, uint32_t n, uint32_t metric) {
   uint32_t dropped = 0, first = 0;
-  stripe *t = stripe_lock(g, number);
-  if (!t) return 0;
+  stripe *stripe = stripe_lock(g, number);
+  if (!stripe) return 0;
   while (first < n && !is_meant(g, number, ids[first], metric)) first++;
   uint64_t epoch = first < n ? (uint64_t)segment_epoch_move(g) : 0;
   for (uint32_t i = first; i < n; i++) {
-    if (is_meant(g, number, ids[i], metric)) dropped += drop_one(g, t, ids[i], epoch, metric == NONE);
+    if (is_meant(g, number, ids[i], metric)) dropped += drop_one(g, stripe, ids[i], epoch, metric == NONE);
   }
-  stripe_unlock(t);
+  stripe_unlock(stripe);
   return dropped;
 }
 
+/* Drops the series of these numbers, stripe by stripe. */
 static uint32_t drop(chalk_segment *g, const uint32_t *ids, uint32_t n, uint32_t metric) {
   uint32_t dropped = 0;
   for (uint32_t number = 0; number < STRIPES; number++) {
@@ -206,11 +223,11 @@ uint32_t series_drop_idle(chalk_segment *g, const uint32_t *ids, uint32_t n) { r
 
 bool series_drop_key(chalk_segment *g, const series_key *key) {
   uint32_t number = series_stripe(key->hash);
-  stripe *t = stripe_lock(g, number);
-  if (!t) return false;
-  uint32_t id = stripe_search(g, chains_of(g, t), key);
-  bool dropped = id != NONE && drop_one(g, t, id, (uint64_t)segment_epoch_move(g), false);
-  stripe_unlock(t);
+  stripe *stripe = stripe_lock(g, number);
+  if (!stripe) return false;
+  uint32_t id = stripe_search(g, chains_of(g, stripe), key);
+  bool dropped = id != NONE && drop_one(g, stripe, id, (uint64_t)segment_epoch_move(g), false);
+  stripe_unlock(stripe);
   return dropped;
 }
 
@@ -227,8 +244,11 @@ uint32_t series_drop_metric(chalk_segment *g, uint32_t number) {
   return dropped;
 }
 
-/* Takes each lock that is not busy, for the sake of those whose owner died: nobody else may want them for long. */
-static void look_for_deaths(chalk_segment *g) {
+/*
+ * Tries the lock of every stripe, because otherwise a death would stay unnoticed until the next use of the stripe. It
+ * does not wait for a busy lock.
+ */
+static void repair_orphaned(chalk_segment *g) {
   for (uint32_t i = 0; i < STRIPES; i++) {
     bool orphaned;
     if (!segment_lock_try(&g->stripes[i].lock, &orphaned)) continue;
@@ -238,7 +258,7 @@ static void look_for_deaths(chalk_segment *g) {
 }
 
 void series_recount(chalk_segment *g) {
-  look_for_deaths(g);
+  repair_orphaned(g);
   if (!atomic_exchange(&g->head->recount, 0)) return;
   for (uint32_t i = 0; i < STRIPES; i++) stripe_lock(g, i);
   uint32_t live = 0, quarantined = 0;
@@ -251,14 +271,14 @@ void series_recount(chalk_segment *g) {
     live++;
     atomic_fetch_add(&m->series, 1);
   }
-  bool room = live < atomic_exchange(&g->head->live, live);
+  bool has_space = live < atomic_exchange(&g->head->live, live);
   atomic_store(&g->head->quarantined, quarantined);
-  if (room) segment_epoch_move(g); /* for the handles that were folded meanwhile */
+  if (has_space) segment_epoch_move(g); /* handles that were folded look for their series again */
   for (uint32_t i = 0; i < STRIPES; i++) stripe_unlock(&g->stripes[i]);
 }
 
 void series_count_reclaimed(chalk_segment *g) {
-  /* Who died at dropping it may not have counted it. */
+  /* Never below 0: a process that died while it dropped the series may not have counted it. */
   uint32_t n = atomic_load(&g->head->quarantined);
   while (n > 0 && !atomic_compare_exchange_weak(&g->head->quarantined, &n, n - 1)) {
   }
@@ -267,24 +287,25 @@ void series_count_reclaimed(chalk_segment *g) {
 /* Undoing a drop */
 
 /*
- * Undoes the drop of a gauge that was idle, and then was set by a writer that had compared the epoch before: as if it
- * had not been dropped. Not where the key has a successor, or a limit was reached: then the value is a residue.
+ * The gauge was idle when it was dropped, and a writer that had compared the epoch before then set it. So it becomes
+ * live again, as if it had not been dropped. If the key has a successor, or a limit was reached, the value is a
+ * residue.
  */
 bool series_revive(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   metric *m = segment_metric_of(g, id);
   if (!kind_has_value(m->kind) || !atomic_load(&s->at_drop) || !cells_gauge_touched(g, id)) return false;
   series_key key = {s->metric, s->key_size, segment_at(g, s->key), s->hash};
-  stripe *t = stripe_lock(g, series_stripe(s->hash));
-  if (!t) return false;
-  chains c = chains_of(g, t);
+  stripe *stripe = stripe_lock(g, series_stripe(s->hash));
+  if (!stripe) return false;
+  chains c = chains_of(g, stripe);
   bool revived = series_state(s) == SERIES_DROPPED && stripe_search(g, c, &key) == NONE && count_live(g, m);
   if (revived) {
-    atomic_store(&s->drop_epoch, SERIES_UNSETTLED); /* who dies here has undone the drop */
+    atomic_store(&s->drop_epoch, SERIES_UNSETTLED); /* the repair of a stripe takes an unsettled drop for undone */
     s->pass = 0;
-    link_series(g, t, c, id);
+    link_series(g, stripe, c, id);
     series_count_reclaimed(g);
   }
-  stripe_unlock(t);
+  stripe_unlock(stripe);
   return revived;
 }

@@ -1,12 +1,18 @@
 /*
- * The lock-striped table: (metric, key) -> series, and the life of a series.
+ * The series table: from (metric, key) to series, and the life of a series.
  *
- *   FREE -> RESERVED -> LIVE -> DROPPED -> FREE
+ *          number_take   series_hold        series_drop_*            reclaim_series
+ *   FREE ------------> RESERVED ----> LIVE ---------------> DROPPED ----------------> FREE
+ *                                      ^                       |
+ *                                      +---- series_revive ----+
  *
- * Creating and dropping happen under the lock of the key's stripe. Whoever finds that lock orphaned rebuilds the
- * stripe's chains from the states of the series, which are the truth. A dropped series is in quarantine: it cannot be
- * found, but its number and cells are not used again before every live writer that had bound it has acted on the drop's
- * epoch, and every cursor has sent what the series stood at. What was recorded in between, its residue, then goes to
+ * A series is created and dropped under the lock of its key's stripe. The states of the series are the truth: a process
+ * that finds a stripe's lock orphaned rebuilds the stripe's chains from them.
+ *
+ * A dropped series is in quarantine. It cannot be found, but a writer that compared the epoch before the drop may still
+ * store into its cells. So its number and its cells are not used again until every live writer that had bound it has
+ * acted on the drop's epoch, the tap's reader has read its events, and every cursor has sent what the series stood at
+ * when it was dropped, or was waited for long enough (flush.c). What was recorded in between, its residue, then goes to
  * its successor, the series that has the same key now. A gauge that was dropped as idle and set in between becomes LIVE
  * again instead, unless it has a successor.
  */
@@ -19,27 +25,28 @@
 #include "shm/segment.h"
 
 /*
- * Finds or creates the series of a key for a caller that acts on the live series before anybody can drop it: whatever
- * is returned, the stripe stays locked until series_let_go. CHALK_OK: *id is its number. CHALK_FOLDED: a limit was
- * reached or there is no memory, and *id is the metric's overflow series. CHALK_EGONE: the metric has left.
- * CHALK_EMEMORY: the stripe's lock is not to be had, in a server's first process. All keys of an overflow series lock
- * one stripe, so key->hash may change.
+ * Finds or creates the series of a key, and holds it: the key's stripe stays locked until series_let_go, which the
+ * caller calls whatever is returned. So no process drops the series before the caller has used it. CHALK_OK: *id is its
+ * number. CHALK_FOLDED: a limit was reached or there is no memory, and *id is the metric's overflow series.
+ * CHALK_EGONE: the metric has left. CHALK_EMEMORY: the caller is a server's master and the stripe's lock was not
+ * released in time. Lookups that end at an overflow series hold the stripe of that series, so key->hash
+ * then is that of the overflow series, and series_let_go takes the same key.
  */
 int series_hold(chalk_segment *g, series_key *key, uint32_t *id);
-/* Holds the metric's overflow series instead of what is held. */
+/* Lets go of the stripe that is held with this key, and holds the stripe of the metric's overflow series instead. */
 void series_hold_overflow(chalk_segment *g, series_key *key);
 /* Lets go of the stripe that is held with this key. */
 void series_let_go(chalk_segment *g, const series_key *key);
 
-/* Takes the lock of a hash's stripe once, so that what a dead owner left in it is put right. */
+/* Takes and releases the lock of a hash's stripe, which repairs the stripe if the lock's owner has died. */
 void series_repair(chalk_segment *g, uint64_t hash);
 
 /*
- * Drops those of n series that nobody has recorded into since the holder found them idle, and returns how many. The
- * epoch moves once a stripe. Only the holder.
+ * Drops those of n series into which nothing was recorded since the holder found them idle, and returns how many it
+ * dropped. The epoch moves once for each stripe that has such a series. Only the holder.
  */
 uint32_t series_drop_idle(chalk_segment *g, const uint32_t *ids, uint32_t n);
-/* Drops the series of a key. False: there is none. */
+/* Drops the series of a key. False: the key has no live series. */
 bool series_drop_key(chalk_segment *g, const series_key *key);
 /* Drops all series of a metric, but not its overflow series. Returns how many. */
 uint32_t series_drop_metric(chalk_segment *g, uint32_t metric);
@@ -47,11 +54,15 @@ uint32_t series_drop_metric(chalk_segment *g, uint32_t metric);
 /* Rebuilds all chains and the list of free numbers from the series. Nobody else has the segment. */
 void series_rebuild(chalk_segment *g);
 
-/* Puts right what those left who died while they created or dropped series, and counts all anew. Only the holder. */
+/*
+ * Repairs each stripe whose lock has a dead owner. If any stripe was repaired since the last call, counts the live and
+ * the quarantined series again. Only the holder.
+ */
 void series_recount(chalk_segment *g);
 
 /*
- * Undoes the drop of a gauge that was set before everybody had seen the drop. False: it stays dropped. Only the holder.
+ * Undoes the drop of an idle gauge that was set by a writer that had not seen the drop yet. False: the series stays
+ * dropped, because it is none of these, or its key has a successor, or a limit was reached. Only the holder.
  */
 bool series_revive(chalk_segment *g, uint32_t id);
 /* Counts one series less in quarantine. Only the holder. */

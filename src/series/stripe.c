@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-#include "series/pass.h"
+#include "series/handover.h"
 #include "shm/heap.h"
 
-/* What died before it became a series; its key may be there already. */
+/* Frees a number whose owner died before it made a series of it. The number may already have a key. */
 static void give_reserved(chalk_segment *g, uint32_t id) {
   series *s = &g->series[id];
   uint64_t key = s->key;
@@ -15,11 +15,11 @@ static void give_reserved(chalk_segment *g, uint32_t id) {
   number_give(g, id);
 }
 
-chains stripe_empty(chalk_segment *g, stripe *t) {
-  chains c = chains_of(g, t);
+chains stripe_empty(chalk_segment *g, stripe *stripe) {
+  chains c = chains_of(g, stripe);
   uint64_t new = c.heads ? 0 : heap_take(g, STRIPE_LEAST * sizeof(uint32_t));
   if (new) {
-    t->heads = new, t->size = STRIPE_LEAST;
+    stripe->heads = new, stripe->size = STRIPE_LEAST;
     c = (chains){segment_at(g, new), STRIPE_LEAST - 1};
   }
   if (c.heads) memset(c.heads, 0xff, (c.mask + 1ull) * sizeof *c.heads);
@@ -32,12 +32,12 @@ static void put_first(chains c, series *s, uint32_t id) {
   *head = id;
 }
 
-/* Chains anew from the series. Undoes what a dead owner left half done: a reservation, a drop. */
+/* Builds the chains from the series. Frees reserved numbers, and undoes drops that are not settled. */
 static void stripe_rebuild(chalk_segment *g, uint32_t number) {
-  stripe *t = &g->stripes[number];
-  chains c = stripe_empty(g, t);
+  stripe *stripe = &g->stripes[number];
+  chains c = stripe_empty(g, stripe);
   if (!c.heads) return;
-  t->used = 0;
+  stripe->used = 0;
   for (uint32_t id = METRICS, top = series_top(g); id < top; id++) {
     series *s = &g->series[id];
     uint32_t state = series_state(s);
@@ -49,17 +49,17 @@ static void stripe_rebuild(chalk_segment *g, uint32_t number) {
     if (state == SERIES_DROPPED && !series_is_settled(s)) atomic_store(&s->state, state = SERIES_LIVE);
     if (state != SERIES_LIVE) continue;
     put_first(c, s, id);
-    t->used++;
+    stripe->used++;
   }
   atomic_store(&g->head->recount, 1);
 }
 
 void stripe_repair(chalk_segment *g, uint32_t number) {
   stripe_rebuild(g, number);
-  pass_finish(g, &g->stripes[number]);
+  handover_finish(g, &g->stripes[number]);
 }
 
-/* Hangs the series of the old chains into the stripe's, which are empty. */
+/* Moves the series from the old chains to new ones. */
 static void stripe_move(chalk_segment *g, chains to, chains from) {
   uint32_t left = series_top(g);
   memset(to.heads, 0xff, (to.mask + 1ull) * sizeof *to.heads);
@@ -73,23 +73,23 @@ static void stripe_move(chalk_segment *g, chains to, chains from) {
 }
 
 void stripe_double(chalk_segment *g, uint32_t number) {
-  stripe *t = &g->stripes[number];
-  chains from = chains_of(g, t);
+  stripe *stripe = &g->stripes[number];
+  chains from = chains_of(g, stripe);
   uint64_t n = from.mask + 1ull, size = n * sizeof(uint32_t), new = from.heads ? heap_take(g, 2 * size) : 0;
   if (!new) return;
-  /* An owner that dies here leaves heads that are too long for `size`, and the next one rebuilds. */
-  t->heads = new;
+  /* An owner that dies after this store leaves more heads than `size` says. The next owner rebuilds the chains. */
+  stripe->heads = new;
   atomic_signal_fence(memory_order_seq_cst);
-  t->size = (uint32_t)(2 * n);
+  stripe->size = (uint32_t)(2 * n);
   stripe_move(g, (chains){segment_at(g, new), (uint32_t)(2 * n) - 1}, from);
   heap_give(g, segment_offset(g, from.heads), size);
 }
 
-void stripe_unlink(chalk_segment *g, stripe *t, uint32_t id) {
-  chains c = chains_of(g, t);
+void stripe_unlink(chalk_segment *g, stripe *stripe, uint32_t id) {
+  chains c = chains_of(g, stripe);
   if (!c.heads) return;
   uint32_t *p = chains_head(c, g->series[id].hash), at = number_at(g, p);
   for (uint32_t left = series_top(g); at != NONE && at != id && left-- > 0; at = number_at(g, p))
     p = &g->series[at].next;
-  if (at == id) *p = g->series[id].next, t->used--;
+  if (at == id) *p = g->series[id].next, stripe->used--;
 }

@@ -1,5 +1,11 @@
 /*
- * Stripes: the locks and the chains of the table from (metric, key) to series.
+ * Stripes: the locks and the chains of the series table.
+ *
+ * The top bits of a key's hash choose one of 64 stripes, and its low bits one of the stripe's chains. A chain links
+ * series by their numbers, through series.next. So processes that look up different keys seldom wait for each other,
+ * and a stripe doubles its chains without the other 63.
+ *
+ *   stripe.heads -> [ 7 | NONE | 4 | ... ]      series 7 -> series 12 -> NONE
  *
  * The series are the truth: a process that finds a stripe's lock orphaned rebuilds the stripe's chains from them.
  */
@@ -14,17 +20,19 @@
 #include "shm/segment.h"
 
 /*
- * A stripe's chains. Whoever has the segment may have stored anything there: `heads` is NULL where it cannot be theirs,
- * a link is followed where it is the number of a series, and a chain ends after as many links as there are series.
+ * A stripe's chains. Any process that has the segment may have stored anything there. So `heads` is NULL if the offset
+ * cannot be that of chains, a link is followed only if it is the number of a series, and a walk along a chain ends
+ * after as many links as there are series.
  */
 typedef struct chains {
   uint32_t *heads;
   uint32_t mask;
 } chains;
 
-static inline chains chains_of(const chalk_segment *g, const stripe *t) {
-  uint32_t size = peek_u32(&t->size);
-  uint32_t *heads = size > 0 ? segment_block(g, t->heads, size * sizeof *heads) : NULL;
+/* The chains of a stripe. Under its lock. */
+static inline chains chains_of(const chalk_segment *g, const stripe *stripe) {
+  uint32_t size = peek_u32(&stripe->size);
+  uint32_t *heads = size > 0 ? segment_block(g, stripe->heads, size * sizeof *heads) : NULL;
   return (chains){heads, size - 1};
 }
 
@@ -34,9 +42,9 @@ static inline uint32_t *chains_head(chains c, uint64_t hash) { return &c.heads[h
 static inline uint32_t series_stripe(uint64_t hash) { return (uint32_t)(hash >> 58); }
 
 /*
- * Whether what a dropped series stood at is known, as it is once its epoch is. A holder that reads the cells of a live
- * series, and after that still finds it alive, has read no more than it will be dropped with; else `at_drop` says
- * what counts, once it is settled.
+ * Whether a drop is settled: `drop_epoch` is stored, and before it `at_drop`, what the series stood at. A reader that
+ * reads the cells of a live series, and after that still finds it live, has read no more than what it will be dropped
+ * with. If the series is not live any more, `at_drop` counts instead, once the drop is settled.
  */
 #define SERIES_UNSETTLED UINT64_MAX
 static inline bool series_is_settled(const series *s) {
@@ -45,27 +53,33 @@ static inline bool series_is_settled(const series *s) {
 
 enum { STRIPE_LEAST = 32 }; /* fewest chains of a stripe */
 
-/* A stripe's chains, emptied; new ones where what stands there cannot be chains. `heads` is NULL without memory. */
-chains stripe_empty(chalk_segment *g, stripe *t);
-/* Puts right what a dead owner of the stripe's lock left: its chains, reservations, drops, and a residue on its way. */
+/*
+ * Empties a stripe's chains and returns them. They are new if the old ones cannot be chains. `heads` is NULL if there
+ * is no memory for new ones.
+ */
+chains stripe_empty(chalk_segment *g, stripe *stripe);
+/*
+ * Repairs what a dead owner of the stripe's lock left half done: rebuilds the chains, frees reserved numbers, undoes
+ * drops that are not settled, and finishes a handover. Under the stripe's lock.
+ */
 void stripe_repair(chalk_segment *g, uint32_t number);
-/* Twice the chains. Without memory they just stay longer. */
+/* Doubles the number of a stripe's chains. Without memory the chains stay as they are and get longer. */
 void stripe_double(chalk_segment *g, uint32_t number);
 /* Takes a series out of its chain. */
-void stripe_unlink(chalk_segment *g, stripe *t, uint32_t id);
+void stripe_unlink(chalk_segment *g, stripe *stripe, uint32_t id);
 
-/* Takes a stripe's lock. NULL: the lock was not to be had, see segment_lock_reach. */
+/* Takes a stripe's lock, and repairs the stripe if the owner died. NULL: see segment_lock_reach. */
 static inline stripe *stripe_lock(chalk_segment *g, uint32_t number) {
-  stripe *t = &g->stripes[number];
+  stripe *stripe = &g->stripes[number];
   bool orphaned;
-  if (!segment_lock_reach(&t->lock, &orphaned)) return NULL;
+  if (!segment_lock_reach(&stripe->lock, &orphaned)) return NULL;
   if (orphaned) stripe_repair(g, number);
-  return t;
+  return stripe;
 }
 
-static inline void stripe_unlock(stripe *t) { segment_lock_give(&t->lock); }
+static inline void stripe_unlock(stripe *stripe) { segment_lock_give(&stripe->lock); }
 
-/* Doubles a stripe's chains once they have two links on average. Under its lock. */
+/* Doubles the number of a stripe's chains once they have two links on average. Under its lock. */
 static inline void stripe_grow(chalk_segment *g, uint32_t number) {
   if (g->stripes[number].used >= g->stripes[number].size * 2) stripe_double(g, number);
 }
@@ -78,7 +92,7 @@ static inline bool stripe_has_key(const chalk_segment *g, const series *s, const
   return bytes && memcmp(bytes, key->bytes, key->size) == 0;
 }
 
-/* The live series of a key; NONE: there is none. Under the stripe's lock. */
+/* The number of a key's live series; NONE: the key has none. Under the stripe's lock. */
 static inline uint32_t stripe_search(const chalk_segment *g, chains c, const series_key *key) {
   uint32_t left = series_top(g);
   if (!c.heads) return NONE;

@@ -6,11 +6,11 @@
 #include "base/peek.h"
 
 /*
- * Large blocks are a cache line longer than asked: sketch tables of a power of two one behind the other would have
- * their like buckets at addresses alike in the last twelve bits, which the processor mistakes for one another, and
- * which fall into one set of its cache.
+ * Large blocks are one cache line larger than requested. Without it, sketch tables, whose sizes are powers of two,
+ * would follow each other at distances where corresponding buckets have addresses with the same last twelve bits. The
+ * processor would mistake them for each other, and they would compete for one set of its cache.
  */
-enum { SMALLEST = 16, STEP = 64 * 1024, LARGE = 1024, LINE = 64 };
+enum { SMALLEST = 16, GROWTH = 64 * 1024, LARGE = 1024, LINE = 64 };
 
 /* Class k of doubling d holds 16 * 2^d * (1 + k/4) bytes. */
 static uint32_t class_of(uint64_t size, uint64_t *rounded) {
@@ -29,19 +29,20 @@ uint64_t heap_rounded(uint64_t size) {
   return rounded;
 }
 
-/* The most that was asked for of a block of this class. */
+/* The largest size that is served by a block of this class. */
 static uint64_t most_of(uint32_t class) {
   uint64_t base = (uint64_t)SMALLEST << class / 4;
   return base + class % 4 * (base / 4);
 }
 
+/* Takes a block from the unused end of the heap. 0: the segment is full. */
 static uint64_t take_new(chalk_segment *g, uint64_t size, bool last) {
   header *h = g->head;
   uint64_t top = h->heap_top, offset = size % LINE == 0 ? (top + LINE - 1) / LINE * LINE : top;
   if (!segment_block(g, top, 0) || !segment_block(g, offset, size)) return 0;
   uint64_t end = offset + size, real = h->heap_real;
   if (end > real) {
-    uint64_t want = (end + STEP - 1) / STEP * STEP;
+    uint64_t want = (end + GROWTH - 1) / GROWTH * GROWTH;
     if (want > g->size) want = g->size;
     if (segment_make_real(g, real, want - real, last) != CHALK_OK) return 0;
     h->heap_real = want;
@@ -50,7 +51,7 @@ static uint64_t take_new(chalk_segment *g, uint64_t size, bool last) {
   return offset;
 }
 
-/* The first free block of a class; 0: there is none. A list that leads out of the heap is given up. */
+/* Takes the first free block of a class. 0: there is none. A list that leads out of the heap is abandoned. */
 static uint64_t take_free(chalk_segment *g, uint32_t class, uint64_t size) {
   header *h = g->head;
   uint64_t offset = h->heap_free[class];
@@ -91,15 +92,15 @@ void heap_give(chalk_segment *g, uint64_t offset, uint64_t size) {
 
 /* The ledger */
 
-static bool note(heap_ledger *l, heap_extent e) {
-  if (l->n == l->room) {
-    size_t room = l->room ? l->room * 2 : 256;
-    heap_extent *at = realloc(l->at, room * sizeof *at);
+static bool note(heap_ledger *l, heap_extent extent) {
+  if (l->n == l->capacity) {
+    size_t capacity = l->capacity ? l->capacity * 2 : 256;
+    heap_extent *at = realloc(l->at, capacity * sizeof *at);
     if (!at) return false;
     l->at = at;
-    l->room = room;
+    l->capacity = capacity;
   }
-  l->at[l->n++] = e;
+  l->at[l->n++] = extent;
   return true;
 }
 
@@ -111,7 +112,7 @@ bool heap_note(heap_ledger *l, uint64_t offset, uint64_t size) {
   return rounded <= top - offset && note(l, (heap_extent){offset, rounded});
 }
 
-/* A list that turned into a ring ends at the number of blocks that there can be. */
+/* A damaged list may form a ring. The loop ends at the number of blocks that the heap can contain at most. */
 bool heap_note_free(heap_ledger *l) {
   const chalk_segment *g = l->g;
   uint64_t top = peek_u64(&g->head->heap_top), left = top > g->heap && top <= g->size ? (top - g->heap) / SMALLEST : 0;

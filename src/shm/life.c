@@ -8,20 +8,20 @@
 
 #include "shm/process.h"
 
-enum { FIRST = 2, PAGE = 4096 }; /* the bytes before are open.c's */
+enum { FIRST = 2, PAGE = 4096 }; /* the bytes before FIRST are those of open.c */
 
-static struct flock byte_of(uint64_t life, short type) {
+static struct flock range_of(uint64_t life, short type) {
   return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)(FIRST + life), .l_len = 1};
 }
 
 static bool lock(int fd, uint64_t life) {
-  struct flock one = byte_of(life, F_RDLCK);
-  return fcntl(fd, F_OFD_SETLK, &one) == 0;
+  struct flock range = range_of(life, F_RDLCK);
+  return fcntl(fd, F_OFD_SETLK, &range) == 0;
 }
 
 static uint64_t new_number(chalk_segment *g) { return atomic_fetch_add(&g->head->lives, 1) + 1; }
 
-/* A program may have closed the descriptor, and the number be another file's. */
+/* The program may have closed the descriptor, and its number may now belong to another file. */
 static bool is_its_file(const chalk_segment *g, int fd) {
   struct stat st;
   return fstat(fd, &st) == 0 && st.st_dev == g->device && st.st_ino == g->inode;
@@ -32,8 +32,8 @@ void life_begin(chalk_segment *g) {
   if (lock(g->fd, life)) g->family = life;
 }
 
-/* A page of the file that keeps the lock of `fd` for as long as it is mapped. */
-static void *keep(const chalk_segment *g, int fd, uint64_t life) {
+/* Locks a byte through `fd` and maps a page of the file, which keeps the lock for as long as it is mapped. */
+static void *lock_and_map(const chalk_segment *g, int fd, uint64_t life) {
   if (fd < 0 || !is_its_file(g, fd) || !lock(fd, life)) return NULL;
   void *page = mmap(NULL, PAGE, PROT_NONE, MAP_SHARED, fd, 0);
   if (page == MAP_FAILED) return NULL;
@@ -47,9 +47,9 @@ uint64_t life_take(chalk_segment *g) {
   char path[32];
   uint64_t life = new_number(g);
   snprintf(path, sizeof path, "/proc/self/fd/%d", g->fd);
-  /* Looked at first: to open another file may take for ever, or do something. */
+  /* The file is checked before it is opened: opening another file may block forever or have side effects. */
   int fd = is_its_file(g, g->fd) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-  g->life_page = keep(g, fd, life);
+  g->life_page = lock_and_map(g, fd, life);
   if (fd >= 0) close(fd);
   return g->life = g->life_page ? life : g->family;
 }
@@ -60,11 +60,14 @@ void life_end(chalk_segment *g, bool forked) {
   g->life = 0;
 }
 
-/* Locks of the same open file do not show, as the family's does not to its members. */
+/*
+ * Whether the lock is free, so that the processes that had it have ended. Locks of this process's own open file
+ * descriptions do not show up in the question, so the lock of its family counts as held.
+ */
 static bool has_ended(const chalk_segment *g, uint64_t life) {
   if (life == 0 || life == g->family || life == g->life) return false;
-  struct flock one = byte_of(life, F_WRLCK);
-  return fcntl(g->fd, F_OFD_GETLK, &one) == 0 && one.l_type == F_UNLCK && is_its_file(g, g->fd);
+  struct flock range = range_of(life, F_WRLCK);
+  return fcntl(g->fd, F_OFD_GETLK, &range) == 0 && range.l_type == F_UNLCK && is_its_file(g, g->fd);
 }
 
 bool life_is_over(const chalk_segment *g, const owner *o) {

@@ -4,7 +4,7 @@
 
 #include "shm/life.h"
 
-enum { UNKNOWN, ALIVE, GONE };
+enum { UNKNOWN, ALIVE, DEAD };
 
 void lives_begin(lives *l, const chalk_segment *g) {
   l->segment = g;
@@ -14,7 +14,10 @@ void lives_begin(lives *l, const chalk_segment *g) {
   memset(l->known + WRITERS, UNKNOWN, l->guest_top - WRITERS);
 }
 
-/* What was read of the owner is one owner's if neither word has moved; a new one is none that the pass has to know. */
+/*
+ * Asks the kernel. The fields of the owner belong to one owner only if `taken` and `turn` have not moved meanwhile. If
+ * they have moved, the new owner came after the pass began, so the pass need not consider it.
+ */
 static bool ask(const chalk_segment *g, const slot *s, uint32_t turn) {
   shared_u32 *taken = (shared_u32 *)&s->taken;
   return atomic_load(taken) && !life_is_over(g, &s->owner) && atomic_load(taken) &&
@@ -27,7 +30,7 @@ bool lives_on(lives *l, uint32_t number) {
   if (number >= (number < WRITERS ? l->top : l->guest_top)) return ask(l->segment, s, turn);
   if (l->known[number] == UNKNOWN || l->turn[number] != turn) {
     l->turn[number] = turn;
-    l->known[number] = ask(l->segment, s, turn) ? ALIVE : GONE;
+    l->known[number] = ask(l->segment, s, turn) ? ALIVE : DEAD;
   }
   return l->known[number] == ALIVE;
 }

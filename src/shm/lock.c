@@ -1,14 +1,17 @@
 /*
- * The segment's locks: robust mutexes of the C library, but not in the master of a server.
+ * The locks of the segment. They are robust mutexes of the C library, except in the master of a server.
  *
- * Such a mutex holds pointers, to what else its owner has locked, and the library follows them. In shared memory they
- * are for anybody to overwrite who can write there; so a master, whose workers have less privilege than it has, takes
- * the same locks by hand. The word of the lock is the kernel's: the owner's thread, and whether others wait or the owner
- * died. So that the master's death is noticed too, its locks are in the list that the C library has told the kernel
- * of; what this list was before is kept in memory of the master's own, and only the kernel reads the links that stand
- * in the locks: it looks where they lead.
+ * A robust mutex contains pointers, which link it with the other locks that its owner holds, and the library follows
+ * them. In shared memory any process that can write there can overwrite them. The master has more privilege than its
+ * workers, so it must not follow them, and takes the same locks by hand.
  *
- * Whatever stands in the word, the master waits for some seconds only.
+ * By hand, only one word of the lock counts, whose format is the kernel's: the id of the owner's thread, and two bits
+ * that say whether others wait and whether the owner died. The kernel must also notice the death of the master. So the
+ * master adds its locks to the list that the C library has registered with the kernel for each thread. The links of
+ * this list are inside of the locks, where only the kernel reads them, which checks where they lead. The master
+ * restores the list from copies in its private memory.
+ *
+ * Whatever the word contains, the master waits only for a few seconds.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -19,7 +22,7 @@
 #include "shm/process.h"
 #include "shm/segment.h"
 
-enum { LOOK = 50000000 }; /* ns */
+enum { CHECK_INTERVAL = 50000000 }; /* ns between two looks at a lock that is not free */
 
 static void lock_new(segment_lock *lock) {
   pthread_mutexattr_t a;
@@ -37,12 +40,12 @@ void segment_locks_new(chalk_segment *g) {
   for (uint32_t i = 0; i < STRIPES; i++) lock_new(&g->stripes[i].lock);
 }
 
-/* By hand */
+/* Locks taken by hand */
 
-/* What the calling thread holds, the last one taken at the end; `below` is what the list was before. */
+/* The locks that the calling thread holds, the last one taken at the end; `below` is what the list was before it. */
 enum { HELD = 8 };
-typedef struct robust_list entry;
-static _Thread_local struct { entry *at, *below; } held[HELD];
+typedef struct robust_list robust_link;
+static _Thread_local struct { robust_link *at, *below; } held[HELD];
 static _Thread_local uint32_t n_held;
 
 static struct robust_list_head *robust_head(void) {
@@ -53,15 +56,15 @@ static struct robust_list_head *robust_head(void) {
 
 static shared_u32 *word_of(segment_lock *lock) { return (shared_u32 *)(void *)lock; }
 
-/* Where a lock's link stands; NULL: the list is not such that a lock could be in it. */
-static entry *entry_of(const struct robust_list_head *head, segment_lock *lock) {
+/* The link inside of a lock. NULL: the list is not registered in a way that fits the layout of a lock. */
+static robust_link *link_of(const struct robust_list_head *head, segment_lock *lock) {
   long at = head ? -head->futex_offset : 0;
-  bool fits =
-      at >= (long)sizeof(uint32_t) && at % (long)sizeof(entry) == 0 && at <= (long)(sizeof *lock - sizeof(entry));
-  return fits ? (entry *)(void *)((char *)lock + at) : NULL;
+  bool fits = at >= (long)sizeof(uint32_t) && at % (long)sizeof(robust_link) == 0 &&
+              at <= (long)(sizeof *lock - sizeof(robust_link));
+  return fits ? (robust_link *)(void *)((char *)lock + at) : NULL;
 }
 
-static void list(struct robust_list_head *head, entry *at) {
+static void list_add(struct robust_list_head *head, robust_link *at) {
   if (n_held == HELD) return;
   held[n_held].at = at, held[n_held].below = head->list.next;
   n_held++;
@@ -70,11 +73,11 @@ static void list(struct robust_list_head *head, entry *at) {
   head->list.next = at;
 }
 
-static void unlist(struct robust_list_head *head, const entry *at) {
+static void list_remove(struct robust_list_head *head, const robust_link *at) {
   uint32_t i = n_held;
   while (i > 0 && held[i - 1].at != at) i--;
   if (i == 0) return;
-  entry *below = held[i - 1].below;
+  robust_link *below = held[i - 1].below;
   if (i < n_held) {
     held[i].at->next = held[i].below = below;
   } else if (head->list.next == at) {
@@ -83,9 +86,9 @@ static void unlist(struct robust_list_head *head, const entry *at) {
   for (n_held--; i <= n_held; i++) held[i - 1] = held[i];
 }
 
-static void sleep_at(shared_u32 *word, uint32_t now) {
+static void wait_for_change(shared_u32 *word, uint32_t now) {
   if (!(now & FUTEX_WAITERS) && !atomic_compare_exchange_strong(word, &now, now | FUTEX_WAITERS)) return;
-  struct timespec t = {0, LOOK};
+  struct timespec t = {0, CHECK_INTERVAL};
   syscall(SYS_futex, word, FUTEX_WAIT, now | FUTEX_WAITERS, &t, NULL, 0);
 }
 
@@ -100,18 +103,18 @@ static bool word_take(shared_u32 *word, double patience, bool *orphaned) {
     }
     if (chalk_now() >= end) return false;
     if (is_free) continue;
-    waiting = FUTEX_WAITERS; /* others may sleep too, and their mark goes with the one who lets go */
-    sleep_at(word, now);
+    waiting = FUTEX_WAITERS; /* others may sleep too, and the thread that releases the lock clears their mark */
+    wait_for_change(word, now);
   }
 }
 
 static bool take_by_hand(segment_lock *lock, double patience, bool *orphaned) {
   struct robust_list_head *head = robust_head();
-  entry *at = entry_of(head, lock);
+  robust_link *at = link_of(head, lock);
   if (at) head->list_op_pending = at;
   atomic_signal_fence(memory_order_seq_cst);
   bool taken = word_take(word_of(lock), patience, orphaned);
-  if (taken && at) list(head, at);
+  if (taken && at) list_add(head, at);
   atomic_signal_fence(memory_order_seq_cst);
   if (at) head->list_op_pending = NULL;
   return taken;
@@ -119,8 +122,8 @@ static bool take_by_hand(segment_lock *lock, double patience, bool *orphaned) {
 
 static __attribute__((noinline)) void give_by_hand(segment_lock *lock) {
   struct robust_list_head *head = robust_head();
-  entry *at = entry_of(head, lock);
-  if (at) head->list_op_pending = at, unlist(head, at);
+  robust_link *at = link_of(head, lock);
+  if (at) head->list_op_pending = at, list_remove(head, at);
   atomic_signal_fence(memory_order_seq_cst);
   bool is_own = (atomic_load(word_of(lock)) & FUTEX_TID_MASK) == (uint32_t)syscall(SYS_gettid);
   uint32_t before = is_own ? atomic_exchange(word_of(lock), 0) : 0;
@@ -131,7 +134,10 @@ static __attribute__((noinline)) void give_by_hand(segment_lock *lock) {
 
 double segment_lock_patience = 5;
 
-/* Who waited in vain does not wait again for every lock that is wanted then. */
+/*
+ * After a wait in vain, the master does not wait for any lock during the next NO_MORE seconds: it may need many of
+ * them.
+ */
 static __attribute__((noinline)) bool reach_by_hand(segment_lock *lock, bool *orphaned) {
   enum { NO_MORE = 60 };
   static shared_u64 until;
@@ -140,29 +146,30 @@ static __attribute__((noinline)) bool reach_by_hand(segment_lock *lock, bool *or
   return false;
 }
 
-/* By the C library */
+/* Locks of the C library */
 
 /*
- * A process that is killed when a lock was handed to it, before it could take it, may leave others asleep that nobody
- * wakes: so they look for themselves now and then.
+ * Waits for a lock, but looks at it every CHECK_INTERVAL even if nobody wakes it. If a waiter is killed after the
+ * kernel woke it and before it took the lock, and another thread took the lock in between, then nobody wakes the next
+ * waiter.
  */
-static __attribute__((noinline)) int lock_wait(pthread_mutex_t *mutex, int e) {
-  while (e == EBUSY || e == ETIMEDOUT) {
+static __attribute__((noinline)) int lock_wait(pthread_mutex_t *mutex, int rc) {
+  while (rc == EBUSY || rc == ETIMEDOUT) {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    t.tv_nsec += LOOK;
+    t.tv_nsec += CHECK_INTERVAL;
     if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
-    e = pthread_mutex_timedlock(mutex, &t);
+    rc = pthread_mutex_timedlock(mutex, &t);
   }
-  return e;
+  return rc;
 }
 
 bool segment_lock_reach(segment_lock *lock, bool *orphaned) {
   *orphaned = false;
   if (process_hands_on) return reach_by_hand(lock, orphaned);
-  int e = pthread_mutex_trylock(&lock->mutex);
-  if (e == 0) return true;
-  *orphaned = lock_wait(&lock->mutex, e) == EOWNERDEAD;
+  int rc = pthread_mutex_trylock(&lock->mutex);
+  if (rc == 0) return true;
+  *orphaned = lock_wait(&lock->mutex, rc) == EOWNERDEAD;
   if (*orphaned) pthread_mutex_consistent(&lock->mutex);
   return true;
 }
@@ -181,10 +188,10 @@ bool segment_lock_take(segment_lock *lock) {
 
 bool segment_lock_try(segment_lock *lock, bool *orphaned) {
   if (process_hands_on) return take_by_hand(lock, 0, orphaned);
-  int e = pthread_mutex_trylock(&lock->mutex);
-  *orphaned = e == EOWNERDEAD;
+  int rc = pthread_mutex_trylock(&lock->mutex);
+  *orphaned = rc == EOWNERDEAD;
   if (*orphaned) pthread_mutex_consistent(&lock->mutex);
-  return e == 0 || *orphaned;
+  return rc == 0 || *orphaned;
 }
 
 void segment_lock_give(segment_lock *lock) {

@@ -21,15 +21,15 @@ static uint32_t forks;
 
 bool process_hands_on;
 
-/* What tells a process from others of its id, before it and after an exec. Zero: not to be learnt. */
+/* What distinguishes a process from others with the same id, and from itself before an exec. Zero: unknown. */
 typedef struct identity {
   uint64_t start;
-  uint32_t image; /* of its program: where its stack was put, which is random */
+  uint32_t image; /* of its program: the random address of its stack */
   bool stopped;
 } identity;
 
 static struct {
-  shared_u32 pid; /* stored last: several threads may find out at once */
+  shared_u32 pid; /* stored last, because several threads may fill in these fields at once */
   shared_u64 space, start;
   shared_u32 image;
 } self;
@@ -39,7 +39,7 @@ void process_unlock(void) { pthread_mutex_unlock(&lock); }
 
 static void in_parent(void) { forks++; }
 
-/* Only async-signal-safe work: another thread of the parent may have held any lock. */
+/* A child may only do async-signal-safe work: another thread of its parent may have held any lock at the fork. */
 static void in_child(void) {
   forks++;
   pthread_mutex_init(&lock, NULL);
@@ -61,9 +61,9 @@ void process_at_fork(void (*child)(void)) {
 }
 
 /*
- * From /proc/PID/stat: fields 22 and 28, the second only for those who might trace the process. `start` is ZOMBIE for
- * one that has ended and waits for its parent. Fields are counted from behind the command's name, which may hold
- * blanks and brackets. 0 is this process.
+ * Reads /proc/PID/stat: field 22 is the start time, field 28 the address of the stack, which is 0 without the right to
+ * trace the process. PID 0 stands for this process. `start` is ZOMBIE for a process that has ended and was not waited
+ * for yet. Fields are counted from the end of the command's name, which may contain blanks and brackets.
  */
 static identity identity_of(uint32_t pid) {
   char path[32], text[1024], state = 0;
@@ -89,7 +89,10 @@ static identity identity_of(uint32_t pid) {
   return found;
 }
 
-/* Nothing can be learnt of the neighbours in a /proc that is of another namespace: it knows them by other ids. */
+/*
+ * Whether /proc is of this process's own pid namespace. Otherwise its process ids are those of another namespace, and
+ * it tells nothing about the processes of this one.
+ */
 static bool is_own_proc(uint32_t pid) {
   char link[16] = "", own[16];
   snprintf(own, sizeof own, "%u", pid);
@@ -164,7 +167,10 @@ void process_say(char *message, const char *format, ...) {
   va_end(args);
 }
 
-/* The least limit of a control group and of those it is in: files of this name on the way to the root. */
+/*
+ * The lowest limit of a control group and of all groups that contain it: files of this name in each folder from `group`
+ * up to the root.
+ */
 static uint64_t group_limit(const char *root, const char *group, const char *name) {
   uint64_t least = UINT64_MAX;
   for (size_t n = strlen(group);; n--) {
@@ -178,7 +184,7 @@ static uint64_t group_limit(const char *root, const char *group, const char *nam
   }
 }
 
-/* Lines of /proc/self/cgroup are number:controllers:group; in the second version there are no controllers. */
+/* Each line of /proc/self/cgroup is number:controllers:group. In version 2 of control groups `controllers` is empty. */
 uint64_t process_memory_limit(void) {
   uint64_t least = UINT64_MAX;
   char line[512];

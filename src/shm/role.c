@@ -4,15 +4,13 @@
 
 #include "shm/process.h"
 
-enum {
-  /*
-   * An older configuration lets a newer one have the role, but only while one that lives asks for it: a claim is good
-   * for this many milliseconds, in which it is made several times.
-   */
-  CLAIM = 500,
-};
+/*
+ * Milliseconds for which a claim is valid. An older configuration leaves the role to a newer one, but only while a
+ * process of the newer one is alive and asks for it, which it does several times in this period.
+ */
+enum { CLAIM = 500 };
 
-#define STALLED 0.5 /* seconds without a heartbeat after which a stopped process loses the role */
+#define STALLED 0.5 /* seconds without a heartbeat after which a stopped holder loses the role */
 
 static uint32_t milliseconds(void) { return (uint32_t)(uint64_t)(chalk_now() * 1e3); }
 
@@ -21,22 +19,24 @@ static bool is_claimed(const header *h, uint32_t generation) {
   return (uint32_t)(claim >> 32) > generation && milliseconds() - (uint32_t)claim < CLAIM;
 }
 
-static bool has_sat(const chalk_segment *g) { return atomic_load(&g->sitter) == (uint32_t)getpid(); }
+static bool had_role(const chalk_segment *g) { return atomic_load(&g->sitter) == (uint32_t)getpid(); }
 
-bool role_is_lost(const chalk_segment *g) { return has_sat(g) && atomic_load(&g->seat) != atomic_load(&g->head->seat); }
+bool role_is_lost(const chalk_segment *g) {
+  return had_role(g) && atomic_load(&g->seat) != atomic_load(&g->head->seat);
+}
 
 static segment_lock *lock_of(chalk_segment *g, uint32_t seat) { return &g->head->seats[seat % SEATS]; }
 
-/* The seat in force, when nobody has it. */
-static bool sit(chalk_segment *g, uint32_t seat, bool *orphaned) {
+/* Takes the seat in force. False: another process has it. */
+static bool take_seat(chalk_segment *g, uint32_t seat, bool *orphaned) {
   if (!segment_lock_try(lock_of(g, seat), orphaned)) return false;
   if (atomic_load(&g->head->seat) == seat) return true;
   segment_lock_give(lock_of(g, seat));
   return false;
 }
 
-/* The next seat, when the process that has this one is stopped, and not in the middle of a change. */
-static bool succeed(chalk_segment *g, uint32_t *seat) {
+/* Takes the next seat, if the holder is stopped and not in the middle of a change. */
+static bool take_next_seat(chalk_segment *g, uint32_t *seat) {
   header *h = g->head;
   bool orphaned, taken = false;
   if (chalk_now() - load_double(&h->heartbeat) < STALLED || !process_is_stopped(&h->flusher)) return false;
@@ -67,8 +67,8 @@ int chalk_hold(chalk_segment *g, uint32_t generation) {
   if (is_claimed(h, generation)) return 0;
   atomic_store(&h->claim, (uint64_t)generation << 32 | milliseconds());
   uint32_t seat = atomic_load(&h->seat);
-  if (!sit(g, seat, &orphaned) && !succeed(g, &seat)) return 0;
-  if (orphaned) atomic_store(&h->recount, 1); /* it may have died at reclaiming, a number freed and not counted */
+  if (!take_seat(g, seat, &orphaned) && !take_next_seat(g, &seat)) return 0;
+  if (orphaned) atomic_store(&h->recount, 1); /* it may have died after it freed a number and before it counted that */
   atomic_store(&h->leaving, 0);
   atomic_store(&g->seat, seat);
   atomic_store(&g->sitter, (uint32_t)getpid());
@@ -79,7 +79,7 @@ int chalk_hold(chalk_segment *g, uint32_t generation) {
 
 void chalk_release(chalk_segment *g) {
   if (!role_is_lost(g)) atomic_store(&g->head->flusher.pid, 0);
-  atomic_store(&g->sitter, 0); /* before another thread of this process may sit */
+  atomic_store(&g->sitter, 0); /* before another thread of this process may take the seat */
   segment_lock_give(lock_of(g, atomic_load(&g->seat)));
 }
 

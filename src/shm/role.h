@@ -1,9 +1,16 @@
 /*
- * The flusher's role. Of all processes and VMs on a segment one holds it at a time: the owner of the robust mutex of
- * the seat in force. The kernel hands the mutex on when its owner dies. A process that is stopped (SIGSTOP, a debugger)
- * still owns its mutex, so the next seat comes into force when the heartbeat has been missing for half a second.
- * Therefore the holder makes its changes between role_enter and role_leave: a holder that goes on after a stop finds
- * that its seat is out of force, and one that was stopped in between is waited for.
+ * The flusher's role. Of all processes and VMs of a segment one at a time has it and is the holder: the owner of the
+ * robust mutex of the seat in force.
+ *
+ * If the holder dies, the kernel hands its mutex on. A holder that is stopped (by SIGSTOP or a debugger) keeps its
+ * mutex, so when its heartbeat has been missing for half a second, another process takes the next seat, which comes
+ * into force:
+ *
+ *   seats   0        1        2        3
+ *           stopped  holder                    header.seat = 1
+ *
+ * The holder makes its changes between role_enter and role_leave. A holder that continues after a stop finds there that
+ * its seat is no longer in force; and no other process takes the next seat while a change is unfinished.
  */
 #ifndef ROLE_H
 #define ROLE_H
@@ -14,21 +21,23 @@
 
 /*
  * Takes `acting`, for a change that only the holder makes. False: this process had the role and has lost it; the lock
- * is not held. A process that never had the role is taken at its word.
+ * is not held. If this process never had the role, it is trusted to call this for a good reason, and the result is
+ * true.
  */
 bool role_enter(chalk_segment *g);
-/* Lets go of `acting`. */
+/* Releases `acting`. */
 void role_leave(chalk_segment *g);
 
 /* Whether this process had the role and has lost it. */
 bool role_is_lost(const chalk_segment *g);
 
-/* Whether the holder has said that it is in its last flush. */
+/* Whether the holder has announced its last flush. */
 bool role_is_left(const chalk_segment *g);
 
 /*
- * Takes the role before what is to use it was started: this thread's next chalk_hold of the segment then returns 1. So
- * of many threads that wait for the role only one prepares for it. False: the role is not to be had.
+ * Takes the role before the caller starts what will use it: the next chalk_hold of this thread for the segment then
+ * returns 1. So of several threads that wait for the role only one does the work of starting. False: the role is not
+ * available.
  */
 bool role_reserve(chalk_segment *g, uint32_t generation);
 /* Gives the role back if it was reserved and chalk_hold was not called. */

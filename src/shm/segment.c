@@ -20,10 +20,10 @@ double segment_epoch_move(chalk_segment *g) {
 /* Making memory real */
 
 int segment_allocate(int fd, uint64_t offset, uint64_t size) {
-  int e;
-  do e = posix_fallocate(fd, (off_t)offset, (off_t)size);
-  while (e == EINTR);
-  return e == 0 ? CHALK_OK : CHALK_EMEMORY;
+  int rc;
+  do rc = posix_fallocate(fd, (off_t)offset, (off_t)size);
+  while (rc == EINTR);
+  return rc == 0 ? CHALK_OK : CHALK_EMEMORY;
 }
 
 uint64_t segment_pages(const chalk_segment *g, uint64_t *offset, uint64_t size) {
@@ -39,7 +39,10 @@ int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool las
   if (!last) limit -= limit / 16;
   if (atomic_load(&h->memory) + size > limit) return CHALK_EMEMORY;
   if (segment_allocate(g->fd, offset, size) != CHALK_OK) return CHALK_EMEMORY;
-  /* Only now: whoever dies in the call, which takes its time, leaves nothing that the next counts again. */
+  /*
+   * The range is counted after the call, which takes a while. If the process died in it with the range counted already,
+   * the next process to make the range real would count it again.
+   */
   atomic_fetch_add(&h->memory, size);
   return CHALK_OK;
 }
@@ -47,7 +50,7 @@ int segment_make_real(chalk_segment *g, uint64_t offset, uint64_t size, bool las
 int segment_chunk_make(chalk_segment *g, shared_u64 *chunks, uint64_t row, uint32_t width, uint32_t id, bool last) {
   if (segment_chunk_real(g, chunks, id)) return CHALK_OK;
   uint32_t items = segment_chunk_items(g), chunk = segment_chunk_of(g, id);
-  int e = segment_make_real(g, row + (uint64_t)chunk * items * width, (uint64_t)items * width, last);
-  if (e == CHALK_OK) atomic_fetch_or_explicit(&chunks[chunk / 64], 1ull << (chunk % 64), memory_order_release);
-  return e;
+  int rc = segment_make_real(g, row + (uint64_t)chunk * items * width, (uint64_t)items * width, last);
+  if (rc == CHALK_OK) atomic_fetch_or_explicit(&chunks[chunk / 64], 1ull << (chunk % 64), memory_order_release);
+  return rc;
 }

@@ -1,5 +1,6 @@
 #include "value/histogram.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,10 +10,10 @@
 
 enum { FIRST_LOG = 3, MOST_LOG = 15 };
 
-/* A table as its word tells it. */
+/* A table, unpacked from its word: bits 0 to 39 offset / 8, 40 to 44 log, 45 to 51 scale + 64, 52 wide. */
 typedef struct table {
   uint64_t offset; /* in the segment */
-  uint32_t log;    /* of its capacity */
+  uint32_t log;    /* log2 of the capacity */
   int scale;
   bool wide;
 } table;
@@ -32,7 +33,7 @@ static bool is_table(const chalk_segment *g, table t) {
          segment_block(g, t.offset, table_size(t));
 }
 
-/* One of a histogram's tables; false: there is none, or what stands there cannot be one. */
+/* Reads one of the tables of a histogram. False: there is none, or the word cannot describe a table. */
 static bool table_of(const chalk_segment *g, const histogram *h, int which, table *t) {
   uint64_t word = atomic_load_explicit((shared_u64 *)&h->table[which], memory_order_relaxed);
   *t = unpack(word);
@@ -46,7 +47,7 @@ static int scale_of(const void *word) {
 
 int histogram_start_scale(const histogram *h) { return scale_of(&h->start_scale); }
 
-/* The counts of a wide table come first, for their alignment. */
+/* In a wide table the counts come before the indices, so that they are aligned. */
 static shared_u64 *counts_of(const chalk_segment *g, table t) { return segment_at(g, t.offset); }
 static shared_u32 *indices_of(const chalk_segment *g, table t) { return segment_at(g, t.offset + (8ull << t.log)); }
 
@@ -66,8 +67,8 @@ static void bucket_put(chalk_segment *g, table t, uint32_t i, sketch_bucket b) {
   }
 }
 
-/* The place of `index`: where it is or may be put; NONE when it is not there and the table is full. */
-static uint32_t place(const chalk_segment *g, table t, int32_t index) {
+/* Returns the position of `index`, or the free position for it. NONE: it is not in the table, and the table is full. */
+static uint32_t position_of(const chalk_segment *g, table t, int32_t index) {
   uint32_t mask = (1u << t.log) - 1, i = (uint32_t)index & mask, step = histogram_step(index, t.log);
   for (uint32_t n = 0; n <= mask; n++, i = (i + step) & mask) {
     sketch_bucket b = bucket_at(g, t, i);
@@ -97,18 +98,21 @@ static uint32_t copy_narrow(const uint64_t *words, uint32_t capacity, int steps,
   return n;
 }
 
-/* A table's buckets, unsorted, at a coarser scale; `out` has room for all that it can hold. Returns how many. */
+/*
+ * Copies the buckets of a table to `out`, unsorted, at a scale not finer than the table's. `out` has the capacity of
+ * the table. Returns the number of buckets.
+ */
 static inline uint32_t copy_table(const chalk_segment *g, table t, int scale, sketch_bucket *out) {
   return (t.wide ? copy_wide : copy_narrow)(segment_at(g, t.offset), 1u << t.log, t.scale - scale, out);
 }
 
-/* Whether a table of this capacity takes n buckets from `low` to `high` without long probes. */
+/* Whether n buckets with indices from `low` to `high` fit into a table of this capacity without long probes. */
 static bool fits(uint32_t log, uint32_t n, int32_t low, int32_t high) {
   uint32_t capacity = 1u << log;
   return n <= capacity / 4 * 3 || (n <= capacity && (int64_t)high - low < (int64_t)capacity);
 }
 
-/* Builds a table of these buckets (a side of a private sketch) and publishes it in place of `which`. */
+/* Builds a table of the buckets of a private side and publishes it in place of table `which`. */
 static int publish(chalk_segment *g, histogram *h, int which, const sketch_side *side, int scale) {
   table new = {.log = FIRST_LOG, .scale = scale};
   for (uint32_t i = 0; i < side->n; i++) new.wide = new.wide || side->at[i].count >= UINT32_MAX;
@@ -116,8 +120,8 @@ static int publish(chalk_segment *g, histogram *h, int which, const sketch_side 
   new.offset = heap_take(g, table_size(new));
   if (!new.offset) return CHALK_EMEMORY;
   for (uint32_t i = 0; i < side->n; i++) {
-    uint32_t at = place(g, new, side->at[i].index);
-    if (at != NONE) bucket_put(g, new, at, side->at[i]); /* there is room, unless others store into the block too */
+    uint32_t at = position_of(g, new, side->at[i].index);
+    if (at != NONE) bucket_put(g, new, at, side->at[i]); /* NONE only if another process stores into the block too */
   }
   uint64_t old = atomic_load_explicit(&h->table[which], memory_order_relaxed);
   atomic_store_explicit(&h->table[which], pack(new), memory_order_release);
@@ -127,55 +131,59 @@ static int publish(chalk_segment *g, histogram *h, int which, const sketch_side 
   return CHALK_OK;
 }
 
-/* A bucket's index at another scale; a coarse bucket is put at its upper end, where a later collapse joins the two. */
+/*
+ * The index of a bucket at another scale. At a finer scale, a coarse bucket is counted at its upper end, where a later
+ * collapse joins it with its neighbours again.
+ */
 static int32_t rescale(int32_t index, int from, int to) {
   if (from >= to) return index >> (from - to);
   return (int32_t)(((int64_t)index + 1) * (1ll << (to - from)) - 1);
 }
 
-/* Adds a table's buckets to a private side, at a scale not finer than the table's. */
+/* Adds the buckets of a table to a private side, at a scale not finer than the table's. */
 static int load_table(const chalk_segment *g, table t, int scale, sketch_side *side) {
   sketch_bucket *copy = malloc(sizeof *copy << t.log);
-  int e = copy ? sketch_side_add(side, copy, copy_table(g, t, scale, copy)) : CHALK_EMEMORY;
+  int rc = copy ? sketch_side_add(side, copy, copy_table(g, t, scale, copy)) : CHALK_EMEMORY;
   free(copy);
-  return e;
+  return rc;
 }
 
 /*
- * Collapses both signs to one scale at which the sketch keeps its limit, and publishes the other one. If only the side
- * that needs room collapsed, a single value would ruin it beside a full other side, and a reader's whole sketch with it.
+ * Collapses both signs to one scale at which the sketch keeps its limit, and publishes the table of the other sign.
+ * Collapsing only the side that needs capacity would not do: beside a full other side it would collapse down to one
+ * bucket, and a reader merges both sides at the coarser scale.
  */
 static int collapse(chalk_segment *g, histogram *h, int other, chalk_sketch *k, uint32_t limit) {
   table t;
   bool any = table_of(g, h, other, &t);
   if (any) sketch_coarsen(k, t.scale);
-  int e = any ? load_table(g, t, k->scale, &k->negative) : CHALK_OK;
+  int rc = any ? load_table(g, t, k->scale, &k->negative) : CHALK_OK;
   while (k->positive.n + k->negative.n > limit && k->scale > SKETCH_LEAST_SCALE) sketch_coarsen(k, k->scale - 1);
-  return e == CHALK_OK && k->negative.n > 0 ? publish(g, h, other, &k->negative, k->scale) : e;
+  return rc == CHALK_OK && k->negative.n > 0 ? publish(g, h, other, &k->negative, k->scale) : rc;
 }
 
-/* Builds table `which` anew with the bucket added: grown, widened, or collapsed so that the sketch keeps its limit. */
+/* Builds table `which` again with the bucket added: larger, wider, or collapsed so that the sketch keeps its limit. */
 static int rebuild(chalk_segment *g, histogram *h, int which, int32_t index, int scale, uint64_t count) {
   table t;
   bool any = table_of(g, h, which, &t);
   uint32_t limit = atomic_load_explicit(&g->head->max_buckets, memory_order_relaxed);
-  chalk_sketch k = {.scale = scale}; /* `positive` is this side, `negative` the other */
+  chalk_sketch k = {.scale = scale}; /* `positive` is side `which`, `negative` the other */
   int start = histogram_start_scale(h);
   if (any || scale > start) k.scale = any ? t.scale : start;
   sketch_bucket added = {rescale(index, scale, k.scale), count};
-  int e = any ? load_table(g, t, k.scale, &k.positive) : CHALK_OK;
-  if (e == CHALK_OK) e = sketch_side_add(&k.positive, &added, 1);
-  if (e == CHALK_OK && k.positive.n + h->used[1 - which] > limit) e = collapse(g, h, 1 - which, &k, limit);
-  if (e == CHALK_OK) e = publish(g, h, which, &k.positive, k.scale);
+  int rc = any ? load_table(g, t, k.scale, &k.positive) : CHALK_OK;
+  if (rc == CHALK_OK) rc = sketch_side_add(&k.positive, &added, 1);
+  if (rc == CHALK_OK && k.positive.n + h->used[1 - which] > limit) rc = collapse(g, h, 1 - which, &k, limit);
+  if (rc == CHALK_OK) rc = publish(g, h, which, &k.positive, k.scale);
   sketch_free_sides(&k);
-  return e;
+  return rc;
 }
 
 static int add_bucket(chalk_segment *g, histogram *h, int which, int32_t index, int scale, uint64_t count) {
   table t;
   if (!table_of(g, h, which, &t)) return rebuild(g, h, which, index, scale, count);
   int32_t at = rescale(index, scale, t.scale);
-  uint32_t i = place(g, t, at);
+  uint32_t i = position_of(g, t, at);
   if (i == NONE) return rebuild(g, h, which, index, scale, count);
   sketch_bucket b = bucket_at(g, t, i);
   if (b.count == 0) {
@@ -194,8 +202,8 @@ static int add_bucket(chalk_segment *g, histogram *h, int which, int32_t index, 
 const sketch_map *_Atomic histogram_usual_map;
 
 uint32_t histogram_les(const chalk_segment *g, const histogram *h) {
-  uint64_t room = (g->size - segment_offset(g, h->le)) / sizeof h->le[0];
-  uint32_t les = peek_u32(&h->les), most = room > CHALK_LES ? CHALK_LES : room > 0 ? (uint32_t)room - 1 : 0;
+  uint64_t fit = (g->size - segment_offset(g, h->le)) / sizeof h->le[0];
+  uint32_t les = peek_u32(&h->les), most = fit > CHALK_LES ? CHALK_LES : fit > 0 ? (uint32_t)fit - 1 : 0;
   return les < most ? les : most;
 }
 
@@ -209,7 +217,7 @@ histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t 
   plan->map = sketch_map_of(scale_of(&g->head->start_scale));
   plan->groups = groups;
   plan->les = les;
-  for (uint32_t i = 0; i < groups * 4; i++) plan->le[i] = i < les ? le[i] : as_double(2047ull << 52);
+  for (uint32_t i = 0; i < groups * 4; i++) plan->le[i] = i < les ? le[i] : INFINITY;
   if (plan->map) {
     atomic_store_explicit(&histogram_usual_map, plan->map, memory_order_release);
     return plan;
@@ -227,7 +235,7 @@ void histogram_bind(chalk_segment *g, histogram *h, const histogram_plan *plan) 
   h->log = narrow ? (uint16_t)t.log : 0;
 }
 
-int histogram_add_warily(const chalk_series *s, double v) {
+int histogram_add_without_shortcut(const chalk_series *s, double v) {
   histogram *h = s->histogram;
   const histogram_plan *plan = s->plan;
   histogram_note(h, plan, v);
@@ -239,11 +247,11 @@ int histogram_add_warily(const chalk_series *s, double v) {
   return add_bucket(plan->segment, h, v < 0, index, plan->map->scale, 1);
 }
 
-int histogram_add_otherwise(const chalk_series *s, double v) {
+int histogram_add_slow(const chalk_series *s, double v) {
   const histogram_plan *plan = s->plan;
-  int e = histogram_add_warily(s, v);
+  int rc = histogram_add_without_shortcut(s, v);
   if (v != 0) histogram_bind(plan->segment, s->histogram, plan);
-  return e;
+  return rc;
 }
 
 int histogram_add_probing(const chalk_series *s, double v, int32_t at) {
@@ -260,15 +268,15 @@ int histogram_add_probing(const chalk_series *s, double v, int32_t at) {
     histogram_note(h, plan, v);
     return CHALK_OK;
   }
-  return histogram_add_otherwise(s, v);
+  return histogram_add_slow(s, v);
 }
 
 static int merge_side(chalk_segment *g, histogram *h, int which, const sketch_side *side, int scale) {
-  int e = CHALK_OK;
-  for (uint32_t i = 0; i < side->n && e == CHALK_OK; i++) {
-    e = add_bucket(g, h, which, side->at[i].index, scale, side->at[i].count);
+  int rc = CHALK_OK;
+  for (uint32_t i = 0; i < side->n && rc == CHALK_OK; i++) {
+    rc = add_bucket(g, h, which, side->at[i].index, scale, side->at[i].count);
   }
-  return e;
+  return rc;
 }
 
 int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const uint64_t *les) {
@@ -277,11 +285,11 @@ int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const
   store_double(&h->sum, load_double(&h->sum) + k->sum);
   if (k->count && k->min < load_double(&h->min)) store_double(&h->min, k->min);
   if (k->count && k->max > load_double(&h->max)) store_double(&h->max, k->max);
-  int e = merge_side(g, h, 0, &k->positive, k->scale), f = merge_side(g, h, 1, &k->negative, k->scale);
-  return e != CHALK_OK ? e : f;
+  int positive = merge_side(g, h, 0, &k->positive, k->scale), negative = merge_side(g, h, 1, &k->negative, k->scale);
+  return positive != CHALK_OK ? positive : negative;
 }
 
-/* Whole cache lines, so that the heap begins it with one. */
+/* Whole cache lines, so that the heap places the block at the beginning of a line. */
 uint64_t histogram_size(uint32_t les) {
   return (offsetof(histogram, le) + (les + 1) * sizeof(uint64_t) + 63) & ~(uint64_t)63;
 }
@@ -292,8 +300,8 @@ uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last) {
   if (!h) return 0;
   h->les = les;
   h->start_scale = atomic_load_explicit(&g->head->start_scale, memory_order_relaxed);
-  store_double(&h->min, as_double(2047ull << 52));
-  store_double(&h->max, as_double(4095ull << 52));
+  store_double(&h->min, INFINITY);
+  store_double(&h->max, -INFINITY);
   return offset;
 }
 
@@ -350,23 +358,23 @@ uint64_t histogram_count(const chalk_segment *g, const histogram *h) {
   return n;
 }
 
-/* Buckets read from a table: a small one's need no memory of their own. */
-typedef struct reading {
+/* Buckets that were read from a table. Those of a small table need no allocation. */
+typedef struct bucket_copy {
   sketch_bucket few[64], *many, *at;
-  uint32_t room, n;
-} reading;
+  uint32_t capacity, n;
+} bucket_copy;
 
-static int reading_reserve(reading *r, uint32_t n) {
-  if (n <= r->room) return CHALK_OK;
+static int bucket_copy_reserve(bucket_copy *r, uint32_t n) {
+  if (n <= r->capacity) return CHALK_OK;
   free(r->many);
   r->at = r->many = malloc(n * sizeof *r->many);
-  r->room = r->many ? n : 0;
+  r->capacity = r->many ? n : 0;
   return r->many ? CHALK_OK : CHALK_EMEMORY;
 }
 
-/* All buckets of a table, as *t; none where there is no table. */
-static int read_table(const chalk_segment *g, const histogram *h, int which, table *t, reading *r) {
-  enum { TRIES = 1000 }; /* the writer is done sooner, if it is one */
+/* Reads all buckets of a table, and the table to *t. Without a table there are no buckets. */
+static int read_table(const chalk_segment *g, const histogram *h, int which, table *t, bucket_copy *r) {
+  enum { TRIES = 1000 }; /* a writer of chalk is done sooner; anything else may move `version` forever */
   uint64_t version;
   int tries = 0;
   do {
@@ -375,13 +383,13 @@ static int read_table(const chalk_segment *g, const histogram *h, int which, tab
     *t = unpack(word);
     r->n = 0;
     if (!word || !is_table(g, *t)) return CHALK_OK;
-    if (reading_reserve(r, 1u << t->log) != CHALK_OK) return CHALK_EMEMORY;
+    if (bucket_copy_reserve(r, 1u << t->log) != CHALK_OK) return CHALK_EMEMORY;
     r->n = copy_table(g, *t, t->scale, r->at);
   } while (peek_u64(&h->version) != version && ++tries < TRIES);
   return CHALK_OK;
 }
 
-static int read_side(const chalk_segment *g, const histogram *h, int which, chalk_sketch *into, reading *r) {
+static int read_side(const chalk_segment *g, const histogram *h, int which, chalk_sketch *into, bucket_copy *r) {
   table t;
   if (read_table(g, h, which, &t, r) != CHALK_OK) return CHALK_EMEMORY;
   if (r->n == 0) return CHALK_OK;
@@ -390,19 +398,19 @@ static int read_side(const chalk_segment *g, const histogram *h, int which, chal
     r->at[i].index >>= t.scale - into->scale;
     into->count += r->at[i].count;
   }
-  /* Sorting and joining happen there; equal indices of a coarser scale are joined as they meet. */
+  /* sketch_side_add sorts the buckets and joins those that have the same index at the coarser scale. */
   return sketch_side_add(which ? &into->negative : &into->positive, r->at, r->n);
 }
 
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into) {
-  reading r; /* not emptied: that would take as long as reading a small one */
-  r.at = r.few, r.many = NULL, r.room = sizeof r.few / sizeof *r.few;
-  int e = CHALK_OK;
-  for (int which = 0; which < 2 && e == CHALK_OK; which++) {
-    if (peek_u64(&h->table[which])) e = read_side(g, h, which, into, &r);
+  bucket_copy r; /* not initialised, because that would take as long as reading a small table */
+  r.at = r.few, r.many = NULL, r.capacity = sizeof r.few / sizeof *r.few;
+  int rc = CHALK_OK;
+  for (int which = 0; which < 2 && rc == CHALK_OK; which++) {
+    if (peek_u64(&h->table[which])) rc = read_side(g, h, which, into, &r);
   }
   free(r.many);
-  if (e != CHALK_OK) return e;
+  if (rc != CHALK_OK) return rc;
   uint64_t zero = peek_u64(&h->zero);
   double min = as_double(peek_u64(&h->min)), max = as_double(peek_u64(&h->max));
   into->zero += zero;

@@ -1,18 +1,24 @@
 /*
- * A histogram's block in shared memory: exact counts of the `le` bounds, and a sketch. One for each series and writer.
+ * A histogram in shared memory: exact counts for the `le` bounds of its metric, and a sketch. Each writer has a block
+ * of its own for each series; a reader adds up the blocks of all writers.
  *
- * The sketch's buckets stand in an open-addressing table, at index & mask: neighbouring buckets never collide, so the
- * usual distribution is found at the first probe, and the table may fill up when its span is below its capacity. A
- * table is narrow (index and a 32-bit count in one word) or, once a count would overflow, wide (an array of 64-bit
- * counts, then one of indices).
+ *   block                              table, narrow: one word a bucket    table, wide
+ *     table[0] ----------------------->  index << 32 | count                 2^log counts of 64 bits
+ *     table[1], of negative values       ...                                 then 2^log indices of 32 bits
+ *     sum, min, max, zero, le counts     2^log words
  *
- * One word says all of a table: where it is, how large, at which scale, narrow or wide. Growing, widening and
- * collapsing build another table and publish it by storing that word, so a writer that is killed anywhere leaves a
- * whole sketch. A reader reads beside the writer and starts again if `version` moved: it moves before the old table is
- * reused.
+ * The buckets of the sketch are in an open-addressing hash table. The hash of a bucket is its index & mask, so
+ * neighbouring buckets never collide. A usual distribution is therefore found at the first probe, and a table whose
+ * buckets span less than its capacity may fill up completely. A table is narrow until a count would exceed 32 bits, and
+ * wide from then on.
  *
- * One thread at a time writes a block: the owner of the slot, or for slot 0 whoever holds the lock of the series'
- * stripe. Functions that change a block are called by that thread.
+ * One word describes a table completely: its offset, capacity and scale, and whether it is wide. To grow, widen or
+ * collapse a sketch, the writer builds another table and publishes it with one store of this word, so a writer that is
+ * killed at any point leaves a whole sketch. A reader reads while the writer writes and starts again if `version` has
+ * moved; the writer moves `version` before the memory of the old table can be reused.
+ *
+ * One thread at a time writes a block: the owner of the slot, or for slot 0 the thread that holds the lock of the
+ * series' stripe. Only this thread calls the functions that change a block.
  */
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H
@@ -22,91 +28,101 @@
 #include "value/sketch.h"
 
 /*
- * All fields are the writer's. The atomic ones are read by anybody, load-acquire; `les` and `start_scale` are stored
- * before the block is published and do not change.
+ * The writer stores all fields. Any thread of any process reads the atomic ones, with acquire. `les` and `start_scale`
+ * are stored before the block is published and do not change.
  */
 typedef struct histogram {
-  /* Tables of positive values, and of negative ones by magnitude; 0: none yet. Store-release. */
+  /*
+   * The tables of positive values, and of negative ones by magnitude, as packed words; 0: no table yet. Store-release.
+   */
   _Alignas(64) shared_u64 table[2];
-  shared_u64 version;   /* how often a table was replaced; moves after `table`, before the old one is freed */
-  uint32_t used[2];     /* buckets in each table */
-  uint32_t start_scale; /* of a first table */
-  uint32_t les;         /* how many bounds */
-  /* What every record touches: a short cut into table[0], worked out anew whenever the block is bound, and sums. */
-  _Alignas(64) uint64_t place;  /* offset of the table, or of `none` */
-  uint32_t mask;                /* the table's capacity - 1 */
-  uint16_t shift, log;          /* from the plan's scale to the table's; the logarithm of its capacity */
-  shared_u64 sum, min, max;     /* doubles, relaxed; min and max are infinities when nothing was recorded */
-  shared_u64 zero;              /* how many zeros were recorded; relaxed */
-  shared_u64 none;              /* always 0: what `place` points at while there is no narrow table of positive values */
-  shared_u64 le[CHALK_LES + 1]; /* `les` + 1 counts, relaxed, not cumulative; the last is +Inf; a block ends there */
+  shared_u64 version;   /* counts replaced tables; moves after `table` and before the old table is freed */
+  uint32_t used[2];     /* number of buckets in each table */
+  uint32_t start_scale; /* the scale of the first table */
+  uint32_t les;         /* number of bounds */
+  /*
+   * The fields that every record uses: a short cut into table[0], which histogram_bind computes whenever a handle is
+   * bound, and the sums.
+   */
+  _Alignas(64) uint64_t place; /* offset of the table, or of `none` if there is no narrow table of positive values */
+  uint32_t mask;               /* capacity of the table - 1 */
+  uint16_t shift, log;         /* steps from the scale of the plan to that of the table; log2 of the capacity */
+  shared_u64 sum, min, max;    /* doubles, relaxed; min and max are infinities until a value is recorded */
+  shared_u64 zero;             /* number of recorded zeros; relaxed */
+  shared_u64 none;             /* always 0: an empty table for `place` */
+  /* `les` + 1 counts, relaxed, not cumulative, the last one for +Inf. The block ends behind them. */
+  shared_u64 le[CHALK_LES + 1];
 } histogram;
 
-enum { HISTOGRAM_LEAST = offsetof(histogram, le) }; /* the fewest bytes of a block */
+enum { HISTOGRAM_LEAST = offsetof(histogram, le) }; /* a block has at least this many bytes */
 
-/* What was read of one series' histogram, over all writers. */
+/* The counts of one series, summed over all writers. */
 typedef struct histogram_sum {
   uint32_t les;
   double sum;
-  uint64_t le[CHALK_LES + 1]; /* cumulative; what is kept may end with the last one */
+  uint64_t le[CHALK_LES + 1]; /* cumulative; an allocation of this struct may end with the last count that is used */
 } histogram_sum;
 
 /*
- * The offset of a new block for `les` bounds, 0 to CHALK_LES. 0: the segment is full. `last`: for an overflow series.
+ * Takes a block for `les` bounds (0 to CHALK_LES) from the heap and returns its offset. 0: the segment is full. `last`:
+ * the block is for an overflow series, so the reserved memory may be used.
  */
 uint64_t histogram_new(chalk_segment *g, uint32_t les, bool last);
-/* Frees a block that nobody can reach any more, and its tables. 0 is allowed. */
+/* Frees a block and its tables. No process can reach the block any more. An offset of 0 is allowed. */
 void histogram_free(chalk_segment *g, uint64_t offset);
 /*
- * The parts of histogram_free. A caller empties a block while it can still be reached and frees it once it cannot, so a
- * death in between loses one block at most. histogram_free_table takes a word of `table`; 0 is allowed.
+ * The steps of histogram_free. A caller empties a block while processes can still reach it, and frees it once they
+ * cannot: if it dies in between, at most one block is lost. histogram_free_table takes a word of `table`; 0 is allowed.
  */
 void histogram_empty(chalk_segment *g, uint64_t offset);
 void histogram_free_block(chalk_segment *g, uint64_t offset);
 void histogram_free_table(chalk_segment *g, uint64_t table);
 /*
- * Makes a block equal to another, and the other's tables its own. To do it twice is to do it once. `replaced` gets the
- * two tables that the block had, for the caller to free; 0 where there was none.
+ * Copies the contents of the block `other` to the block h and moves the tables of `other` to h. Repeating the call has
+ * the same result. `replaced` receives the two tables that h had before, which the caller frees; 0 stands for no table.
  */
 void histogram_become(const chalk_segment *g, histogram *h, const histogram *other, uint64_t *replaced);
-/* The scale of the block's first table, at most SKETCH_MOST_SCALE whatever stands there. */
+/* The scale of the first table of the block. At most SKETCH_MOST_SCALE, whatever the memory contains. */
 int histogram_start_scale(const histogram *h);
-/* The block that a cell's offset leads to. NULL: no block can stand there. */
+/* The block at the offset that a cell contains. NULL: there cannot be a block at this offset. */
 static inline histogram *histogram_at(const chalk_segment *g, uint64_t offset) {
   return offset % _Alignof(histogram) == 0 ? segment_block(g, offset, HISTOGRAM_LEAST) : NULL;
 }
-/* How many bytes a block of `les` bounds has. */
+/* The size in bytes of a block with `les` bounds. */
 uint64_t histogram_size(uint32_t les);
 /*
- * How many bounds a block has, as it says, but no more than the mapping has room for: a reader without a lock may meet
- * what is no longer a block, and then drops what it read.
+ * The number of bounds that the block states, but at most as many as fit into the mapping. A reader without a lock may
+ * find memory here that is no longer a block, and drops what it has read afterwards.
  */
 uint32_t histogram_les(const chalk_segment *g, const histogram *h);
 
 /*
- * What recording into a metric's histograms needs apart from the block. It is private, made once for a writer and
- * metric. The bounds are padded with infinities to whole groups of four.
+ * The data that recording into the histograms of a metric needs besides their blocks. A plan is private and made once
+ * for each writer and metric. The bounds are padded with infinities to whole groups of four.
  */
 typedef struct histogram_plan {
-  char *base; /* the segment's */
+  char *base; /* of the segment */
   chalk_segment *segment;
-  const sketch_map *map; /* of the start scale, or a finer one that an older block has */
-  uint32_t groups, les;  /* of four bounds; bounds */
+  const sketch_map *map; /* of the finest start scale among the blocks bound so far */
+  uint32_t groups, les;  /* number of groups of four bounds; number of bounds */
   _Alignas(16) double le[];
 } histogram_plan;
 
 /*
- * The map of the process's newest plan. The usual record takes it from here, and not from its series' plan, because the
- * processor then works out the bucket's index while it still waits for the series.
+ * The map of the newest plan in the process. The usual record takes the map from here instead of from the plan of its
+ * series: the processor can then compute the index of the bucket while it still waits for the memory of the series.
  */
 extern const sketch_map *_Atomic histogram_usual_map;
 
-/* Makes a plan for `les` increasing bounds, which the caller frees with free(). NULL: out of memory. */
+/* Makes a plan for `les` increasing bounds. The caller frees it with free(). NULL: out of memory. */
 histogram_plan *histogram_plan_new(chalk_segment *g, const double *le, uint32_t les);
-/* Makes a block ready for records with the plan: works out its short cut, whatever its last writer left there. */
+/* Prepares a block for records with the plan: computes the short cut anew, whatever its last writer left there. */
 void histogram_bind(chalk_segment *g, histogram *h, const histogram_plan *plan);
 
-/* How many bounds v is above, without a branch on v: four comparisons a step, three steps for the default bounds. */
+/*
+ * Returns the number of bounds that v is above, without a branch on v. A step makes four comparisons; the default
+ * bounds take three steps.
+ */
 static inline __attribute__((always_inline)) uint32_t histogram_le(const histogram_plan *plan, double v) {
   typedef double pair __attribute__((vector_size(16)));
   typedef int64_t mask __attribute__((vector_size(16)));
@@ -122,12 +138,12 @@ static inline __attribute__((always_inline)) uint32_t histogram_le(const histogr
   return (uint32_t)(above[0] + above[1]);
 }
 
-/* Adds to a count that only the caller's thread writes. */
+/* Adds to a count that only the calling thread writes. */
 static inline void histogram_bump(shared_u64 *counter, uint64_t n) {
   atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
-/* All of a record but the sketch's bucket: bounds, sum, minimum and maximum. */
+/* Counts v everywhere except in the sketch: bounds, sum, minimum and maximum. */
 static inline __attribute__((always_inline)) void histogram_note(histogram *h, const histogram_plan *plan, double v) {
   histogram_bump(&h->le[histogram_le(plan, v)], 1);
   store_double(&h->sum, load_double(&h->sum) + v);
@@ -136,32 +152,40 @@ static inline __attribute__((always_inline)) void histogram_note(histogram *h, c
 }
 
 /*
- * Parts of histogram_add, with the same results. `at` is the bucket's index at the table's scale. The first takes a
- * bucket that is not at its first place.
+ * A slower part of histogram_add, with the same results, for a bucket that may not be at its first position in the
+ * table. `at` is the index of the bucket at the scale of the table.
  */
 int histogram_add_probing(const chalk_series *s, double v, int32_t at);
-/* Records what is not usual: zero, a negative or subnormal number; a new bucket, a wide table. */
-int histogram_add_otherwise(const chalk_series *s, double v);
 /*
- * Records any finite v without the short cut that stands in the block: for a server's master, which must not go where
- * its workers may have led it. The block has room for as many bounds as the plan has.
+ * The slowest part of histogram_add, for everything that is not usual: zero, a negative or subnormal number, a new
+ * bucket, a wide table.
  */
-int histogram_add_warily(const chalk_series *s, double v);
+int histogram_add_slow(const chalk_series *s, double v);
+/*
+ * Records any finite v without the short cut in the block. The master of a server uses it, because the short cut is in
+ * memory that its workers can write, and the master does not follow it anywhere. The block has at least as many bounds
+ * as the plan.
+ */
+int histogram_add_without_shortcut(const chalk_series *s, double v);
 
 /* Whether v is above zero, normal and finite. */
 static inline bool histogram_is_usual(double v) { return (as_bits(v) >> 52) - 1 < 2046; }
 
-/* The step from place to place of a bucket whose first place is taken. Neighbouring buckets have the same step. */
+/*
+ * The distance between the positions that are probed for a bucket whose first position is taken. Neighbouring buckets
+ * have the same step, so they do not collide here either.
+ */
 static inline uint32_t histogram_step(int32_t index, uint32_t log) {
   return ((uint32_t)(index >> log) * 0x9e3779b1u >> 8) | 1;
 }
 
 /*
- * Records a finite v through a bound handle. The usual case is a normal number above zero whose bucket stands in a
- * narrow table, mostly at its first place. CHALK_EMEMORY: v was counted, but the sketch had no room for its bucket.
+ * Records a finite v through a bound handle. In the usual case v is a normal number above zero whose bucket exists in a
+ * narrow table, mostly at its first position. CHALK_EMEMORY: v is counted, except in the sketch, which had no memory
+ * for its bucket.
  */
 static inline __attribute__((always_inline)) int histogram_add(const chalk_series *s, double v) {
-  if (__builtin_expect(!histogram_is_usual(v), 0)) return histogram_add_otherwise(s, v);
+  if (__builtin_expect(!histogram_is_usual(v), 0)) return histogram_add_slow(s, v);
   const sketch_map *map = atomic_load_explicit(&histogram_usual_map, memory_order_acquire);
   int32_t index = sketch_index_normal(map, as_bits(v));
   histogram *h = s->histogram;
@@ -173,25 +197,28 @@ static inline __attribute__((always_inline)) int histogram_add(const chalk_serie
   shared_u64 *bucket = (shared_u64 *)(plan->base + h->place) + ((uint32_t)at & h->mask);
   uint64_t now = atomic_load_explicit(bucket, memory_order_relaxed);
   if (__builtin_expect((int32_t)(now >> 32) != at, 0)) return histogram_add_probing(s, v, at);
-  if (__builtin_expect((uint32_t)now - 1 >= UINT32_MAX - 1, 0)) return histogram_add_otherwise(s, v);
+  if (__builtin_expect((uint32_t)now - 1 >= UINT32_MAX - 1, 0)) return histogram_add_slow(s, v);
   atomic_store_explicit(bucket, now + 1, memory_order_relaxed);
   histogram_note(h, plan, v);
   return CHALK_OK;
 }
 
-/* Adds a whole sketch and cumulative counts of the block's bounds, for residues. CHALK_EMEMORY: as histogram_add. */
+/*
+ * Adds a whole sketch, and cumulative counts of the bounds of the block. For residues. CHALK_EMEMORY as for
+ * histogram_add.
+ */
 int histogram_merge(chalk_segment *g, histogram *h, const chalk_sketch *k, const uint64_t *les);
 
-/* Adds the block's counts, cumulative, to those of `into`, up to as many bounds as `into` has; and its sum. */
+/* Adds the counts of the block, cumulative, for at most as many bounds as `into` has, and its sum. */
 void histogram_read(const chalk_segment *g, const histogram *h, histogram_sum *into);
-/* Merges a block's sketch into a private one. CHALK_EMEMORY: `into` has a part of it. */
+/* Merges the sketch of a block into a private one. CHALK_EMEMORY: `into` contains a part of it. */
 int histogram_read_sketch(const chalk_segment *g, const histogram *h, chalk_sketch *into);
 /*
- * Whether a block of `les` bounds stands at the offset that can be used; notes its blocks, and adds all counts in it to
- * *count. Nobody else has the segment.
+ * Whether there is a usable block of `les` bounds at the offset. Notes the memory of the block and its tables in
+ * `blocks` and adds all its counts to *count. No other process uses the segment.
  */
 bool histogram_is_sound(chalk_segment *g, uint64_t offset, uint32_t les, heap_ledger *blocks, uint64_t *count);
-/* How many values were recorded into the block, by the counts of its bounds. */
+/* The number of values recorded into the block, by the counts of its bounds. */
 uint64_t histogram_count(const chalk_segment *g, const histogram *h);
 
 #endif

@@ -68,7 +68,7 @@ const sketch_map *sketch_map_of(int scale) { return map_of(scale < 0 ? 0 : scale
 
 int32_t sketch_index(const sketch_map *map, double v) {
   if (as_bits(v) >> 52 != 0) return sketch_index_normal(map, as_bits(v));
-  v *= 18014398509481984.0; /* 2^54: subnormal no more */
+  v *= 18014398509481984.0; /* times 2^54, so it is no longer subnormal */
   return sketch_index_normal(map, as_bits(v)) - 54 * (1 << map->scale);
 }
 
@@ -114,7 +114,7 @@ void sketch_clear(chalk_sketch *k) {
   k->positive.n = k->negative.n = 0;
   k->count = k->zero = 0;
   k->sum = 0;
-  k->min = as_double(2047ull << 52);
+  k->min = INFINITY;
   k->max = -k->min;
   k->scale = SKETCH_MOST_SCALE;
 }
@@ -145,10 +145,10 @@ void chalk_sketch_free(chalk_sketch *k) {
 }
 
 int sketch_side_reserve(sketch_side *side, uint32_t n) {
-  if (n <= side->room) return CHALK_OK;
+  if (n <= side->capacity) return CHALK_OK;
   sketch_bucket *at = realloc(side->at, n * sizeof *at);
   if (!at) return CHALK_EMEMORY;
-  side->at = at, side->room = n;
+  side->at = at, side->capacity = n;
   return CHALK_OK;
 }
 
@@ -184,7 +184,7 @@ static bool is_sorted(const sketch_bucket *b, uint32_t n) {
   return true;
 }
 
-/* The first buckets of a side, sorted. */
+/* Stores sorted buckets in a side that is empty. */
 static int side_fill(sketch_side *side, const sketch_bucket *buckets, uint32_t n) {
   if (sketch_side_reserve(side, n) != CHALK_OK) return CHALK_EMEMORY;
   memcpy(side->at, buckets, n * sizeof *buckets);
@@ -193,7 +193,10 @@ static int side_fill(sketch_side *side, const sketch_bucket *buckets, uint32_t n
   return CHALK_OK;
 }
 
-/* Joins a side with sorted buckets that are `steps` scales finer. `out` has room for all of both; returns how many. */
+/*
+ * Writes to `out` the buckets of a side together with n sorted buckets that are `steps` scales finer. `out` has memory
+ * for all of them. Returns the number of buckets written.
+ */
 static uint32_t side_join(const sketch_side *side, const sketch_bucket *more, uint32_t n, int steps,
                           sketch_bucket *out) {
   uint32_t i = 0, j = 0, m = 0;
@@ -225,7 +228,7 @@ int sketch_side_add(sketch_side *side, sketch_bucket *buckets, uint32_t n) {
   return CHALK_OK;
 }
 
-/* One value's bucket; `room` grows by doubling, so that a loop of adds stays cheap. */
+/* Adds to one bucket. The capacity doubles if it is used up, so that a loop of adds stays cheap. */
 static int side_put(sketch_side *side, int32_t index, uint64_t count) {
   uint32_t low = 0, high = side->n;
   while (low < high) {
@@ -239,7 +242,7 @@ static int side_put(sketch_side *side, int32_t index, uint64_t count) {
     side->at[low].count += count;
     return CHALK_OK;
   }
-  if (side->n == side->room && sketch_side_reserve(side, side->room ? side->room * 2 : 16) != CHALK_OK) {
+  if (side->n == side->capacity && sketch_side_reserve(side, side->capacity ? side->capacity * 2 : 16) != CHALK_OK) {
     return CHALK_EMEMORY;
   }
   memmove(side->at + low + 1, side->at + low, (side->n - low) * sizeof *side->at);
@@ -253,14 +256,14 @@ int chalk_sketch_add(chalk_sketch *k, double v, uint64_t count) {
   if (count == 0) return CHALK_OK;
   const sketch_map *map = sketch_map_of(SKETCH_MOST_SCALE);
   if (!map) return CHALK_EMEMORY;
-  int e = CHALK_OK;
+  int rc = CHALK_OK;
   if (v == 0) {
     k->zero += count;
   } else {
     int32_t index = sketch_index(map, v < 0 ? -v : v) >> (map->scale - k->scale);
-    e = side_put(v < 0 ? &k->negative : &k->positive, index, count);
+    rc = side_put(v < 0 ? &k->negative : &k->positive, index, count);
   }
-  if (e != CHALK_OK) return e;
+  if (rc != CHALK_OK) return rc;
   while (k->positive.n + k->negative.n > k->max_buckets && k->scale > SKETCH_LEAST_SCALE) {
     sketch_coarsen(k, k->scale - 1);
   }
@@ -271,11 +274,14 @@ int chalk_sketch_add(chalk_sketch *k, double v, uint64_t count) {
   return CHALK_OK;
 }
 
-/* An empty side with room for two. False: there is no memory. A side with nothing to add to it needs none. */
-static bool side_for_both(sketch_side *both, const sketch_side *side, const sketch_side *from) {
-  *both = (sketch_side){.room = side->n + from->n};
+/*
+ * Makes an empty side for the buckets of `side` and `from`. False: out of memory. If `from` is empty, no memory is
+ * needed.
+ */
+static bool side_new_for(sketch_side *both, const sketch_side *side, const sketch_side *from) {
+  *both = (sketch_side){.capacity = side->n + from->n};
   if (from->n == 0) return true;
-  both->at = malloc(both->room * sizeof *both->at);
+  both->at = malloc(both->capacity * sizeof *both->at);
   return both->at != NULL;
 }
 
@@ -286,12 +292,12 @@ static void side_merge(sketch_side *side, const sketch_side *from, int steps, sk
   *side = both;
 }
 
-/* The memory for both sides is taken before either changes, so a merge without memory changes nothing. */
+/* The memory for both signs is taken before either side changes, so a merge without memory changes nothing. */
 int chalk_sketch_merge(chalk_sketch *into, const chalk_sketch *from) {
   if (!into || !from) return CHALK_EMEMORY;
   sketch_side positive, negative = {.at = NULL};
-  if (!side_for_both(&positive, &into->positive, &from->positive) ||
-      !side_for_both(&negative, &into->negative, &from->negative)) {
+  if (!side_new_for(&positive, &into->positive, &from->positive) ||
+      !side_new_for(&negative, &into->negative, &from->negative)) {
     free(positive.at);
     return CHALK_EMEMORY;
   }
@@ -306,6 +312,7 @@ int chalk_sketch_merge(chalk_sketch *into, const chalk_sketch *from) {
   return CHALK_OK;
 }
 
+/* Subtracts `before`, whose scale is `steps` finer, from a side. Returns the number of values that remain. */
 static uint64_t side_subtract(sketch_side *side, const sketch_side *before, int steps) {
   uint32_t n = 0, j = 0;
   uint64_t total = 0;
@@ -325,7 +332,7 @@ static uint64_t side_subtract(sketch_side *side, const sketch_side *before, int 
 
 void sketch_clip(chalk_sketch *d, const chalk_sketch *all) {
   chalk_bucket b;
-  double low = as_double(2047ull << 52), high = -low;
+  double low = INFINITY, high = -low;
   uint32_t n = d->negative.n + (d->zero > 0) + d->positive.n;
   if (n > 0) {
     chalk_sketch_bucket(d, 0, &b), low = b.lower;
@@ -349,9 +356,9 @@ static int side_copy(sketch_side *side, const sketch_side *from, int steps) {
 int sketch_subtract(chalk_sketch *d, const chalk_sketch *now, const chalk_sketch *before) {
   d->scale = before->scale < now->scale ? before->scale : now->scale;
   d->max_buckets = now->max_buckets;
-  int steps = now->scale - d->scale, e = side_copy(&d->positive, &now->positive, steps);
-  if (e == CHALK_OK) e = side_copy(&d->negative, &now->negative, steps);
-  if (e != CHALK_OK) return e;
+  int steps = now->scale - d->scale, rc = side_copy(&d->positive, &now->positive, steps);
+  if (rc == CHALK_OK) rc = side_copy(&d->negative, &now->negative, steps);
+  if (rc != CHALK_OK) return rc;
   d->zero = now->zero - (before->zero < now->zero ? before->zero : now->zero);
   d->count = d->zero + side_subtract(&d->positive, &before->positive, before->scale - d->scale) +
              side_subtract(&d->negative, &before->negative, before->scale - d->scale);
@@ -396,11 +403,11 @@ int chalk_sketch_bucket(const chalk_sketch *k, uint32_t i, chalk_bucket *b) {
   return 1;
 }
 
-/* Written so that neither huge nor tiny bounds overflow. */
+/* This form of the formula does not overflow for huge bounds and does not lose tiny ones. */
 double sketch_representative(const chalk_bucket *b) {
   double l = b->lower < 0 ? -b->upper : b->lower, u = b->lower < 0 ? -b->lower : b->upper;
   if (u == 0) return 0;
-  /* A lower bound that is no double: 2 l is the least there is, or less. */
+  /* The lower bound is below all doubles, so 2 * lower is at most the smallest double. */
   double v = l == 0 ? 0x1p-1074 : l / ((1 + l / u) / 2);
   if (v > u) v = u;
   return b->lower < 0 ? -v : v;
@@ -408,8 +415,8 @@ double sketch_representative(const chalk_bucket *b) {
 
 double chalk_sketch_quantile(const chalk_sketch *k, double q) {
   if (k->count == 0 || !(q >= 0 && q <= 1)) return NAN;
-  double place = q * (double)(k->count - 1);
-  uint64_t rank = place < (double)(k->count - 1) ? (uint64_t)place : k->count - 1, below = 0;
+  double position = q * (double)(k->count - 1);
+  uint64_t rank = position < (double)(k->count - 1) ? (uint64_t)position : k->count - 1, below = 0;
   chalk_bucket b;
   for (uint32_t i = 0; chalk_sketch_bucket(k, i, &b); i++) {
     below += b.count;

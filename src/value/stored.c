@@ -8,7 +8,7 @@
 #include "base/tally.h"
 #include "value/kind.h"
 
-/* What a block holds: this, les + 1 counts, then the buckets' counts, then their indices. */
+/* The content of a block: this struct, les + 1 counts, the counts of the buckets, their indices. */
 typedef struct stored {
   uint64_t size;
   uint64_t count, zero;
@@ -22,25 +22,26 @@ typedef struct stored {
 static uint64_t size_of(uint32_t les, uint64_t buckets) { return sizeof(stored) + (les + 1) * 8ull + buckets * 12; }
 
 /*
- * A block and what it says of its own size. Each number is read once and then checked, since another process may store
- * there at any time. `at` is NULL where the block cannot be one; it then counts as a block of nothing.
+ * A block that is known to be inside of the heap, with those of its fields that bound a loop. Each field is read once
+ * and then checked, because another process may store there at any time. `at` is NULL if the offset cannot be a block;
+ * the block then counts as empty.
  */
-typedef struct view {
+typedef struct checked_block {
   const stored *at;
   uint32_t les, n_positive, n;
-} view;
+} checked_block;
 
-/* Inline, because an exporter looks at the block of each histogram three times a flush. */
-static inline view view_of(const chalk_segment *g, uint64_t offset) {
+/* Inline, because an exporter reads the block of each histogram three times in a flush. */
+static inline checked_block check_block(const chalk_segment *g, uint64_t offset) {
   const stored *s = segment_block(g, offset, sizeof *s);
-  if (!s) return (view){NULL, 0, 0, 0};
+  if (!s) return (checked_block){NULL, 0, 0, 0};
   uint32_t les = peek_u32(&s->les), positive = peek_u32(&s->n_positive);
   uint64_t n = (uint64_t)positive + peek_u32(&s->n_negative);
   bool fits = les <= CHALK_LES && n <= UINT32_MAX && size_of(les, n) <= g->size - offset;
-  return fits ? (view){s, les, positive, (uint32_t)n} : (view){NULL, 0, 0, 0};
+  return fits ? (checked_block){s, les, positive, (uint32_t)n} : (checked_block){NULL, 0, 0, 0};
 }
 
-/* Only as far as there are bounds. */
+/* Clears only the counts of bounds that exist. */
 static void sum_clear(histogram_sum *sum, uint32_t les) {
   sum->les = les;
   sum->sum = 0;
@@ -48,18 +49,18 @@ static void sum_clear(histogram_sum *sum, uint32_t les) {
 }
 
 int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch) {
-  int e = CHALK_OK;
+  int rc = CHALK_OK;
   uint32_t les = segment_metric_of(g, id)->les;
   sum_clear(sum, les < CHALK_LES ? les : CHALK_LES);
-  for (uint32_t w = 0; w < segment_slots(g) && e == CHALK_OK; w++) {
+  for (uint32_t w = 0; w < segment_slots(g) && rc == CHALK_OK; w++) {
     if (!segment_chunk_real(g, g->slots[w].chunks, id)) continue;
     uint64_t offset = atomic_load_explicit(segment_cell(g, w, id), memory_order_acquire);
     const histogram *h = histogram_at(g, offset);
     if (!h) continue;
     histogram_read(g, h, sum);
-    if (sketch) e = histogram_read_sketch(g, h, sketch);
+    if (sketch) rc = histogram_read_sketch(g, h, sketch);
   }
-  return e;
+  return rc;
 }
 
 static uint64_t size_for(const histogram_sum *sum, const chalk_sketch *k) {
@@ -95,26 +96,26 @@ uint64_t stored_write(chalk_segment *g, const histogram_sum *sum, const chalk_sk
   return offset;
 }
 
-/* As it says itself; 0: it is none. */
+/* The size that a block claims; 0 if there cannot be a block. */
 static uint64_t size_at(const chalk_segment *g, uint64_t offset) {
   const stored *s = segment_block(g, offset, sizeof *s);
   return s ? peek_u64(&s->size) : 0;
 }
 
-uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, uint64_t *by) {
-  uint64_t offset = *by, size = size_for(sum, k), had = offset ? size_at(g, offset) : 0;
+uint64_t stored_write_next(chalk_segment *g, const histogram_sum *sum, const chalk_sketch *k, uint64_t *aside) {
+  uint64_t offset = *aside, size = size_for(sum, k), had = offset ? size_at(g, offset) : 0;
   bool same = had == size || (had && heap_rounded(had) == heap_rounded(size));
   if (!same || !segment_block(g, offset, size)) return stored_write(g, sum, k, false);
-  *by = 0;
+  *aside = 0;
   write_at(g, offset, sum, k);
   return offset;
 }
 
-void stored_put_by(chalk_segment *g, uint64_t offset, uint64_t *by) {
+void stored_set_aside(chalk_segment *g, uint64_t offset, uint64_t *aside) {
   if (!offset) return;
-  stored_give(g, *by);
-  *by = offset;
-  /* Its next contents are not to be stored before what took its place is. */
+  stored_give(g, *aside);
+  *aside = offset;
+  /* The compiler must not move stores of the next contents of this block before the store that replaced the block. */
   atomic_signal_fence(memory_order_seq_cst);
 }
 
@@ -126,7 +127,7 @@ uint64_t stored_take(chalk_segment *g, uint32_t id) {
   return offset;
 }
 
-static int load_side(view s, uint32_t first, uint32_t n, sketch_side *side) {
+static int load_side(checked_block s, uint32_t first, uint32_t n, sketch_side *side) {
   const uint64_t *counts = s.at->counts + s.les + 1;
   const int32_t *indices = (const int32_t *)(counts + s.n);
   side->n = 0;
@@ -138,7 +139,7 @@ static int load_side(view s, uint32_t first, uint32_t n, sketch_side *side) {
 }
 
 int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k) {
-  view v = view_of(g, offset);
+  checked_block v = check_block(g, offset);
   const stored *s = v.at;
   int32_t scale = s ? (int32_t)peek_u32(&s->scale) : SKETCH_MOST_SCALE;
   if (!s || scale < SKETCH_LEAST_SCALE || scale > SKETCH_MOST_SCALE) {
@@ -148,20 +149,20 @@ int stored_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *k) {
   k->count = s->count, k->zero = s->zero;
   k->sum = s->sum, k->min = s->min, k->max = s->max;
   k->scale = scale;
-  int e = load_side(v, 0, v.n_positive, &k->positive);
-  return e == CHALK_OK ? load_side(v, v.n_positive, v.n - v.n_positive, &k->negative) : e;
+  int rc = load_side(v, 0, v.n_positive, &k->positive);
+  return rc == CHALK_OK ? load_side(v, v.n_positive, v.n - v.n_positive, &k->negative) : rc;
 }
 
 static int merge_sketch(const chalk_segment *g, uint64_t offset, chalk_sketch *into) {
   chalk_sketch k = {.count = 0};
-  int e = stored_sketch(g, offset, &k);
-  if (e == CHALK_OK) e = chalk_sketch_merge(into, &k);
+  int rc = stored_sketch(g, offset, &k);
+  if (rc == CHALK_OK) rc = chalk_sketch_merge(into, &k);
   sketch_free_sides(&k);
-  return e;
+  return rc;
 }
 
 int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, chalk_sketch *k) {
-  view v = view_of(g, offset);
+  checked_block v = check_block(g, offset);
   if (sum && v.at) {
     sum->les = v.les;
     sum->sum = v.at->sum;
@@ -173,7 +174,7 @@ int stored_load(const chalk_segment *g, uint64_t offset, histogram_sum *sum, cha
 }
 
 bool stored_is(const chalk_segment *g, uint64_t offset, const histogram_sum *sum, const chalk_sketch *k) {
-  view v = view_of(g, offset);
+  checked_block v = check_block(g, offset);
   return v.at && v.at->counts[v.les] == sum->le[sum->les] && v.at->count == k->count;
 }
 
@@ -184,7 +185,7 @@ void stored_give(chalk_segment *g, uint64_t offset) {
 
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind) {
   if (!kind_has_histogram(kind)) return (int64_t)total;
-  view v = view_of(g, total);
+  checked_block v = check_block(g, total);
   return v.at ? (int64_t)v.at->counts[v.les] : 0;
 }
 
@@ -217,7 +218,7 @@ uint64_t stored_known(const chalk_segment *g, uint32_t id, uint32_t kind) {
 
 void stored_forget_baselines(chalk_segment *g, uint32_t id, uint32_t kind) {
   for (uint32_t c = 0; c < CURSORS; c++) {
-    /* Of cursors not in use too: somebody may have died at making or freeing one. */
+    /* Cursors that are not in use are included: a process may have died while it opened or freed one. */
     if (!segment_chunk_real(g, g->cursors[c].chunks, id)) continue;
     baseline *b = segment_baseline(g, c, id);
     uint64_t total = atomic_exchange(&b->total, 0);
@@ -233,14 +234,14 @@ static bool side_is_sound(const int32_t *indices, const uint64_t *counts, uint32
   return true;
 }
 
-bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool part, heap_ledger *blocks) {
-  view v = view_of(g, offset);
+bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool is_baseline, heap_ledger *blocks) {
+  checked_block v = check_block(g, offset);
   const stored *s = v.at;
   if (!s || v.les != les || s->size != size_of(les, v.n) || !heap_note(blocks, offset, size_of(les, v.n))) return false;
   int32_t scale = (int32_t)peek_u32(&s->scale);
   if (scale < SKETCH_LEAST_SCALE || scale > SKETCH_MOST_SCALE) return false;
   for (uint32_t i = 0; i <= les; i++) {
-    if (s->counts[i] > TALLY_MOST || (!part && i > 0 && s->counts[i] < s->counts[i - 1])) return false;
+    if (s->counts[i] > TALLY_MOST || (!is_baseline && i > 0 && s->counts[i] < s->counts[i - 1])) return false;
   }
   const uint64_t *counts = s->counts + les + 1;
   const int32_t *indices = (const int32_t *)(counts + v.n);

@@ -1,6 +1,8 @@
-/* What is lost when these fail: pieces of a snapshot overlap, so a scrape shows one series' name with another's number; or
-   memory that a large scrape took stays with the process for ever, or each
-   flush pays page faults for its memory. */
+/*
+ * What is lost when these fail: allocations of a snapshot overlap, so a scrape shows the name of one series with the
+ * number of another; memory that a large scrape took stays with the process forever; or each flush pays page faults for
+ * its memory.
+ */
 
 #include "common.h"
 
@@ -8,25 +10,25 @@
 
 #include "base/arena.h"
 
-static void test_pieces_are_apart_and_aligned(void **state) {
+static void test_allocations_of_any_size_are_aligned_and_do_not_overlap(void **state) {
   (void)state;
-  enum { PIECES = 3000 };
+  enum { ALLOCATIONS = 3000 };
   arena a = {0};
-  unsigned char *pieces[PIECES];
-  size_t sizes[PIECES];
-  for (int i = 0; i < PIECES; i++) {
+  unsigned char *allocations[ALLOCATIONS];
+  size_t sizes[ALLOCATIONS];
+  for (int i = 0; i < ALLOCATIONS; i++) {
     sizes[i] = i % 500 == 0 ? 200000 : random_bits() % 300;
-    pieces[i] = arena_take(&a, sizes[i]);
-    assert_non_null(pieces[i]);
-    assert_int_equal((uintptr_t)pieces[i] % _Alignof(max_align_t), 0);
-    memset(pieces[i], i & 255, sizes[i]);
+    allocations[i] = arena_take(&a, sizes[i]);
+    assert_non_null(allocations[i]);
+    assert_int_equal((uintptr_t)allocations[i] % _Alignof(max_align_t), 0);
+    memset(allocations[i], i & 255, sizes[i]);
   }
-  for (int i = 0; i < PIECES; i++) {
-    for (size_t k = 0; k < sizes[i]; k++) assert_int_equal(pieces[i][k], i & 255);
+  for (int i = 0; i < ALLOCATIONS; i++) {
+    for (size_t k = 0; k < sizes[i]; k++) assert_int_equal(allocations[i][k], i & 255);
   }
   arena_free(&a);
   assert_null(a.blocks);
-  assert_non_null(arena_take(&a, 1)); /* it is as good as a new one */
+  assert_non_null(arena_take(&a, 1)); /* an arena that was freed may be used again */
   arena_free(&a);
   arena_free(&a);
 }
@@ -46,27 +48,27 @@ static void test_bulk_memory_is_zeroed(void **state) {
   }
 }
 
-enum { PIECE = 240 };
+enum { SIZE = 240 };
 
-/* Takes n pieces filled with `byte`. */
-static void fill(arena *a, char **pieces, int n, char byte) {
+/* Takes n allocations and fills them with `byte`. */
+static void fill(arena *a, char **allocations, int n, char byte) {
   for (int i = 0; i < n; i++) {
-    pieces[i] = arena_take(a, PIECE);
-    assert_non_null(pieces[i]);
-    assert_int_equal((uintptr_t)pieces[i] % _Alignof(max_align_t), 0);
-    memset(pieces[i], byte, PIECE);
+    allocations[i] = arena_take(a, SIZE);
+    assert_non_null(allocations[i]);
+    assert_int_equal((uintptr_t)allocations[i] % _Alignof(max_align_t), 0);
+    memset(allocations[i], byte, SIZE);
   }
 }
 
-static void assert_filled(char **pieces, int n, char byte) {
+static void assert_filled(char **allocations, int n, char byte) {
   for (int i = 0; i < n; i++) {
-    for (int j = 0; j < PIECE; j++) assert_int_equal(pieces[i][j], byte);
+    for (int j = 0; j < SIZE; j++) assert_int_equal(allocations[i][j], byte);
   }
 }
 
-static void pieces_are_apart(void **state) {
+static void test_allocations_of_two_arenas_do_not_overlap(void **state) {
   (void)state;
-  enum { N = 20000 }; /* some megabytes: blocks of every size */
+  enum { N = 20000 }; /* a few megabytes, so that blocks of every size are taken */
   static char *first[N], *second[N];
   for (int round = 0; round < 3; round++) {
     arena a = {0}, b = {0};
@@ -81,15 +83,15 @@ static void pieces_are_apart(void **state) {
   }
 }
 
-static void a_piece_larger_than_the_kept_block(void **state) {
+static void test_an_allocation_larger_than_the_kept_block(void **state) {
   (void)state;
   arena a = {0};
   memset(arena_take(&a, 100), 1, 100);
   arena_free(&a);
   size_t size = 3 * 1024 * 1024;
-  char *piece = arena_take(&a, size);
-  assert_non_null(piece);
-  memset(piece, 1, size);
+  char *large = arena_take(&a, size);
+  assert_non_null(large);
+  memset(large, 1, size);
   arena_free(&a);
 }
 
@@ -99,15 +101,15 @@ static long faults(void) {
   return usage.ru_minflt;
 }
 
-static void arenas_of_one_size_take_no_faults(void **state) {
+static void test_repeated_arenas_of_one_size_take_no_faults(void **state) {
   (void)state;
   enum { N = 350, ROUNDS = 200, MOST = 100 };
-  static char *pieces[N];
+  static char *allocations[N];
   long before = 0;
   for (int round = 0; round < ROUNDS; round++) {
     if (round == 5) before = faults();
     arena a = {0};
-    fill(&a, pieces, N, 'a');
+    fill(&a, allocations, N, 'a');
     arena_free(&a);
   }
   long taken = faults() - before;
@@ -116,11 +118,11 @@ static void arenas_of_one_size_take_no_faults(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_pieces_are_apart_and_aligned),
+      cmocka_unit_test(test_allocations_of_any_size_are_aligned_and_do_not_overlap),
       cmocka_unit_test(test_bulk_memory_is_zeroed),
-      cmocka_unit_test(pieces_are_apart),
-      cmocka_unit_test(a_piece_larger_than_the_kept_block),
-      cmocka_unit_test(arenas_of_one_size_take_no_faults),
+      cmocka_unit_test(test_allocations_of_two_arenas_do_not_overlap),
+      cmocka_unit_test(test_an_allocation_larger_than_the_kept_block),
+      cmocka_unit_test(test_repeated_arenas_of_one_size_take_no_faults),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

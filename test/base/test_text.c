@@ -1,5 +1,7 @@
-/* What is lost when these fail: a scraped number differs from the recorded one, an `le` label
-   changes its text and with it the series its identity, or a tag value forges a label or a line. */
+/*
+ * What is lost when these fail: a scraped number differs from the recorded one; the text of an `le` label changes,
+ * and with it the identity of its series; or a tag value forges a label or a line.
+ */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -40,7 +42,7 @@ static uint64_t as_bits(double v) {
 
 typedef size_t number_writer(char *out, double v);
 
-/* Formats into a heap block of exactly the promised room, so that a sanitizer sees any excess. */
+/* Formats into a heap block of exactly the promised size, so that a sanitizer sees any excess. */
 static const char *number(number_writer *writer, double v) {
   static char text[TEXT_NUMBER_MAX + 1];
   char *out = malloc(TEXT_NUMBER_MAX);
@@ -215,7 +217,7 @@ static void random_doubles_read_back(void **state) {
   }
 }
 
-/* Digits from the first to the last that is not zero. */
+/* Counts the digits from the first to the last that is not zero. */
 static int significant_digits(const char *text) {
   int digits = 0, kept = 0;
   for (; *text && *text != 'e'; text++) {
@@ -275,8 +277,8 @@ static void labels_are_escaped(void **state) {
       "e#!]\x0b");
 }
 
-/* Every length up to five words, and each byte in each place of it, against the plain loop. */
-static void labels_are_escaped_wherever_the_byte_is(void **state) {
+/* Every length up to five words, with each byte at each position, compared with a plain loop. */
+static void labels_are_escaped_at_every_position(void **state) {
   (void)state;
   char in[40], expected[80];
   for (size_t n = 1; n <= sizeof in; n++) {
@@ -342,8 +344,7 @@ static void invalid_utf8_is_replaced(void **state) {
   ASSERT_UTF8("\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41", R R R R "A");
 }
 
-/* Two repaired values must compare equal after any further repair, or a restart renames a series.
- */
+/* A repaired value must not change in a further repair: a restart would rename its series. */
 static void repaired_utf8_is_stable(void **state) {
   (void)state;
   char in[64], once[192], twice[576];
@@ -361,7 +362,7 @@ static void repaired_utf8_is_stable(void **state) {
   }
 }
 
-/* Series are named by these: a release that changes them renames every series with a cut value. */
+/* The names of series with a cut value contain these hashes: a release that changes the hash renames all of them. */
 static void hashes_never_change(void **state) {
   (void)state;
   char bytes[64];
@@ -379,8 +380,7 @@ static void hashes_never_change(void **state) {
   }
 }
 
-/* Each bit of the input changes each bit of the hash about half the time: a table may use any part.
- */
+/* Each bit of the input changes each bit of the hash about half the time, so a table may use any bits. */
 static void hashes_mix_every_bit(void **state) {
   (void)state;
   enum { ROUNDS = 4000 };
@@ -424,7 +424,7 @@ static void hashes_of_similar_keys_differ(void **state) {
   }
   qsort(hashes, HASHES, sizeof *hashes, compare_hashes);
   for (int i = 1; i < HASHES; i++) assert_true(hashes[i - 1] != hashes[i]);
-  /* Random placement fills 1 - 1/e of as many buckets as there are keys. */
+  /* Random placement fills a share of 1 - 1/e if there are as many buckets as keys. */
   assert_in_range(buckets, HASHES * 0.631, HASHES * 0.633);
   free(hashes);
   free(filled);
@@ -447,7 +447,7 @@ int main(void) {
       cmocka_unit_test(random_doubles_read_back),
       cmocka_unit_test(random_doubles_are_shortest),
       cmocka_unit_test(labels_are_escaped),
-      cmocka_unit_test(labels_are_escaped_wherever_the_byte_is),
+      cmocka_unit_test(labels_are_escaped_at_every_position),
       cmocka_unit_test(valid_utf8_is_kept),
       cmocka_unit_test(invalid_utf8_is_replaced),
       cmocka_unit_test(repaired_utf8_is_stable),

@@ -1,19 +1,21 @@
-/* What is lost when these fail: events of a live stream carry times that are wrong, or come in another order than they
-   were recorded in. */
+/*
+ * What is lost when these fail: events of a live stream carry wrong times, or come in another order than they were
+ * recorded in.
+ */
 
 #include "common.h"
 
 #include "base/ticks.h"
 
-enum { TOLERANCE = 50000000 }; /* nanoseconds: a machine under load */
+enum { TOLERANCE = 50000000 }; /* nanoseconds; the machine may be under load */
 
 static void assert_near(uint64_t got, uint64_t wall) {
   uint64_t off = got > wall ? got - wall : wall - got;
   if (off > TOLERANCE) fail_msg("%llu ns off", (unsigned long long)off);
 }
 
-/* Both clocks: the processor's counter where the kernel trusts it, and the one that is there everywhere. */
-static void test_ticks_are_wall_clock_time(void **state) {
+/* Both clocks are tested: the counter, if the kernel trusts it, and the wall clock. */
+static void test_ticks_convert_to_wall_clock_time(void **state) {
   (void)state;
   for (int steady = 0; steady <= ticks_are_steady(); steady++) {
     ticks_scale s;
@@ -26,8 +28,8 @@ static void test_ticks_are_wall_clock_time(void **state) {
   }
 }
 
-/* Adjusting moves the scale a little, forward or back: what is converted later is never earlier. */
-static void test_order_is_kept(void **state) {
+/* Adjusting moves the scale a little, forward or back. Ticks that are converted later still give no earlier time. */
+static void test_adjusting_keeps_the_order_of_events(void **state) {
   (void)state;
   if (!ticks_are_steady()) skip();
   ticks_scale s;
@@ -41,8 +43,8 @@ static void test_order_is_kept(void **state) {
   }
 }
 
-/* Ticks out of shared memory may be of another counter: times of events after them are right again. */
-static void test_ticks_of_another_counter(void **state) {
+/* Ticks in shared memory may come from another counter. The times of events after them are right again. */
+static void test_ticks_of_another_counter_do_not_affect_later_ones(void **state) {
   (void)state;
   if (!ticks_are_steady()) skip();
   static const uint64_t foreign[] = {0, 1ull << 62, 1ull << 63, UINT64_MAX};
@@ -56,9 +58,9 @@ static void test_ticks_of_another_counter(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_ticks_are_wall_clock_time),
-      cmocka_unit_test(test_order_is_kept),
-      cmocka_unit_test(test_ticks_of_another_counter),
+      cmocka_unit_test(test_ticks_convert_to_wall_clock_time),
+      cmocka_unit_test(test_adjusting_keeps_the_order_of_events),
+      cmocka_unit_test(test_ticks_of_another_counter_do_not_affect_later_ones),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,7 @@ void bed_fail(bed *b, const char *format, ...) {
   _exit(1);
 }
 
-/* What paths do */
+/* For paths */
 
 chalk_series *bed_bind(bed *b, int metric, const char *value) {
   size_t size = strlen(value);
@@ -78,46 +78,46 @@ int64_t bed_total(bed *b, int metric) {
   chalk_snapshot *s = chalk_snapshot_take(b->segment, 0, NULL);
   EXPECT(s);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   int64_t total = 0;
-  for (uint32_t i = 0; i < n; i++) total += e[i].metric == (uint32_t)metric ? e[i].total : 0;
+  for (uint32_t i = 0; i < n; i++) total += entries[i].metric == (uint32_t)metric ? entries[i].total : 0;
   chalk_snapshot_free(s);
   return total;
 }
 
 sending bed_begin_sending(bed *b, const char *name, bool fresh) {
   EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
-  sending t = {.c = chalk_cursor_open(b->segment, name, fresh, b->now, NULL)};
-  EXPECT(t.c);
-  t.s = chalk_snapshot_take(b->segment, 1, NULL);
-  EXPECT(t.s);
-  t.e = chalk_snapshot_entries(t.s, &t.n);
+  sending t = {.cursor = chalk_cursor_open(b->segment, name, fresh, b->now, NULL)};
+  EXPECT(t.cursor);
+  t.snapshot = chalk_snapshot_take(b->segment, 1, NULL);
+  EXPECT(t.snapshot);
+  t.entries = chalk_snapshot_entries(t.snapshot, &t.n);
   return t;
 }
 
 void bed_end_sending(bed *b, const sending *t) {
-  chalk_snapshot_free(t->s);
-  chalk_cursor_close(t->c);
+  chalk_snapshot_free(t->snapshot);
+  chalk_cursor_close(t->cursor);
   chalk_release(b->segment);
 }
 
 void bed_send(bed *b, const char *name, bool fresh) {
   sending t = bed_begin_sending(b, name, fresh);
-  /* An entry is a batch. */
+  /* Each entry is a batch of its own. */
   for (uint32_t i = 0; i < t.n; i++) {
-    int64_t delta = chalk_cursor_delta(t.c, t.s, i);
-    bool histogram = t.e[i].metric == (uint32_t)b->latency;
+    int64_t delta = chalk_cursor_delta(t.cursor, t.snapshot, i);
+    bool histogram = t.entries[i].metric == (uint32_t)b->latency;
     if (histogram) {
-      chalk_sketch *k = chalk_cursor_delta_sketch(t.c, t.s, i);
+      chalk_sketch *k = chalk_cursor_delta_sketch(t.cursor, t.snapshot, i);
       EXPECT(k);
       delta = (int64_t)chalk_sketch_count(k);
       chalk_sketch_free(k);
     }
-    if (histogram || t.e[i].metric == (uint32_t)b->count) {
+    if (histogram || t.entries[i].metric == (uint32_t)b->count) {
       if ((uint64_t)delta > atomic_load(&b->notes->batch)) atomic_store(&b->notes->batch, (uint64_t)delta);
       atomic_fetch_add(&b->notes->sent[histogram], (uint64_t)delta);
     }
-    EXPECT(chalk_cursor_commit(t.c, t.s, i, i + 1, b->now) == CHALK_OK);
+    EXPECT(chalk_cursor_commit(t.cursor, t.snapshot, i, i + 1, b->now) == CHALK_OK);
   }
   bed_end_sending(b, &t);
 }
@@ -154,10 +154,10 @@ static void ask(bed *b, char command) { EXPECT(write(b->go[1], &command, 1) == 1
 static void await(bed *b) {
   char command;
   struct pollfd p = {.fd = b->answer[0], .events = POLLIN};
-  int e;
-  do e = poll(&p, 1, DEADLINE * 1000);
-  while (e < 0 && errno == EINTR);
-  if (e != 1) bed_fail(b, "the bystander hangs");
+  int rc;
+  do rc = poll(&p, 1, DEADLINE * 1000);
+  while (rc < 0 && errno == EINTR);
+  if (rc != 1) bed_fail(b, "the bystander hangs");
   EXPECT(read(b->answer[0], &command, 1) == 1);
 }
 
@@ -184,15 +184,15 @@ static void check_exposition(bed *b) {
   free(text);
 }
 
-/* Sketches may be one record of the victim's ahead of the counts. */
+/* Counts and sketches may differ by the one record in which the victim died. */
 static void check_sketches(bed *b) {
   chalk_snapshot *s = chalk_snapshot_take(b->segment, 0, NULL);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   int64_t differ = 0;
   for (uint32_t i = 0; i < n; i++) {
-    if (e[i].metric != (uint32_t)b->latency) continue;
-    int64_t d = (int64_t)chalk_sketch_count(chalk_snapshot_sketch(s, i)) - e[i].total;
+    if (entries[i].metric != (uint32_t)b->latency) continue;
+    int64_t d = (int64_t)chalk_sketch_count(chalk_snapshot_sketch(s, i)) - entries[i].total;
     differ += d < 0 ? -d : d;
   }
   chalk_snapshot_free(s);
@@ -218,7 +218,7 @@ static void check_whole(bed *b, const char *when) {
   atomic_store(&b->notes->lost, (uint32_t)c.lost);
 }
 
-/* The slot of the dead is taken over, and series can be made in every stripe. */
+/* A new VM takes over the slot of the dead victim, and can create series in every stripe. */
 static void check_succession(bed *b) {
   chalk_writer *w = chalk_writer_open(b->segment, NULL);
   EXPECT(w);
@@ -249,7 +249,7 @@ static void check_sent(bed *b) {
     bed_fail(b, "%lld more sent than counted, in a batch %lld", (long long)more, (long long)batch);
 }
 
-/* All series can go, and what they took comes back. */
+/* All series can be dropped and reclaimed, and their memory is free again. */
 static void check_departure(bed *b) {
   for (uint32_t m = 0; m < chalk_metric_top(b->segment); m++) chalk_clear(b->writer, m);
   for (int i = 0; i < 3; i++) {
@@ -266,7 +266,7 @@ static void check_all(bed *b, const path *p) {
   ask(b, 'r');
   check_exposition(b);
   await(b);
-  if (p->settle) p->settle(b);
+  if (p->tidy) p->tidy(b);
   check_succession(b);
   bed_tick(b);
   bed_sweep(b, 0);

@@ -21,7 +21,7 @@ typedef struct block {
 typedef struct walk {
   chalk_segment *g;
   block *blocks;
-  size_t n, room;
+  size_t n, capacity;
   char *wrong;
 } walk;
 
@@ -38,9 +38,9 @@ static void wrong(walk *w, const char *format, ...) {
 
 static void note(walk *w, uint64_t at, uint64_t size, const char *what) {
   if (at == 0 || w->wrong) return;
-  if (w->n == w->room) {
-    w->room = w->room ? 2 * w->room : 1024;
-    w->blocks = realloc(w->blocks, w->room * sizeof *w->blocks);
+  if (w->n == w->capacity) {
+    w->capacity = w->capacity ? 2 * w->capacity : 1024;
+    w->blocks = realloc(w->blocks, w->capacity * sizeof *w->blocks);
   }
   w->blocks[w->n++] = (block){at, heap_rounded(size), what};
 }
@@ -75,7 +75,7 @@ static int by_offset(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static uint64_t settle_blocks(walk *w) {
+static uint64_t sum_lost(walk *w) {
   header *h = w->g->head;
   uint64_t lost = 0, end = h->heap;
   if (w->n > 0) qsort(w->blocks, w->n, sizeof *w->blocks, by_offset);
@@ -92,7 +92,7 @@ static uint64_t settle_blocks(walk *w) {
   return lost + (h->heap_top - end);
 }
 
-/* Histograms and what is stored of them */
+/* Histograms and stored sketches */
 
 static void note_histogram(walk *w, uint64_t at) {
   const histogram *h = segment_block(w->g, at, HISTOGRAM_LEAST);
@@ -168,9 +168,9 @@ static void look_at_live(walk *w, uint32_t id) {
   uint32_t found = NONE, links = links_to(g, &g->stripes[s->hash >> 58], id);
   if (links != 1) wrong(w, "series %u is in its chain %d times", id, (int)links);
   if (w->wrong) return;
-  int e = series_hold(g, &key, &found);
+  int rc = series_hold(g, &key, &found);
   series_let_go(g, &key);
-  if (e != CHALK_OK || found != id) wrong(w, "series %u is not found by its key: %u", id, found);
+  if (rc != CHALK_OK || found != id) wrong(w, "series %u is not found by its key: %u", id, found);
 }
 
 static void walk_series(walk *w, census *c) {
@@ -242,7 +242,7 @@ const char *consistent(chalk_segment *g, census *c) {
   walk_series(&w, c);
   walk_free_numbers(&w);
   note_free(&w);
-  c->lost = settle_blocks(&w);
+  c->lost = sum_lost(&w);
   free(w.blocks);
   return w.wrong;
 }

@@ -1,6 +1,7 @@
 /*
- * Whether a segment at rest is whole: every structure in it is walked, and everything the heap gave out is either
- * reachable from one place or in one list of free blocks. What is neither was lost, which is no damage but has a limit.
+ * Whether a segment at rest is whole. Every structure in it is walked, and every block that the heap gave out has to be
+ * referred to from one place, or be in one list of free blocks. A block that is neither is lost, which does no damage
+ * but has a limit.
  */
 #ifndef CONSISTENT_H
 #define CONSISTENT_H
@@ -8,12 +9,12 @@
 #include "shm/segment.h"
 
 typedef struct census {
-  uint64_t lost;    /* bytes of the heap that are neither in use nor free, alignment left out */
+  uint64_t lost;    /* bytes of the heap that are neither in use nor free, without those for alignment */
   uint32_t live;    /* series */
   uint32_t dropped; /* series in quarantine */
 } census;
 
-/* NULL, or what is wrong. Nobody else may be using the segment, and orphaned locks have been taken since. */
+/* NULL, or what is wrong. No other process uses the segment, and orphaned locks were taken and repaired before. */
 const char *consistent(chalk_segment *g, census *c);
 
 #endif

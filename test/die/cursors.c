@@ -20,12 +20,12 @@ void cursors_record_and_send(bed *b) {
   cursors_record_some(b);
 }
 
-/* Of each histogram a first bucket or the zeros alone, as where a receiver went away in the middle of it. */
+/* Commits only the first bucket of each histogram, or its zeros, as when a receiver goes away in the middle. */
 void cursors_send_parts(bed *b) {
   sending t = bed_begin_sending(b, "sender", true);
   for (uint32_t i = 0; i < t.n; i++) {
-    if (t.e[i].metric != (uint32_t)b->latency) continue;
-    chalk_sketch *k = chalk_cursor_delta_sketch(t.c, t.s, i), part = {.count = 0};
+    if (t.entries[i].metric != (uint32_t)b->latency) continue;
+    chalk_sketch *k = chalk_cursor_delta_sketch(t.cursor, t.snapshot, i), part = {.count = 0};
     EXPECT(k);
     sketch_clear(&part);
     part.scale = k->scale;
@@ -34,7 +34,7 @@ void cursors_send_parts(bed *b) {
     part.count = k->positive.n > 0 ? k->positive.at[0].count : k->zero;
     if (part.count > atomic_load(&b->notes->batch)) atomic_store(&b->notes->batch, part.count);
     atomic_fetch_add(&b->notes->sent[1], part.count);
-    EXPECT(cursor_commit_part(t.c, t.s, i, &part, NULL, b->now) == CHALK_OK);
+    EXPECT(cursor_commit_part(t.cursor, t.snapshot, i, &part, NULL, b->now) == CHALK_OK);
     chalk_sketch_free(k);
   }
   bed_end_sending(b, &t);
@@ -55,20 +55,20 @@ void cursors_record_several_and_send(bed *b) {
   record_several(b);
 }
 
-/* All that came since in one commit, in which a block that was replaced is written next. */
+/* Commits all entries in one call, which writes each histogram into the block that the one before has left. */
 void cursors_send_at_once(bed *b) {
   sending t = bed_begin_sending(b, "sender", true);
   uint64_t sent[2] = {0, 0};
   for (uint32_t i = 0; i < t.n; i++) {
-    bool histogram = t.e[i].metric == (uint32_t)b->latency;
-    if (!histogram && t.e[i].metric != (uint32_t)b->count) continue;
-    chalk_sketch *k = histogram ? chalk_cursor_delta_sketch(t.c, t.s, i) : NULL;
-    sent[histogram] += k ? chalk_sketch_count(k) : (uint64_t)chalk_cursor_delta(t.c, t.s, i);
+    bool histogram = t.entries[i].metric == (uint32_t)b->latency;
+    if (!histogram && t.entries[i].metric != (uint32_t)b->count) continue;
+    chalk_sketch *k = histogram ? chalk_cursor_delta_sketch(t.cursor, t.snapshot, i) : NULL;
+    sent[histogram] += k ? chalk_sketch_count(k) : (uint64_t)chalk_cursor_delta(t.cursor, t.snapshot, i);
     chalk_sketch_free(k);
   }
   if (sent[0] + sent[1] > atomic_load(&b->notes->batch)) atomic_store(&b->notes->batch, sent[0] + sent[1]);
   for (int i = 0; i < 2; i++) atomic_fetch_add(&b->notes->sent[i], sent[i]);
-  EXPECT(chalk_cursor_commit(t.c, t.s, 0, t.n, b->now) == CHALK_OK);
+  EXPECT(chalk_cursor_commit(t.cursor, t.snapshot, 0, t.n, b->now) == CHALK_OK);
   bed_end_sending(b, &t);
 }
 
@@ -78,7 +78,7 @@ void cursors_open_late(bed *b) {
   chalk_cursor_close(c);
 }
 
-/* A cursor of another name that nobody has used for a day leaves. */
+/* A cursor of another name, which the next sweep frees because it was not used for a day. */
 void cursors_age_cursor(bed *b) {
   cursors_record_some(b);
   bed_send(b, "sender", true);
@@ -111,13 +111,13 @@ void cursors_drop_unsent(bed *b) {
   bed_tick(b);
 }
 
-/* Sends what was dropped, and lets it go. */
+/* Sends the dropped series, so that they are reclaimed. */
 void cursors_send_and_sweep(bed *b) {
   cursors_send_first(b);
   bed_sweep(b, 0);
 }
 
-/* The dropped series' totals were sent beside those of the living. */
+/* The totals of the dropped series were sent, too. */
 void cursors_sent_what_was_dropped(bed *b) {
   cursors_send_first(b);
   notes *n = b->notes;

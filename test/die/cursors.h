@@ -1,4 +1,4 @@
-/* Paths of those who send: an exporter's cursor, made, committed to and left, and what was dropped before it was sent. */
+/* Paths of an exporter's cursor: it is opened, committed to, left, and has to send series that were dropped. */
 #ifndef CURSORS_H
 #define CURSORS_H
 

@@ -9,9 +9,10 @@
 #include "series/series.h"
 #include "series/slot.h"
 
-enum { FIRST = 3, VACANT = 4 }; /* slots: the survivor has the first, the bystander the second */
+/* Slots: the first one after those of survivor and bystander, and one that is given back on some paths. */
+enum { FIRST = 3, VACANT = 4 };
 
-/* The others belong to nobody who could be asked about. */
+/* The other slots are taken, without an owner whose death could be proven. */
 void sharing_crowd(bed *b) {
   chalk_segment *g = b->segment;
   for (uint32_t i = FIRST; i < WRITERS; i++) atomic_store(&g->slots[i].taken, 1);
@@ -32,7 +33,7 @@ static void share(bed *b, const char *tag) {
   free(c), free(h), free(u);
 }
 
-/* A process shares, and ends in good order, or does not. */
+/* A process shares slot 0, and closes its VM or is killed. */
 static void come_and_go(bed *b, const char *tag, bool killed) {
   pid_t pid = fork();
   if (pid == 0) {
@@ -77,7 +78,7 @@ void sharing_get_row(bed *b) {
   EXPECT(chalk_writer_slot(b->writer) == VACANT);
 }
 
-/* Somebody has died in a slot with a row, and it is time to look. */
+/* The owner of a slot with a row has died, and the next search for dead owners is due. */
 void sharing_orphan(bed *b) {
   share(b, "shared");
   give(b, VACANT);
@@ -108,7 +109,7 @@ static void open_guest(bed *b) {
   b->writer = own;
 }
 
-/* It shares, gets a row, and stores into its link what it had compared for before the gauge was dropped as idle. */
+/* A VM that shares gets a row. Its gauge is dropped as idle, and it stores into its link late. */
 static void leave_late_link(bed *b) {
   sharing_crowd(b);
   open_guest(b);

@@ -1,6 +1,7 @@
 /*
- * A process that is killed at the n-th store to shared memory, for every n, on each path that changes more than a
- * value: the others go on, their totals are exact, and what it left can be used, taken over and given back.
+ * What is lost when these fail: the counts of all processes, or the segment, when one process is killed. On each path
+ * that changes more than a value, a victim is killed at its n-th store to shared memory, for every n. The other
+ * processes go on, their totals are exact, and what the victim left can be used, taken over and freed.
  *
  *   test_die               a sample: each path dies at some of its stores
  *   test_die --all [WORD]  at every store, before it and behind it; only paths with the word in their name
@@ -36,7 +37,7 @@ static void create_gauges(bed *b) {
   chalk_set(bed_bind(b, b->last, "new"), 2);
 }
 
-/* Tags whose series all fall into one stripe. */
+/* The next tag whose series is in the stripe. */
 static void tag_of_stripe(bed *b, uint32_t stripe, uint32_t *next, char *tag) {
   for (;;) {
     char key[KEY_MOST];
@@ -65,13 +66,13 @@ static void grow_stripe(bed *b) {
   bed_add(b, bed_bind(b, b->count, tag));
 }
 
-/* The heap is at the end of what is real. */
+/* Takes the heap up to the end of its real memory. */
 static void fill_heap(bed *b) {
   header *h = b->segment->head;
   while (h->heap_real - h->heap_top >= 128) heap_take(b->segment, 64);
 }
 
-/* Numbers and cells at the end of what is real. */
+/* Takes numbers of series up to the end of a chunk. */
 static void fill_chunk(bed *b) {
   for (uint32_t i = 0; atomic_load(&b->segment->head->ids_top) % CHUNK_LEAST != 0; i++) {
     char tag[16];
@@ -80,7 +81,10 @@ static void fill_chunk(bed *b) {
   }
 }
 
-/* Someone has died already, in the stripe's lock, with the numbers' lock: the victim dies at repairing it. */
+/*
+ * A process has died already, with the locks of the stripe, of the free numbers and of the heap. The victim dies while
+ * it repairs what they protect.
+ */
 static void die_in_stripe(bed *b) {
   fill_stripe(b);
   pid_t pid = fork();
@@ -115,7 +119,7 @@ static void both_signs(bed *b) {
   for (int i = 0; i < 3; i++) bed_record(b, b->series[0], -1 - i * 1.1);
 }
 
-/* A bucket that is full but for one, as after four billion records. */
+/* A bucket with space for a few more values, as after four billion records. */
 static void fill_bucket(bed *b) {
   enum { MANY = 0x7ffffffe };
   b->series[0] = bed_bind(b, b->latency, "wide");
@@ -143,7 +147,7 @@ static int drop(bed *b, int metric, const char *value) {
   return chalk_remove(b->writer, (uint32_t)metric, &value, &size);
 }
 
-/* Series of the survivor's that go, so that they are nobody's loss. */
+/* Series that only the survivor has recorded into, so dropping them loses no count of the others. */
 static void make_series(bed *b) {
   b->series[0] = bed_bind(b, b->count, "gone"), chalk_add(b->series[0], 3);
   b->series[1] = bed_bind(b, b->latency, "gone"), chalk_record(b->series[1], 3), chalk_record(b->series[1], -30);
@@ -153,7 +157,7 @@ static void make_series(bed *b) {
 static void drop_count(bed *b) { drop(b, b->count, "gone"); }
 static void drop_histogram(bed *b) { drop(b, b->latency, "gone"); }
 
-/* The survivor drops what the victim's death left. */
+/* The survivor drops the series that the victim did not get to drop. */
 static void drop_both(bed *b) {
   drop_count(b);
   drop_histogram(b);
@@ -175,7 +179,7 @@ static void make_idle(bed *b) {
   bed_sweep(b, 0);
 }
 
-/* Gauges only: what is idle must not depend on when the bystander recorded. */
+/* Only gauges can be idle, because whether a count is would depend on when the bystander recorded. */
 static void sweep_idle(bed *b) {
   double limits[KIND_MOST] = {[CHALK_GAUGE - CHALK_COUNT] = 10};
   EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
@@ -187,7 +191,7 @@ static void sweep_idle(bed *b) {
 
 /* Reclaiming */
 
-/* A record through a handle that has not noticed the drop, as between comparing and storing. */
+/* Late records: of a writer that compared the epoch before the drop. */
 static void record_late(bed *b) {
   *b->series[0]->cell += 7;
   for (int i = 0; i < 7; i++) histogram_add(b->series[1], i - 3);
@@ -201,7 +205,10 @@ static void leave_residue(bed *b) {
   bed_tick(b);
 }
 
-/* Two generations at once: the second residue joins the first in the shared slot, beside what was recorded since. */
+/*
+ * Two dropped series of one key have residues. Both go to the cell of slot 0 of the present series, which was recorded
+ * into since.
+ */
 static void leave_residue_twice(bed *b) {
   make_series(b);
   drop_both(b), drop(b, b->load, "gone");
@@ -219,7 +226,7 @@ static void leave_residue_twice(bed *b) {
 
 static void sweep(bed *b) { bed_sweep(b, 0); }
 
-/* Gauges that were idle, dropped, and then set by who had compared before. */
+/* Gauges that were dropped as idle and have a late value. */
 static void leave_late_gauges(bed *b) {
   make_idle(b);
   b->now += 100;
@@ -232,7 +239,7 @@ static void leave_late_gauges(bed *b) {
   bed_tick(b);
 }
 
-/* Somebody has looked up their successors, and not set them. */
+/* Their successors exist, but are not set. */
 static void leave_gauges_to_successors(bed *b) {
   leave_late_gauges(b);
   free(bed_bind(b, b->last, "idle0")), free(bed_bind(b, b->load, "idle1"));
@@ -243,14 +250,14 @@ static void late_gauges_are_there(bed *b) {
   EXPECT(chalk_value(bed_bind(b, b->load, "idle1")) == 8);
 }
 
-/* Someone has died already, with the histogram's residue written down and not yet in place. */
-static void die_at_passing(bed *b) {
+/* A holder has died already, after it published the histogram's handover and before it stored the values. */
+static void die_at_handover(bed *b) {
   leave_residue_twice(b);
   pid_t pid = fork();
   if (pid == 0) {
     free(bed_bind(b, b->last, "other"));
     stripe *t = &b->segment->stripes[b->segment->series[b->series[1]->series].hash >> 58];
-    die_arm(&t->passing, sizeof t->passing, 1, true);
+    die_arm(&t->handing_over, sizeof t->handing_over, 1, true);
     sweep(b);
     _exit(0);
   }
@@ -259,7 +266,7 @@ static void die_at_passing(bed *b) {
   EXPECT(WIFSIGNALED(status));
 }
 
-/* A series of a full table: what comes late belongs to the overflow series. */
+/* The limit of series is reached, so the residue goes to the overflow series. */
 static void leave_residue_when_full(bed *b) {
   make_series(b);
   drop_count(b), drop_histogram(b), drop(b, b->load, "gone");
@@ -268,7 +275,7 @@ static void leave_residue_when_full(bed *b) {
   atomic_store(&b->segment->head->max_series, 1);
 }
 
-static void make_room(bed *b) { atomic_store(&b->segment->head->max_series, 20000); }
+static void raise_limit(bed *b) { atomic_store(&b->segment->head->max_series, 20000); }
 
 /* Slots */
 
@@ -286,7 +293,7 @@ static void die_in_slot(bed *b) {
 
 static void take_over(bed *b) { chalk_set(bed_bind(b, b->load, "successor"), 6); }
 
-/* A gauge of the dead counts no more. */
+/* The gauge of the dead process does not count any more. */
 static void gauge_is_gone(bed *b) {
   chalk_series *s = bed_bind(b, b->load, "dead");
   EXPECT(chalk_value(s) == 0);
@@ -312,7 +319,7 @@ static void define_old(bed *b) {
   chalk_record(bed_bind(b, old_metric, "x"), 1);
   uint32_t was = atomic_load(&b->segment->head->max_series);
   atomic_store(&b->segment->head->max_series, 1);
-  chalk_record(bed_bind(b, old_metric, "y"), 1); /* overflow */
+  chalk_record(bed_bind(b, old_metric, "y"), 1); /* into the overflow series */
   atomic_store(&b->segment->head->max_series, was);
 }
 
@@ -332,7 +339,7 @@ static void sweep_thrice(bed *b) {
   }
 }
 
-/* What nothing was bound to leaves at once, without a sweep. */
+/* A definition to which nothing was bound is freed at once, without a sweep. */
 static void take_back(bed *b) {
   int number = bed_define(b, "vain", CHALK_HISTOGRAM, 1, "vain_latency");
   chalk_take_back(b->writer, (uint32_t)number);
@@ -344,14 +351,14 @@ static void define_in_vain_again(bed *b) {
   chalk_add(bed_bind(b, number, "x"), 1);
 }
 
-/* The survivor goes on, whatever has become of the definition. */
+/* Whether the definition was freed or not, the survivor supersedes it, and it leaves. */
 static void define_again(bed *b) {
   supersede(b);
   for (int i = 0; i < 3; i++) bed_tick(b), bed_sweep(b, 0);
   chalk_snapshot *s = chalk_snapshot_take(b->segment, 0, NULL);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
-  for (uint32_t i = 0; i < n; i++) EXPECT(e[i].metric != (uint32_t)old_metric);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
+  for (uint32_t i = 0; i < n; i++) EXPECT(entries[i].metric != (uint32_t)old_metric);
   chalk_snapshot_free(s);
 }
 
@@ -364,8 +371,8 @@ static void flush(bed *b) {
   chalk_release(b->segment);
 }
 
-/* The next takes the role and answers what was asked of the dead. */
-static void flush_on(bed *b) {
+/* The survivor takes the role and serves the tickets that the victim was asked for. */
+static void serve_tickets(bed *b) {
   uint64_t ticket = chalk_flush_request(b->segment);
   EXPECT(chalk_hold(b->segment, chalk_generation(b->segment, 0)) == 1);
   chalk_flush_done(b->segment, ticket);
@@ -389,11 +396,11 @@ static uint32_t read_events(bed *b) {
   EXPECT(t != NULL);
   for (uint32_t n, i = 0; i < 10 && (n = chalk_tap_read(t)) > 0; i++) {
     for (uint32_t k = 0; k < n; k++) {
-      const chalk_event *e = &chalk_tap_events(t)[k];
-      uint32_t kind = b->segment->metrics[e->metric].kind;
-      EXPECT((kind == CHALK_COUNT) == (e->verb == CHALK_EVENT_INC));
-      EXPECT((kind == CHALK_HISTOGRAM) == (e->verb == CHALK_EVENT_RECORD));
-      EXPECT(kind == b->segment->metrics[b->segment->series[e->series].metric].kind);
+      const chalk_event *event = &chalk_tap_events(t)[k];
+      uint32_t kind = b->segment->metrics[event->metric].kind;
+      EXPECT((kind == CHALK_COUNT) == (event->verb == CHALK_EVENT_INC));
+      EXPECT((kind == CHALK_HISTOGRAM) == (event->verb == CHALK_EVENT_RECORD));
+      EXPECT(kind == b->segment->metrics[b->segment->series[event->series].metric].kind);
     }
     read += n;
   }
@@ -401,7 +408,7 @@ static uint32_t read_events(bed *b) {
   return read;
 }
 
-/* An empty ring, and a larger one wanted. */
+/* The ring is empty, and a larger one is wanted. */
 static void outgrow(bed *b) {
   record_events(b);
   read_events(b);
@@ -419,7 +426,7 @@ static void events_go_on(bed *b) {
   chalk_tap_switch(b->segment, 0, 0, 0); /* dropped series do not wait for a reader any more */
 }
 
-/* Of a handle from before, too. */
+/* A handle that was bound before the switch. */
 static void bind_before(bed *b) { b->series[2] = bed_bind(b, b->count, "before"); }
 
 static void events_go_on_after_switch(bed *b) {
@@ -442,14 +449,14 @@ static const path paths[] = {
     {.name = "first negative bucket", .ready = few_buckets, .act = one_negative},
     {.name = "widen a sketch", .ready = fill_bucket, .act = overflow_bucket},
     {.name = "collapse a sketch", .ready = both_signs, .act = one_more, .buckets = 8},
-    {.name = "drop a count", .prepare = make_series, .act = drop_count, .settle = drop_both},
-    {.name = "drop a histogram", .prepare = make_series, .act = drop_histogram, .settle = drop_both},
+    {.name = "drop a count", .prepare = make_series, .act = drop_count, .tidy = drop_both},
+    {.name = "drop a histogram", .prepare = make_series, .act = drop_histogram, .tidy = drop_both},
     {.name = "clear a metric", .prepare = make_many, .act = clear},
     {.name = "drop what is idle", .prepare = make_idle, .act = sweep_idle},
     {.name = "reclaim with residue", .prepare = leave_residue, .act = sweep},
-    {.name = "residue joins others", .prepare = leave_residue_twice, .act = sweep},
-    {.name = "repair a residue on its way", .prepare = die_at_passing, .act = sweep},
-    {.name = "residue into overflow", .prepare = leave_residue_when_full, .act = sweep, .settle = make_room},
+    {.name = "residue of two drops", .prepare = leave_residue_twice, .act = sweep},
+    {.name = "finish a handover", .prepare = die_at_handover, .act = sweep},
+    {.name = "residue into overflow", .prepare = leave_residue_when_full, .act = sweep, .tidy = raise_limit},
     {.name = "late gauges come back", .prepare = leave_late_gauges, .act = sweep, .check = late_gauges_are_there},
     {.name = "late gauges and successors",
      .prepare = leave_gauges_to_successors,
@@ -461,52 +468,52 @@ static const path paths[] = {
     {.name = "share slot 0",
      .prepare = sharing_crowd,
      .act = sharing_record,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_is_gone,
      .bare = true},
-    {.name = "share what another one left",
+    {.name = "share a link that another VM left",
      .prepare = sharing_crowd_and_leave,
      .act = sharing_record,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_is_gone,
      .bare = true},
     {.name = "get a row",
      .prepare = sharing_crowd,
      .ready = sharing_vacate,
      .act = sharing_record,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_is_gone},
-    {.name = "find a dead one's row",
+    {.name = "find the row of a dead VM",
      .prepare = sharing_crowd,
      .ready = sharing_orphan,
      .act = sharing_record,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_is_gone},
-    {.name = "give back a row and a guest's slot",
+    {.name = "give back a row and a guest slot",
      .prepare = sharing_crowd,
      .ready = sharing_get_row,
      .act = sharing_close,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_is_gone},
-    {.name = "reclaim what was shared",
+    {.name = "reclaim a list of links",
      .prepare = sharing_crowd_and_drop,
      .act = sweep,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_is_gone},
-    {.name = "late gauge of who shared comes back",
+    {.name = "late gauge of a guest comes back",
      .prepare = sharing_leave_late,
      .act = sweep,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_late_is_there},
-    {.name = "late gauge of who shared and a successor",
+    {.name = "late gauge of a guest and a successor",
      .prepare = sharing_leave_late_to_successor,
      .act = sweep,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_late_is_there},
-    {.name = "late gauge of who shared and a vacant link",
+    {.name = "late gauge of a guest and a vacant link",
      .prepare = sharing_leave_late_to_vacancy,
      .act = sweep,
-     .settle = sharing_disperse,
+     .tidy = sharing_disperse,
      .check = sharing_late_is_there},
     {.name = "define a metric", .act = define_new, .check = define_new},
     {.name = "refresh a definition", .act = refresh_blob, .check = refresh_blob},
@@ -528,15 +535,15 @@ static const path paths[] = {
      .prepare = cursors_drop_unsent,
      .act = cursors_send_and_sweep,
      .check = cursors_sent_what_was_dropped},
-    {.name = "hold, flush, release", .act = flush, .check = flush_on},
-    {.name = "switch the tap on", .prepare = bind_before, .act = switch_on, .settle = events_go_on_after_switch},
-    {.name = "first event", .prepare = switch_on, .act = record_events, .settle = events_go_on},
-    {.name = "a larger ring", .prepare = switch_on, .ready = outgrow, .act = record_events, .settle = events_go_on},
+    {.name = "hold, flush, release", .act = flush, .check = serve_tickets},
+    {.name = "switch the tap on", .prepare = bind_before, .act = switch_on, .tidy = events_go_on_after_switch},
+    {.name = "first event", .prepare = switch_on, .act = record_events, .tidy = events_go_on},
+    {.name = "a larger ring", .prepare = switch_on, .ready = outgrow, .act = record_events, .tidy = events_go_on},
     {.name = "read events, free a ring",
      .prepare = switch_on,
      .ready = outgrow_and_record,
      .act = read_and_free,
-     .settle = events_go_on},
+     .tidy = events_go_on},
 };
 
 /* Running */
@@ -547,7 +554,7 @@ static void sentence(char *out, size_t size, const char *what, unsigned long n, 
   snprintf(out, size, "%s, killed %s store %lu: %s", what, after ? "behind" : "before", n, got->wrong);
 }
 
-/* Every path is first done to its end, which tells how many stores there are. */
+/* Runs a path to its end first, which counts its stores, then once for each store at which the victim is to die. */
 static void test_path(void **state) {
   const path *p = *state;
   enum { SAMPLES = 12 };

@@ -90,7 +90,7 @@ static event expect_event(bed *b, reader *r) {
   while (!next_event(r, &e)) {
     assert_true(chalk_now() < end && !r->ended);
     chalk_stream_send(b->k);
-    if (receive(r, r->room) == 0) pause_ms(1);
+    if (receive(r, r->capacity) == 0) pause_ms(1);
   }
   return e;
 }
@@ -393,7 +393,7 @@ static void test_a_fork_with_clients(void **state) {
   double end = chalk_now() + DEADLINE;
   for (bool seen = false; !seen && chalk_now() < end;) {
     pump(&b), chalk_stream_send(b.k);
-    receive(&r, r.room);
+    receive(&r, r.capacity);
     seen = next_event(&r, &e);
   }
   assert_true(e.number == 5);
@@ -402,7 +402,7 @@ static void test_a_fork_with_clients(void **state) {
   assert_true(expect_event(&b, &r).number == 7);
   chalk_stream_free(b.k);
   b.k = NULL;
-  while (!r.ended && chalk_now() < end) receive(&r, r.room), pause_ms(1);
+  while (!r.ended && chalk_now() < end) receive(&r, r.capacity), pause_ms(1);
   assert_true(r.ended); /* though the child lives */
   kill_child(pid);
   free(c);

@@ -1,5 +1,5 @@
-/* What is lost when these fail: `flush()` returns before what was recorded has been sent, or waits for a flush that was
-   made long ago; or a sweep drops series that are in use. */
+/* What is lost when these fail: `flush()` returns before what was recorded has been sent, or waits for a flush that is
+   long done; or a sweep drops series that are in use. */
 
 #include "common.h"
 
@@ -13,12 +13,12 @@ static void test_a_ticket_waits_for_its_flush(void **state) {
   assert_int_equal(chalk_flush_wait(g, first, DEADLINE), CHALK_OK);
   assert_int_equal(chalk_flush_wait(g, second, 0), 1);
   chalk_flush_done(g, second);
-  chalk_flush_done(g, first); /* a slower holder's, which comes late */
+  chalk_flush_done(g, first); /* a slower holder reports an older ticket late */
   assert_int_equal(chalk_flush_wait(g, second, 0), CHALK_OK);
   chalk_segment_close(g);
 }
 
-static void test_a_flush_answers_for_all_before_it(void **state) {
+static void test_a_flush_serves_all_earlier_tickets(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   uint64_t tickets[10];
@@ -30,7 +30,7 @@ static void test_a_flush_answers_for_all_before_it(void **state) {
   chalk_segment_close(g);
 }
 
-/* Processes that wait are woken by the one that flushes. */
+/* The process that flushes wakes the processes that wait. */
 static void test_waiters_are_woken(void **state) {
   (void)state;
   enum { WAITERS = 8 };
@@ -51,7 +51,7 @@ static void test_waiters_are_woken(void **state) {
   chalk_segment_close(g);
 }
 
-static void test_a_ticket_is_done_once_it_was_given(void **state) {
+static void test_a_ticket_is_not_done_before_it_is_given(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_flush_done(g, 100);
@@ -63,8 +63,8 @@ static void test_a_ticket_is_done_once_it_was_given(void **state) {
   chalk_segment_close(g);
 }
 
-/* A wait that never ended would end by the alarm. */
-static void test_a_timeout_that_is_no_time_is_over(void **state) {
+/* The alarm ends a wait that would last for ever. */
+static void test_a_negative_timeout_does_not_wait(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   uint64_t ticket = chalk_flush_request(g);
@@ -77,7 +77,7 @@ static void test_a_timeout_that_is_no_time_is_over(void **state) {
   chalk_segment_close(g);
 }
 
-static void test_an_idle_time_that_is_none_drops_nothing(void **state) {
+static void test_an_idle_timeout_of_zero_drops_nothing(void **state) {
   (void)state;
   static const double none[] = {0, -1, NAN};
   chalk_segment *g = open_segment(NULL);
@@ -99,10 +99,10 @@ static void test_an_idle_time_that_is_none_drops_nothing(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_a_ticket_waits_for_its_flush),
-      cmocka_unit_test(test_a_flush_answers_for_all_before_it),
-      cmocka_unit_test(test_a_ticket_is_done_once_it_was_given),
-      cmocka_unit_test(test_a_timeout_that_is_no_time_is_over),
-      cmocka_unit_test(test_an_idle_time_that_is_none_drops_nothing),
+      cmocka_unit_test(test_a_flush_serves_all_earlier_tickets),
+      cmocka_unit_test(test_a_ticket_is_not_done_before_it_is_given),
+      cmocka_unit_test(test_a_negative_timeout_does_not_wait),
+      cmocka_unit_test(test_an_idle_timeout_of_zero_drops_nothing),
       cmocka_unit_test(test_waiters_are_woken),
   };
   alarm(DEADLINE);

@@ -1,6 +1,7 @@
 /*
- * What a C host does from its start to its end, a few times: run under valgrind (make valgrind), it must give back all
- * memory that nothing points to any more.
+ * What is lost when it fails: memory, each time a host opens and closes its VM and its segment. It does all that a C
+ * host does from its start to its end, a few times. Run under valgrind (make valgrind), it has to free all memory that
+ * nothing points to any more.
  */
 #include "common.h"
 #include "exposition.h"

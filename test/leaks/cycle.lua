@@ -1,4 +1,4 @@
---- What a program does from its start to its end, by each driver: run under valgrind (make valgrind).
+--- All that a program does from its start to its end, with each driver. Run under valgrind (make valgrind).
 --
 --     luajit cycle.lua thread|loop|manual
 

@@ -1,34 +1,35 @@
 /*
  * A `last` gauge that is dropped as idle, against writers that set it and may be stopped anywhere.
  *
- * A set is two stores, the value and then the mark that says it was touched. The sweeper takes the mark; a gauge whose
- * mark it does not find is dropped, later and under the stripe's lock. In between, and also after the drop, those store
- * who compared their handle's epoch before. Whatever comes after the look leaves a mark. Where the sweeper finds one at
- * a dropped gauge, it undoes the drop, unless there is a successor, a series that has the key now. That one gets the
- * value when every writer has noticed the drop, if nobody has begun to set it: by a compare-and-swap with the value that
- * a gauge has before its first set.
+ * A set is two stores: the value, then the mark TOUCHED. The sweeper takes marks. If it finds no mark at a gauge, it
+ * drops the gauge, a little later and under the stripe's lock. In between, and also after the drop, a writer that
+ * compared the epoch before may still set the gauge, and any such set leaves a mark. If the sweeper then finds a mark
+ * at a dropped gauge, it undoes the drop, unless the gauge has a successor, a series that has the key now. The
+ * successor gets the late value once every writer has seen the drop, if no set of the successor has begun: that is
+ * decided by a compare-and-swap with FRESH, the value that a gauge has before its first set.
  *
- * Sets are numbered, each has its number as value. One is outdated once another one has been done that began after it
- * had ended. Of two that overlap either may be the last.
+ * Sets are numbered, and each stores its number as the value. A set is outdated once another set is done that began
+ * after it had ended. Of two sets that overlap either may be the last.
  *
- * Proved: no set is stored into a series that is not dropped and not alive; what is shown in the end is no outdated
- * set; and nothing is shown only if every set that is not outdated had ended before a look that found no mark.
+ * Proved: no set is stored into a series that is neither dropped nor alive; the value that is shown in the end is that
+ * of no outdated set; and nothing is shown only if every set that is not outdated had ended before the sweeper found no
+ * mark.
  *
  * BROKEN, each of which has to fail:
- *   1  the successor does not get the value
+ *   1  the successor does not get the late value
  *   2  the mark is stored before the value
- *   3  the holder waits for nobody before it reuses a number
- *   4  the successor gets the value whatever it has
- *   5  a successor without a mark counts as one that nobody has begun to set
- *   6  the successor gets the value at once, and what is stored still later counts no more
- *   7  no drop is undone, nor a value passed on
+ *   3  the holder does not wait for writers before it reuses a number
+ *   4  the successor gets the late value whatever it holds
+ *   5  a successor without a mark counts as one whose first set has not begun
+ *   6  the successor gets the late value at once, and later sets of the dropped gauge are ignored
+ *   7  no drop is undone, and no late value is handed over
  */
 #ifndef BROKEN
 #define BROKEN 0
 #endif
 
 #define WRITERS 2
-#define SETS 2 /* of each */
+#define SETS 2 /* of each writer */
 #define IDS 3
 #define ROUNDS 3
 #define NOBODY 255
@@ -52,7 +53,7 @@ byte seen[WRITERS];
 bool alive[WRITERS];
 bool lock; /* of the stripe */
 
-/* The truth: sets by their number. */
+/* What really happened, for the proof: a bit for each set. */
 byte done, outdated, idle;
 byte busy;
 
@@ -60,7 +61,7 @@ byte busy;
 #define take() atomic { !lock -> lock = true }
 #define give() lock = false
 
-/* The live series, made if there is none. Under the lock. */
+/* Finds the live series, or makes one. NOBODY: no number is free. Under the lock. */
 inline find_or_make(id) {
   d_step {
     id = 0;
@@ -104,7 +105,7 @@ proctype writer(byte w) {
       give()
     fi;
     if
-    :: id == NOBODY /* no number is free: the overflow series has it */
+    :: id == NOBODY /* no number is free: the set goes to the overflow series */
     :: else ->
       assert(state[id] != FREE);
 #if BROKEN == 2
@@ -120,7 +121,7 @@ proctype writer(byte w) {
   atomic { alive[w] = false; busy-- }
 }
 
-/* Looks the series up, and never sets it. */
+/* A writer that binds to the series and never sets it. */
 proctype looker() {
   byte id;
   take();
@@ -129,7 +130,7 @@ proctype looker() {
   busy--
 }
 
-/* Drops the live series when its mark is not there. */
+/* Takes the mark of the live series, or drops the series if there is none. */
 inline look_and_drop(id, ended) {
   id = 0;
   do
@@ -165,7 +166,7 @@ inline look_and_drop(id, ended) {
 
 #define CAS(word, from, to) if :: word == from -> word = to :: else fi
 
-/* Undoes the drop of a gauge that was set late. */
+/* Undoes the drop of a gauge that was set late and has no successor. */
 inline revive(id, to) {
   if
   :: mark[id] == TOUCHED && BROKEN != 7 ->
@@ -187,8 +188,8 @@ inline revive(id, to) {
   fi
 }
 
-/* Gives a late value to the successor. */
-inline pass_on(id, to, v) {
+/* Hands a late value over to the successor. */
+inline hand_over(id, to, v) {
   if
   :: mark[id] == TOUCHED && BROKEN != 1 && BROKEN != 7 ->
     take();
@@ -222,7 +223,7 @@ inline pass_on(id, to, v) {
 
 #define UNSEEN(w, id) (BOUND(w, id) && alive[w] && seen[w] < drop_epoch[id])
 
-/* Whether all have seen the drop is asked first: whatever was stored late is there to be found then. */
+/* Asks first whether all writers have seen the drop. If they have, every late value is stored by then. */
 inline reclaim(id, w, to, v) {
   w = 0;
   do
@@ -235,14 +236,14 @@ inline reclaim(id, w, to, v) {
 #endif
   od;
 #if BROKEN == 6
-  pass_on(id, to, v);
+  hand_over(id, to, v);
 #else
   revive(id, to);
 #endif
   if
   :: w == NOBODY || state[id] == LIVE
   :: else ->
-    pass_on(id, to, v);
+    hand_over(id, to, v);
     d_step {
       w = 0;
       do
@@ -265,7 +266,7 @@ inline reclaim_all(id, w, to, v) {
   id = 0
 }
 
-/* What is shown in the end. */
+/* Checks what is shown in the end. */
 inline check(id) {
   d_step {
     id = 0;

@@ -1,17 +1,18 @@
 /*
  * The flusher's role between an old and a new configuration, one of which dies at any moment.
  *
- * The holder owns a robust lock, which a dead owner's successor gets. It sends what came since the cursor, then commits:
- * stores in the segment what it sent. One that sees a newer configuration hands over; the older may hold again once the
- * newer has shown no sign of life for a while, and only if the lock is free.
+ * The holder owns a robust lock, which the kernel hands to the next process if the owner dies. The holder sends what
+ * was recorded since the cursor, then commits: it stores in the segment what it has sent. A holder that sees a newer
+ * configuration gives the role up. The older one may take it again if the newer one has shown no sign of life for a
+ * while, and only if the lock is free.
  *
- * Proved: one process flushes at a time; nothing is lost; nothing is sent twice, but for a batch whose sender died
- * before he could commit it. The dead stand still, so `pan -E` is to be used.
+ * Proved: one process flushes at a time; nothing is lost; and nothing is sent twice, except for a batch whose sender
+ * died before it committed. Dead processes block for ever, so use `pan -E`, which does not report that.
  *
  * BROKEN, each of which has to fail:
  *   1  the cursor is committed before the batch is sent
- *   2  a configuration holds without the lock when the other one seems stuck
- *   3  a holder goes on from where it was when it last held
+ *   2  a configuration takes the role without the lock when the other one seems stuck
+ *   3  a holder continues from the cursor of its last time as the holder
  */
 #ifndef BROKEN
 #define BROKEN 0
@@ -23,14 +24,14 @@
 /* The segment. */
 byte total, cursor, holder = NOBODY;
 
-/* The world and the truth. */
+/* The processes, and what really happened, for the proof. */
 bool alive[PROCESSES];
 byte delivered, repeated, in_flight[PROCESSES], flushing;
 bool over;
 
 #define FREE (holder == NOBODY || !alive[holder])
 
-/* `was` is what the cursor stood at when this process took the role. */
+/* Sends what was recorded since `was`, which is the cursor, and commits. */
 inline flush(p, now, was) {
   now = total;
 #if BROKEN != 3
@@ -46,7 +47,9 @@ inline flush(p, now, was) {
 proctype process(byte p) provided (alive[p]) {
   byte now, was;
   do
-  /* Who is newer, and whether it has shown life lately, is anybody's guess: so is when somebody tries, or hands over. */
+  /*
+   * Which one is newer, and which has shown life lately, is left open: a process may take the role whenever it is free.
+   */
   :: atomic { FREE || BROKEN == 2 ->
       holder = p;
       flushing++;
@@ -61,7 +64,7 @@ proctype process(byte p) provided (alive[p]) {
   od
 }
 
-/* Records, kills at most one, and looks when all has been sent. */
+/* Records, kills at most one process, and checks once all has been sent. */
 active proctype world() {
   byte victim = NOBODY;
   atomic { alive[0] = true; alive[1] = true; run process(0); run process(1) };

@@ -1,33 +1,34 @@
 /*
- * Cell drop and reuse against writers that may be stopped anywhere, and holders that send what cells stand at.
+ * Dropping a series and reusing its cell, against writers that may be stopped anywhere and holders that send what cells
+ * hold.
  *
  * A record compares its handle's epoch with the segment's, then loads and stores the writer's cell, without a lock. So
- * a writer may stand between the comparison and the store while its series is dropped and its cell given to another
- * one. What has to keep it from there: a drop moves the epoch; a writer says which epoch it has seen, at the start of
- * binding anew; the holder reuses a cell once every living writer that had bound it has seen the drop, and first reads
- * it once more, for what came after the drop goes to the series that has the key now.
+ * between the comparison and the store, the writer's series may be dropped and its cell given to another series. Three
+ * things keep the store out of the other series. A drop moves the epoch. A writer says which epoch it has seen before
+ * it binds again. The holder reuses a cell only once every live writer that had bound it has seen the drop. Before that
+ * it reads the cell once more, because what was recorded after the drop goes to the series that has the key now.
  *
- * Every scheduling of the processes is tried, so a stop is only a process that is not chosen. Steps that are one here
- * are one store there, or under a lock that all others of their kind take.
+ * Spin tries every order of the steps, so a process that is stopped is one that is not chosen. A step that is atomic
+ * here is one store in the code, or happens under a lock that all others of its kind take.
  *
- * Proved: no record is stored into a series of another key; and all that was recorded is either sent to the exporter,
- * once, or stands in the cells.
+ * Proved: no record is stored into a series of another key; and all that was recorded is either sent to the exporter
+ * once, or is in the cells.
  *
  * BROKEN, each of which has to fail:
- *   1  the holder waits for nobody
- *   2  a finalizer records between another record's comparison and its store
+ *   1  the holder waits for no writer
+ *   2  a finalizer records between the comparison and the store of another record
  *   3  a cell that holds zero counts as never bound
- *   4  a writer says that it has seen the epoch that is once it has bound, not the one before
- *   5  what came after the drop is not passed on
- *   6  what a series stood at is read before the series is seen to be dropped
- *   7  the holder does not look again whether what it read was alive
+ *   4  a writer says after it has bound, and not before, that it has seen the epoch of that moment
+ *   5  what was recorded after the drop is not handed over
+ *   6  what the series holds is read before its state is DROPPED
+ *   7  the holder does not look again whether the series that it has read is live
  */
 #ifndef BROKEN
 #define BROKEN 0
 #endif
 
 #define WRITERS 2
-#define SHARED WRITERS /* the row of cells that residues go to */
+#define SHARED WRITERS /* the row of slot 0, to which residues go */
 #define ROWS 3
 #define IDS 2
 #define KEYS 2
@@ -48,17 +49,17 @@ byte cell[ROWS * IDS];
 bool bound[ROWS * IDS];
 byte seen[WRITERS];
 bool alive[WRITERS];
-bool lock; /* of the stripe; both keys are in one */
+bool lock; /* of the stripe that both keys are in */
 byte sent[IDS];
 
-/* The truth. */
+/* What really happened, for the proof. */
 byte recorded[KEYS], delivered[KEYS];
 byte busy;
 
 #define take() atomic { !lock -> lock = true }
 #define give() lock = false
 
-/* The live series of key k; NOBODY. Under the lock. */
+/* Finds the live series of key k; NOBODY: there is none. Under the lock. */
 inline find(k, id) {
   d_step {
     id = 0;
@@ -73,7 +74,9 @@ inline find(k, id) {
   }
 }
 
-/* The same, made if there is none; where no number is free the writer drops the record, as if into an overflow. */
+/*
+ * The same, but makes a series if there is none. NOBODY: no number is free, and the record is left out, as if folded.
+ */
 inline find_or_make(k, id) {
   find(k, id);
   d_step {
@@ -93,7 +96,7 @@ inline find_or_make(k, id) {
   }
 }
 
-/* The store of a record that found `had` in the cell, and what must be true of it. */
+/* The store of a record that has read `had` from the cell. The series must have the key of the record. */
 inline store(w, k, id, had, n) {
   atomic {
     assert(state[id] != FREE && key[id] == k);
@@ -104,7 +107,7 @@ inline store(w, k, id, had, n) {
   }
 }
 
-/* Binds the handle (h_id, h_epoch) of key k. */
+/* Binds the handle (h_id, h_epoch) of writer w and key k. */
 inline bind(w, k, h_id, h_epoch) {
   h_epoch = epoch;
 #if BROKEN != 4
@@ -124,7 +127,7 @@ inline bind(w, k, h_id, h_epoch) {
 #endif
 }
 
-/* One record of n through a handle, without anything in between. */
+/* A record of n through a handle, without a finalizer in between. */
 inline record(w, k, h_id, h_epoch, n, id, had) {
   if
   :: epoch == h_epoch
@@ -138,8 +141,8 @@ inline record(w, k, h_id, h_epoch, n, id, had) {
 }
 
 /*
- * Records 1, or 0, to key 0. One of the writers does so twice, and a finalizer of its VM may record to key 1 before the
- * comparison.
+ * Records 1 or 0 into key 0. One of the writers does so twice, and a finalizer in its VM may record into key 1 before
+ * the comparison.
  */
 proctype writer(byte w) {
   byte h_id = NOBODY, h_epoch, f_id = NOBODY, f_epoch, id = NOBODY, had, was, times, n;
@@ -152,7 +155,7 @@ proctype writer(byte w) {
     :: n = 1
     :: w == 0 && times == 1 -> n = 0
     fi;
-    /* The handle is read, then the epoch compared. */
+    /* A record reads the handle, then compares the epoch. */
     was = h_epoch;
     if
     :: !nested && BROKEN != 2 -> nested = true; record(w, 1, f_id, f_epoch, 1, id, had)
@@ -177,7 +180,7 @@ proctype writer(byte w) {
   atomic { alive[w] = false; busy-- }
 }
 
-/* What all rows hold of a series, a row a step. */
+/* Adds up what all rows hold of a series, one row at a time. */
 inline total(id, sum, row) {
   sum = 0;
   row = 0;
@@ -187,7 +190,7 @@ inline total(id, sum, row) {
   od
 }
 
-/* Drops key 0 whenever it likes, at most twice. */
+/* Drops the series of key 0 at any time, at most twice. */
 proctype dropper() {
   byte id, sum, row, times;
   do
@@ -217,7 +220,7 @@ proctype dropper() {
   busy--
 }
 
-/* The difference of what the series stands at to what was sent of it. */
+/* Sends the difference between a total and what was sent of the series before. */
 inline send(id, sum) {
   d_step {
     if
@@ -228,7 +231,7 @@ inline send(id, sum) {
   }
 }
 
-/* Sends one series; of a dropped one what it was dropped with. */
+/* Flushes one series; a dropped one with the total that it was dropped with. */
 inline flush(id, sum, row) {
   if
   :: state[id] == LIVE ->
@@ -250,7 +253,7 @@ inline flush(id, sum, row) {
 #define UNSEEN(w, id) (BOUND(w, id) && alive[w] && seen[w] < drop_epoch[id])
 #define UNSEEN_BY_VALUE(w, id) (CELL(w, id) != 0 && alive[w] && seen[w] < drop_epoch[id])
 
-/* Looks at one writer after the other; `row` is ROWS when one has not seen the drop. */
+/* Looks at one writer after the other. At the end `row` is ROWS if one of them has not seen the drop. */
 inline wait_for_writers(id, row) {
   row = 0;
   do
@@ -267,7 +270,7 @@ inline wait_for_writers(id, row) {
   od
 }
 
-/* Passes on what came after the drop, then frees the number and its cells. */
+/* Hands over what was recorded after the drop, then frees the number and its cells. */
 inline reclaim(id, sum, row, to) {
   total(id, sum, row);
   if
@@ -293,7 +296,7 @@ inline reclaim(id, sum, row, to) {
   atomic { at_drop[id] = 0; drop_epoch[id] = 0; settled[id] = false; state[id] = FREE; row = 0; sum = 0; to = 0 }
 }
 
-/* The holder: sends and reclaims in any order, and at the end until nothing is left to do. */
+/* The holder: flushes and reclaims in any order. In the end it reclaims all dropped series and flushes once more. */
 proctype holder() {
   byte id, sum, row, to;
   bool last;
@@ -316,7 +319,8 @@ proctype holder() {
     id = 0
   :: busy == 0 && !last -> last = true
   :: last && state[0] == DROPPED -> id = 0; flush(id, sum, row); reclaim(id, sum, row, to); row = 0
-  :: last && state[0] != DROPPED && state[1] == DROPPED -> id = 1; flush(id, sum, row); reclaim(id, sum, row, to); row = 0
+  :: last && state[0] != DROPPED && state[1] == DROPPED ->
+    id = 1; flush(id, sum, row); reclaim(id, sum, row, to); row = 0
   :: last && state[0] != DROPPED && state[1] != DROPPED -> break
   od;
   id = 0; flush(id, sum, row);

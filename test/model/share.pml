@@ -1,30 +1,30 @@
 /*
- * Gauges of processes that share slot 0, read while they come, get a row of their own, end and die.
+ * Gauges of processes that share slot 0, read while these come, get a row, end and die.
  *
- * There is one slot with a row of cells, and two guest slots, which are as many as three processes need;
- * one of them has the row to begin with. A process that finds the row taken
- * has a guest slot, and a link in the gauge's list that says whose it is: the guest slot, and which turn of it. Once
- * the row is free, given back or freed in a dead owner's name, it takes the row too, and keeps its link: so the
- * gauge's value never moves. A link is vacant when the turn of its guest slot is over; the next process makes it its
- * own. A reader goes through the list, then the row. It asks of each slot once who lives, and again only when the slot
- * has had another owner since.
+ * There is one slot with a row of cells, and there are two guest slots, which is enough for three processes, because
+ * one of them has the row at first. A process that finds the row taken gets a guest slot, and a link in the gauge's
+ * list. The link says whose it is: which guest slot's, and in which turn of it. Once the row is free, because it was
+ * given back or freed in a dead owner's name, the process takes the row, too, and keeps its link, so the gauge's value
+ * never moves. A link is vacant when the turn of its guest slot is over, and then the next process takes it. A reader
+ * reads the links of the list, then the row. It asks about each slot once whether the owner is alive, and again only if
+ * the slot has had another owner since.
  *
- * Steps that are one here are one store there, or under a lock that all others of their kind take. A lock with a dead
- * owner is there for the taking. A process dies in one step here; takeover.pml has the two.
+ * A step that is atomic here is one store in the code, or happens under a lock that all others of its kind take. A lock
+ * whose owner is dead can be taken. A process dies in one step here; takeover.pml has the two steps.
  *
- * Proved: a pass of the reader finds the value of a process that had set it before and lives on just once, and that of
- * nobody twice, nor of anybody who was gone before; what it finds was set by somebody; and nobody stores into a row
- * that somebody else alive has.
+ * Proved: a pass of the reader finds the value of a process that had set it before, and lives on, exactly once. It
+ * finds no value twice, and none of a process that had ended before. Each value that it finds was set by a process. And
+ * no process stores into a row that another live process has.
  *
- * The dead stand still in the middle of what they did, so `pan -E` is to be used, which does not mind.
+ * Dead processes block for ever in the middle of what they did, so use `pan -E`, which does not report that.
  *
  * BROKEN, each of which has to fail:
- *   1  who gets a row sets the gauge there from then on
- *   2  whose a link is says the guest slot and not its turn
- *   3  who takes a vacant link says so before it forgets the value
- *   4  who found a row's owner dead frees the row without asking again under the lock
+ *   1  a process that gets a row sets the gauge in the row from then on
+ *   2  a link names its guest slot and not the turn
+ *   3  a process that takes a vacant link stores its name there before it resets the value
+ *   4  a process that finds the owner of the row dead frees the row without asking again under the lock
  *   5  a reader does not look again whose the link is
- *   6  a reader does not look again whether the row's turn has moved
+ *   6  a reader does not look again whether the turn of the row has moved
  */
 #ifndef BROKEN
 #define BROKEN 0
@@ -35,10 +35,10 @@
 #define LINKS 2
 #define NOBODY 255
 
-/* The world. */
-bool alive[LIVES], ended[LIVES]; /* ended: in good order */
+/* The processes. */
+bool alive[LIVES], ended[LIVES]; /* ended: without being killed */
 
-/* The segment. Owners and values are processes, values from 1. */
+/* The segment. Owners are processes; the value of process p is p + 1. */
 byte registry = NOBODY, stripe = NOBODY;
 bool row_taken, row_set;
 byte row_owner = NOBODY, row_turn, row_value;
@@ -47,8 +47,8 @@ byte guest_owner[GUESTS], guest_turn[GUESTS];
 bool link_set[LINKS];
 byte link_guest[LINKS], link_turn[LINKS], link_value[LINKS], links;
 
-/* The truth. */
-bool done; /* the reader is: nothing that comes later is looked at */
+/* What really happened, for the proof. */
+bool done; /* the reader has ended, so nothing after that matters */
 bool has_set[LIVES], has_row[LIVES];
 
 #define take(lock, p) atomic { (lock == NOBODY || !alive[lock]) -> lock = p }
@@ -57,7 +57,7 @@ bool has_set[LIVES], has_row[LIVES];
 #define OTHERS_ROW(p) ((p != 0 && has_row[0] && alive[0]) || (p != 1 && has_row[1] && alive[1]) || \
                        (p != 2 && has_row[2] && alive[2]))
 
-/* The row, under the registry lock. What its last owner had set is forgotten first. */
+/* Takes the row, under the registry lock. The value of its last owner is reset first. */
 inline own_row(p) {
   row_taken = false;
   row_set = false;
@@ -75,7 +75,7 @@ inline own_guest(p, k) {
     od
   }
   assert(k < GUESTS);
-  guest_taken[k] = false; /* or its last owner would live again, until the turn moves */
+  guest_taken[k] = false; /* otherwise the links of the last owner would count again until the turn moves */
   d_step { guest_owner[k] = p; guest_turn[k]++ }
   guest_taken[k] = true
 }
@@ -87,7 +87,7 @@ inline own_guest(p, k) {
 #define IS_OVER(l) (!guest_taken[link_guest[l]] || link_turn[l] != guest_turn[link_guest[l]])
 #endif
 
-/* The link of guest slot k, under the stripe's lock: its own, or a vacant one, or a new one. */
+/* Finds the link of guest slot k, under the stripe's lock: its own one, a vacant one, or a new one. */
 inline find_link(k, l) {
   d_step {
     l = 0;
@@ -123,7 +123,7 @@ inline find_link(k, l) {
   fi
 }
 
-/* Looks for the row: a dead owner's is made free, a free one is taken. */
+/* Looks for the row: frees it if its owner is dead, and takes it if it is free. */
 inline look(p) {
 #if BROKEN == 4
   if
@@ -164,7 +164,7 @@ inline set_link(p, l) {
   atomic { link_set[l] = true; has_set[p] = true }
 }
 
-/* The one that has the row to begin with. */
+/* The process that has the row at first. */
 proctype first() provided (alive[0] && !done) {
   if
   :: true ->
@@ -191,7 +191,7 @@ proctype process(byte p) provided (alive[p] && !done) {
     set_link(p, l);
     give(stripe);
     look(p);
-    /* Once more: without the lock, if it has the row. */
+    /* Sets the gauge once more, now without the lock, if it has the row. */
     if
     :: has_row[p] ->
 #if BROKEN == 1
@@ -202,11 +202,11 @@ proctype process(byte p) provided (alive[p] && !done) {
     :: else
     fi
   fi;
-  /* Ends in good order, or goes on for ever. */
+  /* Ends and gives its slots back, or never ends. */
   if
   :: true ->
     take(registry, p);
-    /* In the row of one that has a link there is nothing to be read: so both go at once here. */
+    /* A process with a link has no value in the row, so giving both slots back can be one step here. */
     d_step {
       if
       :: has_row[p] -> has_row[p] = false; row_taken = false
@@ -226,7 +226,7 @@ proctype process(byte p) provided (alive[p] && !done) {
   d_step { k = 0; l = 0 }
 }
 
-/* What the reader knows of slots, for one turn each. */
+/* What the reader knows about the owners of slots, for one turn of each. */
 #define UNKNOWN 0
 #define LIVING 1
 #define OVER 2
@@ -317,7 +317,7 @@ proctype reader() {
   }
 }
 
-/* Kills one of them, or none, at any time. The last two are alike. */
+/* Kills one process, or none, at any time. Processes 1 and 2 are alike, so killing 2 proves nothing more. */
 proctype killer() {
   if
   :: alive[0] = false

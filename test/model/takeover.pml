@@ -1,22 +1,23 @@
 /*
- * Taking a slot over from an owner who dies, at any moment, by a process that may have got the dead one's id.
+ * Taking over the slot of an owner that dies at any moment, by processes that may have got the dead one's process id.
  *
- * A slot says who owns it: process id, then start time, each its own store, under the registry lock, which its next
- * taker gets if its owner died. Alive is the default: an owner is dead if no process has its id and start time. A
- * process dies in two steps: its first thread ends, so it looks dead at first sight, while another one may go on for a
- * while; then all have ended. A forked child has its parent's handles, and takes a slot of its own before it records.
+ * A slot names its owner by process id and start time. Each is a store of its own, under the registry lock, which the
+ * next taker gets if the lock's owner has died. Without a proof an owner is alive: it is dead only if no process has
+ * its id and start time. A process dies in two steps. First its main thread ends, after which it looks dead at first
+ * sight, while another of its threads may still run; then all threads have ended. A forked child has its parent's
+ * handles, and takes a slot of its own before it records.
  *
- * Proved: nobody stores into a slot that somebody else alive owns; what was stored stays, whoever takes the slot; and
- * where there are as many slots as living processes, a slot is always found.
+ * Proved: no process stores into a slot that another live process owns; what was stored stays, whichever process takes
+ * the slot; and if there are as many slots as live processes, a process always finds a slot.
  *
- * The dead stand still in the middle of what they did, so `pan -E` is to be used, which does not mind.
+ * Dead processes block for ever in the middle of what they did, so use `pan -E`, which does not report that.
  *
  * BROKEN, each of which has to fail:
- *   1  the first thread's end is taken for death
- *   2  an owner is known by its process id alone
+ *   1  the end of the main thread is taken for death
+ *   2  an owner is identified by its process id alone
  *   3  a child records into its parent's slot
- *   4  the slot is taken without the lock
- *   5  who takes a slot over begins at zero
+ *   4  a slot is taken without the lock
+ *   5  a process that takes a slot over sets its cell to zero
  */
 #ifndef BROKEN
 #define BROKEN 0
@@ -29,18 +30,18 @@
 
 #define UNBORN 0
 #define RUNNING 1
-#define ENDING 2 /* the first thread has ended, another one goes on */
+#define ENDING 2 /* the main thread has ended, another one still runs */
 #define GONE 3
 
-/* The world: life is also the start time. */
+/* The processes. The index of a process is also its start time. */
 byte life[LIVES], id_of[LIVES];
 
-/* The segment. A lock with a dead owner is there for the taking. */
+/* The segment. A lock whose owner is dead can be taken. */
 bool taken[SLOTS];
 byte owner_pid[SLOTS], owner_start[SLOTS], cell[SLOTS];
 byte locked = NOBODY;
 
-/* The truth. */
+/* What really happened, for the proof. */
 byte stored[SLOTS], slot_of[LIVES];
 
 #if BROKEN == 1
@@ -63,7 +64,7 @@ byte stored[SLOTS], slot_of[LIVES];
 #define give() locked = NOBODY
 #endif
 
-/* A free slot, or else a dead owner's. */
+/* Finds a free slot, or else one of a dead owner. */
 inline find(s) {
   d_step {
     s = 0;
@@ -111,7 +112,7 @@ inline record(p, s, had) {
   }
 }
 
-/* Where a process comes from: an id that nobody has, and a slot inherited from its parent, which is not its own. */
+/* A process. `inherited` is the slot of its parent, NOBODY if it was not forked by one that has a slot. */
 proctype process(byte p; byte inherited) provided (life[p] != GONE) {
   byte s = inherited, had;
 #if BROKEN == 3
@@ -123,7 +124,7 @@ proctype process(byte p; byte inherited) provided (life[p] != GONE) {
   own(p, s);
 #endif
   record(p, s, had);
-  /* Gives the slot back, or ends without. */
+  /* Gives the slot back, or ends without doing so. */
   if
   :: true ->
     take(p);
@@ -138,7 +139,7 @@ proctype process(byte p; byte inherited) provided (life[p] != GONE) {
 #define HAS_PID(q, n) ((life[q] == RUNNING || life[q] == ENDING) && id_of[q] == n)
 #define IS_PID(n) (HAS_PID(0, n) || HAS_PID(1, n) || HAS_PID(2, n))
 
-/* Starts processes and kills them. */
+/* Starts processes, with ids that no live process has, and kills them. */
 active proctype world() {
   byte born, i, n;
   atomic {

@@ -1,8 +1,10 @@
-/* What is lost when these fail: two modules of one nginx run with different options, or a reload goes on with those of
-   the configuration before it. */
+/*
+ * What is lost when these fail: two modules of one nginx run with different options, or a reload continues with the
+ * options of the configuration before it.
+ */
 #include "common.h"
 
-static void test_members_share_a_text(void **state) {
+static void test_members_share_one_text(void **state) {
   (void)state;
   chalk_agreement *one = chalk_agreement_join("chalk", 1), *two = chalk_agreement_join("chalk", 1);
   assert_null(chalk_agreement_text(one));
@@ -15,7 +17,7 @@ static void test_members_share_a_text(void **state) {
   chalk_agreement_leave(two);
 }
 
-static void test_a_text_goes_with_the_last_member(void **state) {
+static void test_the_text_ends_with_the_last_member(void **state) {
   (void)state;
   chalk_agreement *refused = chalk_agreement_join("chalk", 1);
   chalk_agreement_put(refused, "wrong");
@@ -25,7 +27,7 @@ static void test_a_text_goes_with_the_last_member(void **state) {
   chalk_agreement_leave(next);
 }
 
-static void test_cycles_and_clients_are_apart(void **state) {
+static void test_each_cycle_and_client_has_its_own_text(void **state) {
   (void)state;
   chalk_agreement *old = chalk_agreement_join("chalk", 1), *new = chalk_agreement_join("chalk", 2);
   chalk_agreement *other = chalk_agreement_join("other", 1);
@@ -38,7 +40,7 @@ static void test_cycles_and_clients_are_apart(void **state) {
   chalk_agreement_leave(other);
 }
 
-static void test_a_child_has_its_own(void **state) {
+static void test_a_forked_child_does_not_change_the_text_of_its_parent(void **state) {
   (void)state;
   chalk_agreement *mine = chalk_agreement_join("chalk", 1);
   chalk_agreement_put(mine, "before");
@@ -57,10 +59,10 @@ static void test_a_child_has_its_own(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_members_share_a_text),
-      cmocka_unit_test(test_a_text_goes_with_the_last_member),
-      cmocka_unit_test(test_cycles_and_clients_are_apart),
-      cmocka_unit_test(test_a_child_has_its_own),
+      cmocka_unit_test(test_members_share_one_text),
+      cmocka_unit_test(test_the_text_ends_with_the_last_member),
+      cmocka_unit_test(test_each_cycle_and_client_has_its_own_text),
+      cmocka_unit_test(test_a_forked_child_does_not_change_the_text_of_its_parent),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,9 @@
-/* What is lost when these fail: a file of the user's is deleted because a socket was to be there, `init` never returns,
-   a port accepts and nobody answers, or sockets' files stay behind for ever. */
+/*
+ * What is lost when these fail: a file of the user is deleted because a socket was to be created there; `init` never
+ * returns; a port accepts connections that nobody answers; or the files of sockets stay behind forever.
+ */
 
-#define bind bind_series /* which the socket's is told from */
+#define bind bind_series /* <sys/socket.h> has a function of this name */
 #include "common.h"
 #undef bind
 
@@ -28,28 +30,28 @@ static int clean(void **state) {
   return 0;
 }
 
-static struct sockaddr_un place(void) {
+static struct sockaddr_un socket_address(void) {
   struct sockaddr_un a = {.sun_family = AF_UNIX};
   strcpy(a.sun_path, path);
   return a;
 }
 
-/* A socket at which somebody else listens. */
+/* Opens a socket at which another process could listen. */
 static int foreign_socket(int backlog) {
-  struct sockaddr_un a = place();
+  struct sockaddr_un a = socket_address();
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
   assert_int_equal(listen(fd, backlog), 0);
   return fd;
 }
 
-/* 0, or why nobody can be reached there. */
+/* Returns 0, or the error of a connect to the socket. */
 static int reach(void) {
-  struct sockaddr_un a = place();
+  struct sockaddr_un a = socket_address();
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  int e = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 ? 0 : errno;
+  int reason = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 ? 0 : errno;
   close(fd);
-  return e;
+  return reason;
 }
 
 static struct stat look(void) {
@@ -71,21 +73,21 @@ static void assert_refused(const char *why) {
 
 static void assert_gone(void) { assert_int_equal(look().st_ino, 0); }
 
-/* What is in the way */
+/* Files and sockets that are there already */
 
 static void test_a_file_is_not_deleted_for_a_socket(void **state) {
   (void)state;
   int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
   assert_int_equal(write(fd, "diary", 5), 5);
   close(fd);
-  assert_refused("no socket");
+  assert_refused("not a socket");
   assert_int_equal(look().st_size, 5);
 }
 
 static void test_a_fifo_is_not_deleted_for_a_socket(void **state) {
   (void)state;
   assert_int_equal(mkfifo(path, 0600), 0);
-  assert_refused("no socket");
+  assert_refused("not a socket");
 }
 
 static void test_a_symlink_is_neither_followed_nor_deleted(void **state) {
@@ -93,7 +95,7 @@ static void test_a_symlink_is_neither_followed_nor_deleted(void **state) {
   char target[80];
   snprintf(target, sizeof target, "%s/target", directory);
   assert_int_equal(symlink(target, path), 0);
-  assert_refused("no socket");
+  assert_refused("not a socket");
 }
 
 static void test_a_socket_of_another_user_is_not_deleted(void **state) {
@@ -106,14 +108,14 @@ static void test_a_socket_of_another_user_is_not_deleted(void **state) {
 
 static void test_a_socket_of_another_kind_is_not_deleted(void **state) {
   (void)state;
-  struct sockaddr_un a = place();
+  struct sockaddr_un a = socket_address();
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
   assert_refused(strerror(EADDRINUSE));
   close(fd);
 }
 
-static void test_a_socket_left_by_the_dead_is_replaced(void **state) {
+static void test_a_socket_left_by_a_dead_process_is_replaced(void **state) {
   (void)state;
   close(foreign_socket(0));
   assert_int_equal(reach(), ECONNREFUSED);
@@ -125,7 +127,7 @@ static void test_a_socket_with_a_full_backlog_is_in_use(void **state) {
   (void)state;
   enum { MOST = 64 };
   int fd = foreign_socket(0), clients[MOST], n = 0;
-  struct sockaddr_un a = place();
+  struct sockaddr_un a = socket_address();
   do {
     assert_true(n < MOST);
     clients[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -138,7 +140,7 @@ static void test_a_socket_with_a_full_backlog_is_in_use(void **state) {
   close(fd);
 }
 
-static void test_a_file_that_took_the_place_of_a_socket_stays(void **state) {
+static void test_closing_a_socket_leaves_a_file_that_replaced_it(void **state) {
   (void)state;
   assert_int_equal(chalk_listen("test", address, message), CHALK_OK);
   unlink(path);
@@ -147,7 +149,7 @@ static void test_a_file_that_took_the_place_of_a_socket_stays(void **state) {
   assert_true(S_ISREG(look().st_mode));
 }
 
-static void test_a_file_that_took_its_place_stays_when_a_server_drops_the_address(void **state) {
+static void test_removing_an_address_leaves_a_file_that_replaced_its_socket(void **state) {
   (void)state;
   assert_int_equal(chalk_listen("test", address, message), CHALK_OK);
   unlink(path);
@@ -156,7 +158,7 @@ static void test_a_file_that_took_its_place_stays_when_a_server_drops_the_addres
   assert_true(S_ISREG(look().st_mode));
 }
 
-/* What a configuration that never is in force opened */
+/* Sockets of a configuration that never comes into force */
 
 static void test_a_refused_configuration_leaves_no_socket(void **state) {
   (void)state;
@@ -168,7 +170,7 @@ static void test_a_refused_configuration_leaves_no_socket(void **state) {
   assert_int_equal(reach(), 0);
 }
 
-static void test_a_refused_configuration_leaves_the_sockets_that_are_in_force(void **state) {
+static void test_a_refused_configuration_keeps_the_sockets_in_force(void **state) {
   (void)state;
   assert_int_equal(chalk_listen("test", address, message), CHALK_OK);
   chalk_listen_settle("test", address, 1);
@@ -177,7 +179,7 @@ static void test_a_refused_configuration_leaves_the_sockets_that_are_in_force(vo
   assert_int_equal(reach(), 0);
 }
 
-static void test_a_refused_configuration_leaves_the_sockets_of_children(void **state) {
+static void test_a_refused_configuration_keeps_the_sockets_that_children_have(void **state) {
   (void)state;
   assert_int_equal(chalk_listen("test", address, message), CHALK_OK);
   pid_t pid = fork();
@@ -203,7 +205,7 @@ static void test_a_process_that_exits_removes_its_socket(void **state) {
   assert_gone();
 }
 
-static void test_a_child_that_exits_leaves_its_parents_socket(void **state) {
+static void test_a_child_that_exits_keeps_the_socket_of_its_parent(void **state) {
   (void)state;
   assert_int_equal(chalk_listen("test", address, message), CHALK_OK);
   pid_t pid = fork();
@@ -212,21 +214,21 @@ static void test_a_child_that_exits_leaves_its_parents_socket(void **state) {
   assert_int_equal(reach(), 0);
 }
 
-/* A server's first process makes the socket, forks the one that goes on, and ends. */
-static void test_a_server_removes_its_socket_when_the_last_that_has_it_ends(void **state) {
+/* The first process of a server opens the socket, forks the process that continues, and ends. */
+static void test_the_last_process_of_a_server_removes_its_socket(void **state) {
   (void)state;
   int go[2];
   assert_int_equal(pipe(go), 0);
   pid_t first = fork();
   if (first == 0) {
     chalk_inherit(1);
-    int e = chalk_listen("test", address, NULL);
+    int rc = chalk_listen("test", address, NULL);
     if (fork() == 0) {
       char byte;
       close(go[1]);
       exit(read(go[0], &byte, 1) < 0);
     }
-    exit(e);
+    exit(rc);
   }
   close(go[0]);
   assert_int_equal(exit_code(first), CHALK_OK);
@@ -243,16 +245,16 @@ int main(void) {
       cmocka_unit_test_teardown(test_a_symlink_is_neither_followed_nor_deleted, clean),
       cmocka_unit_test_teardown(test_a_socket_of_another_user_is_not_deleted, clean),
       cmocka_unit_test_teardown(test_a_socket_of_another_kind_is_not_deleted, clean),
-      cmocka_unit_test_teardown(test_a_socket_left_by_the_dead_is_replaced, clean),
+      cmocka_unit_test_teardown(test_a_socket_left_by_a_dead_process_is_replaced, clean),
       cmocka_unit_test_teardown(test_a_socket_with_a_full_backlog_is_in_use, clean),
-      cmocka_unit_test_teardown(test_a_file_that_took_the_place_of_a_socket_stays, clean),
-      cmocka_unit_test_teardown(test_a_file_that_took_its_place_stays_when_a_server_drops_the_address, clean),
+      cmocka_unit_test_teardown(test_closing_a_socket_leaves_a_file_that_replaced_it, clean),
+      cmocka_unit_test_teardown(test_removing_an_address_leaves_a_file_that_replaced_its_socket, clean),
       cmocka_unit_test_teardown(test_a_refused_configuration_leaves_no_socket, clean),
-      cmocka_unit_test_teardown(test_a_refused_configuration_leaves_the_sockets_that_are_in_force, clean),
-      cmocka_unit_test_teardown(test_a_refused_configuration_leaves_the_sockets_of_children, clean),
+      cmocka_unit_test_teardown(test_a_refused_configuration_keeps_the_sockets_in_force, clean),
+      cmocka_unit_test_teardown(test_a_refused_configuration_keeps_the_sockets_that_children_have, clean),
       cmocka_unit_test_teardown(test_a_process_that_exits_removes_its_socket, clean),
-      cmocka_unit_test_teardown(test_a_child_that_exits_leaves_its_parents_socket, clean),
-      cmocka_unit_test_teardown(test_a_server_removes_its_socket_when_the_last_that_has_it_ends, clean),
+      cmocka_unit_test_teardown(test_a_child_that_exits_keeps_the_socket_of_its_parent, clean),
+      cmocka_unit_test_teardown(test_the_last_process_of_a_server_removes_its_socket, clean),
   };
   return cmocka_run_group_tests(tests, make, directory_remove);
 }

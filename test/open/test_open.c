@@ -1,5 +1,7 @@
-/* What is lost when these fail: the application. A damaged file must be an error that init reports, and never a crash;
-   a sound one is found again with all that is in it. */
+/*
+ * What is lost when these fail: the application. A damaged file must be an error that `init` reports and never a crash,
+ * and a sound file must open with everything that it contains.
+ */
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -8,31 +10,35 @@
 #include "common.h"
 #include "directory.h"
 
-/* Two processes that only know the path. */
-static void test_a_path_is_shared(void **state) {
+/* In a child: opens the path and counts to n in 100 series. */
+static void count_to(int n) {
+  char message[CHALK_MESSAGE] = "";
+  chalk_segment *g = open_path(message);
+  CHILD_CHECK(g);
+  chalk_writer *w = chalk_writer_open(g, message);
+  CHILD_CHECK(w);
+  int metric = define(w, "requests", CHALK_COUNT, 1, 0);
+  CHILD_CHECK(metric == 0);
+  for (int i = 0; i < n; i++) {
+    char tag[8];
+    snprintf(tag, sizeof tag, "%d", i % 100);
+    chalk_series *s = bind(w, metric, tag);
+    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK);
+    free(s);
+  }
+  chalk_writer_close(w);
+  _exit(0);
+}
+
+/* Processes that have only the path in common. */
+static void test_processes_share_a_segment_by_its_path(void **state) {
   (void)state;
   unlink(path);
   enum { PROCESSES = 4, EACH = 20000 };
   pid_t pids[PROCESSES];
   for (int i = 0; i < PROCESSES; i++) {
     pids[i] = fork_child();
-    if (pids[i] != 0) continue;
-    char message[CHALK_MESSAGE] = "";
-    chalk_segment *g = open_path(message);
-    CHILD_CHECK(g);
-    chalk_writer *w = chalk_writer_open(g, message);
-    CHILD_CHECK(w);
-    int metric = define(w, "requests", CHALK_COUNT, 1, 0);
-    CHILD_CHECK(metric == 0);
-    for (int k = 0; k < EACH; k++) {
-      char tag[8];
-      snprintf(tag, sizeof tag, "%d", k % 100);
-      chalk_series *s = bind(w, metric, tag);
-      CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK);
-      free(s);
-    }
-    chalk_writer_close(w);
-    _exit(0);
+    if (pids[i] == 0) count_to(EACH);
   }
   for (int i = 0; i < PROCESSES; i++) join_child(pids[i]);
   char message[CHALK_MESSAGE] = "";
@@ -52,7 +58,7 @@ static void expect_refused(void) {
   assert_int_equal(stat(path, &before), 0);
   assert_null(open_path(message));
   assert_true(strlen(message) > 0);
-  /* What is not chalk's is left alone. */
+  /* A file that is not chalk's is left unchanged. */
   assert_int_equal(stat(path, &after), 0);
   assert_int_equal(after.st_size, before.st_size);
 }
@@ -64,8 +70,14 @@ static void write_file(const void *bytes, size_t size, off_t at) {
   close(fd);
 }
 
-static void test_damaged_files_are_refused(void **state) {
-  (void)state;
+static void make_sound(void) {
+  unlink(path);
+  chalk_segment *g = open_path(NULL);
+  assert_non_null(g);
+  chalk_segment_close(g);
+}
+
+static void refuse_files_of_other_programs(void) {
   unlink(path);
   write_file("important", 9, 0);
   expect_refused();
@@ -74,31 +86,30 @@ static void test_damaged_files_are_refused(void **state) {
   write_file(noise, 2 * MIB, 0);
   expect_refused();
   free(noise);
+}
 
+static void refuse_wrong_offsets(void) {
   for (uint64_t *field = &((header *)NULL)->slots; field <= &((header *)NULL)->heap; field++) {
-    unlink(path);
-    chalk_segment *g = open_path(NULL);
-    assert_non_null(g);
-    chalk_segment_close(g);
+    make_sound();
     uint64_t wrong = random_bits();
     write_file(&wrong, sizeof wrong, (off_t)(uintptr_t)field);
     expect_refused();
   }
+}
 
-  unlink(path);
-  chalk_segment *g = open_path(NULL);
-  chalk_segment_close(g);
+static void refuse_truncated_files(void) {
+  make_sound();
   struct stat st;
   assert_int_equal(stat(path, &st), 0);
-  static const int parts[] = {2, 3, 1000};
+  static const int divisors[] = {2, 3, 1000};
   for (int i = 0; i < 3; i++) {
-    assert_int_equal(truncate(path, st.st_size / parts[i]), 0);
+    assert_int_equal(truncate(path, st.st_size / divisors[i]), 0);
     expect_refused();
   }
+}
 
-  unlink(path);
-  g = open_path(NULL);
-  chalk_segment_close(g);
+static void refuse_another_layout(void) {
+  make_sound();
   uint32_t other = 4711;
   write_file(&other, sizeof other, offsetof(header, layout));
   char message[CHALK_MESSAGE] = "";
@@ -106,8 +117,18 @@ static void test_damaged_files_are_refused(void **state) {
   assert_non_null(strstr(message, "restart needed"));
 }
 
-/* A segment with something in it, which is then written over: from some place of the header on, at random or with one
-   byte. Whatever passes for sound must be of use, too. */
+static void test_damaged_files_are_refused(void **state) {
+  (void)state;
+  refuse_files_of_other_programs();
+  refuse_wrong_offsets();
+  refuse_truncated_files();
+  refuse_another_layout();
+}
+
+/*
+ * Makes a segment with a few series, and then overwrites it from some offset on, with random bytes or with one byte
+ * repeated. If the file still passes for sound, it must also be usable.
+ */
 static void make_hostile(int i) {
   static const size_t from[] = {0, offsetof(header, abi), offsetof(header, epoch), offsetof(header, max_series),
                                 sizeof(header)};
@@ -155,7 +176,7 @@ static void use(chalk_segment *g) {
   chalk_writer_close(w);
 }
 
-static void test_hostile_files(void **state) {
+static void test_hostile_files_are_refused_or_usable(void **state) {
   (void)state;
   int refused = 0;
   for (int i = 0; i < 100; i++) {
@@ -179,8 +200,8 @@ static void test_hostile_files(void **state) {
   assert_true(refused > 10);
 }
 
-/* Whoever makes the file may be killed at it; the next one starts anew instead of failing for ever. */
-static void test_a_killed_creator(void **state) {
+/* A process may be killed while it makes the file. The next one makes it again instead of failing forever. */
+static void test_a_file_whose_maker_was_killed_is_made_again(void **state) {
   (void)state;
   for (int i = 0; i < 100; i++) {
     unlink(path);
@@ -200,7 +221,7 @@ static void test_a_killed_creator(void **state) {
   }
 }
 
-static void test_options_are_checked(void **state) {
+static void test_wrong_options_are_refused(void **state) {
   (void)state;
   static const chalk_options wrong[] = {{.max_buckets = 7},        {.max_buckets = 8193},  {.initial_error = 0.00001},
                                         {.initial_error = 0.6},    {.initial_error = NAN}, {.memory_limit = 1},
@@ -216,8 +237,8 @@ static void test_options_are_checked(void **state) {
   assert_non_null(strstr(message, "/nonexistent/metrics"));
 }
 
-/* A name finds the segment again, with its counts, after its VM has gone. */
-static void test_names_are_remembered(void **state) {
+/* A name finds the segment again, with its counts, after the VM that used it is gone. */
+static void test_a_name_finds_the_segment_again(void **state) {
   (void)state;
   chalk_segment *g = chalk_segment_open("remembered", NULL, NULL);
   chalk_writer *w = open_writer(g);
@@ -230,7 +251,7 @@ static void test_names_are_remembered(void **state) {
   assert_int_equal(total_of(g, 0), 3);
 }
 
-static void test_options_have_ranges(void **state) {
+static void test_a_refused_option_changes_nothing(void **state) {
   (void)state;
   const chalk_options bad[] = {{.memory_limit = (4 << 20) - 1}, {.max_series = (1 << 23) + 1}, {.max_buckets = 7},
                                {.max_buckets = 8193},           {.initial_error = 0.00009},    {.initial_error = 0.51},
@@ -257,10 +278,13 @@ static void test_options_have_ranges(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_path_is_shared),    cmocka_unit_test(test_damaged_files_are_refused),
-      cmocka_unit_test(test_hostile_files),       cmocka_unit_test(test_a_killed_creator),
-      cmocka_unit_test(test_options_are_checked), cmocka_unit_test(test_names_are_remembered),
-      cmocka_unit_test(test_options_have_ranges),
+      cmocka_unit_test(test_processes_share_a_segment_by_its_path),
+      cmocka_unit_test(test_damaged_files_are_refused),
+      cmocka_unit_test(test_hostile_files_are_refused_or_usable),
+      cmocka_unit_test(test_a_file_whose_maker_was_killed_is_made_again),
+      cmocka_unit_test(test_wrong_options_are_refused),
+      cmocka_unit_test(test_a_name_finds_the_segment_again),
+      cmocka_unit_test(test_a_refused_option_changes_nothing),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, directory_make, directory_remove);

@@ -1,5 +1,7 @@
-/* What is lost when these fail: totals of a service whose machine or last process died, because its file is refused or
-   taken up with other numbers; or the service itself, because a file that is damaged is taken for a sound one. */
+/*
+ * What is lost when these fail: the totals of a service whose machine or last process died, because its file is refused
+ * or read wrong; or the service itself, because a damaged file passes for a sound one.
+ */
 
 #include "common.h"
 #include "directory.h"
@@ -14,7 +16,7 @@ static chalk_segment *open_file(void) {
   return g;
 }
 
-/* Series of every kind, some of them dropped, and a cursor: what a file has in it. */
+/* Fills a segment: series of every kind, some of them dropped. */
 static void fill(chalk_segment *g) {
   chalk_writer *w = chalk_writer_open(g, NULL);
   int count = define(w, "requests", CHALK_COUNT, 1, 0), latency = define(w, "latency", CHALK_HISTOGRAM, 1, 5);
@@ -29,20 +31,20 @@ static void fill(chalk_segment *g) {
   }
 }
 
-/* What the totals are afterwards. */
+/* Asserts the totals of a segment that was filled. */
 static void assert_filled(chalk_segment *g) {
   assert_int_equal(info_of(g).series, 3 * 100 - 2 * 10);
   int64_t totals[3] = {0};
   chalk_snapshot *s = take(g, 0);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
-  for (uint32_t i = 0; i < n; i++) totals[e[i].metric % 3] += e[i].total;
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
+  for (uint32_t i = 0; i < n; i++) totals[entries[i].metric % 3] += entries[i].total;
   chalk_snapshot_free(s);
   assert_int_equal(totals[0], 90);
   assert_int_equal(totals[1], 90);
 }
 
-/* A child that fills the file, holds some of its locks, and is killed. */
+/* Forks a child that fills the file, takes some locks, and is killed. */
 static void leave_by_death(void) {
   int ready[2];
   char byte = 0;
@@ -63,14 +65,14 @@ static void leave_by_death(void) {
   close(ready[0]), close(ready[1]);
 }
 
-static void test_a_file_of_the_dead_is_taken_up(void **state) {
+static void test_a_file_whose_process_was_killed_opens_with_its_totals(void **state) {
   (void)state;
   leave_by_death();
   chalk_segment *g = open_file();
   assert_true(recover_check(g));
   assert_filled(g);
   chalk_writer *w = open_writer(g);
-  assert_int_equal(chalk_writer_slot(w), 1); /* the dead process's slot is free */
+  assert_int_equal(chalk_writer_slot(w), 1); /* the slot of the dead process is free */
   chalk_series *s = bind(w, define(w, "requests", CHALK_COUNT, 1, 0), "1");
   chalk_add(s, 1);
   assert_true(chalk_value(s) == 2);
@@ -79,8 +81,8 @@ static void test_a_file_of_the_dead_is_taken_up(void **state) {
   chalk_segment_close(g);
 }
 
-/* Chains and free numbers are made from the series, so what a death left of those does not matter. */
-static void test_what_can_be_derived_is_derived(void **state) {
+/* Chains and free numbers are derived from the series, so a death cannot leave wrong ones. */
+static void test_chains_and_free_numbers_are_rebuilt(void **state) {
   (void)state;
   leave_by_death();
   chalk_segment *g = open_file();
@@ -96,7 +98,7 @@ static void test_what_can_be_derived_is_derived(void **state) {
   assert_filled(g);
   chalk_writer *w = open_writer(g);
   chalk_series *s = bind(w, define(w, "requests", CHALK_COUNT, 1, 0), "1");
-  assert_true(chalk_value(s) == 1); /* it is found, not made anew */
+  assert_true(chalk_value(s) == 1); /* the series is found, not created again */
   free(s);
   chalk_writer_close(w);
   chalk_segment_close(g);
@@ -115,7 +117,7 @@ static void damage(chalk_segment *g, int how) {
       break;
     case 2:
       atomic_store(&s[1].key, atomic_load(&s[3].key));
-      break; /* one block twice */
+      break; /* two series share a block */
     case 3:
       g->metrics[0].hash++;
       break;
@@ -133,7 +135,7 @@ static void damage(chalk_segment *g, int how) {
       break;
     case 8:
       atomic_store(segment_cell(g, 1, METRICS), as_bits(0x1p63));
-      break; /* more than can be counted */
+      break; /* more than the sum of counts may be */
     default:
       atomic_store(&g->head->epoch, as_bits(0.5));
       break;
@@ -155,8 +157,8 @@ static void test_damage_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_file_of_the_dead_is_taken_up),
-      cmocka_unit_test(test_what_can_be_derived_is_derived),
+      cmocka_unit_test(test_a_file_whose_process_was_killed_opens_with_its_totals),
+      cmocka_unit_test(test_chains_and_free_numbers_are_rebuilt),
       cmocka_unit_test(test_damage_is_refused),
   };
   alarm(DEADLINE);

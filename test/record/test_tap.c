@@ -1,5 +1,5 @@
-/* What is lost when these fail: whoever watches a program live sees records that were not made, misses some that were,
-   or sees them in another order; or watching it once makes it slow for good. */
+/* What is lost when these fail: a client that watches a program live sees records that were not made, misses some that
+   were, or sees them in another order; or a program that was watched once stays slow for good. */
 
 #include "common.h"
 
@@ -38,12 +38,12 @@ static void expect(const chalk_event *e, const chalk_series *s, uint32_t verb, d
   assert_true(e->value == value);
 }
 
-/* What a record would compare, as the inlined path does. */
+/* Whether the inlined path would take a record. It compares the same. */
 static bool is_inlined(const chalk_series *s) {
   return load_double((const shared_u64 *)s->shared) + *s->own == s->epoch;
 }
 
-static void test_every_verb(void **state) {
+static void test_each_verb_makes_its_event(void **state) {
   (void)state;
   chalk_segment *g = open_held();
   chalk_writer *w = open_writer(g);
@@ -75,7 +75,7 @@ static void test_every_verb(void **state) {
     assert_true((double)e[i].time >= before * 1e9 - 1e6 && (double)e[i].time <= chalk_wall() * 1e9 + 1e6);
     assert_true(i == 0 || e[i].time >= e[i - 1].time);
   }
-  /* They are records, too; what is refused is neither. */
+  /* These are records too, while a call that is refused is no record and makes no event. */
   assert_int_equal(chalk_add(c, 0.5), CHALK_ENUMBER);
   assert_int_equal(chalk_record(h, NAN), CHALK_ENUMBER);
   assert_int_equal(chalk_tap_read(t), 0);
@@ -86,7 +86,7 @@ static void test_every_verb(void **state) {
   close_held(g);
 }
 
-static void test_only_the_kinds_it_is_on_for_pay(void **state) {
+static void test_only_kinds_that_are_watched_leave_the_inlined_path(void **state) {
   (void)state;
   chalk_segment *g = open_held();
   chalk_writer *w = open_writer(g);
@@ -105,7 +105,7 @@ static void test_only_the_kinds_it_is_on_for_pay(void **state) {
   assert_true(!is_inlined(c) && !is_inlined(h));
   assert_int_equal(chalk_tap_read(t), 2);
   double epoch = segment_epoch(g);
-  chalk_tap_switch(g, COUNTS, 0, 1); /* no news */
+  chalk_tap_switch(g, COUNTS, 0, 1); /* changes nothing */
   assert_true(segment_epoch(g) == epoch);
   chalk_tap_switch(g, 0, 0, 0);
   chalk_add(c, 1), chalk_record(h, 1);
@@ -119,8 +119,8 @@ static void test_only_the_kinds_it_is_on_for_pay(void **state) {
   close_held(g);
 }
 
-/* chalk's own metrics would make events of being looked at. */
-static void test_what_has_no_limit_stays_out(void **state) {
+/* chalk's own metrics make no events, because reading events records into them. They have no limit. */
+static void test_own_metrics_make_no_events(void **state) {
   (void)state;
   chalk_segment *g = open_held();
   chalk_writer *w = open_writer(g);
@@ -137,7 +137,7 @@ static void test_what_has_no_limit_stays_out(void **state) {
   close_held(g);
 }
 
-static void test_a_full_ring_drops_and_counts(void **state) {
+static void test_events_that_find_a_full_ring_are_counted(void **state) {
   (void)state;
   enum { MORE = 1000 };
   chalk_segment *g = open_held();
@@ -164,7 +164,7 @@ static void test_a_full_ring_drops_and_counts(void **state) {
   close_held(g);
 }
 
-/* Larger ones are wanted while events stand in those that are there. */
+/* Larger rings are wanted while the present ones have events. */
 static void test_rings_grow_and_lose_nothing(void **state) {
   (void)state;
   enum { LARGE = 100000 };
@@ -186,7 +186,7 @@ static void test_rings_grow_and_lose_nothing(void **state) {
   }
   assert_int_equal(read, LARGE);
   assert_int_equal(chalk_tap_dropped(t), 0);
-  /* The small one is used again. */
+  /* The memory of the small ring is used again. */
   chalk_writer *other = open_writer(g);
   define(other, "c", CHALK_COUNT, 1, 0);
   uint64_t memory = info_of(g).memory;
@@ -245,7 +245,10 @@ static void test_writers_without_a_slot_share_a_ring(void **state) {
   close_held(g);
 }
 
-/* A number is given to another series only when the events of this one have been read: or they would be its. */
+/*
+ * A number goes to another series only after the events of the old one have been read. Otherwise these would count as
+ * the new one's.
+ */
 static void test_a_number_waits_for_its_events(void **state) {
   (void)state;
   chalk_segment *g = open_held();
@@ -273,8 +276,8 @@ static void test_a_number_waits_for_its_events(void **state) {
   close_held(g);
 }
 
-/* The next holder goes on where the last was, or, for those who only watch, begins with what comes. */
-static void test_another_reader(void **state) {
+/* The next holder goes on where the last one was, or, if it only watches, begins with new events. */
+static void test_another_reader_goes_on_or_begins_anew(void **state) {
   (void)state;
   chalk_segment *g = open_held();
   chalk_writer *w = open_writer(g);
@@ -300,8 +303,8 @@ static void test_another_reader(void **state) {
   close_held(g);
 }
 
-/* What killed children had stored is there, whole; their slots' next owners go on in the same rings. */
-static void test_children_and_kills(void **state) {
+/* The events of killed children are there, and whole. The next owners of their slots go on in the same rings. */
+static void test_killed_children_leave_whole_events(void **state) {
   (void)state;
   enum { CHILDREN = 40 };
   chalk_segment *g = open_held();
@@ -329,7 +332,7 @@ static void test_children_and_kills(void **state) {
   for (uint32_t n; (n = chalk_tap_read(t)) > 0;) seen += n;
   dropped = (int64_t)chalk_tap_dropped(t);
   int64_t total = total_of(g, metric);
-  /* Each child may have died between its last record and that record's event. */
+  /* Each child may have died between its last record and the event of that record. */
   assert_true(seen + dropped <= total && seen + dropped >= total - CHILDREN);
   assert_true(recover_check(g));
   free(c);
@@ -338,7 +341,7 @@ static void test_children_and_kills(void **state) {
   close_held(g);
 }
 
-static void test_without_memory_records_stay(void **state) {
+static void test_without_memory_records_count_and_events_are_dropped(void **state) {
   (void)state;
   chalk_options o = {.memory_limit = 4 << 20};
   chalk_segment *g = open_segment(&o);
@@ -358,7 +361,7 @@ static void test_without_memory_records_stay(void **state) {
   close_held(g);
 }
 
-/* Reads until there is no more; the events must be those that `next` counts up to. */
+/* Reads all events. Their values go on from *next, one by one. */
 static uint32_t read_all(chalk_tap *t, int64_t *next) {
   uint32_t read = 0;
   for (uint32_t n; (n = chalk_tap_read(t)) > 0; read += n) {
@@ -367,8 +370,8 @@ static uint32_t read_all(chalk_tap *t, int64_t *next) {
   return read;
 }
 
-/* A VM that gives the role back after each flush may come to read when another has read meanwhile. */
-static void test_readers_by_turns(void **state) {
+/* Two VMs read in turns. When one comes to read, the other has read meanwhile. */
+static void test_two_readers_in_turns_get_each_event_once(void **state) {
   (void)state;
   enum { MANY = CHALK_TAP_BATCH + 1000 };
   chalk_segment *g = open_held();
@@ -394,8 +397,8 @@ static void test_readers_by_turns(void **state) {
   close_held(g);
 }
 
-/* What found no room while nobody read is told to who reads next, once. */
-static void test_drops_are_told_once(void **state) {
+/* Events that were dropped while there was no reader are reported to the next reader, once. */
+static void test_dropped_events_are_reported_once(void **state) {
   (void)state;
   enum { MORE = 77 };
   chalk_segment *g = open_held();
@@ -419,8 +422,8 @@ static void test_drops_are_told_once(void **state) {
   close_held(g);
 }
 
-/* Those of an hour ago, when it was switched off, are none of whoever switches it on. */
-static void test_off_forgets(void **state) {
+/* Switching the tap off drops all events, so the next reader gets no old ones. */
+static void test_switching_off_drops_all_events(void **state) {
   (void)state;
   chalk_segment *g = open_held();
   chalk_writer *w = open_writer(g);
@@ -429,7 +432,7 @@ static void test_off_forgets(void **state) {
   for (int i = 0; i < CHALK_TAP_LEAST + 5; i++) chalk_add(c, 1);
   assert_true(chalk_tap_read(t) > 0);
   chalk_tap_switch(g, 0, 0, 0);
-  tap_put(c, CHALK_EVENT_INC, 1); /* of a record that was under way */
+  tap_put(c, CHALK_EVENT_INC, 1); /* the event of a record that was under way */
   chalk_tap_switch(g, ALL, 0, 1);
   chalk_tap *other = chalk_tap_open(g, 1, NULL);
   assert_int_equal(chalk_tap_read(other), 0);
@@ -443,8 +446,8 @@ static void test_off_forgets(void **state) {
   close_held(g);
 }
 
-/* A segment's file may be of anybody's bytes. */
-static void test_what_is_no_event(void **state) {
+/* The file of a segment may have any content. */
+static void test_invalid_events_are_skipped_and_counted(void **state) {
   (void)state;
   chalk_segment *g = open_held();
   chalk_writer *w = open_writer(g);
@@ -472,7 +475,7 @@ static void await_stop(pid_t pid) {
   assert_true(WIFSTOPPED(status));
 }
 
-/* Has the role, reads a part, is stopped, and goes on when all is another's. */
+/* A holder that reads a batch and is stopped. When it goes on, another process has the role and reads. */
 static void be_stopped(chalk_segment *g) {
   CHILD_CHECK(chalk_hold(g, 1) == 1);
   chalk_tap *t = chalk_tap_open(g, 1, NULL);
@@ -486,7 +489,7 @@ static void be_stopped(chalk_segment *g) {
   _exit(0);
 }
 
-static void test_a_stopped_holder(void **state) {
+static void test_a_stopped_holder_reads_nothing_twice(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -519,8 +522,8 @@ static void test_a_stopped_holder(void **state) {
   close_held(g);
 }
 
-/* Whoever takes events may fail in the middle of a batch: the next one is whole. */
-static void test_a_batch_that_was_left(void **state) {
+/* A consumer that fails in the middle of a batch gets the next batch whole. */
+static void test_the_batch_after_one_that_was_left_is_whole(void **state) {
   (void)state;
   chalk_segment *g = open_held();
   chalk_writer *w = open_writer(g);
@@ -543,8 +546,8 @@ static void test_a_batch_that_was_left(void **state) {
   close_held(g);
 }
 
-/* Rings and handles are used again, so that watching now and then costs what watching once does. */
-static void test_switched_a_thousand_times(void **state) {
+/* Rings and handles are used again, so switching the tap on and off many times takes no more memory than once. */
+static void test_switching_a_thousand_times_takes_no_more_memory(void **state) {
   (void)state;
   chalk_segment *g = open_held();
   chalk_writer *w = open_writer(g);
@@ -572,24 +575,24 @@ static void test_switched_a_thousand_times(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_every_verb),
-      cmocka_unit_test(test_only_the_kinds_it_is_on_for_pay),
-      cmocka_unit_test(test_what_has_no_limit_stays_out),
-      cmocka_unit_test(test_a_full_ring_drops_and_counts),
+      cmocka_unit_test(test_each_verb_makes_its_event),
+      cmocka_unit_test(test_only_kinds_that_are_watched_leave_the_inlined_path),
+      cmocka_unit_test(test_own_metrics_make_no_events),
+      cmocka_unit_test(test_events_that_find_a_full_ring_are_counted),
       cmocka_unit_test(test_rings_grow_and_lose_nothing),
       cmocka_unit_test(test_events_of_writers_come_by_time),
       cmocka_unit_test(test_writers_without_a_slot_share_a_ring),
       cmocka_unit_test(test_a_number_waits_for_its_events),
-      cmocka_unit_test(test_another_reader),
-      cmocka_unit_test(test_children_and_kills),
-      cmocka_unit_test(test_without_memory_records_stay),
-      cmocka_unit_test(test_readers_by_turns),
-      cmocka_unit_test(test_drops_are_told_once),
-      cmocka_unit_test(test_off_forgets),
-      cmocka_unit_test(test_what_is_no_event),
-      cmocka_unit_test(test_a_stopped_holder),
-      cmocka_unit_test(test_a_batch_that_was_left),
-      cmocka_unit_test(test_switched_a_thousand_times),
+      cmocka_unit_test(test_another_reader_goes_on_or_begins_anew),
+      cmocka_unit_test(test_killed_children_leave_whole_events),
+      cmocka_unit_test(test_without_memory_records_count_and_events_are_dropped),
+      cmocka_unit_test(test_two_readers_in_turns_get_each_event_once),
+      cmocka_unit_test(test_dropped_events_are_reported_once),
+      cmocka_unit_test(test_switching_off_drops_all_events),
+      cmocka_unit_test(test_invalid_events_are_skipped_and_counted),
+      cmocka_unit_test(test_a_stopped_holder_reads_nothing_twice),
+      cmocka_unit_test(test_the_batch_after_one_that_was_left_is_whole),
+      cmocka_unit_test(test_switching_a_thousand_times_takes_no_more_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* What is lost when these fail: counts of processes that fork, die or share a slot; or the whole application hangs on
-   a lock that a killed worker held. */
+/* What is lost when these fail: counts of processes that fork, die or share a slot; or the whole application hangs on a
+   lock that a killed worker held. */
 
 #include "common.h"
 
@@ -11,7 +11,7 @@ static void add_many(chalk_series *s, int n) {
   for (int i = 0; i < n; i++) CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK);
 }
 
-static void test_slots_come_and_go(void **state) {
+static void test_a_slot_keeps_the_counts_of_its_last_owner(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *a = open_writer(g), *b = open_writer(g);
@@ -23,7 +23,7 @@ static void test_slots_come_and_go(void **state) {
   chalk_add(s, 3);
   free(s);
   chalk_writer_close(a);
-  /* What the last owner counted stays; the next goes on from there. */
+  /* What the last owner counted stays, and the next owner goes on from there. */
   for (int i = 0; i < 1000; i++) {
     chalk_writer *next = open_writer(g);
     assert_int_equal(chalk_writer_slot(next), 1);
@@ -55,7 +55,7 @@ static void test_a_handle_outlives_its_writer(void **state) {
   free(s);
 }
 
-static void test_numbers_that_are_refused(void **state) {
+static void test_records_of_wrong_numbers_are_refused(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -78,7 +78,7 @@ static void test_numbers_that_are_refused(void **state) {
   chalk_segment_close(g);
 }
 
-/* Handles bound before the fork are used by parent and children alike. */
+/* Parent and children use handles that were bound before the fork. */
 static void test_forked_processes_count_exactly(void **state) {
   (void)state;
   enum { CHILDREN = 4, EACH = 200000 };
@@ -156,6 +156,19 @@ static void test_a_zombie_is_dead(void **state) {
   chalk_segment_close(g);
 }
 
+/* A child that is stopped as if between its comparison and its store, and ticks when it is asked to. */
+static void be_stopped(chalk_writer *w, chalk_series *s, int ready, int go) {
+  char byte = 0;
+  chalk_add(s, 1);
+  CHILD_CHECK(write(ready, &byte, 1) == 1);
+  raise(SIGSTOP);
+  *s->cell += 1;
+  CHILD_CHECK(read(go, &byte, 1) == 1);
+  chalk_writer_tick(w);
+  CHILD_CHECK(write(ready, &byte, 1) == 1);
+  pause();
+}
+
 static void test_a_stopped_process_keeps_its_slot(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -166,17 +179,7 @@ static void test_a_stopped_process_keeps_its_slot(void **state) {
   char byte = 0;
   assert_int_equal(pipe(ready) + pipe(go), 0);
   pid_t pid = fork_child();
-  if (pid == 0) {
-    chalk_add(s, 1);
-    CHILD_CHECK(write(ready[1], &byte, 1) == 1);
-    raise(SIGSTOP);
-    /* As if stopped between compare and store. */
-    *s->cell += 1;
-    CHILD_CHECK(read(go[0], &byte, 1) == 1);
-    chalk_writer_tick(w);
-    CHILD_CHECK(write(ready[1], &byte, 1) == 1);
-    pause();
-  }
+  if (pid == 0) be_stopped(w, s, ready[1], go[0]);
   assert_int_equal(read(ready[0], &byte, 1), 1);
   int status;
   assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
@@ -200,13 +203,16 @@ static void test_a_stopped_process_keeps_its_slot(void **state) {
 
 enum { OLD_NUMBERS = 2 };
 
-/* Two metrics of a writer, with a tag each. */
+/* Defines two metrics with one tag each. */
 static void define_old(chalk_writer *w, int *numbers) {
   numbers[0] = define(w, "old", CHALK_COUNT, 1, 0);
   numbers[1] = define(w, "older", CHALK_COUNT, 1, 0);
 }
 
-/* In their place: one that looks alike, with a series of the same tag, and one with as many tags as there can be. */
+/*
+ * Defines two others that get their numbers: one with the same tag and a series of the same value, and one with as many
+ * tags as there can be.
+ */
 static void define_strangers(chalk_writer *w, const int *numbers) {
   int alike = define(w, "stranger", CHALK_COUNT, 1, 0);
   assert_int_equal(alike, numbers[0]);
@@ -216,14 +222,14 @@ static void define_strangers(chalk_writer *w, const int *numbers) {
   assert_int_equal(define(w, "broad", CHALK_COUNT, CHALK_TAGS, 0), numbers[1]);
 }
 
-/* Room for one pointer or size, right before memory that cannot be read. */
+/* Memory for one pointer or size, right before memory that cannot be read. */
 static void *last_word(void) {
   char *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHILD_CHECK(pages != MAP_FAILED && mprotect(pages + 4096, 4096, PROT_NONE) == 0);
   return pages + 4096 - 8;
 }
 
-/* What a child does with numbers that have gone to others since it was forked. */
+/* A child uses numbers that have gone to other metrics since it was forked. */
 static void use_old(chalk_writer *w, const int *numbers, chalk_series *s, bool shared) {
   const char **value = last_word();
   size_t *size = last_word();
@@ -236,7 +242,7 @@ static void use_old(chalk_writer *w, const int *numbers, chalk_series *s, bool s
     CHILD_CHECK(chalk_clear(w, (uint32_t)numbers[i]) == CHALK_EGONE);
   }
   CHILD_CHECK((chalk_writer_slot(w) == 0) == shared);
-  /* Defined again they are as ever. */
+  /* Once it has defined the metric again, the child records as before. */
   int new = define(w, "old", CHALK_COUNT, 1, 0);
   CHILD_CHECK(new >= 0 && chalk_bind(w, (uint32_t) new, value, size) == CHALK_OK);
   CHILD_CHECK(chalk_add(chalk_scratch(w), 1) >= CHALK_OK);
@@ -245,8 +251,9 @@ static void use_old(chalk_writer *w, const int *numbers, chalk_series *s, bool s
 }
 
 /*
- * A child sleeps while its parent's metrics leave and others get their numbers. Then it neither records into those nor
- * drops their series, nor takes what lies behind its tag values for more of them. `shared`: it finds no slot of its own.
+ * A child sleeps while its parent's metrics leave and others get their numbers. Then it neither records into the others
+ * nor drops their series, nor reads behind its tag values, of which the others have more. `shared`: the child finds no
+ * slot with a row.
  */
 static void check_old_numbers(bool shared) {
   chalk_segment *g = open_segment(NULL);
@@ -278,27 +285,45 @@ static void check_old_numbers(bool shared) {
   chalk_segment_close(g);
 }
 
-static void test_numbers_that_went_to_other_metrics(void **state) {
+static void test_a_child_leaves_other_metrics_of_its_numbers_alone(void **state) {
   (void)state;
   check_old_numbers(false);
 }
 
-static void test_numbers_that_went_to_other_metrics_in_the_shared_slot(void **state) {
+static void test_a_child_in_the_shared_slot_leaves_them_alone(void **state) {
   (void)state;
   check_old_numbers(true);
 }
 
-/* All slots in use: further VMs share one, in several processes at once, and lose nothing. */
-static void test_the_shared_slot_is_exact(void **state) {
-  (void)state;
-  enum { CHILDREN = 4, EACH = 20000 };
-  chalk_options o = {.max_series = 1};
-  chalk_segment *g = open_segment(&o);
-  chalk_writer *all[WRITERS];
+enum { SHARING = 4, EACH = 20000 };
+
+/* A child that shares slot 0 records. Its key is another one than that of its siblings, but is folded like theirs. */
+static void record_in_shared_slot(chalk_writer *w, chalk_series *c, int latency, int gauge, int i) {
+  char tag[8];
+  snprintf(tag, sizeof tag, "%d", i);
+  chalk_series *h = bind(w, latency, tag), *u = bind(w, gauge, tag);
+  for (int k = 0; k < EACH; k++) {
+    CHILD_CHECK(chalk_add(c, 1) >= CHALK_OK);
+    CHILD_CHECK(chalk_record(h, 1 + k % 1000) >= CHALK_OK);
+    CHILD_CHECK(chalk_add(u, 1) >= CHALK_OK);
+  }
+  CHILD_CHECK(chalk_writer_slot(w) == 0);
+}
+
+static void open_all_rows(chalk_segment *g, chalk_writer **all) {
   for (uint32_t i = 1; i < WRITERS; i++) {
     all[i] = open_writer(g);
     assert_int_equal(chalk_writer_slot(all[i]), i);
   }
+}
+
+/* All slots are in use, so VMs of several processes share slot 0 at the same time. They lose nothing. */
+static void test_the_shared_slot_is_exact(void **state) {
+  (void)state;
+  chalk_options o = {.max_series = 1};
+  chalk_segment *g = open_segment(&o);
+  chalk_writer *all[WRITERS];
+  open_all_rows(g, all);
   chalk_writer *w = open_writer(g);
   assert_int_equal(chalk_writer_slot(w), 0);
   int count = define(w, "requests", CHALK_COUNT, 1, 0), latency = define(w, "latency", CHALK_HISTOGRAM, 1, 5);
@@ -309,34 +334,25 @@ static void test_the_shared_slot_is_exact(void **state) {
   int done[2], end[2];
   char byte;
   assert_int_equal(pipe(done) + pipe(end), 0);
-  pid_t pids[CHILDREN];
-  for (int i = 0; i < CHILDREN; i++) {
+  pid_t pids[SHARING];
+  for (int i = 0; i < SHARING; i++) {
     pids[i] = fork_child();
     if (pids[i] != 0) continue;
     close(end[1]);
-    /* Different keys, folded into one series. */
-    char tag[8];
-    snprintf(tag, sizeof tag, "%d", i);
-    chalk_series *h = bind(w, latency, tag), *u = bind(w, gauge, tag);
-    for (int k = 0; k < EACH; k++) {
-      CHILD_CHECK(chalk_add(c, 1) >= CHALK_OK);
-      CHILD_CHECK(chalk_record(h, 1 + k % 1000) >= CHALK_OK);
-      CHILD_CHECK(chalk_add(u, 1) >= CHALK_OK);
-    }
-    CHILD_CHECK(chalk_writer_slot(w) == 0);
+    record_in_shared_slot(w, c, latency, gauge, i);
     CHILD_CHECK(write(done[1], "x", 1) == 1 && read(end[0], &byte, 1) == 0);
     _exit(0);
   }
-  for (int i = 0; i < CHILDREN; i++) assert_int_equal(read(done[0], &byte, 1), 1);
-  assert_int_equal(total_of(g, count), 1 + CHILDREN * EACH);
-  assert_int_equal(total_of(g, latency), CHILDREN * EACH);
+  for (int i = 0; i < SHARING; i++) assert_int_equal(read(done[0], &byte, 1), 1);
+  assert_int_equal(total_of(g, count), 1 + SHARING * EACH);
+  assert_int_equal(total_of(g, latency), SHARING * EACH);
   chalk_series *overflow = bind(w, latency, "y"), *load = bind(w, gauge, "y");
   chalk_sketch *k = chalk_series_sketch(overflow);
-  assert_int_equal(chalk_sketch_count(k), CHILDREN * EACH);
-  assert_true(chalk_value(load) == CHILDREN * EACH);
+  assert_int_equal(chalk_sketch_count(k), SHARING * EACH);
+  assert_true(chalk_value(load) == SHARING * EACH);
   close(end[1]);
-  for (int i = 0; i < CHILDREN; i++) join_child(pids[i]);
-  assert_true(chalk_value(load) == 0); /* what processes that have ended had in it went with them */
+  for (int i = 0; i < SHARING; i++) join_child(pids[i]);
+  assert_true(chalk_value(load) == 0); /* the values of processes that have ended are gone */
   close(done[0]), close(done[1]), close(end[0]);
   chalk_sketch_free(k);
   free(c), free(overflow), free(load);
@@ -345,7 +361,7 @@ static void test_the_shared_slot_is_exact(void **state) {
   chalk_segment_close(g);
 }
 
-/* A loop as the JIT compiles it sees a drop made by another process. */
+/* A loop that records as compiled Lua code does sees a drop of another process. */
 static void test_the_epoch_moves_from_another_process(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -373,7 +389,7 @@ static void test_the_epoch_moves_from_another_process(void **state) {
   chalk_segment_close(g);
 }
 
-/* Creates, records and drops for ever. */
+/* Creates series, records and drops without end. */
 static void churn(chalk_writer *w, int count, int latency) {
   for (uint64_t i = 0;; i++) {
     char tag[32];
@@ -385,7 +401,7 @@ static void churn(chalk_writer *w, int count, int latency) {
   }
 }
 
-static void test_a_hundred_kills(void **state) {
+static void test_a_hundred_kills_lose_no_count_of_the_living(void **state) {
   (void)state;
   enum { KILLS = 100 };
   chalk_segment *g = open_segment(NULL);
@@ -417,7 +433,7 @@ static void test_a_hundred_kills(void **state) {
   assert_int_equal(chalk_sketch_count(k), recorded);
   chalk_sketch_free(k);
   assert_true(info_of(g).writers <= 2);
-  /* Everything still works, and what the dead left can go. */
+  /* The segment is of use, and what the dead processes left can be reclaimed. */
   chalk_clear(w, (uint32_t)count), chalk_clear(w, (uint32_t)latency);
   chalk_writer_tick(w);
   for (int i = 0; i < 3; i++) sweep(g, 1e6 + 1000 * i, 0);
@@ -431,8 +447,8 @@ static void test_a_hundred_kills(void **state) {
   chalk_segment_close(g);
 }
 
-/* What a configuration defined that came to nothing takes no room from the next. */
-static void test_definitions_taken_back_make_room(void **state) {
+/* The definitions of a refused configuration leave the table of metrics to the next one. */
+static void test_definitions_taken_back_leave_the_table_free(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g), *other = open_writer(g);
@@ -446,15 +462,15 @@ static void test_definitions_taken_back_make_room(void **state) {
   }
   assert_int_equal(info_of(g).metrics, METRICS);
   for (uint32_t i = 0; i < METRICS; i++) chalk_take_back(w, i);
-  assert_int_equal(info_of(g).metrics, 2); /* what another has, and what has a series */
+  assert_int_equal(info_of(g).metrics, 2); /* one that another VM uses, and one that has a series */
   assert_true(define(other, "next", CHALK_GAUGE, 1, 0) >= 0);
   free(s);
   chalk_writer_close(w), chalk_writer_close(other);
   chalk_segment_close(g);
 }
 
-/* Numbers of metrics that there cannot be, and one that was not given yet. */
-static void test_numbers_of_no_metric(void **state) {
+/* Numbers beyond those of metrics, and one that no metric has yet. */
+static void test_numbers_that_are_no_metric_are_refused(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -483,7 +499,7 @@ static void test_numbers_of_no_metric(void **state) {
   chalk_segment_close(g);
 }
 
-static void test_numbers_of_a_definition_have_ranges(void **state) {
+static void test_definitions_out_of_range_are_refused(void **state) {
   (void)state;
   static const double rising[CHALK_LES + 1] = {1, 2}, falling[] = {2, 1}, equal[] = {1, 1}, endless[] = {1, INFINITY};
   const chalk_definition good = {
@@ -509,21 +525,21 @@ static void test_numbers_of_a_definition_have_ranges(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_definitions_taken_back_make_room),
-      cmocka_unit_test(test_slots_come_and_go),
+      cmocka_unit_test(test_definitions_taken_back_leave_the_table_free),
+      cmocka_unit_test(test_a_slot_keeps_the_counts_of_its_last_owner),
       cmocka_unit_test(test_a_handle_outlives_its_writer),
-      cmocka_unit_test(test_numbers_that_are_refused),
+      cmocka_unit_test(test_records_of_wrong_numbers_are_refused),
       cmocka_unit_test(test_forked_processes_count_exactly),
       cmocka_unit_test(test_a_dead_owners_slot_is_taken_over),
       cmocka_unit_test(test_a_zombie_is_dead),
       cmocka_unit_test(test_a_stopped_process_keeps_its_slot),
-      cmocka_unit_test(test_numbers_that_went_to_other_metrics),
-      cmocka_unit_test(test_numbers_that_went_to_other_metrics_in_the_shared_slot),
+      cmocka_unit_test(test_a_child_leaves_other_metrics_of_its_numbers_alone),
+      cmocka_unit_test(test_a_child_in_the_shared_slot_leaves_them_alone),
       cmocka_unit_test(test_the_shared_slot_is_exact),
       cmocka_unit_test(test_the_epoch_moves_from_another_process),
-      cmocka_unit_test(test_a_hundred_kills),
-      cmocka_unit_test(test_numbers_of_no_metric),
-      cmocka_unit_test(test_numbers_of_a_definition_have_ranges),
+      cmocka_unit_test(test_a_hundred_kills_lose_no_count_of_the_living),
+      cmocka_unit_test(test_numbers_that_are_no_metric_are_refused),
+      cmocka_unit_test(test_definitions_out_of_range_are_refused),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* What is lost when these fail: what a C host records shows under another name or not at all, or takes a metric of Lua's
-   away from it. */
+/* What is lost when these fail: what a C host records shows under another name or not at all, or its definition
+   replaces one that a Lua program uses. */
 #include "common.h"
 
 typedef struct bed {
@@ -29,7 +29,7 @@ static void assert_blob(bed *b, int metric, const char *text, size_t size) {
   assert_memory_equal(blob, text, size);
 }
 
-static void test_exporters_get_the_names(void **state) {
+static void test_exporters_get_the_names_of_a_plain_definition(void **state) {
   (void)state;
   bed b = open_bed();
   chalk_definition d = named("host.sessions", CHALK_COUNT);
@@ -47,15 +47,15 @@ static void refuse(bed *b, chalk_definition d, const char *says) {
   if (!strstr(b->message, says)) fail_msg("%s is not in: %s", says, b->message);
 }
 
-static void test_names_that_no_format_carries_are_refused(void **state) {
+static void test_names_that_a_format_cannot_carry_are_refused(void **state) {
   (void)state;
   bed b = open_bed();
   static const char *const wrong[] = {".a", "a.", "a..b", "9a", "a b", "a-b", "caf\xc3\xa9"};
-  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) refuse(&b, named(wrong[i], CHALK_COUNT), "a name is");
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) refuse(&b, named(wrong[i], CHALK_COUNT), "bad metric name");
   char deep[70];
   for (int i = 0; i < 69; i++) deep[i] = i % 2 ? '.' : 'a';
   deep[67] = 0; /* 34 names */
-  refuse(&b, named(deep, CHALK_COUNT), "a name is");
+  refuse(&b, named(deep, CHALK_COUNT), "bad metric name");
   static const struct {
     const char *shape;
     size_t size;
@@ -69,11 +69,11 @@ static void test_names_that_no_format_carries_are_refused(void **state) {
   }
   chalk_definition d = named("ok", CHALK_COUNT);
   d.across = CHALK_SUM;
-  refuse(&b, d, "gauge's");
+  refuse(&b, d, "only a gauge");
   close_bed(&b);
 }
 
-static void test_another_hosts_text_stays(void **state) {
+static void test_a_plain_definition_keeps_another_hosts_text(void **state) {
   (void)state;
   bed b = open_bed();
   chalk_writer *lua = open_writer(b.g);
@@ -83,13 +83,13 @@ static void test_another_hosts_text_stays(void **state) {
   assert_int_equal(chalk_define(b.w, &plain, b.message), metric);
   assert_blob(&b, metric, "text", 4);
   assert_int_equal(b.g->metrics[metric].max_series, 7);
-  refuse(&b, named("requests", CHALK_GAUGE), "chalk_find"); /* which would hide it */
+  refuse(&b, named("requests", CHALK_GAUGE), "chalk_find"); /* it would supersede the one that is in use */
   assert_int_equal(chalk_metric_shown(b.g, (uint32_t)metric), 1);
   chalk_writer_close(lua);
   close_bed(&b);
 }
 
-static void test_a_text_that_comes_later_is_taken(void **state) {
+static void test_a_later_text_replaces_a_plain_one(void **state) {
   (void)state;
   bed b = open_bed();
   chalk_definition plain = named("requests", CHALK_COUNT), described = plain;
@@ -100,7 +100,7 @@ static void test_a_text_that_comes_later_is_taken(void **state) {
   plain.kind = CHALK_GAUGE;
   chalk_definition own = named("own", CHALK_COUNT), changed = named("own", CHALK_GAUGE);
   int before = chalk_define(b.w, &own, b.message), after = chalk_define(b.w, &changed, b.message);
-  assert_true(before >= 0 && after >= 0 && before != after); /* a host may change its own */
+  assert_true(before >= 0 && after >= 0 && before != after); /* a host may change its own definition */
   close_bed(&b);
 }
 
@@ -122,14 +122,14 @@ static void test_a_metric_is_found_by_its_name(void **state) {
   close_bed(&b);
 }
 
-static void test_what_was_found_stays_while_it_is_used(void **state) {
+static void test_a_found_metric_stays_while_it_is_used(void **state) {
   (void)state;
   bed b = open_bed();
   chalk_writer *lua = open_writer(b.g);
   int metric = define(lua, "requests", CHALK_COUNT, 0, 0);
   assert_int_equal(chalk_find(b.w, "requests", b.message), metric);
   chalk_writer_close(lua);
-  chalk_generation(b.g, 1); /* a configuration without it */
+  chalk_generation(b.g, 1); /* a configuration that does not define it */
   chalk_hold(b.g, 1);
   for (int i = 0; i < 3; i++) {
     chalk_snapshot *s = chalk_snapshot_take(b.g, 0, NULL);
@@ -143,12 +143,12 @@ static void test_what_was_found_stays_while_it_is_used(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_exporters_get_the_names),
-      cmocka_unit_test(test_names_that_no_format_carries_are_refused),
-      cmocka_unit_test(test_another_hosts_text_stays),
-      cmocka_unit_test(test_a_text_that_comes_later_is_taken),
+      cmocka_unit_test(test_exporters_get_the_names_of_a_plain_definition),
+      cmocka_unit_test(test_names_that_a_format_cannot_carry_are_refused),
+      cmocka_unit_test(test_a_plain_definition_keeps_another_hosts_text),
+      cmocka_unit_test(test_a_later_text_replaces_a_plain_one),
       cmocka_unit_test(test_a_metric_is_found_by_its_name),
-      cmocka_unit_test(test_what_was_found_stays_while_it_is_used),
+      cmocka_unit_test(test_a_found_metric_stays_while_it_is_used),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@ static int64_t value_of(chalk_writer *w, int metric, const char *tag) {
   return value;
 }
 
-/* A writer that had compared the epoch already, and stores after the drop. */
+/* A writer compares the epoch before the drop and stores after it. */
 static void test_residue_goes_to_the_successor(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -24,7 +24,7 @@ static void test_residue_goes_to_the_successor(void **state) {
   uint32_t ids[2] = {late->series, slow->series};
   drop(other, count, "a"), drop(other, latency, "a");
   *late->cell += 3;
-  slow->bound = slow->epoch = *late->shared + *late->own; /* as if the compare had been before the drop */
+  slow->bound = slow->epoch = *late->shared + *late->own; /* as if it had compared before the drop */
   chalk_record(slow, 50), chalk_record(slow, -2), chalk_record(slow, 0);
   assert_int_equal(total_of(g, count), 0);
   sweep(g, 1000, 0);
@@ -49,7 +49,7 @@ static void test_residue_goes_to_the_successor(void **state) {
   chalk_segment_close(g);
 }
 
-/* Two VMs with a gauge of one tag value, which the first has set to 3 and the second, if it is one for each, to 4. */
+/* Two VMs with the same gauge. The first has set it to 3, and the second, if each VM has its own value, to 4. */
 typedef struct gauges {
   chalk_segment *g;
   chalk_writer *w[2];
@@ -77,19 +77,19 @@ static void tick_both(gauges *t) {
   for (int i = 0; i < 2; i++) chalk_writer_tick(t->w[i]);
 }
 
-/* Sweeps when what nobody records into is idle; both VMs have noticed what was dropped before. */
+/* Sweeps after series that were not recorded into have become idle. Both VMs have seen the drops before. */
 static int sweep_idle(gauges *t) {
   tick_both(t);
   return sweep(t->g, t->now += 3 * IDLE, IDLE);
 }
 
-/* A VM that compared the epoch before the drop, and stores only now. */
+/* A VM that compared the epoch before the drop stores now. */
 static void set_late(chalk_series *s, double v) {
   s->bound = s->epoch = *s->shared + *s->own;
   assert_int_equal(chalk_set(s, v), CHALK_OK);
 }
 
-/* What a scrape has of it; NAN: nothing. */
+/* The value of the gauge in a scrape; NAN: it is not there. */
 static double shown(const gauges *t) {
   chalk_snapshot *s = take(t->g, 0);
   uint32_t n;
@@ -108,17 +108,17 @@ static void close_gauges(gauges *t) {
   chalk_segment_close(t->g);
 }
 
-/* Of the first VM's 7 and the second's 4, which for CHALK_LAST is none. */
+/* What a scrape shows once the first VM has set 7. The second has set 4, except with CHALK_LAST. */
 static const struct {
   uint32_t across;
   double both;
 } COMBINED[] = {{CHALK_LAST, 7}, {CHALK_SUM, 11}, {CHALK_MIN, 4}, {CHALK_MAX, 7}};
-enum { WAYS = sizeof COMBINED / sizeof *COMBINED };
+enum { COMBINATIONS = sizeof COMBINED / sizeof *COMBINED };
 
-/* Set after the holder has found it idle, and before it drops it. */
-static void test_a_gauge_set_in_the_last_moment_stays(void **state) {
+/* A VM sets the gauge after the holder has found it idle, and before the holder drops it. */
+static void test_a_gauge_set_before_its_drop_stays(void **state) {
   (void)state;
-  for (int i = 0; i < WAYS; i++) {
+  for (int i = 0; i < COMBINATIONS; i++) {
     gauges t = two_gauges(COMBINED[i].across);
     double before = info_of(t.g).epoch;
     assert_int_equal(chalk_set(t.s[0], 7), CHALK_OK);
@@ -132,10 +132,10 @@ static void test_a_gauge_set_in_the_last_moment_stays(void **state) {
   }
 }
 
-/* Set by who compared before the drop: with the next sweep it is as if it had not been dropped, until it is idle again. */
+/* A late set undoes the drop with the next sweep. The gauge then stays until it is idle again. */
 static void test_a_late_gauge_comes_back(void **state) {
   (void)state;
-  for (int i = 0; i < WAYS; i++) {
+  for (int i = 0; i < COMBINATIONS; i++) {
     gauges t = two_gauges(COMBINED[i].across);
     assert_int_equal(sweep_idle(&t), 1);
     assert_true(isnan(shown(&t)));
@@ -153,29 +153,35 @@ static void test_a_late_gauge_comes_back(void **state) {
   }
 }
 
-/* So late that another one has set the successor: both count, and of one gauge for all what began after the drop. */
+/*
+ * The other VM has set the successor before the late set. If each VM has its own value, both count. If all share one,
+ * the successor's counts, because that set began after the drop.
+ */
 static void test_a_late_gauge_beside_its_successor(void **state) {
   (void)state;
-  for (int i = 0; i < WAYS; i++) {
+  for (int i = 0; i < COMBINATIONS; i++) {
     gauges t = two_gauges(COMBINED[i].across);
     assert_int_equal(sweep_idle(&t), 1);
     assert_int_equal(chalk_set(t.s[1], 4), CHALK_REBOUND);
     set_late(t.s[0], 7);
-    sweep(t.g, t.now, IDLE); /* there may be later ones */
+    sweep(t.g, t.now, IDLE); /* other late sets may still come */
     assert_true(shown(&t) == 4);
     tick_both(&t);
     sweep(t.g, t.now, IDLE);
     assert_int_equal(info_of(t.g).quarantined, 0);
     assert_true(shown(&t) == (COMBINED[i].across == CHALK_LAST ? 4 : COMBINED[i].both));
-    /* What its VM sets from now on takes the late value's place. */
+    /* The next set of the same VM replaces the late value. */
     assert_int_equal(chalk_set(t.s[0], 8), CHALK_REBOUND);
     assert_true(shown(&t) == (COMBINED[i].across == CHALK_MIN ? 4 : COMBINED[i].both + 1));
     close_gauges(&t);
   }
 }
 
-/* The successor was looked up, and nobody has set it. Where somebody has begun to, be it to zero, that one counts. */
-static void test_a_late_gauge_and_a_zero(void **state) {
+/*
+ * The successor exists but is not set, so it gets the late value. Once a set has begun there, even to zero, that
+ * counts.
+ */
+static void test_a_late_gauge_goes_to_a_successor_that_is_not_set(void **state) {
   (void)state;
   for (int zero = 0; zero < 2; zero++) {
     gauges t = two_gauges(CHALK_LAST);
@@ -183,7 +189,7 @@ static void test_a_late_gauge_and_a_zero(void **state) {
     assert_int_equal(chalk_rebind(t.s[1]), CHALK_OK);
     set_late(t.s[0], 7);
     tick_both(&t);
-    if (zero) *t.s[1]->cell = 0; /* stopped before the mark */
+    if (zero) *t.s[1]->cell = 0; /* stopped between value and mark */
     sweep(t.g, t.now, IDLE);
     assert_int_equal(info_of(t.g).quarantined, 0);
     if (zero) t.s[1]->cell[1] = GAUGE_TOUCHED;
@@ -192,20 +198,20 @@ static void test_a_late_gauge_and_a_zero(void **state) {
   }
 }
 
-/* A zero below zero is a zero: or it would look as if nobody had set the gauge. */
-static void test_a_gauge_is_set_to_no_negative_zero(void **state) {
+/* A set to -0.0 stores 0.0, because -0.0 means that the gauge was never set. */
+static void test_a_gauge_never_stores_negative_zero(void **state) {
   (void)state;
   gauges t = two_gauges(CHALK_LAST);
   assert_int_equal(chalk_set(t.s[0], -0.0), CHALK_OK);
   assert_true(shown(&t) == 0 && !signbit(shown(&t)));
   assert_int_equal(drop(t.w[1], t.metric, "x"), 1);
-  assert_int_equal(chalk_add(t.s[0], -0.0), CHALK_REBOUND); /* as dec(0) does, to a gauge that nobody has set */
+  assert_int_equal(chalk_add(t.s[0], -0.0), CHALK_REBOUND); /* dec(0) of a gauge that was never set */
   assert_true(shown(&t) == 0 && !signbit(shown(&t)));
   close_gauges(&t);
 }
 
-/* A gauge that somebody removed does not come back, nor one of a VM that has ended, whose slot has another owner. */
-static void test_a_late_gauge_that_is_not_owed(void **state) {
+/* A gauge that was removed does not come back, nor does one of a VM that has ended and whose slot has another owner. */
+static void test_a_removed_gauge_and_that_of_an_ended_vm_are_not_owed(void **state) {
   (void)state;
   gauges t = two_gauges(CHALK_LAST);
   assert_int_equal(drop(t.w[1], t.metric, "x"), 1);
@@ -228,10 +234,13 @@ static void test_a_late_gauge_that_is_not_owed(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_residue_goes_to_the_successor), cmocka_unit_test(test_a_gauge_set_in_the_last_moment_stays),
-      cmocka_unit_test(test_a_late_gauge_comes_back),       cmocka_unit_test(test_a_late_gauge_beside_its_successor),
-      cmocka_unit_test(test_a_late_gauge_and_a_zero),       cmocka_unit_test(test_a_gauge_is_set_to_no_negative_zero),
-      cmocka_unit_test(test_a_late_gauge_that_is_not_owed),
+      cmocka_unit_test(test_residue_goes_to_the_successor),
+      cmocka_unit_test(test_a_gauge_set_before_its_drop_stays),
+      cmocka_unit_test(test_a_late_gauge_comes_back),
+      cmocka_unit_test(test_a_late_gauge_beside_its_successor),
+      cmocka_unit_test(test_a_late_gauge_goes_to_a_successor_that_is_not_set),
+      cmocka_unit_test(test_a_gauge_never_stores_negative_zero),
+      cmocka_unit_test(test_a_removed_gauge_and_that_of_an_ended_vm_are_not_owed),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* What is lost when these fail: two series are exported as one or one as two, a limit takes the application down
-   instead of folding, or a dropped series is exported on, or its number is used again too early. */
+/* What is lost when these fail: two series are exported as one, or one as two; a limit stops the application instead of
+   folding; or a dropped series is still exported, or its number is used again too early. */
 
 #include "common.h"
 
@@ -34,7 +34,7 @@ static void test_a_series_for_each_key(void **state) {
   chalk_segment_close(g);
 }
 
-/* What exporters cannot tell apart is one series. */
+/* Tag values that exporters cannot tell apart are one series. */
 static void test_keys_are_normalised(void **state) {
   (void)state;
   char out[KEY_MOST], same[KEY_MOST];
@@ -48,7 +48,7 @@ static void test_keys_are_normalised(void **state) {
   assert_memory_equal(out, "\0\0", 2);
 }
 
-static void test_long_values_are_cut_apart(void **state) {
+static void test_long_values_stay_different_when_cut(void **state) {
   (void)state;
   enum { SIZE = 65536 };
   char *a = malloc(SIZE), *b = malloc(SIZE), x[KEY_MOST], y[KEY_MOST];
@@ -60,7 +60,7 @@ static void test_long_values_are_cut_apart(void **state) {
   assert_true(n <= 2 + CHALK_VALUE);
   assert_int_equal(key_encode(y, (const char *const[]){b}, (size_t[]){SIZE}, 1), n);
   assert_memory_not_equal(x, y, n);
-  /* Still valid UTF-8: whole characters, then a tilde and the hash. */
+  /* The cut value is valid UTF-8: whole characters, then a tilde and the hash. */
   assert_int_equal((n - 2 - 17) % 3, 0);
   assert_int_equal(x[n - 17], '~');
   for (uint32_t size = CHALK_VALUE - 2; size <= CHALK_VALUE + 2; size++) {
@@ -70,7 +70,7 @@ static void test_long_values_are_cut_apart(void **state) {
   free(a), free(b);
 }
 
-static void test_limits_fold(void **state) {
+static void test_a_limit_folds_new_series(void **state) {
   (void)state;
   chalk_options o = {.max_series = 100};
   chalk_segment *g = open_segment(&o);
@@ -89,7 +89,7 @@ static void test_limits_fold(void **state) {
   assert_int_equal(chalk_metric_folded(g, (uint32_t)metric), 0);
   assert_int_equal(total_of(g, metric), 1000);
   assert_int_equal(value_of(w, metric, KEY_OVERFLOW), 900);
-  /* Room again: new series are found, the overflow keeps its counts. */
+  /* Below the limit again, new series are created, and the overflow series keeps its counts. */
   assert_int_equal(chalk_clear(w, (uint32_t)metric), 100);
   assert_int_equal(value_of(w, metric, "new"), 0);
   assert_int_equal(info_of(g).series, 1);
@@ -98,7 +98,7 @@ static void test_limits_fold(void **state) {
   chalk_segment_close(g);
 }
 
-/* Handles that are kept for the life of a program, as most are, and were folded: they go on in their own series. */
+/* Most handles are kept for the life of a program. One that was folded gets its own series once the limit is raised. */
 static void test_a_raised_limit_reaches_held_handles(void **state) {
   (void)state;
   chalk_options few = {.max_series = 1}, more = {.max_series = 10};
@@ -112,7 +112,7 @@ static void test_a_raised_limit_reaches_held_handles(void **state) {
   assert_true(chalk_add(b, 1) >= CHALK_OK);
   assert_true(b->series >= METRICS && chalk_value(b) == 1);
   assert_int_equal(value_of(w, metric, KEY_OVERFLOW), 1);
-  /* Every process that starts says what the limits are; none of the others has to bind anew for that. */
+  /* Every process that starts configures the limits. If they have not changed, no other process has to bind again. */
   assert_int_equal(chalk_segment_configure(g, &more, NULL), CHALK_OK);
   assert_true(*b->shared + *b->own == b->epoch);
   free(a), free(b);
@@ -150,7 +150,7 @@ static void fill_memory(chalk_segment *g) {
   }
 }
 
-static void test_memory_reaches_held_handles(void **state) {
+static void test_freed_memory_reaches_held_handles(void **state) {
   (void)state;
   chalk_options less = {.memory_limit = 4 << 20}, more = {.memory_limit = 8 << 20};
   chalk_segment *g = open_segment(&more);
@@ -161,7 +161,7 @@ static void test_memory_reaches_held_handles(void **state) {
   fill_memory(g);
   chalk_series *b = bind(w, metric, "b"), *c = bind(w, metric, "c");
   assert_true(b->series < METRICS && c->series < METRICS);
-  /* What a series leaves, which is some time after it was dropped. */
+  /* The memory of a dropped series is free once it is reclaimed, some time after the drop. */
   assert_int_equal(drop(w, metric, "a"), 1);
   chalk_add(b, 1), chalk_add(c, 1);
   assert_true(b->series < METRICS);
@@ -198,7 +198,7 @@ static void test_dropping_moves_the_epoch(void **state) {
   chalk_segment_close(g);
 }
 
-static void test_no_reuse_before_all_have_seen(void **state) {
+static void test_a_number_is_not_reused_before_all_have_seen_the_drop(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g), *other = open_writer(g);
@@ -228,7 +228,7 @@ static void test_idle_series_leave(void **state) {
   chalk_add(idle, 1), chalk_set(left, 3), chalk_record(h, 1);
   for (int t = 1; t <= 10; t++) {
     chalk_add(busy, 1);
-    chalk_set(kept, 3); /* the same value is a record too */
+    chalk_set(kept, 3); /* setting the same value is a record, too */
     sweep(g, 100 + t, 5);
     chalk_writer_tick(w);
   }
@@ -241,8 +241,8 @@ static void test_idle_series_leave(void **state) {
   chalk_segment_close(g);
 }
 
-/* Series come and go for ever in the room of a few. */
-static void test_churn_keeps_memory(void **state) {
+/* However many series come and go, they take the memory of those that exist at a time. */
+static void test_series_that_come_and_go_take_no_more_memory(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -270,7 +270,7 @@ static void test_churn_keeps_memory(void **state) {
   chalk_segment_close(g);
 }
 
-/* Limits of the documentation: a count series and its key, two tags. */
+/* A count series with a key of two tags takes at most 208 bytes. */
 static void test_memory_of_a_count(void **state) {
   (void)state;
   enum { N = 50000 };
@@ -318,8 +318,8 @@ static void test_definitions_supersede_and_leave(void **state) {
   chalk_segment_close(g);
 }
 
-/* A reload that fails after it loaded its definitions must not hide what goes on being recorded. */
-static void test_a_definition_nobody_took_up_steps_back(void **state) {
+/* A reload that fails after it loaded its definitions must not hide a metric that is still recorded into. */
+static void test_an_unused_definition_gives_way_to_the_one_in_use(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -345,18 +345,18 @@ static void test_a_definition_nobody_took_up_steps_back(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_definition_nobody_took_up_steps_back),
+      cmocka_unit_test(test_an_unused_definition_gives_way_to_the_one_in_use),
       cmocka_unit_test(test_a_series_for_each_key),
       cmocka_unit_test(test_keys_are_normalised),
-      cmocka_unit_test(test_long_values_are_cut_apart),
-      cmocka_unit_test(test_limits_fold),
+      cmocka_unit_test(test_long_values_stay_different_when_cut),
+      cmocka_unit_test(test_a_limit_folds_new_series),
       cmocka_unit_test(test_a_raised_limit_reaches_held_handles),
       cmocka_unit_test(test_a_metrics_raised_limit_reaches_held_handles),
-      cmocka_unit_test(test_memory_reaches_held_handles),
+      cmocka_unit_test(test_freed_memory_reaches_held_handles),
       cmocka_unit_test(test_dropping_moves_the_epoch),
-      cmocka_unit_test(test_no_reuse_before_all_have_seen),
+      cmocka_unit_test(test_a_number_is_not_reused_before_all_have_seen_the_drop),
       cmocka_unit_test(test_idle_series_leave),
-      cmocka_unit_test(test_churn_keeps_memory),
+      cmocka_unit_test(test_series_that_come_and_go_take_no_more_memory),
       cmocka_unit_test(test_memory_of_a_count),
       cmocka_unit_test(test_definitions_supersede_and_leave),
   };

@@ -1,5 +1,5 @@
-/* What is lost when these fail: beyond 127 processes gauges tell something that no process said, a process that once
-   found no slot is slow for the rest of its life, and definitions that were removed are exported for ever. */
+/* What is lost when these fail: with more than 127 processes a gauge shows a value that no process has set; a process
+   that once found no slot is slow for the rest of its life; and removed definitions are exported for ever. */
 
 #include "common.h"
 
@@ -12,7 +12,7 @@
 
 enum { ROWS = WRITERS - 1, ALL = 200 };
 
-/* All slots with a row are this process's. */
+/* A segment in which this process has all slots with a row. */
 typedef struct house {
   chalk_segment *g;
   chalk_writer *rows[WRITERS];
@@ -58,7 +58,7 @@ static void expect_gauge(chalk_segment *g, int metric, double value) {
   if (is != value && !(isnan(is) && isnan(value))) fail_msg("a gauge of %g is %g", value, is);
 }
 
-/* Gauges of those who share */
+/* Gauges of VMs that share slot 0 */
 
 typedef struct gauges {
   int sum, least, most;
@@ -75,7 +75,7 @@ static void set(chalk_writer *w, int metric, double v) {
   free(s);
 }
 
-/* The first of them is out of the ordinary. */
+/* The first process has the least and the largest value. */
 static void set_gauges(chalk_writer *w, gauges m, int i) {
   set(w, m.sum, 1);
   set(w, m.least, i == 0 ? -7 : 5);
@@ -97,7 +97,7 @@ static void await(int ready, int n) {
   for (int i = 0; i < n; i++) assert_int_equal(read(ready, &byte, 1), 1);
 }
 
-static void test_two_hundred_processes_have_gauges_of_their_own(void **state) {
+static void test_each_of_two_hundred_processes_has_its_own_gauges(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -106,7 +106,7 @@ static void test_two_hundred_processes_have_gauges_of_their_own(void **state) {
   int ready[2];
   pid_t pids[ALL];
   assert_int_equal(pipe(ready), 0);
-  for (int i = ALL; i-- > 0;) pids[i] = fork_setter(g, i, ready[1]); /* the first is the last: it shares slot 0 */
+  for (int i = ALL; i-- > 0;) pids[i] = fork_setter(g, i, ready[1]); /* process 0 comes last, so it shares slot 0 */
   await(ready[0], ALL);
   expect_gauge(g, m.sum, ALL);
   expect_gauge(g, m.least, -7);
@@ -121,8 +121,8 @@ static void test_two_hundred_processes_have_gauges_of_their_own(void **state) {
   chalk_segment_close(g);
 }
 
-/* Each one's add is to what it has itself. */
-static void test_sharers_add_to_their_own(void **state) {
+/* Each VM adds to its own value. */
+static void test_vms_that_share_add_to_their_own_values(void **state) {
   (void)state;
   enum { SHARING = 3 };
   house h = full_house();
@@ -151,7 +151,7 @@ static void test_sharers_add_to_their_own(void **state) {
   close_house(&h);
 }
 
-static void test_what_sharers_leave_is_used_again(void **state) {
+static void test_links_of_ended_vms_are_used_again(void **state) {
   (void)state;
   enum { WARM = 10, LIVES = 1000 };
   house h = full_house();
@@ -172,7 +172,7 @@ static void test_what_sharers_leave_is_used_again(void **state) {
 
 /* Slots that become free */
 
-static void test_a_row_is_taken_once_one_is_free(void **state) {
+static void test_a_vm_that_shares_takes_a_free_row(void **state) {
   (void)state;
   house h = full_house();
   chalk_writer *w = open_writer(h.g);
@@ -185,10 +185,10 @@ static void test_a_row_is_taken_once_one_is_free(void **state) {
   assert_true(chalk_add(c, 1) >= CHALK_OK);
   assert_int_equal(chalk_writer_slot(w), 5);
   assert_true(is_bound(c) && !is_bound(u) && !is_bound(l));
-  expect_gauge(h.g, load, 7); /* it has said nothing since */
+  expect_gauge(h.g, load, 7); /* the VM has not set it since it got the row */
   assert_true(chalk_add(u, 1) >= CHALK_OK && chalk_record(l, 1) >= CHALK_OK);
   assert_true(is_bound(u) && is_bound(l));
-  u->cell[0] = 20, u->cell[1] = 1; /* as an inlined record does */
+  u->cell[0] = 20, u->cell[1] = 1; /* an inlined record */
   *c->cell += 1;
   expect_gauge(h.g, load, 20);
   assert_int_equal(total_of(h.g, count), 5);
@@ -203,7 +203,7 @@ static void test_a_row_is_taken_once_one_is_free(void **state) {
   close_house(&h);
 }
 
-static void test_a_tick_takes_a_row_too(void **state) {
+static void test_a_tick_takes_a_free_row(void **state) {
   (void)state;
   house h = full_house();
   chalk_writer *w = open_writer(h.g);
@@ -215,8 +215,8 @@ static void test_a_tick_takes_a_row_too(void **state) {
   close_house(&h);
 }
 
-/* The dead give nothing back: somebody has to look. */
-static void test_a_dead_ones_row_is_found_by_who_shares(void **state) {
+/* A process that is killed gives nothing back, so a VM that shares has to find the row. */
+static void test_a_vm_that_shares_finds_a_dead_ones_row(void **state) {
   (void)state;
   house h = full_house();
   leave_row(&h, 77);
@@ -249,15 +249,15 @@ static void test_a_dead_ones_row_is_found_by_who_shares(void **state) {
   close_house(&h);
 }
 
-/* A child has its parent's handles, and no part in what is its parent's. */
-static void test_a_child_of_who_shared_has_its_own(void **state) {
+/* A child has its parent's handles, but its own value, even if it shares slot 0 as its parent did. */
+static void test_a_child_of_a_vm_that_shares_has_its_own_gauge(void **state) {
   (void)state;
   house h = full_house();
   chalk_writer *w = open_writer(h.g);
   int load = define_across(w, "load", CHALK_SUM);
   chalk_series *s = bind(w, load, "x");
   chalk_set(s, 1);
-  for (int round = 0; round < 2; round++) { /* sharing, then with a row */
+  for (int round = 0; round < 2; round++) { /* the parent shares, then has a row */
     pid_t pid = fork_child();
     if (pid == 0) {
       CHILD_CHECK(chalk_set(s, 10) >= CHALK_OK && chalk_value(s) == 11);
@@ -276,15 +276,15 @@ static void test_a_child_of_who_shared_has_its_own(void **state) {
   close_house(&h);
 }
 
-/* A series that was dropped is not reused while its link in slot 0 is what a handle stores into. */
-static void test_links_wait_for_who_got_a_row(void **state) {
+/* A dropped series is not reclaimed while a handle may still store into its link in slot 0. */
+static void test_a_link_waits_for_its_vm_that_got_a_row(void **state) {
   (void)state;
   house h = full_house();
   chalk_writer *w = open_writer(h.g);
   int load = define_across(w, "load", CHALK_SUM);
   chalk_series *s = bind(w, load, "x");
   chalk_set(s, 1);
-  drop(w, load, "x"); /* who shares has no handle that stores without a lock: nobody is waited for */
+  drop(w, load, "x"); /* a VM that shares stores under the lock only, so the drop does not wait for it */
   sweep(h.g, 1000, 0);
   assert_int_equal(info_of(h.g).quarantined, 0);
   chalk_set(s, 1);
@@ -304,8 +304,8 @@ static void test_links_wait_for_who_got_a_row(void **state) {
   close_house(&h);
 }
 
-/* Dropped as idle and set late by who got a row meanwhile: its value is in one place, wherever it has the successor. */
-static void test_a_late_gauge_of_who_got_a_row(void **state) {
+/* A late set of a VM that has got a row counts once, whether the VM has set the successor or not. */
+static void test_a_late_gauge_of_a_vm_that_got_a_row(void **state) {
   (void)state;
   enum { IDLE = 5 };
   for (int has_set = 0; has_set < 2; has_set++) {
@@ -334,7 +334,7 @@ static void test_a_late_gauge_of_who_got_a_row(void **state) {
   }
 }
 
-/* Processes that share get rows and lose them, while a reader looks: each one's value is there once, all the time. */
+/* While processes that share get rows, a reader finds the value of each of them once, at any time. */
 
 enum { MOVERS = 12, MOVES = SANITIZED ? 100 : 300 };
 
@@ -352,7 +352,7 @@ static void mover(chalk_segment *g, shared_u32 *stop, int ready) {
   for (;;) pause();
 }
 
-static void test_a_move_shows_in_no_value(void **state) {
+static void test_getting_a_row_changes_no_value(void **state) {
   (void)state;
   house h = full_house();
   shared_u32 *stop = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -372,7 +372,7 @@ static void test_a_move_shows_in_no_value(void **state) {
   for (int i = 20; i < 20 + MOVERS;) {
     assert_true(chalk_now() < end);
     expect_gauge(h.g, load, MOVERS);
-    i += atomic_load(&h.g->slots[i].taken); /* each has a row in the end */
+    i += atomic_load(&h.g->slots[i].taken); /* in the end each process has a row */
   }
   atomic_store(stop, 1);
   for (int i = 0; i < MOVERS; i++) kill_child(pids[i]);
@@ -388,7 +388,7 @@ static uint32_t metrics_after_sweeps(chalk_segment *g) {
   return info_of(g).metrics;
 }
 
-static void test_a_metric_leaves_once_no_sharer_has_it(void **state) {
+static void test_a_metric_leaves_once_no_vm_that_shares_uses_it(void **state) {
   (void)state;
   house h = full_house();
   chalk_writer *w = open_writer(h.g), *other = open_writer(h.g);
@@ -397,7 +397,7 @@ static void test_a_metric_leaves_once_no_sharer_has_it(void **state) {
   define(other, "others", CHALK_COUNT, 1, 0);
   chalk_series *s = bind(w, count, "x");
   chalk_add(s, 1);
-  chalk_generation(h.g, 1); /* a reload, after which nobody defines it */
+  chalk_generation(h.g, 1); /* a reload, after which no process defines it */
   assert_int_equal(metrics_after_sweeps(h.g), 2);
   assert_int_equal(total_of(h.g, count), 1);
   leave_row(&h, 3);
@@ -415,7 +415,7 @@ static void test_a_metric_leaves_once_no_sharer_has_it(void **state) {
   close_house(&h);
 }
 
-static void test_a_metric_leaves_after_its_sharers_death(void **state) {
+static void test_a_metric_leaves_after_its_last_user_has_died(void **state) {
   (void)state;
   house h = full_house();
   int ready[2];
@@ -430,8 +430,8 @@ static void test_a_metric_leaves_after_its_sharers_death(void **state) {
   close_house(&h);
 }
 
-/* Without a guest slot nobody can tell who shares: then values are shared, and definitions stay, but nothing is lost. */
-static void test_strangers_share_all(void **state) {
+/* VMs without a guest slot share one value of a gauge, and their definitions stay for good, but no count is lost. */
+static void test_vms_without_a_guest_slot_share_values(void **state) {
   (void)state;
   house h = full_house();
   header *head = h.g->head;
@@ -451,8 +451,8 @@ static void test_strangers_share_all(void **state) {
   close_house(&h);
 }
 
-/* The master of a server that looks for a row in vain, because somebody keeps the lock, still is known by its guest slot. */
-static void test_a_guest_that_is_kept_waiting_is_no_stranger(void **state) {
+/* A server's master that looks for a row in vain, because the lock is not released, still has its guest slot. */
+static void test_a_master_that_waits_in_vain_keeps_its_guest_slot(void **state) {
   (void)state;
   house h = full_house();
   header *head = h.g->head;
@@ -480,20 +480,20 @@ static void test_a_guest_that_is_kept_waiting_is_no_stranger(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_two_hundred_processes_have_gauges_of_their_own),
-      cmocka_unit_test(test_sharers_add_to_their_own),
-      cmocka_unit_test(test_what_sharers_leave_is_used_again),
-      cmocka_unit_test(test_a_row_is_taken_once_one_is_free),
-      cmocka_unit_test(test_a_tick_takes_a_row_too),
-      cmocka_unit_test(test_a_dead_ones_row_is_found_by_who_shares),
-      cmocka_unit_test(test_a_child_of_who_shared_has_its_own),
-      cmocka_unit_test(test_links_wait_for_who_got_a_row),
-      cmocka_unit_test(test_a_late_gauge_of_who_got_a_row),
-      cmocka_unit_test(test_a_move_shows_in_no_value),
-      cmocka_unit_test(test_a_metric_leaves_once_no_sharer_has_it),
-      cmocka_unit_test(test_a_metric_leaves_after_its_sharers_death),
-      cmocka_unit_test(test_strangers_share_all),
-      cmocka_unit_test(test_a_guest_that_is_kept_waiting_is_no_stranger),
+      cmocka_unit_test(test_each_of_two_hundred_processes_has_its_own_gauges),
+      cmocka_unit_test(test_vms_that_share_add_to_their_own_values),
+      cmocka_unit_test(test_links_of_ended_vms_are_used_again),
+      cmocka_unit_test(test_a_vm_that_shares_takes_a_free_row),
+      cmocka_unit_test(test_a_tick_takes_a_free_row),
+      cmocka_unit_test(test_a_vm_that_shares_finds_a_dead_ones_row),
+      cmocka_unit_test(test_a_child_of_a_vm_that_shares_has_its_own_gauge),
+      cmocka_unit_test(test_a_link_waits_for_its_vm_that_got_a_row),
+      cmocka_unit_test(test_a_late_gauge_of_a_vm_that_got_a_row),
+      cmocka_unit_test(test_getting_a_row_changes_no_value),
+      cmocka_unit_test(test_a_metric_leaves_once_no_vm_that_shares_uses_it),
+      cmocka_unit_test(test_a_metric_leaves_after_its_last_user_has_died),
+      cmocka_unit_test(test_vms_without_a_guest_slot_share_values),
+      cmocka_unit_test(test_a_master_that_waits_in_vain_keeps_its_guest_slot),
   };
   alarm(2 * DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

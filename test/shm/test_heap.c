@@ -1,11 +1,13 @@
-/* What is lost when these fail: memory of series that have left is never used again, two series share a block and show
-   each other's values, or a killed process leaves the heap unusable to everybody. */
+/*
+ * What is lost when these fail: the memory of series that have left is never used again, two series share a block and
+ * show each other's values, or a killed process leaves a heap that no process can use.
+ */
 
 #include "common.h"
 
 #include "shm/heap.h"
 
-static void test_blocks_are_reused(void **state) {
+static void test_freed_blocks_are_reused_and_zeroed(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   uint64_t blocks[200], memory = 0;
@@ -27,7 +29,7 @@ static void test_blocks_are_reused(void **state) {
   chalk_segment_close(g);
 }
 
-/* Blocks of one size class replace one another; a smaller or a larger class does not take them. */
+/* Blocks of one size class replace one another. A smaller or larger class does not use them. */
 static void test_a_block_serves_its_size_class(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -40,7 +42,7 @@ static void test_a_block_serves_its_size_class(void **state) {
   chalk_segment_close(g);
 }
 
-/* A histogram's block is read and written by cache lines: one that is shared by two processes slows both. */
+/* The block of a histogram is read and written in cache lines. A line that two processes share slows both down. */
 static void test_whole_cache_lines_begin_with_a_line(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -52,8 +54,10 @@ static void test_whole_cache_lines_begin_with_a_line(void **state) {
   chalk_segment_close(g);
 }
 
-/* A full segment refuses blocks, keeps some for overflow series, and has room again once a block is given back. */
-static void test_a_full_heap(void **state) {
+/*
+ * A full segment refuses blocks, reserves some for overflow series, and can serve requests again once a block is freed.
+ */
+static void test_a_full_heap_refuses_and_recovers(void **state) {
   (void)state;
   enum { SIZE = 4096 };
   chalk_options o = {.memory_limit = 8 << 20};
@@ -73,8 +77,8 @@ static void test_a_full_heap(void **state) {
   chalk_segment_close(g);
 }
 
-/* An offset out of shared memory may be anything: what cannot be a block is not put into a list of free ones. */
-static void test_what_is_no_block_is_left_alone(void **state) {
+/* An offset from shared memory may be anything. If it cannot be a block, it does not get into a list of free blocks. */
+static void test_an_offset_that_is_no_block_is_not_freed(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   uint64_t block = heap_take(g, 64), before[HEAP_CLASSES];
@@ -86,8 +90,8 @@ static void test_what_is_no_block_is_left_alone(void **state) {
   chalk_segment_close(g);
 }
 
-/* A list of free blocks that leads out of the heap is given up, and the caller gets another block. */
-static void test_a_list_that_leads_out(void **state) {
+/* If a list of free blocks leads out of the heap, it is abandoned, and the caller gets another block. */
+static void test_a_free_list_that_leads_out_of_the_heap_is_abandoned(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   uint64_t one = heap_take(g, 64), other = heap_take(g, 64);
@@ -109,7 +113,7 @@ static bool is_sound(chalk_segment *g, const uint64_t *blocks, uint32_t n, uint6
   return sound;
 }
 
-/* The ledger is what tells a damaged file from a sound one. */
+/* The ledger distinguishes a damaged file from a sound one. */
 static void test_a_ledger_finds_damage(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -125,14 +129,16 @@ static void test_a_ledger_finds_damage(void **state) {
   heap_give(g, blocks[2], 64);
   heap_give(g, blocks[3], 64);
   assert_true(is_sound(g, blocks, 2, 64));
-  assert_false(is_sound(g, blocks, 3, 64)); /* free and in use */
+  assert_false(is_sound(g, blocks, 3, 64)); /* one block is both free and in use */
   *(uint64_t *)segment_at(g, blocks[2]) = blocks[3];
-  assert_false(is_sound(g, blocks, 2, 64)); /* a ring */
+  assert_false(is_sound(g, blocks, 2, 64)); /* the free list is a ring */
   chalk_segment_close(g);
 }
 
-/* Whoever takes and gives back blocks may be killed at it: every block then is free, used or lost, and none is two. */
-static void test_killed_at_taking_and_giving(void **state) {
+/*
+ * A process may be killed while it takes and frees blocks. Each block is then free, in use or lost, and no two overlap.
+ */
+static void test_a_kill_while_taking_and_freeing_leaves_a_sound_heap(void **state) {
   (void)state;
   enum { KILLS = 50, OWN = 8, SIZE = 100 };
   chalk_segment *g = open_segment(NULL);
@@ -162,14 +168,14 @@ static void test_killed_at_taking_and_giving(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_blocks_are_reused),
+      cmocka_unit_test(test_freed_blocks_are_reused_and_zeroed),
       cmocka_unit_test(test_a_block_serves_its_size_class),
       cmocka_unit_test(test_whole_cache_lines_begin_with_a_line),
-      cmocka_unit_test(test_a_full_heap),
-      cmocka_unit_test(test_what_is_no_block_is_left_alone),
-      cmocka_unit_test(test_a_list_that_leads_out),
+      cmocka_unit_test(test_a_full_heap_refuses_and_recovers),
+      cmocka_unit_test(test_an_offset_that_is_no_block_is_not_freed),
+      cmocka_unit_test(test_a_free_list_that_leads_out_of_the_heap_is_abandoned),
       cmocka_unit_test(test_a_ledger_finds_damage),
-      cmocka_unit_test(test_killed_at_taking_and_giving),
+      cmocka_unit_test(test_a_kill_while_taking_and_freeing_leaves_a_sound_heap),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

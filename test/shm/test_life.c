@@ -1,5 +1,7 @@
-/* What is lost when these fail: the slots of a container that was restarted are kept for ever, and what it dropped; or,
-   worse, a slot of somebody alive is given to somebody else, and counts with it. */
+/*
+ * What is lost when these fail: after a container restarts, the slots of its old processes and the series that these
+ * dropped stay forever; or, worse, the slot of a live process is given to another one, and with it the counts.
+ */
 
 #include "common.h"
 
@@ -13,7 +15,7 @@
 #include "shm/life.h"
 #include "record/writer.h"
 
-/* Pipes to those in another namespace: they say that they are ready, and end when they are told to. */
+/* Pipes to processes in another namespace: they report that they are ready, and end when they are told to. */
 typedef struct talk {
   int ready[2], end[2];
 } talk;
@@ -47,7 +49,7 @@ static void await_end(talk *t) {
   CHILD_CHECK(read(t->end[0], &byte, 1) == 1);
 }
 
-/* Goes on in a process of a new pid namespace, below an init process that does nothing but wait. */
+/* Continues in a process of a new pid namespace, whose init process does nothing but wait. */
 static pid_t fork_into_namespace(void) {
   pid_t pid = fork_child();
   if (pid != 0) return pid;
@@ -80,7 +82,7 @@ static void set(chalk_writer *w, int load) {
 
 static bool is_over(chalk_segment *g, uint32_t slot) { return life_is_over(g, &g->slots[slot].owner); }
 
-/* A killed process has ended when the kernel is through with it, not when the signal was sent. */
+/* A killed process has ended when the kernel has finished with it, which is later than the signal. */
 static void await_death(chalk_segment *g, uint32_t slot) {
   double end = chalk_now() + DEADLINE / 2;
   while (!is_over(g, slot) && chalk_now() < end) pause_ms(1);
@@ -100,6 +102,25 @@ static double value_of(chalk_writer *w, int load) {
   return value;
 }
 
+/* In another namespace: takes slot 2, forks a child that takes slot 3 and outlives its parent. Both are killed. */
+static void live_in_slots_2_and_3(chalk_writer *w, chalk_series *s, int load, talk *parent, talk *child) {
+  CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 2);
+  set(w, load);
+  if (fork() == 0) {
+    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 3);
+    say_ready(parent);
+    await_end(child);
+    be_killed();
+  }
+  /* Closes all other descriptors, as a program does that becomes a daemon. */
+  int kept[2] = {dup2(parent->ready[1], 200), dup2(parent->end[0], 201)};
+  syscall(SYS_close_range, 3, 199, 0);
+  parent->ready[1] = kept[0], parent->end[0] = kept[1];
+  say_ready(parent);
+  await_end(parent);
+  be_killed();
+}
+
 static void test_a_death_in_another_namespace_is_proven(void **state) {
   (void)state;
   if (!may_unshare()) skip();
@@ -107,25 +128,9 @@ static void test_a_death_in_another_namespace_is_proven(void **state) {
   chalk_writer *w = open_writer(g);
   int count = define(w, "requests", CHALK_COUNT, 1, 0), load = define_across(w, "load", CHALK_SUM);
   chalk_series *s = bind(w, count, "x");
-  talk t = new_talk(), heir = new_talk();
+  talk t = new_talk(), child = new_talk();
   pid_t pid = fork_into_namespace();
-  if (pid == 0) {
-    CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 2);
-    set(w, load);
-    if (fork() == 0) { /* a child that outlives it, and has a slot as well */
-      CHILD_CHECK(chalk_add(s, 1) >= CHALK_OK && chalk_writer_slot(w) == 3);
-      say_ready(&t);
-      await_end(&heir);
-      be_killed();
-    }
-    /* As a program that becomes a daemon does. */
-    int kept[2] = {dup2(t.ready[1], 200), dup2(t.end[0], 201)};
-    syscall(SYS_close_range, 3, 199, 0);
-    t.ready[1] = kept[0], t.end[0] = kept[1];
-    say_ready(&t);
-    await_end(&t);
-    be_killed();
-  }
+  if (pid == 0) live_in_slots_2_and_3(w, s, load, &t, &child);
   await(&t), await(&t);
   chalk_writer *fourth = open_in(g, 4);
   assert_true(value_of(w, load) == 1);
@@ -137,22 +142,25 @@ static void test_a_death_in_another_namespace_is_proven(void **state) {
   await_death(g, 2);
   assert_true(value_of(w, load) == 0);
   sweep(g, 2000, 0);
-  assert_int_equal(info_of(g).quarantined, 1); /* the child has not seen the drop */
+  assert_int_equal(info_of(g).quarantined, 1); /* the child has not seen the drop yet */
   chalk_writer *second = open_in(g, 2), *fifth = open_in(g, 5);
-  tell_to_end(&heir);
+  tell_to_end(&child);
   await_death(g, 3);
   sweep(g, 3000, 0);
   assert_int_equal(info_of(g).quarantined, 0);
   chalk_writer *third = open_in(g, 3);
   kill_child(pid);
-  close_talk(&t), close_talk(&heir);
+  close_talk(&t), close_talk(&child);
   free(s);
   chalk_writer *all[] = {w, second, third, fourth, fifth};
   for (int i = 0; i < 5; i++) chalk_writer_close(all[i]);
   chalk_segment_close(g);
 }
 
-/* Two processes of one namespace whose /proc is another's: what it says under their ids is not about them. */
+/*
+ * Two processes are in one namespace, but their /proc is of another one: what it says under their ids is about other
+ * processes.
+ */
 static void test_a_foreign_proc_proves_nothing(void **state) {
   (void)state;
   if (!may_unshare()) skip();
@@ -187,8 +195,17 @@ static void test_a_foreign_proc_proves_nothing(void **state) {
   chalk_segment_close(g);
 }
 
-/* A worker that gave up root's rights may not open the file again: its family's end is its end. */
-static void test_without_rights_the_family_counts(void **state) {
+static void work_without_rights(chalk_segment *own, talk *t) {
+  CHILD_CHECK(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
+  chalk_writer *mine = chalk_writer_open(own, NULL);
+  CHILD_CHECK(mine && chalk_writer_slot(mine) == 2);
+  say_ready(t);
+  await_end(t);
+  be_killed();
+}
+
+/* A worker that gave up root's rights cannot open the file again: it counts as dead when its whole family has ended. */
+static void test_a_worker_without_rights_lives_as_long_as_its_family(void **state) {
   (void)state;
   if (!may_unshare() || getuid() != 0) skip();
   chalk_options o = {.path = path};
@@ -197,16 +214,9 @@ static void test_without_rights_the_family_counts(void **state) {
   talk t = new_talk(), master = new_talk();
   pid_t pid = fork_into_namespace();
   if (pid == 0) {
-    chalk_segment *own = chalk_segment_open("own", &o, NULL); /* as another container opens it */
+    chalk_segment *own = chalk_segment_open("own", &o, NULL); /* as a process in another container opens it */
     CHILD_CHECK(own);
-    if (fork_child() == 0) {
-      CHILD_CHECK(setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
-      chalk_writer *mine = chalk_writer_open(own, NULL);
-      CHILD_CHECK(mine && chalk_writer_slot(mine) == 2);
-      say_ready(&t);
-      await_end(&t);
-      be_killed();
-    }
+    if (fork_child() == 0) work_without_rights(own, &t);
     CHILD_CHECK(waitpid(-1, NULL, 0) > 0);
     say_ready(&t);
     await_end(&master);
@@ -215,7 +225,7 @@ static void test_without_rights_the_family_counts(void **state) {
   await(&t);
   assert_false(is_over(g, 2));
   tell_to_end(&t);
-  await(&t); /* the worker has ended, and its master says so */
+  await(&t); /* the master reports that the worker has ended */
   assert_false(is_over(g, 2));
   tell_to_end(&master);
   await_death(g, 2);
@@ -226,11 +236,13 @@ static void test_without_rights_the_family_counts(void **state) {
   chalk_segment_close(g);
 }
 
-/* A program that closes all descriptors has others under their numbers: one that cannot be opened holds up nobody. */
-static void test_what_has_the_number_of_the_file_is_not_opened(void **state) {
+/*
+ * A program may close all descriptors and open other files under their numbers. Opening such a file again could block.
+ */
+static void test_another_file_under_the_number_of_the_descriptor_is_not_opened(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
-  chalk_writer_close(open_writer(g)); /* its row needs no memory any more */
+  chalk_writer_close(open_writer(g)); /* so that the row of the child's writer is real already */
   pid_t pid = fork_child();
   if (pid == 0) {
     unlink(path);
@@ -251,8 +263,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_a_death_in_another_namespace_is_proven),
       cmocka_unit_test(test_a_foreign_proc_proves_nothing),
-      cmocka_unit_test(test_without_rights_the_family_counts),
-      cmocka_unit_test(test_what_has_the_number_of_the_file_is_not_opened),
+      cmocka_unit_test(test_a_worker_without_rights_lives_as_long_as_its_family),
+      cmocka_unit_test(test_another_file_under_the_number_of_the_descriptor_is_not_opened),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, directory_make, directory_remove);

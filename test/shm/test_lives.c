@@ -1,5 +1,7 @@
-/* What is lost when these fail: the flush loop stands still for seconds while the kernel is asked the same question once
-   a series, or a slot is taken for a dead one's that somebody alive has taken meanwhile. */
+/*
+ * What is lost when these fail: the flush loop stops for seconds, because it asks the kernel the same question once for
+ * each series; or a slot counts as a dead process's although a live one has taken it meanwhile.
+ */
 
 #include "common.h"
 
@@ -20,7 +22,7 @@ typedef struct crowd {
 
 static void tag_of(char *tag, int i) { snprintf(tag, 16, "%d", i); }
 
-/* Binds and records every series in a slot of its own, then ticks whenever it is told to. */
+/* Records into every series through a slot of its own, then ticks whenever it is told to. */
 static void live(crowd *c, int me) {
   char tag[16], byte = 0;
   for (int i = 0; i < SERIES; i++) {
@@ -72,23 +74,23 @@ static uint64_t questions_of_sweep(chalk_segment *g, double now, double idle) {
   return process_questions() - before;
 }
 
-static void test_a_sweep_asks_once_a_slot(void **state) {
+static void test_a_sweep_asks_at_most_once_for_each_slot(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
   crowd c = gather(g, w, define(w, "requests", CHALK_COUNT, 1, 0));
   sweep(g, 1000, 10);
-  /* Nobody has seen the drop: who is dead has to be found out. */
+  /* No process has seen the drop, so the sweep has to ask which ones are dead. */
   assert_true(questions_of_sweep(g, 2000, 10) <= CHILDREN);
   assert_int_equal(info_of(g).quarantined, SERIES);
-  /* All have seen it: that is all there is to know. */
+  /* All processes have seen the drop, so the sweep does not need to ask. */
   tick(&c);
   assert_int_equal(questions_of_sweep(g, 3000, 10), 0);
   assert_int_equal(info_of(g).quarantined, 0);
   disperse(&c);
 }
 
-static void test_a_sweep_waits_for_the_living_and_not_for_the_dead(void **state) {
+static void test_a_sweep_waits_for_live_processes_and_not_for_dead_ones(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -108,7 +110,7 @@ static void test_a_sweep_waits_for_the_living_and_not_for_the_dead(void **state)
   disperse(&c);
 }
 
-static void test_a_snapshot_asks_once_a_slot(void **state) {
+static void test_a_snapshot_asks_at_most_once_for_each_slot(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -117,15 +119,15 @@ static void test_a_snapshot_asks_once_a_slot(void **state) {
   chalk_snapshot *s = take(g, 1);
   assert_true(process_questions() - before <= CHILDREN);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   assert_int_equal(n, SERIES);
-  for (uint32_t i = 0; i < n; i++) assert_true(e[i].value == CHILDREN);
+  for (uint32_t i = 0; i < n; i++) assert_true(entries[i].value == CHILDREN);
   chalk_snapshot_free(s);
   disperse(&c);
 }
 
-/* A pass that has seen the old owner's death must not take the new one's cells away. */
-static void test_what_is_known_of_a_slot_is_of_one_owner(void **state) {
+/* A pass that has found the old owner dead must not take away the new owner's cells. */
+static void test_an_answer_about_a_slot_is_valid_for_one_owner(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -157,10 +159,10 @@ static void test_what_is_known_of_a_slot_is_of_one_owner(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_sweep_asks_once_a_slot),
-      cmocka_unit_test(test_a_sweep_waits_for_the_living_and_not_for_the_dead),
-      cmocka_unit_test(test_a_snapshot_asks_once_a_slot),
-      cmocka_unit_test(test_what_is_known_of_a_slot_is_of_one_owner),
+      cmocka_unit_test(test_a_sweep_asks_at_most_once_for_each_slot),
+      cmocka_unit_test(test_a_sweep_waits_for_live_processes_and_not_for_dead_ones),
+      cmocka_unit_test(test_a_snapshot_asks_at_most_once_for_each_slot),
+      cmocka_unit_test(test_an_answer_about_a_slot_is_valid_for_one_owner),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,12 @@
 /*
- * What is lost when these fail: a service whose processes all wait for a lock that a dead one had.
+ * What is lost when these fail: all processes of a service wait forever for a lock that a dead one had.
  *
- * A lock of the segment across deaths. The kernel hands on what a dead owner held; what it does not see is a waiter that
- * died after it was woken and before it had the lock, when somebody else was quicker: nobody wakes the next one then.
+ * The kernel passes on a lock whose owner died. But it does not notice if a waiter dies after it was woken and before
+ * it took the lock, while another thread was faster: then nobody wakes the next waiter.
  *
- * The master of a server takes the same locks by hand, because the C library follows what stands in them: it keeps
- * others out as they do, is noticed when it dies, and is not held up by what anybody stored there.
+ * The master of a server takes the same locks by hand, because the C library follows pointers inside of them. The
+ * master must exclude other processes and be excluded by them, its death must be noticed, and nothing that another
+ * process stores into a lock may hold it up.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -30,8 +31,8 @@ static pid_t wait_for(segment_lock *lock, int cpu, _Atomic int *got) {
   _exit(0);
 }
 
-/* Whoever is woken on this processor does not run until it ends. */
-static pid_t hog(int cpu) {
+/* Occupies a processor, so that a process that is woken there does not run until this one ends. */
+static pid_t occupy(int cpu) {
   pid_t pid = fork_child();
   if (pid != 0) return pid;
   pin(cpu);
@@ -44,7 +45,7 @@ static void end(pid_t pid) {
   assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
-static void test_a_waiter_dies_when_it_is_woken(void **state) {
+static void test_a_waiter_that_dies_when_woken_holds_up_nobody(void **state) {
   (void)state;
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0 || CPU_COUNT(&set) < 2 || !CPU_ISSET(0, &set) ||
@@ -59,10 +60,10 @@ static void test_a_waiter_dies_when_it_is_woken(void **state) {
   pin(1);
   segment_lock_take(lock);
   pid_t woken = wait_for(lock, 0, &got[1]);
-  pause_ms(100); /* the first in the queue */
+  pause_ms(100); /* so that it is the first in the queue */
   pid_t next = wait_for(lock, 1, &got[0]);
   pause_ms(100);
-  pid_t busy = hog(0);
+  pid_t busy = occupy(0);
   pause_ms(20);
   segment_lock_give(lock);
   segment_lock_take(lock);
@@ -85,7 +86,7 @@ static pid_t fork_as(bool master) {
   return pid;
 }
 
-static void test_a_master_and_others_keep_each_other_out(void **state) {
+static void test_a_master_and_other_processes_exclude_each_other(void **state) {
   (void)state;
   enum { EACH = SANITIZED ? 2000 : 20000, PROCESSES = 4 };
   chalk_segment *g = open_segment(NULL);
@@ -136,14 +137,14 @@ static void find(chalk_segment *g, bool master) {
   join_child(pid);
 }
 
-static void test_a_death_is_noticed_from_either_side(void **state) {
+static void test_the_death_of_an_owner_is_noticed_by_a_master_and_by_others(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   for (int i = 0; i < 4; i++) take_and_die(g, i & 1), find(g, i & 2);
   chalk_segment_close(g);
 }
 
-static void test_a_master_follows_nothing_in_a_lock(void **state) {
+static void test_a_master_follows_no_pointer_in_a_lock(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   pid_t pid = fork_as(true);
@@ -157,13 +158,13 @@ static void test_a_master_follows_nothing_in_a_lock(void **state) {
     for (int i = 0; i < 3; i++) segment_lock_give(locks[i]);
     for (int i = 3; i-- > 0;) CHILD_CHECK(segment_lock_reach_any(locks[i]));
     for (int i = 0; i < 3; i++) segment_lock_give(locks[i]);
-    exit(0); /* the C library looks through its own list at the end */
+    exit(0); /* the C library walks its own list at the end */
   }
   join_child(pid);
   chalk_segment_close(g);
 }
 
-static void test_a_master_does_not_wait_for_ever(void **state) {
+static void test_a_master_does_not_wait_forever(void **state) {
   (void)state;
   static const uint32_t words[] = {1, 0x3fffffff, 0xbfffffff, 0x80000001};
   chalk_segment *g = open_segment(NULL);
@@ -184,11 +185,11 @@ static void test_a_master_does_not_wait_for_ever(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_waiter_dies_when_it_is_woken),
-      cmocka_unit_test(test_a_master_and_others_keep_each_other_out),
-      cmocka_unit_test(test_a_death_is_noticed_from_either_side),
-      cmocka_unit_test(test_a_master_follows_nothing_in_a_lock),
-      cmocka_unit_test(test_a_master_does_not_wait_for_ever),
+      cmocka_unit_test(test_a_waiter_that_dies_when_woken_holds_up_nobody),
+      cmocka_unit_test(test_a_master_and_other_processes_exclude_each_other),
+      cmocka_unit_test(test_the_death_of_an_owner_is_noticed_by_a_master_and_by_others),
+      cmocka_unit_test(test_a_master_follows_no_pointer_in_a_lock),
+      cmocka_unit_test(test_a_master_does_not_wait_forever),
   };
   alarm(2 * DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

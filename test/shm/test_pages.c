@@ -1,11 +1,11 @@
-/* What is lost when these fail: a machine with pages of 64 KiB (many of arm64 and ppc64) counts its memory wrong. */
+/* What is lost when these fail: a machine with pages of 64 KiB (many with arm64 and ppc64) counts its memory wrong. */
 
 #include "common.h"
 #include "directory.h"
 
 enum { LARGE_PAGE = 65536 };
 
-/* The core's question for the page size finds this one, before the C library's. */
+/* The core's call for the page size reaches this function instead of that of the C library. */
 long sysconf(int name) {
   if (name == _SC_PAGESIZE) return LARGE_PAGE;
   return name == _SC_NPROCESSORS_ONLN || name == _SC_NPROCESSORS_CONF ? 1 : name == _SC_CLK_TCK ? 100 : -1;
@@ -24,7 +24,7 @@ static void record_some(chalk_segment *g) {
   chalk_writer_close(w);
 }
 
-static void test_memory_is_counted_in_the_machine_s_pages(void **state) {
+static void test_memory_is_counted_in_pages_of_the_machine(void **state) {
   (void)state;
   unlink(path);
   char message[CHALK_MESSAGE] = "";
@@ -34,7 +34,7 @@ static void test_memory_is_counted_in_the_machine_s_pages(void **state) {
   assert_int_equal(info_of(g).memory % LARGE_PAGE, 0);
   chalk_segment_close(g);
 
-  /* Nobody has it any more: all that was made real is counted anew. */
+  /* No process has the segment open any more, so opening it counts the memory again. */
   g = open_path(message);
   assert_non_null(g);
   assert_int_equal(info_of(g).memory % LARGE_PAGE, 0);
@@ -43,7 +43,7 @@ static void test_memory_is_counted_in_the_machine_s_pages(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_is_counted_in_the_machine_s_pages)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_is_counted_in_pages_of_the_machine)};
   alarm(DEADLINE);
   return cmocka_run_group_tests_name("pages", tests, directory_make, directory_remove);
 }

@@ -1,5 +1,7 @@
-/* What is lost when these fail: a slot is taken from a process that lives, or kept for one that died, because another
-   process has its id by now; or a child of a fork waits for a lock that nobody in it has. */
+/*
+ * What is lost when these fail: a slot is taken away from a live process; or it stays with a dead one, because another
+ * process has its id by now; or a forked child waits for a lock that none of its threads has.
+ */
 
 #include "common.h"
 
@@ -7,7 +9,7 @@
 
 #include "shm/process.h"
 
-/* Shared with children: what a child says of itself. */
+/* Shared with children, which store their identity here. */
 static owner *theirs;
 
 static int map_owner(void **state) {
@@ -16,7 +18,7 @@ static int map_owner(void **state) {
   return theirs == MAP_FAILED ? -1 : 0;
 }
 
-/* A child that has said who it is. */
+/* Forks a child that has stored its identity. */
 static pid_t fork_known(void) {
   int ready[2];
   char byte = 0;
@@ -41,10 +43,10 @@ static void test_a_process_knows_itself(void **state) {
   assert_true(process_is_near(&self));
   uint64_t before = process_questions();
   assert_false(process_is_dead(&self));
-  assert_int_equal(process_questions(), before); /* which takes no question to the kernel */
+  assert_int_equal(process_questions(), before); /* and the kernel was not asked */
 }
 
-static void test_a_child_is_another_process(void **state) {
+static void test_a_forked_child_is_another_process(void **state) {
   (void)state;
   owner self = {0};
   process_own(&self);
@@ -59,7 +61,7 @@ static void test_a_child_is_another_process(void **state) {
   join_child(pid);
 }
 
-static void test_a_death_is_noticed_before_and_after_it_is_waited_for(void **state) {
+static void test_a_zombie_and_a_reaped_process_are_dead(void **state) {
   (void)state;
   pid_t pid = fork_known();
   assert_false(process_is_own(theirs));
@@ -67,13 +69,13 @@ static void test_a_death_is_noticed_before_and_after_it_is_waited_for(void **sta
   kill(pid, SIGKILL);
   siginfo_t info;
   assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
-  assert_true(process_is_dead(theirs)); /* a zombie */
+  assert_true(process_is_dead(theirs)); /* it is a zombie */
   assert_int_equal(waitpid(pid, NULL, 0), pid);
   assert_true(process_is_dead(theirs));
 }
 
-/* The id alone proves nothing: the kernel gives it to another process, and an exec keeps it. */
-static void test_another_process_of_the_same_id(void **state) {
+/* An id alone proves nothing: the kernel reuses it for other processes, and it stays the same in an exec. */
+static void test_another_process_with_the_same_id_is_recognised(void **state) {
   (void)state;
   pid_t pid = fork_known();
   owner was = {.pid = theirs->pid, .start = theirs->start, .image = theirs->image, .space = theirs->space};
@@ -85,14 +87,14 @@ static void test_another_process_of_the_same_id(void **state) {
     was.image = theirs->image + 1;
     assert_true(process_is_dead(&was));
   }
-  /* What is not known proves nothing. */
+  /* Unknown fields prove nothing. */
   was.start = 0;
   was.image = 0;
   assert_false(process_is_dead(&was));
   kill_child(pid);
 }
 
-static void test_who_is_not_near_is_taken_for_alive(void **state) {
+static void test_a_process_of_another_namespace_counts_as_alive(void **state) {
   (void)state;
   kill_child(fork_known());
   owner foreign = {.pid = theirs->pid, .start = theirs->start, .space = theirs->space + 1};
@@ -102,7 +104,7 @@ static void test_who_is_not_near_is_taken_for_alive(void **state) {
   assert_false(process_is_dead(&nobody));
 }
 
-static void test_a_stopped_process_is_seen(void **state) {
+static void test_a_stopped_process_is_recognised(void **state) {
   (void)state;
   pid_t pid = fork_known();
   assert_false(process_is_stopped(theirs));
@@ -120,7 +122,7 @@ static void test_a_stopped_process_is_seen(void **state) {
 static int called;
 static void hook(void) { called++; }
 
-/* A fork may come while another thread has the lock, which then nobody in the child would ever give back. */
+/* A process may fork while another of its threads holds the lock. In the child nobody would ever release it. */
 static void test_a_fork_resets_the_lock_and_calls_each_hook_once(void **state) {
   (void)state;
   process_at_fork(hook);
@@ -141,7 +143,7 @@ static void test_a_fork_resets_the_lock_and_calls_each_hook_once(void **state) {
   assert_int_equal(process_forks(), forks + 1);
 }
 
-static void test_messages_are_cut(void **state) {
+static void test_a_long_message_is_cut(void **state) {
   (void)state;
   char message[CHALK_MESSAGE + 1];
   message[CHALK_MESSAGE] = 'x';
@@ -154,13 +156,13 @@ static void test_messages_are_cut(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_a_process_knows_itself),
-      cmocka_unit_test(test_a_child_is_another_process),
-      cmocka_unit_test(test_a_death_is_noticed_before_and_after_it_is_waited_for),
-      cmocka_unit_test(test_another_process_of_the_same_id),
-      cmocka_unit_test(test_who_is_not_near_is_taken_for_alive),
-      cmocka_unit_test(test_a_stopped_process_is_seen),
+      cmocka_unit_test(test_a_forked_child_is_another_process),
+      cmocka_unit_test(test_a_zombie_and_a_reaped_process_are_dead),
+      cmocka_unit_test(test_another_process_with_the_same_id_is_recognised),
+      cmocka_unit_test(test_a_process_of_another_namespace_counts_as_alive),
+      cmocka_unit_test(test_a_stopped_process_is_recognised),
       cmocka_unit_test(test_a_fork_resets_the_lock_and_calls_each_hook_once),
-      cmocka_unit_test(test_messages_are_cut),
+      cmocka_unit_test(test_a_long_message_is_cut),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, map_owner, NULL);

@@ -1,5 +1,7 @@
-/* What is lost when these fail: metrics are pushed by two processes at once, or by none, because the process that
-   flushed has ended, hangs or runs an older configuration and no other one takes the flusher's role. */
+/*
+ * What is lost when these fail: two processes push metrics at once; or none does, because the process that flushed has
+ * ended, hangs or runs an older configuration, and no other process takes the flusher's role.
+ */
 
 #include "common.h"
 
@@ -9,7 +11,7 @@ enum { CONFIGURATION = 1, NEWER = 2 };
 
 static bool has_role(chalk_segment *g, uint32_t configuration) { return chalk_hold(g, configuration) == 1; }
 
-/* A child that takes the role, does what `then` says, and waits to be killed. */
+/* Forks a child that takes the role, calls `then`, and waits to be killed. */
 static pid_t fork_holder(chalk_segment *g, void (*then)(chalk_segment *g)) {
   int ready[2];
   char byte = 0;
@@ -32,10 +34,10 @@ static void wait_stopped(pid_t pid) {
   assert_true(WIFSTOPPED(status));
 }
 
-/* As if the holder's heart had not beaten for long. */
+/* Makes the last heartbeat of the holder an old one. */
 static void age_heartbeat(chalk_segment *g) { store_double(&g->head->heartbeat, chalk_now() - 3600); }
 
-static void test_one_has_it(void **state) {
+static void test_one_process_has_the_role(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   assert_true(has_role(g, CONFIGURATION));
@@ -52,8 +54,8 @@ static void test_one_has_it(void **state) {
   chalk_segment_close(g);
 }
 
-/* The dead process may have been in the middle of counting series, so its heir counts them anew. */
-static void test_the_dead_are_inherited_from(void **state) {
+/* The dead holder may have been changing the number of series, so the next holder counts them again. */
+static void test_the_role_passes_on_when_the_holder_dies(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   for (int i = 0; i < 10; i++) {
@@ -67,13 +69,15 @@ static void test_the_dead_are_inherited_from(void **state) {
   chalk_segment_close(g);
 }
 
-/* A reload starts a newer configuration, which flushes as soon as the older one has been told and has let go. */
+/*
+ * A reload starts a newer configuration. It flushes as soon as the older one has seen its claim and released the role.
+ */
 static void test_a_newer_configuration_has_priority(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   assert_true(has_role(g, CONFIGURATION));
   assert_false(chalk_is_claimed(g, CONFIGURATION));
-  assert_false(has_role(g, NEWER)); /* it is held, but now it is claimed */
+  assert_false(has_role(g, NEWER)); /* the role is not free, but it is claimed now */
   assert_true(chalk_is_claimed(g, CONFIGURATION));
   assert_false(chalk_is_claimed(g, NEWER));
   chalk_release(g);
@@ -83,14 +87,14 @@ static void test_a_newer_configuration_has_priority(void **state) {
   chalk_segment_close(g);
 }
 
-/* A claim is good for a while only: whoever made it may have died, and then the older configuration goes on. */
-static void test_a_claim_lapses(void **state) {
+/* A claim is valid for a limited time, because its process may die. Then the older configuration continues. */
+static void test_a_claim_expires(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   assert_true(has_role(g, NEWER));
   chalk_release(g);
   assert_false(has_role(g, CONFIGURATION));
-  atomic_fetch_sub(&g->head->claim, 1000); /* milliseconds, in which nobody has claimed it again */
+  atomic_fetch_sub(&g->head->claim, 1000); /* milliseconds, as if nobody had renewed it */
   assert_true(has_role(g, CONFIGURATION));
   chalk_release(g);
   chalk_segment_close(g);
@@ -103,14 +107,17 @@ static void stop(chalk_segment *g) {
   _exit(0);
 }
 
-/* A stopped process keeps its lock. The role goes on without it, and once it runs again it changes nothing. */
-static void test_a_stopped_holder_loses_it(void **state) {
+/*
+ * A stopped process keeps its lock. Another process takes the role, and the stopped one changes nothing when it
+ * continues.
+ */
+static void test_a_stopped_holder_loses_the_role(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   pid_t pid = fork_holder(g, stop);
   wait_stopped(pid);
   chalk_heartbeat(g);
-  assert_false(has_role(g, CONFIGURATION)); /* its heart has just beaten */
+  assert_false(has_role(g, CONFIGURATION)); /* its heartbeat is recent */
   age_heartbeat(g);
   assert_true(has_role(g, CONFIGURATION));
   kill(pid, SIGCONT);
@@ -129,7 +136,7 @@ static void stop_in_a_change(chalk_segment *g) {
 }
 
 /* Two processes never change at once what only the holder may change. */
-static void test_a_change_is_waited_for(void **state) {
+static void test_the_role_waits_for_an_unfinished_change(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   pid_t pid = fork_holder(g, stop_in_a_change);
@@ -137,7 +144,7 @@ static void test_a_change_is_waited_for(void **state) {
   age_heartbeat(g);
   assert_false(has_role(g, CONFIGURATION));
   kill(pid, SIGCONT);
-  wait_stopped(pid); /* again, after the change */
+  wait_stopped(pid); /* it stops again after the change */
   assert_true(has_role(g, CONFIGURATION));
   kill(pid, SIGCONT);
   join_child(pid);
@@ -164,7 +171,7 @@ static void test_a_death_in_a_change_holds_nobody_up(void **state) {
   chalk_segment_close(g);
 }
 
-/* The last flush of a holder that ends is announced, until another one has the role. */
+/* A holder that ends announces its last flush. The announcement ends when another process has the role. */
 static void test_the_last_flush_is_announced(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
@@ -179,20 +186,20 @@ static void test_the_last_flush_is_announced(void **state) {
   chalk_segment_close(g);
 }
 
-/* A flush thread reserves the role before it makes a VM for it: of many that wait only one pays for a VM. */
-static void test_a_reservation(void **state) {
+/* A flush thread reserves the role before it creates its VM, so of many waiting threads only one pays for a VM. */
+static void test_a_reservation_is_used_or_given_back(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   assert_true(role_reserve(g, CONFIGURATION));
   pid_t pid = fork_child();
   if (pid == 0) {
-    role_unreserve(); /* which is the parent's, not this process's */
+    role_unreserve(); /* no effect: the reservation is the parent's */
     CHILD_CHECK(!role_reserve(g, CONFIGURATION));
     _exit(0);
   }
   kill_child(pid);
   assert_true(has_role(g, CONFIGURATION));
-  role_unreserve(); /* it was used: nothing is given back */
+  role_unreserve(); /* no effect: the reservation was used */
   assert_false(has_role(g, CONFIGURATION));
   chalk_release(g);
   assert_true(role_reserve(g, CONFIGURATION));
@@ -216,15 +223,15 @@ static void test_generations_only_rise(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_one_has_it),
-      cmocka_unit_test(test_the_dead_are_inherited_from),
+      cmocka_unit_test(test_one_process_has_the_role),
+      cmocka_unit_test(test_the_role_passes_on_when_the_holder_dies),
       cmocka_unit_test(test_a_newer_configuration_has_priority),
-      cmocka_unit_test(test_a_claim_lapses),
-      cmocka_unit_test(test_a_stopped_holder_loses_it),
-      cmocka_unit_test(test_a_change_is_waited_for),
+      cmocka_unit_test(test_a_claim_expires),
+      cmocka_unit_test(test_a_stopped_holder_loses_the_role),
+      cmocka_unit_test(test_the_role_waits_for_an_unfinished_change),
       cmocka_unit_test(test_a_death_in_a_change_holds_nobody_up),
       cmocka_unit_test(test_the_last_flush_is_announced),
-      cmocka_unit_test(test_a_reservation),
+      cmocka_unit_test(test_a_reservation_is_used_or_given_back),
       cmocka_unit_test(test_generations_only_rise),
   };
   alarm(DEADLINE);

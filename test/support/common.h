@@ -1,4 +1,4 @@
-/* What the tests of the core share: a private segment, metrics with tags, and child processes. */
+/* Helpers that the tests of the core share: a private segment, metrics with tags, and child processes. */
 #ifndef TEST_COMMON_H
 #define TEST_COMMON_H
 
@@ -22,10 +22,10 @@
 #include "shm/segment.h"
 #include "sweep.h"
 
-/* Seconds after which a hang becomes a failure. */
+/* Seconds after which a hang counts as a failure. */
 enum { DEADLINE = 60 };
 
-/* Sanitized programs are slow, and long runs are shorter for them. */
+/* Sanitized programs are slow, so long tests are shorter in them. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SANITIZED = 1 };
 #elif defined(__has_feature)
@@ -42,7 +42,7 @@ static inline uint64_t random_bits(void) {
   return state;
 }
 
-/* In (0, 1). */
+/* A random number in (0, 1). */
 static inline double random_unit(void) { return ((double)(random_bits() >> 11) + 0.5) / 9007199254740992.0; }
 
 static inline chalk_segment *open_segment(const chalk_options *options) {
@@ -59,7 +59,7 @@ static inline chalk_writer *open_writer(chalk_segment *g) {
   return w;
 }
 
-/* A definition whose shape and text are its name. */
+/* A definition whose shape and blob are its name. */
 static inline chalk_definition definition(const char *name, uint32_t kind, uint32_t tags) {
   size_t size = strlen(name);
   return (chalk_definition){.name = name,
@@ -91,7 +91,7 @@ static inline int define_limited(chalk_writer *w, const char *name, uint32_t kin
   return chalk_define(w, &d, NULL);
 }
 
-/* The series of one tag value; NULL stands for no tags. */
+/* Binds the series with one tag value; NULL stands for no tags. */
 static inline chalk_series *bind(chalk_writer *w, int metric, const char *value) {
   size_t size = value ? strlen(value) : 0;
   chalk_series *s = chalk_series_new(w, (uint32_t)metric, &value, &size);
@@ -111,18 +111,18 @@ static inline chalk_snapshot *take(chalk_segment *g, int dropped) {
   return s;
 }
 
-/* The sum of a metric's totals over all its series, overflow included. */
+/* The sum of the totals of all series of a metric, including its overflow series. */
 static inline int64_t total_of(chalk_segment *g, int metric) {
   chalk_snapshot *s = take(g, 0);
   uint32_t n;
-  const chalk_entry *e = chalk_snapshot_entries(s, &n);
+  const chalk_entry *entries = chalk_snapshot_entries(s, &n);
   int64_t total = 0;
-  for (uint32_t i = 0; i < n; i++) total += e[i].metric == (uint32_t)metric ? e[i].total : 0;
+  for (uint32_t i = 0; i < n; i++) total += entries[i].metric == (uint32_t)metric ? entries[i].total : 0;
   chalk_snapshot_free(s);
   return total;
 }
 
-/* One round of the holder's housekeeping, at `now`. */
+/* One sweep of the holder at the time `now`. Returns the number of series that it dropped. */
 static inline int sweep(chalk_segment *g, double now, double idle) {
   chalk_snapshot *s = take(g, 1);
   int dropped = sweep_all(s, now, idle);
@@ -138,7 +138,10 @@ static inline chalk_info info_of(chalk_segment *g) {
 
 static inline void pause_ms(long ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
 
-/* Ends the child with the code that says whether all went well; no exit handlers of the parent's. */
+/*
+ * Checks a condition in a forked child. If it is false, the child ends with code 1, without the exit handlers of its
+ * parent.
+ */
 #define CHILD_CHECK(condition)                                                      \
   do {                                                                              \
     if (!(condition)) {                                                             \
@@ -147,7 +150,7 @@ static inline void pause_ms(long ms) { nanosleep(&(struct timespec){ms / 1000, m
     }                                                                               \
   } while (0)
 
-/* A child that does not outlive a test that failed. */
+/* Forks a child that the kernel kills when the test program ends, so it does not outlive a failed test. */
 static inline pid_t fork_child(void) {
   pid_t pid = fork();
   if (pid == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -1,4 +1,4 @@
-/* A directory of a test program's own, and a segment's file in it. */
+/* A directory for one test program, and the file of a segment in it. */
 #ifndef TEST_DIRECTORY_H
 #define TEST_DIRECTORY_H
 
@@ -13,7 +13,7 @@ enum { MIB = 1 << 20 };
 static char directory[] = "/tmp/chalk_test_XXXXXX";
 static char path[64];
 
-/* For a group of tests, before and after it. */
+/* Setup and teardown of a group of tests. */
 static inline int directory_make(void **state) {
   (void)state;
   if (!mkdtemp(directory)) return -1;

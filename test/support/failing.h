@@ -1,13 +1,13 @@
 /*
- * Memory that ends: one allocation of this thread fails. For programs that are linked with --wrap=malloc, --wrap=calloc
- * and --wrap=realloc, see CMakeLists.txt; what is compiled into the C library is not concerned.
+ * Makes one memory allocation of this thread fail. Only for programs that are linked with --wrap=malloc, --wrap=calloc
+ * and --wrap=realloc, see CMakeLists.txt. Allocations inside of the C library do not fail.
  */
 #ifndef TEST_FAILING_H
 #define TEST_FAILING_H
 
 #include <stddef.h>
 
-/* How many allocations succeed before the one that fails; negative: none fails. */
+/* The number of allocations that succeed before the one that fails; negative: none fails. */
 static _Thread_local int failing_after = -1;
 
 void *__real_malloc(size_t size);

@@ -1,4 +1,6 @@
-/* A host without Lua, for tests of flush threads: the "VM" is a pointer of the test's, the chunk a function in C. */
+/*
+ * A host without Lua, for tests of flush threads. Its "VM" is a pointer of the test, and its chunk is a function in C.
+ */
 #ifndef TEST_HOST_H
 #define TEST_HOST_H
 
@@ -18,7 +20,7 @@ static inline const char *host_say(void *state, int i, size_t *size) {
   return NULL;
 }
 
-/* Starts a thread that calls `run` with `state`, once the role of `segment` is to be had. */
+/* Starts a thread that calls `run` with `state` when the role of `segment` is available. */
 static inline chalk_thread *host_start(void *state, int (*run)(void *, int, int, int), chalk_segment *segment,
                                        uint32_t generation, char *message) {
   const chalk_lua lua = {host_new, host_open, host_load, host_push, run, host_say, host_open};

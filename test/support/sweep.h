@@ -1,4 +1,4 @@
-/* chalk_sweep with one limit for every kind of metric. */
+/* chalk_sweep with the same limit for every kind of metric. */
 #ifndef SWEEP_H
 #define SWEEP_H
 

@@ -1,14 +1,15 @@
-/* What is lost when these fail: histograms in shared memory state a wrong error, lose values, or take more memory
-   than the documentation says. */
+/*
+ * What is lost when these fail: histograms in shared memory report a wrong error, lose values, or take more memory than
+ * the documentation says.
+ */
 
 #include "common.h"
 
+#include "samples.h"
 #include "shm/heap.h"
 #include "value/histogram.h"
 
 enum { VALUES = 1000000 };
-
-static double normal(void) { return sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit()); }
 
 typedef struct fixture {
   chalk_segment *g;
@@ -30,7 +31,7 @@ static void close_histogram(fixture f) {
   chalk_segment_close(f.g);
 }
 
-/* The bytes that the block and its tables take. */
+/* The bytes of the heap that the block and its tables take. */
 static uint64_t footprint(const fixture *f) {
   const histogram *h = f->s->histogram;
   uint64_t bytes = heap_rounded((HISTOGRAM_LEAST + (h->les + 1) * 8 + 63) & ~63ull);
@@ -41,17 +42,12 @@ static uint64_t footprint(const fixture *f) {
   return bytes;
 }
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
 static void record_and_check(fixture *f, double *values, int n) {
   for (int i = 0; i < n; i++) assert_true(chalk_record(f->s, values[i]) >= CHALK_OK);
   chalk_sketch *k = chalk_series_sketch(f->s);
   assert_non_null(k);
   assert_int_equal(chalk_sketch_count(k), n);
-  qsort(values, (size_t)n, sizeof *values, by_value);
+  qsort(values, (size_t)n, sizeof *values, compare_doubles);
   assert_true(chalk_sketch_min(k) == values[0]);
   assert_true(chalk_sketch_max(k) == values[n - 1]);
   for (double q = 0; q <= 1; q += 0.001) {
@@ -63,11 +59,11 @@ static void record_and_check(fixture *f, double *values, int n) {
   chalk_sketch_free(k);
 }
 
-static void test_lognormal_within_error_and_memory(void **state) {
+static void test_a_lognormal_distribution_keeps_to_its_error_and_to_5_kib(void **state) {
   (void)state;
   double *values = malloc(VALUES * sizeof *values);
   fixture f = open_histogram(512, 0);
-  for (int i = 0; i < VALUES; i++) values[i] = exp(0.5 * normal());
+  for (int i = 0; i < VALUES; i++) values[i] = exp(0.5 * random_normal());
   record_and_check(&f, values, VALUES);
   print_message("lognormal, sigma 0.5: %llu bytes\n", (unsigned long long)footprint(&f));
   assert_true(footprint(&f) <= 5 * 1024);
@@ -75,7 +71,7 @@ static void test_lognormal_within_error_and_memory(void **state) {
   free(values);
 }
 
-static void test_few_buckets_take_less_than_a_kibibyte(void **state) {
+static void test_few_buckets_take_less_than_1_kib(void **state) {
   (void)state;
   fixture f = open_histogram(512, 5);
   for (int i = 0; i < 10000; i++) assert_true(chalk_record(f.s, 1 + i % 40) >= CHALK_OK);
@@ -83,15 +79,15 @@ static void test_few_buckets_take_less_than_a_kibibyte(void **state) {
   close_histogram(f);
 }
 
-/* Scattered buckets are the worst: no table of their number holds them without collisions. */
-static void test_worst_case_memory(void **state) {
+/* Scattered buckets are the worst case: no table of their number holds them without collisions. */
+static void test_scattered_buckets_take_at_most_13_kib(void **state) {
   (void)state;
   fixture f = open_histogram(512, 5);
   for (int i = 0; i < 512; i++) {
     double v = exp(0.37 * i - 90);
     assert_true(chalk_record(f.s, v) >= CHALK_OK);
   }
-  /* Counts beyond 32 bits make the table wide; the buckets of a merged sketch may hold as many. */
+  /* A count above 32 bits makes the table wide. The bucket of a merged sketch may have such a count. */
   chalk_sketch *k = chalk_sketch_new(0.001, 512);
   uint64_t les[CHALK_LES + 1] = {0};
   chalk_sketch_add(k, 1, 5000000000ull);
@@ -108,8 +104,8 @@ static void test_worst_case_memory(void **state) {
   close_histogram(f);
 }
 
-/* The narrow table's 32-bit count at its edge. */
-static void test_counts_beyond_32_bits(void **state) {
+/* Counts just below and above the largest 32-bit count of a narrow table. */
+static void test_counts_pass_32_bits_exactly(void **state) {
   (void)state;
   for (uint64_t start = 0xfffffffd; start <= 0x100000001; start++) {
     fixture f = open_histogram(512, 0);
@@ -132,8 +128,8 @@ static void test_counts_beyond_32_bits(void **state) {
   }
 }
 
-/* The first value of the other sign must not cost the accuracy of all others. */
-static void test_both_signs_share_the_limit(void **state) {
+/* The first value of the other sign must not cost all other values their accuracy. */
+static void test_a_few_negative_values_do_not_coarsen_the_positive_ones(void **state) {
   (void)state;
   fixture f = open_histogram(512, 0);
   double values[512 + 3];
@@ -147,7 +143,7 @@ static void test_both_signs_share_the_limit(void **state) {
   close_histogram(f);
 }
 
-static void test_any_double_and_small_limits(void **state) {
+static void test_any_double_is_counted_within_any_limit(void **state) {
   (void)state;
   static const uint32_t limits[] = {8, 200, 8192};
   for (int l = 0; l < 3; l++) {
@@ -190,22 +186,22 @@ static void test_le_counts_are_exact(void **state) {
   close_histogram(f);
 }
 
-/* The limits change while the histogram lives: nothing is lost, a lower limit is kept from then on. */
-static void test_limits_change_in_use(void **state) {
+/* The limits change while the histogram is in use. No value is lost, and a lower limit holds from then on. */
+static void test_changing_limits_loses_no_value(void **state) {
   (void)state;
   fixture f = open_histogram(512, 0);
-  for (int i = 0; i < 20000; i++) chalk_record(f.s, exp(normal()));
+  for (int i = 0; i < 20000; i++) chalk_record(f.s, exp(random_normal()));
   static const chalk_options changes[] = {{.initial_error = 0.1}, {.initial_error = 0.0001}, {.max_buckets = 32}};
   for (int change = 0; change < 3; change++) {
     assert_int_equal(chalk_segment_configure(f.g, &changes[change], NULL), CHALK_OK);
-    /* A new VM in the old slot, and one beside it. */
+    /* A new VM takes the old slot, and another VM takes the next one. */
     free(f.s);
     chalk_writer_close(f.w);
     f.w = open_writer(f.g);
     chalk_writer *other = open_writer(f.g);
     f.s = bind(f.w, define(f.w, "latency", CHALK_HISTOGRAM, 1, 0), "a");
     chalk_series *s = bind(other, define(other, "latency", CHALK_HISTOGRAM, 1, 0), "a");
-    for (int i = 0; i < 10000; i++) assert_int_equal(chalk_record(i & 1 ? s : f.s, exp(2 * normal())), CHALK_OK);
+    for (int i = 0; i < 10000; i++) assert_int_equal(chalk_record(i & 1 ? s : f.s, exp(2 * random_normal())), CHALK_OK);
     free(s);
     chalk_writer_close(other);
   }
@@ -219,8 +215,8 @@ static void test_limits_change_in_use(void **state) {
   close_histogram(f);
 }
 
-/* A finer histogram beside a coarse one of the same writer: both put their values into the right buckets. */
-static void test_coarse_and_fine_together(void **state) {
+/* One writer has a coarse and a fine histogram. Values get into the right buckets of both. */
+static void test_coarse_and_fine_histograms_of_one_writer(void **state) {
   (void)state;
   chalk_options coarse = {.initial_error = 0.1}, fine = {.initial_error = 0.0001};
   fixture f = open_histogram(512, 0);
@@ -244,24 +240,29 @@ static void test_coarse_and_fine_together(void **state) {
   close_histogram(f);
 }
 
-/* A reader beside a writer that grows and collapses all the time sees whole sketches only. */
-static void test_reader_beside_a_writer(void **state) {
+/* In a child: records into 20 series in turn, and drops all of them after each round. */
+static void record_and_clear(const fixture *f) {
+  for (int i = 0; i < (SANITIZED ? 3000 : 30000); i++) {
+    char value[16];
+    snprintf(value, sizeof value, "%d", i % 20);
+    chalk_series *s = bind(f->w, (int)f->s->metric, value);
+    for (int k = 0; k < 20 + i % 200; k++) {
+      CHILD_CHECK(chalk_record(s, exp(i % 3000 * 1e-3 * random_normal())) >= CHALK_OK);
+    }
+    free(s);
+    if (i % 20 != 19) continue;
+    chalk_clear(f->w, f->s->metric);
+    sweep(f->g, 1000.0 * i, 0);
+  }
+  _exit(0);
+}
+
+/* A writer grows and collapses its histograms all the time. A reader sees only whole sketches. */
+static void test_a_reader_sees_only_whole_sketches(void **state) {
   (void)state;
   fixture f = open_histogram(64, 0);
   pid_t pid = fork_child();
-  if (pid == 0) {
-    for (int i = 0; i < (SANITIZED ? 3000 : 30000); i++) {
-      char value[16];
-      snprintf(value, sizeof value, "%d", i % 20);
-      chalk_series *s = bind(f.w, (int)f.s->metric, value);
-      for (int k = 0; k < 20 + i % 200; k++) CHILD_CHECK(chalk_record(s, exp(i % 3000 * 1e-3 * normal())) >= CHALK_OK);
-      free(s);
-      if (i % 20 != 19) continue;
-      chalk_clear(f.w, f.s->metric);
-      sweep(f.g, 1000.0 * i, 0);
-    }
-    _exit(0);
-  }
+  if (pid == 0) record_and_clear(&f);
   int status;
   while (waitpid(pid, &status, WNOHANG) == 0) {
     chalk_snapshot *s = take(f.g, 0);
@@ -284,16 +285,16 @@ static void test_reader_beside_a_writer(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_lognormal_within_error_and_memory),
-      cmocka_unit_test(test_few_buckets_take_less_than_a_kibibyte),
-      cmocka_unit_test(test_worst_case_memory),
-      cmocka_unit_test(test_counts_beyond_32_bits),
-      cmocka_unit_test(test_both_signs_share_the_limit),
-      cmocka_unit_test(test_any_double_and_small_limits),
+      cmocka_unit_test(test_a_lognormal_distribution_keeps_to_its_error_and_to_5_kib),
+      cmocka_unit_test(test_few_buckets_take_less_than_1_kib),
+      cmocka_unit_test(test_scattered_buckets_take_at_most_13_kib),
+      cmocka_unit_test(test_counts_pass_32_bits_exactly),
+      cmocka_unit_test(test_a_few_negative_values_do_not_coarsen_the_positive_ones),
+      cmocka_unit_test(test_any_double_is_counted_within_any_limit),
       cmocka_unit_test(test_le_counts_are_exact),
-      cmocka_unit_test(test_limits_change_in_use),
-      cmocka_unit_test(test_coarse_and_fine_together),
-      cmocka_unit_test(test_reader_beside_a_writer),
+      cmocka_unit_test(test_changing_limits_loses_no_value),
+      cmocka_unit_test(test_coarse_and_fine_histograms_of_one_writer),
+      cmocka_unit_test(test_a_reader_sees_only_whole_sketches),
   };
   alarm(4 * DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,12 @@
-/* Metric kinds: what the core knows of each, and that a number of no kind is harmless wherever it comes from. */
+/*
+ * What is lost when these fail: a metric of one kind is recorded, read or sent as another kind, or a damaged number of
+ * a kind leads out of the table.
+ */
 #include "common.h"
 
 #include "value/kind.h"
 
-static void test_each_kind_is_described(void **state) {
+static void test_each_kind_has_a_name_and_a_content(void **state) {
   (void)state;
   for (uint32_t i = CHALK_COUNT; i <= KIND_MOST; i++) {
     assert_true(kind_is_known(i));
@@ -17,7 +20,7 @@ static void test_each_kind_is_described(void **state) {
   assert_string_equal(kind_of(CHALK_HISTOGRAM)->name, "histogram");
 }
 
-static void test_other_numbers_hold_nothing(void **state) {
+static void test_a_number_that_is_no_kind_is_harmless(void **state) {
   (void)state;
   static const uint32_t numbers[] = {0, KIND_MOST + 1, 255, UINT32_MAX};
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -29,7 +32,7 @@ static void test_other_numbers_hold_nothing(void **state) {
   }
 }
 
-static void test_only_gauges_are_split(void **state) {
+static void test_only_gauges_have_a_value_for_each_vm(void **state) {
   (void)state;
   for (uint32_t kind = 0; kind <= KIND_MOST + 1; kind++) {
     for (uint32_t across = CHALK_LAST; across <= CHALK_MAX; across++) {
@@ -41,9 +44,9 @@ static void test_only_gauges_are_split(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_each_kind_is_described),
-      cmocka_unit_test(test_other_numbers_hold_nothing),
-      cmocka_unit_test(test_only_gauges_are_split),
+      cmocka_unit_test(test_each_kind_has_a_name_and_a_content),
+      cmocka_unit_test(test_a_number_that_is_no_kind_is_harmless),
+      cmocka_unit_test(test_only_gauges_have_a_value_for_each_vm),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

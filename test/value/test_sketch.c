@@ -1,21 +1,23 @@
-/* What is lost when these fail: a quantile is further off than the error that is stated beside it, or buckets are not
-   the ones that OpenTelemetry and Prometheus would have, so that sketches no longer merge exactly. */
+/*
+ * What is lost when these fail: a quantile has a larger error than the one that is reported with it; or the buckets are
+ * not those of OpenTelemetry and Prometheus, so sketches no longer merge exactly.
+ */
 
 #include <float.h>
 
 #include "common.h"
 
 #include "failing.h"
+#include "samples.h"
 #include "value/sketch.h"
 
 enum { VALUES = 1000000 };
 
-static double normal(void) { return sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit()); }
-static double of_normal(void) { return 100 + 15 * normal(); }
-static double of_lognormal(void) { return exp(0.5 * normal()); }
+static double of_normal(void) { return 100 + 15 * random_normal(); }
+static double of_lognormal(void) { return exp(0.5 * random_normal()); }
 static double of_exponential(void) { return -log(random_unit()); }
 static double of_pareto(void) { return pow(random_unit(), -1 / 1.5); }
-static double of_bimodal(void) { return (random_bits() & 1 ? 0.001 : 10) * (1 + 0.05 * normal()); }
+static double of_bimodal(void) { return (random_bits() & 1 ? 0.001 : 10) * (1 + 0.05 * random_normal()); }
 static double of_constant(void) { return 0.1; }
 
 static const struct distribution {
@@ -26,11 +28,6 @@ static const struct distribution {
     {"pareto", of_pareto}, {"bimodal", of_bimodal},     {"constant", of_constant},
 };
 enum { N_DISTRIBUTIONS = sizeof DISTRIBUTIONS / sizeof *DISTRIBUTIONS };
-
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
 
 static void check_quantiles(const chalk_sketch *k, const double *sorted, const char *name) {
   static const double qs[] = {0, 0.5, 0.9, 0.99, 0.999, 1};
@@ -44,7 +41,7 @@ static void check_quantiles(const chalk_sketch *k, const double *sorted, const c
   }
 }
 
-/* The buckets are sorted, disjoint and hold every value. */
+/* Asserts that the buckets are sorted and disjoint and contain every value. */
 static void check_buckets(const chalk_sketch *k) {
   chalk_bucket b;
   uint64_t n = 0;
@@ -59,7 +56,7 @@ static void check_buckets(const chalk_sketch *k) {
   assert_int_equal(n, chalk_sketch_count(k));
 }
 
-static void test_quantiles_within_error(void **state) {
+static void test_quantiles_keep_to_the_reported_error(void **state) {
   (void)state;
   double *values = malloc(VALUES * sizeof *values);
   assert_non_null(values);
@@ -74,7 +71,7 @@ static void test_quantiles_within_error(void **state) {
       assert_int_equal(chalk_sketch_add(parts[i % 8], values[i], 1), CHALK_OK);
     }
     for (int p = 0; p < 8; p++) assert_int_equal(chalk_sketch_merge(merged, parts[p]), CHALK_OK);
-    qsort(values, VALUES, sizeof *values, by_value);
+    qsort(values, VALUES, sizeof *values, compare_doubles);
     check_quantiles(whole, values, DISTRIBUTIONS[d].name);
     check_quantiles(merged, values, DISTRIBUTIONS[d].name);
     check_buckets(whole);
@@ -90,16 +87,16 @@ static void test_quantiles_within_error(void **state) {
   free(values);
 }
 
-static void test_bounds_are_inclusive_above(void **state) {
+static void test_a_bucket_includes_its_upper_bound(void **state) {
   (void)state;
   for (int scale = 0; scale <= SKETCH_MOST_SCALE; scale++) {
     const sketch_map *map = sketch_map_of(scale);
     assert_non_null(map);
-    for (int e = -1074; e <= 1023; e++) {
-      double power = ldexp(1, e);
+    for (int exponent = -1074; exponent <= 1023; exponent++) {
+      double power = ldexp(1, exponent);
       int32_t i = sketch_index(map, power);
-      assert_int_equal(i, e * (1 << scale) - 1);
-      if (e < 1023 && e > -1022) assert_int_equal(sketch_index(map, nextafter(power, INFINITY)), i + 1);
+      assert_int_equal(i, exponent * (1 << scale) - 1);
+      if (exponent < 1023 && exponent > -1022) assert_int_equal(sketch_index(map, nextafter(power, INFINITY)), i + 1);
       assert_true(sketch_bound(i + 1, scale) == power);
     }
   }
@@ -121,14 +118,14 @@ static void test_values_lie_in_their_buckets(void **state) {
   }
 }
 
-/* The same index as from the definition: ceil(log2(v) * 2^s) - 1, away from the bounds. */
+/* The index equals its definition, ceil(log2(v) * 2^s) - 1, except next to a bound. */
 static void test_index_is_the_logarithm(void **state) {
   (void)state;
   const sketch_map *map = sketch_map_of(9);
   for (int n = 0; n < 100000; n++) {
-    double v = exp(20 * (random_unit() - 0.5)), place = log2(v) * 512;
-    if (fabs(place - round(place)) < 1e-6) continue;
-    assert_int_equal(sketch_index(map, v), (int32_t)ceil(place) - 1);
+    double v = exp(20 * (random_unit() - 0.5)), position = log2(v) * 512;
+    if (fabs(position - round(position)) < 1e-6) continue;
+    assert_int_equal(sketch_index(map, v), (int32_t)ceil(position) - 1);
   }
 }
 
@@ -144,7 +141,7 @@ static void test_initial_error_holds_until_the_first_collapse(void **state) {
   chalk_sketch_free(k);
 }
 
-static void test_extremes(void **state) {
+static void test_a_small_sketch_takes_any_double(void **state) {
   (void)state;
   chalk_sketch *k = chalk_sketch_new(0.001, 8);
   static const double values[] = {1.7976931348623157e308, 2.2250738585072014e-308, 5e-324, 1, 0, -5e-324,
@@ -167,9 +164,11 @@ static void test_extremes(void **state) {
   chalk_sketch_free(k);
 }
 
-/* Where few buckets span all there is, a tiny value's bucket begins at a bound that is no double; counts may fill an
-   uint64. The quantiles stay what was recorded. */
-static void test_extreme_quantiles(void **state) {
+/*
+ * If few buckets span the whole range of doubles, the bucket of a tiny value begins at a bound that is not a double,
+ * and a count may be as large as a uint64. Quantiles are still the recorded values.
+ */
+static void test_quantiles_across_the_whole_range(void **state) {
   (void)state;
   chalk_sketch *k = chalk_sketch_new(0.001, 8);
   static const double values[] = {1e-310, 1e-200, 1e-100, 1e-3, 1e3, 1e100, 1e200, 1e300};
@@ -189,8 +188,11 @@ static void test_extreme_quantiles(void **state) {
   chalk_sketch_free(k);
 }
 
-/* From the least double to the greatest, at every scale. The extremes are there so that they hide nothing. */
-static void test_every_magnitude(void **state) {
+/*
+ * Values from the smallest to the largest double, at every scale. The two extremes are recorded too, so that clipping
+ * to the minimum and maximum hides no error.
+ */
+static void test_the_error_holds_for_every_magnitude_and_scale(void **state) {
   (void)state;
   for (int n = 0; n < 4 * 2098; n++) {
     double v = ldexp(1 + random_unit(), n / 4 - 1074);
@@ -208,7 +210,7 @@ static void test_every_magnitude(void **state) {
   }
 }
 
-static void test_empty(void **state) {
+static void test_an_empty_sketch_has_no_quantiles(void **state) {
   (void)state;
   chalk_sketch *k = chalk_sketch_new(0.001, 512);
   chalk_bucket b;
@@ -223,13 +225,13 @@ static void test_empty(void **state) {
   chalk_sketch_free(k);
 }
 
-/* What a push exporter sends: differences of a growing sketch add up to the whole, bucket by bucket. */
+/* A push exporter sends differences of a growing sketch. They add up to the whole sketch, bucket by bucket. */
 static void test_differences_add_up(void **state) {
   (void)state;
   chalk_sketch *now = chalk_sketch_new(0.001, 64), *before = chalk_sketch_new(0.001, 64);
   chalk_sketch *sent = chalk_sketch_new(0.001, 64);
   for (int flush = 0; flush < 50; flush++) {
-    for (int i = 0; i < 200; i++) chalk_sketch_add(now, (i % 7 == 0 ? -1 : 1) * exp(0.1 * flush * normal()), 1);
+    for (int i = 0; i < 200; i++) chalk_sketch_add(now, (i % 7 == 0 ? -1 : 1) * exp(0.1 * flush * random_normal()), 1);
     chalk_sketch_add(now, 0, 3);
     chalk_sketch *d = sketch_difference(now, before);
     assert_int_equal(chalk_sketch_count(d), 203);
@@ -252,8 +254,8 @@ static void test_differences_add_up(void **state) {
   chalk_sketch_free(now), chalk_sketch_free(before), chalk_sketch_free(sent);
 }
 
-/* As where there was no memory for one of them. */
-static void test_merging_with_none(void **state) {
+/* A sketch is NULL if there was no memory for it. */
+static void test_merging_with_null_is_refused(void **state) {
   (void)state;
   chalk_sketch *k = chalk_sketch_new(0.001, 512);
   assert_int_equal(chalk_sketch_add(k, 5, 1), CHALK_OK);
@@ -263,7 +265,7 @@ static void test_merging_with_none(void **state) {
   chalk_sketch_free(k);
 }
 
-static void test_what_a_sketch_is_made_with_has_ranges(void **state) {
+static void test_arguments_out_of_range_are_refused(void **state) {
   (void)state;
   static const double errors[] = {0, 0.00009, 0.51, -0.001, NAN, INFINITY};
   static const uint32_t buckets[] = {0, 7, 8193, UINT32_MAX};
@@ -274,7 +276,7 @@ static void test_what_a_sketch_is_made_with_has_ranges(void **state) {
   chalk_sketch_free(finest), chalk_sketch_free(coarsest);
 }
 
-/* Both signs, and a scale that has to become coarser. Each allocation fails once. */
+/* The sketches have both signs, and one has to become coarser. Each allocation of the merge fails once. */
 static void test_a_merge_without_memory_changes_nothing(void **state) {
   (void)state;
   chalk_sketch *into = chalk_sketch_new(0.001, 512), *from = chalk_sketch_new(0.1, 512);
@@ -282,21 +284,21 @@ static void test_a_merge_without_memory_changes_nothing(void **state) {
     assert_int_equal(chalk_sketch_add(into, i, 1), CHALK_OK);
     assert_int_equal(chalk_sketch_add(from, i % 2 ? i : -i, 1), CHALK_OK);
   }
-  int e, failures = 0;
+  int rc, failures = 0;
   for (;; failures++) {
     chalk_sketch *before = chalk_sketch_new(0.001, 512);
     assert_int_equal(chalk_sketch_merge(before, into), CHALK_OK);
     failing_after = failures;
-    e = chalk_sketch_merge(into, from);
+    rc = chalk_sketch_merge(into, from);
     failing_after = -1;
-    chalk_sketch *d = e == CHALK_OK ? NULL : sketch_difference(into, before);
+    chalk_sketch *d = rc == CHALK_OK ? NULL : sketch_difference(into, before);
     if (d) assert_int_equal(chalk_sketch_count(d), 0);
     if (d) assert_int_equal(chalk_sketch_count(into), 100);
     if (d) assert_int_equal(chalk_sketch_scale(into), chalk_sketch_scale(before));
     if (d) assert_int_equal(into->positive.n + into->negative.n, before->positive.n + before->negative.n);
     chalk_sketch_free(before), chalk_sketch_free(d);
-    if (e == CHALK_OK) break;
-    assert_int_equal(e, CHALK_EMEMORY);
+    if (rc == CHALK_OK) break;
+    assert_int_equal(rc, CHALK_EMEMORY);
   }
   assert_true(failures >= 2);
   assert_int_equal(chalk_sketch_count(into), 200);
@@ -304,7 +306,7 @@ static void test_a_merge_without_memory_changes_nothing(void **state) {
   chalk_sketch_free(into), chalk_sketch_free(from);
 }
 
-static void test_merging_with_itself_doubles_it(void **state) {
+static void test_merging_a_sketch_with_itself_doubles_the_counts(void **state) {
   (void)state;
   chalk_sketch *k = chalk_sketch_new(0.001, 512);
   for (int i = -5; i <= 5; i++) assert_int_equal(chalk_sketch_add(k, i, 3), CHALK_OK);
@@ -318,20 +320,20 @@ static void test_merging_with_itself_doubles_it(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_quantiles_within_error),
-      cmocka_unit_test(test_bounds_are_inclusive_above),
+      cmocka_unit_test(test_quantiles_keep_to_the_reported_error),
+      cmocka_unit_test(test_a_bucket_includes_its_upper_bound),
       cmocka_unit_test(test_values_lie_in_their_buckets),
       cmocka_unit_test(test_index_is_the_logarithm),
       cmocka_unit_test(test_initial_error_holds_until_the_first_collapse),
-      cmocka_unit_test(test_extremes),
-      cmocka_unit_test(test_extreme_quantiles),
-      cmocka_unit_test(test_every_magnitude),
-      cmocka_unit_test(test_empty),
+      cmocka_unit_test(test_a_small_sketch_takes_any_double),
+      cmocka_unit_test(test_quantiles_across_the_whole_range),
+      cmocka_unit_test(test_the_error_holds_for_every_magnitude_and_scale),
+      cmocka_unit_test(test_an_empty_sketch_has_no_quantiles),
       cmocka_unit_test(test_differences_add_up),
-      cmocka_unit_test(test_merging_with_none),
-      cmocka_unit_test(test_what_a_sketch_is_made_with_has_ranges),
+      cmocka_unit_test(test_merging_with_null_is_refused),
+      cmocka_unit_test(test_arguments_out_of_range_are_refused),
       cmocka_unit_test(test_a_merge_without_memory_changes_nothing),
-      cmocka_unit_test(test_merging_with_itself_doubles_it),
+      cmocka_unit_test(test_merging_a_sketch_with_itself_doubles_the_counts),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

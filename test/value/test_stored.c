@@ -1,5 +1,7 @@
-/* What is lost when these fail: what an exporter has sent of a histogram is not what is noted as sent, so values are
-   sent twice or never; or each push takes memory that nobody gives back. */
+/*
+ * What is lost when these fail: the record of what an exporter has sent of a histogram is wrong, so values are sent
+ * twice or never; or each push takes memory that is never freed.
+ */
 
 #include "common.h"
 
@@ -33,7 +35,7 @@ static chalk_sketch *new_sketch(void) {
   return k;
 }
 
-/* What the series stands at now; the caller frees the sketch. */
+/* Reads the present state of the series. The caller frees the sketch. */
 static chalk_sketch *read_series(const fixture *f, histogram_sum *sum) {
   chalk_sketch *k = new_sketch();
   assert_int_equal(stored_read(f->g, f->s->series, sum, k), CHALK_OK);
@@ -45,7 +47,7 @@ static void assert_same_side(const sketch_side *a, const sketch_side *b) {
   for (uint32_t i = 0; i < a->n; i++) assert_true(a->at[i].index == b->at[i].index && a->at[i].count == b->at[i].count);
 }
 
-/* Whether the block has these counts and this sketch, to the last bucket. */
+/* Asserts that the block has exactly these counts and this sketch, to the last bucket. */
 static void assert_stored(const fixture *f, uint64_t block, const histogram_sum *sum, const chalk_sketch *k) {
   histogram_sum again = {0};
   chalk_sketch *back = new_sketch();
@@ -61,7 +63,7 @@ static void assert_stored(const fixture *f, uint64_t block, const histogram_sum 
   chalk_sketch_free(back);
 }
 
-static void test_what_is_written_is_read_back(void **state) {
+static void test_a_block_reads_back_as_it_was_written(void **state) {
   (void)state;
   fixture f = open_histogram(NULL);
   for (int i = 0; i < 3000; i++) chalk_record(f.s, i % 10 == 0 ? 0 : (i % 7 == 0 ? -1 : 1) * exp(10 * random_unit()));
@@ -83,7 +85,7 @@ static void test_what_is_written_is_read_back(void **state) {
   close_histogram(f);
 }
 
-static void test_nothing_is_a_histogram_of_nothing(void **state) {
+static void test_an_offset_that_is_no_block_reads_as_an_empty_histogram(void **state) {
   (void)state;
   fixture f = open_histogram(NULL);
   histogram_sum sum = {0};
@@ -105,48 +107,50 @@ static void test_nothing_is_a_histogram_of_nothing(void **state) {
   close_histogram(f);
 }
 
-/* Each push of an exporter replaces what it had sent before: memory stays, however many pushes there are. */
-static void test_replaced_blocks_are_used_again(void **state) {
+/*
+ * Each push of an exporter replaces the blocks of the push before: the memory does not grow with the number of pushes.
+ */
+static void test_pushes_reuse_replaced_blocks(void **state) {
   (void)state;
   fixture f = open_histogram(NULL);
   for (int i = 0; i < 100; i++) chalk_record(f.s, 1 + i);
-  uint64_t block = 0, by = 0, memory = 0;
+  uint64_t block = 0, aside = 0, memory = 0;
   for (int push = 0; push < 1000; push++) {
     chalk_record(f.s, 1 + push % 100);
     histogram_sum sum = {0};
     chalk_sketch *k = read_series(&f, &sum);
-    uint64_t next = stored_write_next(f.g, &sum, k, &by);
+    uint64_t next = stored_write_next(f.g, &sum, k, &aside);
     assert_true(next != 0 && next != block);
     assert_stored(&f, next, &sum, k);
-    stored_put_by(f.g, block, &by);
-    assert_true(by == block);
+    stored_set_aside(f.g, block, &aside);
+    assert_true(aside == block);
     block = next;
     chalk_sketch_free(k);
     if (push == 10) memory = info_of(f.g).memory;
   }
-  stored_give(f.g, by);
+  stored_give(f.g, aside);
   stored_give(f.g, block);
   assert_int_equal(info_of(f.g).memory, memory);
   close_histogram(f);
 }
 
-/* One block at a time is set aside: the one before goes back to the heap. */
-static void test_one_block_is_set_aside(void **state) {
+/* One block at a time is set aside. The block before it is freed. */
+static void test_only_one_replaced_block_is_kept(void **state) {
   (void)state;
   fixture f = open_histogram(NULL);
   chalk_record(f.s, 1);
-  uint64_t first = stored_take(f.g, f.s->series), second = stored_take(f.g, f.s->series), by = 0;
-  stored_put_by(f.g, first, &by);
-  stored_put_by(f.g, 0, &by);
-  assert_true(by == first);
-  stored_put_by(f.g, second, &by);
-  assert_true(by == second);
+  uint64_t first = stored_take(f.g, f.s->series), second = stored_take(f.g, f.s->series), aside = 0;
+  stored_set_aside(f.g, first, &aside);
+  stored_set_aside(f.g, 0, &aside);
+  assert_true(aside == first);
+  stored_set_aside(f.g, second, &aside);
+  assert_true(aside == second);
   assert_true(stored_take(f.g, f.s->series) == first);
   close_histogram(f);
 }
 
-/* Without memory nothing is written down. What an overflow series stood at takes the room that is kept for those. */
-static void test_without_memory(void **state) {
+/* Without memory no block is written. The state of an overflow series may use the memory reserved for those. */
+static void test_a_full_heap_keeps_memory_for_overflow_series(void **state) {
   (void)state;
   chalk_options o = {.memory_limit = 8 << 20};
   fixture f = open_histogram(&o);
@@ -155,8 +159,8 @@ static void test_without_memory(void **state) {
   chalk_sketch *k = read_series(&f, &sum);
   while (stored_write(f.g, &sum, k, false)) {
   }
-  uint64_t by = 0;
-  assert_int_equal(stored_write_next(f.g, &sum, k, &by), 0);
+  uint64_t aside = 0;
+  assert_int_equal(stored_write_next(f.g, &sum, k, &aside), 0);
   assert_stored(&f, stored_write(f.g, &sum, k, true), &sum, k);
   chalk_sketch_free(k);
   close_histogram(f);
@@ -169,8 +173,8 @@ static bool is_sound(const fixture *f, uint64_t block) {
   return sound;
 }
 
-/* A block out of a damaged file: whatever word is wrong, a check refuses it or a reader can take it. */
-static void test_damaged_blocks(void **state) {
+/* A block in a damaged file. If any word of it is wrong, the check refuses the block, or a reader can still read it. */
+static void test_damaged_blocks_are_refused_or_harmless(void **state) {
   (void)state;
   fixture f = open_histogram(NULL);
   for (int i = 0; i < 100; i++) chalk_record(f.s, i % 2 ? 1 + i : -i);
@@ -198,12 +202,12 @@ static void test_damaged_blocks(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_what_is_written_is_read_back),
-      cmocka_unit_test(test_nothing_is_a_histogram_of_nothing),
-      cmocka_unit_test(test_replaced_blocks_are_used_again),
-      cmocka_unit_test(test_one_block_is_set_aside),
-      cmocka_unit_test(test_without_memory),
-      cmocka_unit_test(test_damaged_blocks),
+      cmocka_unit_test(test_a_block_reads_back_as_it_was_written),
+      cmocka_unit_test(test_an_offset_that_is_no_block_reads_as_an_empty_histogram),
+      cmocka_unit_test(test_pushes_reuse_replaced_blocks),
+      cmocka_unit_test(test_only_one_replaced_block_is_kept),
+      cmocka_unit_test(test_a_full_heap_keeps_memory_for_overflow_series),
+      cmocka_unit_test(test_damaged_blocks_are_refused_or_harmless),
   };
   alarm(DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,9 @@
 /*
  * What is lost when these fail: counts of the living, whenever a worker is killed.
  *
- * A thousand deaths at random moments: processes that record, create, grow and collapse, drop, sweep and send with a
- * cursor are killed one after the other. What the others counted stays exact, what is exposed stays readable, and a
- * receiver gets what was counted, but for the batches that were under way.
+ * A thousand processes are killed at random moments, one after the other, while they record, create series, grow and
+ * collapse sketches, drop, sweep, and send with a cursor. What the others counted stays exact, what is exposed stays
+ * readable, and a receiver gets what was counted, except for the batches that were under way at a death.
  */
 #include <sys/mman.h>
 
@@ -16,13 +16,15 @@ enum { KILLS = SANITIZED ? 200 : 1000, VICTIMS = 4, TAGS = 60 };
 static int count, latency, load, mine, my_latency;
 static const chalk_segment *looked_at;
 
-/* What processes tell each other outside the segment. */
+/* What the processes tell each other outside of the segment. */
 typedef struct notes {
   shared_u64 sent;               /* what the receiver got of `mine` */
-  shared_u64 under_way[VICTIMS]; /* and what of it each victim has not committed */
+  shared_u64 under_way[VICTIMS]; /* what each victim has sent of it and not committed */
 } notes;
 
-/* Takes out what the event tap has, which is what was recorded; now and then it goes off, or its rings get larger. */
+/*
+ * Reads all events, which must be of records that were made. Now and then switches the tap off, or wants larger rings.
+ */
 static void watch(chalk_segment *g) {
   chalk_tap *t = chalk_tap_open(g, 1, NULL);
   CHILD_CHECK(t != NULL);
@@ -39,8 +41,8 @@ static void watch(chalk_segment *g) {
   if (how < 4) chalk_tap_switch(g, how ? kinds : 0, CHALK_TAP_LEAST << how, 0);
 }
 
-/* A flush: to a receiver that adds up what comes, with the role of the flusher. */
-static void flush(chalk_segment *g, notes *n, int who, double now) {
+/* A flush in the role of the flusher. The receiver adds up what it gets. */
+static void flush(chalk_segment *g, notes *n, int victim, double now) {
   if (chalk_hold(g, chalk_generation(g, 0)) != 1) return;
   watch(g);
   chalk_cursor *c = chalk_cursor_open(g, "receiver", 1, now, NULL);
@@ -49,10 +51,10 @@ static void flush(chalk_segment *g, notes *n, int who, double now) {
   const chalk_entry *e = s ? chalk_snapshot_entries(s, &entries) : NULL;
   for (uint32_t i = 0; i < entries; i++) {
     uint64_t delta = e[i].metric == (uint32_t)mine ? (uint64_t)chalk_cursor_delta(c, s, i) : 0;
-    atomic_store(&n->under_way[who], delta);
+    atomic_store(&n->under_way[victim], delta);
     atomic_fetch_add(&n->sent, delta);
     chalk_cursor_commit(c, s, i, i + 1, now);
-    atomic_store(&n->under_way[who], 0);
+    atomic_store(&n->under_way[victim], 0);
   }
   if (s) sweep_all(s, now, 0);
   chalk_snapshot_free(s);
@@ -68,8 +70,8 @@ static chalk_series *bind_own(chalk_writer *w, int metric, const char *tag) {
   return s;
 }
 
-static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int who, int turn) {
-  for (int i = 0; i < turn; i++) random_bits();
+static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int victim, int round) {
+  for (int i = 0; i < round; i++) random_bits();
   for (uint64_t i = 0;; i++) {
     char tag[32];
     snprintf(tag, sizeof tag, "v%u", (unsigned)(random_bits() % TAGS));
@@ -82,18 +84,18 @@ static void be_victim(chalk_segment *g, chalk_writer *w, notes *n, int who, int 
     }
     free(c), free(h), free(l);
     if (i % 3 == 0) drop(w, count, tag), drop(w, latency, tag), drop(w, load, tag);
-    if (i % 5 == 0) flush(g, n, who, 1000);
+    if (i % 5 == 0) flush(g, n, victim, 1000);
     if (i % 200 == 199) chalk_clear(w, (uint32_t)count);
   }
 }
 
-static pid_t start(chalk_segment *g, chalk_writer *w, notes *n, int turn) {
+static pid_t start(chalk_segment *g, chalk_writer *w, notes *n, int round) {
   pid_t pid = fork_child();
-  if (pid == 0) be_victim(g, w, n, turn % VICTIMS, turn);
+  if (pid == 0) be_victim(g, w, n, round % VICTIMS, round);
   return pid;
 }
 
-/* A victim that failed by itself ended with a code of its own. */
+/* Kills a victim. One whose checks failed has ended before, with an exit code. */
 static void kill_victim(pid_t pid) {
   int status;
   kill(pid, SIGKILL);
@@ -110,7 +112,7 @@ static void check_text(chalk_segment *g) {
   free(text);
 }
 
-/* The word of those who define the format, where it is installed: 3 is advice on names and help. */
+/* Checks the output with Prometheus's own tool, if it is installed. Its exit code 3 is advice on names and help. */
 static void check_with_promtool(chalk_segment *g) {
   if (system("command -v promtool >/dev/null 2>&1") != 0) return;
   size_t size;
@@ -123,7 +125,9 @@ static void check_with_promtool(chalk_segment *g) {
   free(text);
 }
 
-/* All that was left can go, and the segment is whole. What was recorded late makes successors: they go in their turn. */
+/*
+ * All series can be reclaimed, and the segment is whole. Late records create successors, so series are cleared twice.
+ */
 static void check_end(chalk_segment *g, chalk_writer *w) {
   assert_int_equal(chalk_hold(g, chalk_generation(g, 0)), 1);
   chalk_tap_switch(g, 0, 0, 0);
@@ -141,7 +145,29 @@ static void check_end(chalk_segment *g, chalk_writer *w) {
   print_message("%d kills: %llu bytes of the heap lost\n", KILLS, (unsigned long long)c.lost);
 }
 
-static void test_a_thousand_kills(void **state) {
+/* The survivor records into two series of `mine` and one of `my_latency`, for up to 25 ms. */
+static void record_a_while(chalk_writer *w, chalk_series *s, chalk_series *h, int64_t *recorded) {
+  double end = chalk_now() + 0.001 + random_unit() * 0.024;
+  while (chalk_now() < end) {
+    char tag[16];
+    snprintf(tag, sizeof tag, "m%d", (int)(*recorded % 100));
+    chalk_series *other = bind(w, mine, tag);
+    assert_true(chalk_add(other, 1) >= CHALK_OK);
+    assert_true(chalk_add(s, 1) >= CHALK_OK);
+    assert_true(chalk_record(h, (double)(*recorded % 777) - 5) >= CHALK_OK);
+    free(other);
+    if (++*recorded % 16 == 0) pause_ms(1);
+  }
+  chalk_writer_tick(w);
+}
+
+static void check_sketch(chalk_series *h, int64_t recorded) {
+  chalk_sketch *k = chalk_series_sketch(h);
+  assert_int_equal(chalk_sketch_count(k), recorded);
+  chalk_sketch_free(k);
+}
+
+static void test_a_thousand_kills_lose_no_count_of_the_living(void **state) {
   (void)state;
   chalk_options o = {.max_buckets = 16, .memory_limit = 64 << 20};
   chalk_segment *g = open_segment(&o);
@@ -157,18 +183,7 @@ static void test_a_thousand_kills(void **state) {
   chalk_series *s = bind(w, mine, "kept"), *h = bind(w, my_latency, "kept");
   int64_t recorded = 0, repeated = 0;
   for (int i = 0; i < KILLS; i++) {
-    double end = chalk_now() + 0.001 + random_unit() * 0.024;
-    while (chalk_now() < end) {
-      char tag[16];
-      snprintf(tag, sizeof tag, "m%d", (int)(recorded % 100));
-      chalk_series *other = bind(w, mine, tag);
-      assert_true(chalk_add(other, 1) >= CHALK_OK);
-      assert_true(chalk_add(s, 1) >= CHALK_OK);
-      assert_true(chalk_record(h, (double)(recorded % 777) - 5) >= CHALK_OK);
-      free(other);
-      if (++recorded % 16 == 0) pause_ms(1);
-    }
-    chalk_writer_tick(w);
+    record_a_while(w, s, h, &recorded);
     kill_victim(victims[i % VICTIMS]);
     repeated += (int64_t)atomic_exchange(&n->under_way[i % VICTIMS], 0);
     victims[i % VICTIMS] = start(g, w, n, i);
@@ -185,9 +200,7 @@ static void test_a_thousand_kills(void **state) {
   flush(g, n, 0, 1000);
   int64_t sent = (int64_t)atomic_load(&n->sent);
   assert_true(sent >= 2 * recorded && sent <= 2 * recorded + repeated);
-  chalk_sketch *k = chalk_series_sketch(h);
-  assert_int_equal(chalk_sketch_count(k), recorded);
-  chalk_sketch_free(k);
+  check_sketch(h, recorded);
   check_text(g);
   check_end(g, w);
   free(s), free(h);
@@ -196,7 +209,7 @@ static void test_a_thousand_kills(void **state) {
   chalk_segment_close(g);
 }
 
-/* Says who has which lock when nothing goes on, and what the processes do. */
+/* The test hangs: says which thread has which lock, and what the processes do. */
 static void on_alarm(int signal) {
   (void)signal;
   const segment_lock *named[] = {&looked_at->head->registry, &looked_at->head->ids_lock, &looked_at->head->heap_lock,
@@ -213,7 +226,7 @@ static void on_alarm(int signal) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_thousand_kills)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_thousand_kills_lose_no_count_of_the_living)};
   signal(SIGALRM, on_alarm);
   alarm(4 * DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

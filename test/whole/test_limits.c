@@ -1,5 +1,5 @@
-/* What is lost when these fail: the application. A limit of memory, of addresses or of file size must be an error that
-   init reports, or a folded series; and a core dump must not write what a segment reserves. */
+/* What is lost when these fail: the application. A limit of memory, of addresses or of file size has to be an error
+   that init reports, or a folded series, and a core dump must not contain the memory that a segment reserves. */
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -11,10 +11,10 @@
 #include "shm/heap.h"
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define PLAIN 1 /* what a sanitizer reserves counts too */
+#define PLAIN 1 /* the memory that a sanitizer reserves counts towards the limits, too */
 #endif
 
-/* The limit of memory: what does not fit is folded, dropped series make room, nothing fails. */
+/* At the limit of memory new series are folded until others are dropped, and no record fails. */
 static void test_memory_limit_folds(void **state) {
   (void)state;
   chalk_options o = {.memory_limit = 4 * MIB};
@@ -43,7 +43,7 @@ static void test_memory_limit_folds(void **state) {
   assert_int_equal(total_of(g, latency), 3 * N);
   print_message("full: %u series, %lld of %d records without a sketch\n", info_of(g).series, (long long)sketch_less,
                 3 * N);
-  /* Leaving makes room. */
+  /* Dropped series free memory. */
   chalk_clear(w, (uint32_t)count);
   chalk_clear(w, (uint32_t)latency);
   chalk_writer_tick(w);
@@ -55,7 +55,7 @@ static void test_memory_limit_folds(void **state) {
   chalk_segment_close(g);
 }
 
-/* More VMs than memory for their cells: they share a slot. */
+/* VMs for whose cells there is no memory share slot 0. */
 static void test_full_memory_and_new_writers(void **state) {
   (void)state;
   chalk_options o = {.memory_limit = 4 * MIB};
@@ -73,7 +73,7 @@ static void test_full_memory_and_new_writers(void **state) {
 
 static void test_file_size_limit(void **state) {
   (void)state;
-  /* Far too small: an error, where ftruncate would kill. */
+  /* A limit that is far too small is an error. Without the check, ftruncate would kill the process. */
   pid_t pid = fork_child();
   if (pid == 0) {
     struct rlimit small = {16 * MIB, 16 * MIB};
@@ -86,7 +86,7 @@ static void test_file_size_limit(void **state) {
     _exit(0);
   }
   join_child(pid);
-  /* Smaller than wished for: a smaller segment. */
+  /* A limit below the usual size makes a smaller segment. */
   pid = fork_child();
   if (pid == 0) {
     struct rlimit half = {800 * (rlim_t)MIB, 800 * (rlim_t)MIB};
@@ -101,7 +101,7 @@ static void test_file_size_limit(void **state) {
   join_child(pid);
 }
 
-/* Limits that come after it was made: its size is there already. */
+/* A limit that is set after the segment was made changes nothing, because the file has its size already. */
 static void test_file_size_limit_while_running(void **state) {
   (void)state;
   pid_t pid = fork_child();
@@ -128,7 +128,7 @@ static void test_file_size_limit_while_running(void **state) {
 
 /* Core dumps */
 
-/* Whether /proc/self/smaps says of this address that it is left out. */
+/* Whether core dumps leave this address out, as /proc/self/smaps says. */
 static bool is_left_out(const void *address) {
   FILE *file = fopen("/proc/self/smaps", "r");
   char line[512];
@@ -151,11 +151,11 @@ static void test_core_dumps_leave_it_out(void **state) {
   if (pid == 0) _exit(is_left_out(base) ? 0 : 1);
   join_child(pid);
   chalk_segment_close(g);
-  assert_true(is_left_out(base)); /* its range of addresses stays */
+  assert_true(is_left_out(base)); /* a closed segment keeps its range of addresses */
 }
 
 #ifdef PLAIN
-/* The size of the core file in the directory, which is removed; -1: there is none. */
+/* Removes the core file in the directory and returns its size; -1: there is none. */
 static off_t take_core(void) {
   off_t size = -1;
   DIR *entries = opendir(directory);
@@ -185,7 +185,7 @@ static void test_a_core_dump_is_small(void **state) {
   assert_int_equal(waitpid(pid, &status, 0), pid);
   assert_true(WIFSIGNALED(status) ? WTERMSIG(status) == SIGABRT : WEXITSTATUS(status) == 2);
   off_t size = take_core();
-  if (size < 0) skip(); /* not to be had, or kept elsewhere */
+  if (size < 0) skip(); /* this machine writes no core file, or writes it elsewhere */
   if (size > 64 * MIB) fail_msg("a core of %lld bytes", (long long)size);
   print_message("a core of %lld bytes\n", (long long)size);
 }
@@ -210,7 +210,7 @@ static void test_address_space_limit(void **state) {
     _exit(0);
   }
   join_child(pid);
-  /* What failed there left nothing in the way. */
+  /* The failures have left nothing that is in the way now. */
   chalk_segment *g = open_path(NULL);
   assert_non_null(g);
   chalk_segment_close(g);
@@ -220,7 +220,7 @@ static void test_address_space_limit(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
 #ifdef PLAIN
-      cmocka_unit_test(test_address_space_limit), /* first: closed segments keep their range of addresses */
+      cmocka_unit_test(test_address_space_limit), /* first, because closed segments keep their ranges of addresses */
       cmocka_unit_test(test_a_core_dump_is_small),
 #endif
       cmocka_unit_test(test_core_dumps_leave_it_out),       cmocka_unit_test(test_memory_limit_folds),

@@ -1,10 +1,10 @@
 /*
- * What is lost when these fail: the whole server, or the machine. The master of an nginx is root and reads at each
- * reload what its workers, who are not, can write to. Whatever stands there, and whenever it was stored, the master
- * neither crashes nor hangs nor writes anywhere but into the segment's mapping.
+ * What is lost when these fail: the whole server, or the machine. The master of an nginx is root, and at each reload it
+ * reads memory into which its workers, who are not root, can store. Whatever they store there, at whatever moment, the
+ * master neither crashes nor hangs nor writes anywhere but into the segment's mapping.
  *
- * A segment with a bit of everything in it is made, and word for word overwritten with what hurts most. After each
- * word a child, as the master that it is, goes through all that a reload does.
+ * The test makes a segment with something of each structure in it, and overwrites word for word with hostile values.
+ * After each store a child, in the role of the master, does all that a reload does.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,7 @@ enum { TAGS = 12, SHOWN = 64 };
 
 static const char *const kept = "master";
 static chalk_segment *g;
-static chalk_series *old[4]; /* bound by the VM of the configuration before */
+static chalk_series *old[4]; /* handles of the previous configuration's VM */
 
 /* What a configuration defines and does. */
 
@@ -33,7 +33,7 @@ static metrics define_all(chalk_writer *w, uint32_t les) {
                    define(w, "bare", CHALK_COUNT, 0, 0), define_across(w, "memory", CHALK_SUM)};
 }
 
-/* With room for as many tags as there can be, as Lua gives: a number may turn out to be another metric's. */
+/* Gives as many tag values as there can be, as Lua does, because a damaged metric may say that it has so many. */
 static chalk_series *try_bind(chalk_writer *w, int metric, const char *value) {
   const char *values[CHALK_TAGS] = {value};
   size_t sizes[CHALK_TAGS] = {strlen(value)};
@@ -80,7 +80,7 @@ static void look(void) {
   chalk_snapshot_free(s);
 }
 
-/* All that a master does at a reload; whether it found all that it was to find. */
+/* All that a master does at a reload. Returns whether it found the metrics as they were defined. */
 static bool reload(void) {
   char message[CHALK_MESSAGE] = "";
   chalk_segment *same = chalk_segment_open(kept, NULL, message);
@@ -113,7 +113,7 @@ static bool reload(void) {
   return found;
 }
 
-/* The segment: counts, sketches, gauges of two writers, series that were dropped, a cursor, rings, a residue. */
+/* Fills the segment: counts, sketches, gauges of two writers, dropped series, a cursor, rings, a handover. */
 
 static void fill(void) {
   chalk_writer *w = open_writer(g), *other = open_writer(g);
@@ -131,16 +131,16 @@ static void fill(void) {
   old[0] = bind(w, m.count, "0"), old[1] = bind(w, m.histogram, "0");
   old[2] = bind(w, m.bare, NULL), old[3] = bind(w, m.across, "0");
   stripe *t = &g->stripes[0];
-  t->pass_from = METRICS, t->pass_to = METRICS + 1;
+  t->handover_from = METRICS, t->handover_to = METRICS + 1;
 }
 
-/* Parts of the mapping, and what stood in them. */
+/* Parts of the mapping, with copies of their content. */
 
 typedef struct part {
   const char *name;
   char *at, *then;
   size_t size;
-  uint32_t step; /* of so many words one is overwritten */
+  uint32_t step; /* every step-th word is overwritten */
 } part;
 
 enum { PARTS = 11 };
@@ -175,7 +175,7 @@ static void restore(void) {
   for (int i = 0; i < PARTS; i++) memcpy(parts[i].at, parts[i].then, parts[i].size);
 }
 
-/* What is stored into the word at `at`: the most hostile that there is. */
+/* The i-th hostile value for the word at offset `at`, which holds `was`. */
 enum { VALUES = 12 };
 static uint64_t hostile(int i, uint64_t at, uint64_t was) {
   const uint64_t values[VALUES] = {0,
@@ -188,12 +188,12 @@ static uint64_t hostile(int i, uint64_t at, uint64_t was) {
                                    0x4141414141414141,
                                    0x7fffffff7fffffff,
                                    was + 8,
-                                   was | 0x40000000 /* a lock: its owner died */,
+                                   was | 0x40000000 /* of a lock: its owner has died */,
                                    (uint64_t)g->capacity << 32 | (g->capacity - 1)};
   return values[i];
 }
 
-/* In which case a child is, for when it dies. */
+/* The case that the child is in, which the parent reports if the child dies. */
 typedef struct progress {
   volatile uint32_t part, word, value;
 } progress;
@@ -212,7 +212,7 @@ static void overwrite(const part *p) {
     uint64_t *at = (uint64_t *)(void *)p->at + word;
     for (int i = 0; i < VALUES; i++) {
       now->word = word, now->value = (uint32_t)i;
-      alarm(DEADLINE); /* no case may take as long */
+      alarm(DEADLINE); /* for each case */
       *at = hostile(i, segment_offset(g, at), *at);
       reload();
       restore();
@@ -220,7 +220,7 @@ static void overwrite(const part *p) {
   }
 }
 
-/* Waits for a child that is to end well. */
+/* Waits for a child, which has to end without an error. */
 static void expect_survival(pid_t pid) {
   int status = 0;
   assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -250,7 +250,9 @@ static void test_any_word_may_be_overwritten(void **state) {
 static sigjmp_buf again;
 static void go_on(int signal) { siglongjmp(again, signal); }
 
-/* Stores anything anywhere, until it is killed. A file is cut under its hands when it seems half made. */
+/*
+ * Stores anything anywhere until it is killed. Opening a file that seems half made cuts it, which raises SIGBUS here.
+ */
 static pid_t start_vandal(void) {
   pid_t pid = fork_child();
   if (pid != 0) return pid;
@@ -283,16 +285,16 @@ static void store_meanwhile(void) {
   assert_int_equal(status, 0);
 }
 
-static void test_others_store_meanwhile(void **state) {
+static void test_workers_store_during_reloads(void **state) {
   (void)state;
   store_meanwhile();
 }
 
-/* The master has no row of cells, and its gauges are in lists with those of workers that have none either. */
-static void test_a_master_that_shares(void **state) {
+/* The master shares slot 0, so its gauges are in lists with those of workers that share it, too. */
+static void test_a_master_that_shares_slot_0(void **state) {
   (void)state;
   chalk_writer *w[3];
-  for (uint32_t i = 3; i < WRITERS; i++) { /* nobody's, who could be asked about */
+  for (uint32_t i = 3; i < WRITERS; i++) { /* taken, by an owner whose death cannot be proven */
     memset(&g->slots[i].owner, 0, sizeof g->slots[i].owner);
     atomic_store(&g->slots[i].taken, 1);
   }
@@ -303,14 +305,14 @@ static void test_a_master_that_shares(void **state) {
     metrics m = define_all(w[k], 5);
     for (int i = 0; i < TAGS; i += 3) use(w[k], &m, i);
   }
-  for (int k = 1; k < 3; k++) chalk_writer_close(w[k]); /* they leave vacant links */
+  for (int k = 1; k < 3; k++) chalk_writer_close(w[k]); /* which leaves vacant links */
   forget_parts();
   note_parts();
   overwrite_parts(8);
   store_meanwhile();
 }
 
-/* Not as a file: a file cannot be sealed. */
+/* Only memory can be sealed, a file cannot. */
 static void test_memory_cannot_be_cut(void **state) {
   (void)state;
   assert_int_equal(ftruncate(g->fd, 4096), -1);
@@ -320,7 +322,7 @@ static void test_memory_cannot_be_cut(void **state) {
   assert_int_equal(segment_allocate(g->fd, g->size - 4096, 4096), CHALK_OK);
 }
 
-/* And the master says so, where it can tell. */
+/* The master refuses a header if it can tell that the values are wrong. */
 static void test_a_master_refuses_a_header_that_makes_no_sense(void **state) {
   (void)state;
   char message[CHALK_MESSAGE] = "";
@@ -334,7 +336,7 @@ static void test_a_master_refuses_a_header_that_makes_no_sense(void **state) {
   chalk_segment_close(same);
 }
 
-/* What the master records is counted as ever, and seen by all. */
+/* Records of the master count as any others, and all processes see them. */
 static void test_a_master_records(void **state) {
   (void)state;
   chalk_writer *reader = open_writer(g);
@@ -365,8 +367,8 @@ static void test_a_master_records(void **state) {
   chalk_writer_close(reader);
 }
 
-/* A record of a worker goes where the block says that its table is. */
-static void test_a_master_takes_no_short_cut(void **state) {
+/* A worker's record follows the block's word for where its table is. The master's record must not. */
+static void test_a_masters_record_follows_no_damaged_block(void **state) {
   (void)state;
   pid_t pid = fork_child();
   if (pid == 0) {
@@ -385,7 +387,7 @@ static void test_a_master_takes_no_short_cut(void **state) {
   restore();
 }
 
-/* A file that nobody uses is looked through, while somebody who should not has it open all the same. */
+/* A master checks a file that no process uses, while a process stores into it that has it open all the same. */
 static void test_a_file_changes_while_it_is_taken_up(void **state) {
   (void)state;
   enum { ROUNDS = SANITIZED ? 20 : 200 };
@@ -431,7 +433,7 @@ static void test_a_file_changes_while_it_is_taken_up(void **state) {
   assert_int_equal(status, 0);
 }
 
-/* Some time after the word is set it says that there are more slots than there can be, until the word is zero again. */
+/* Sets the number of slots too high some time after now->word was set, and back once that is zero again. */
 static pid_t start_grower(header *h) {
   enum { LONGEST = 400 /* us */ };
   pid_t pid = fork_child();
@@ -444,8 +446,8 @@ static pid_t start_grower(header *h) {
   }
 }
 
-/* How many slots there are is said by a word that somebody stores into while their owners are forgotten. */
-static void test_a_files_slots_grow_while_it_is_taken_up(void **state) {
+/* The number of slots changes while the master resets the owners of all slots. */
+static void test_the_number_of_slots_changes_while_a_file_is_taken_up(void **state) {
   (void)state;
   enum { ROUNDS = 1000 };
   char message[CHALK_MESSAGE] = "";
@@ -500,14 +502,14 @@ static int end(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_a_master_records),
-      cmocka_unit_test(test_a_master_takes_no_short_cut),
+      cmocka_unit_test(test_a_masters_record_follows_no_damaged_block),
       cmocka_unit_test(test_memory_cannot_be_cut),
       cmocka_unit_test(test_a_master_refuses_a_header_that_makes_no_sense),
       cmocka_unit_test(test_any_word_may_be_overwritten),
-      cmocka_unit_test(test_others_store_meanwhile),
-      cmocka_unit_test(test_a_master_that_shares),
+      cmocka_unit_test(test_workers_store_during_reloads),
+      cmocka_unit_test(test_a_master_that_shares_slot_0),
       cmocka_unit_test(test_a_file_changes_while_it_is_taken_up),
-      cmocka_unit_test(test_a_files_slots_grow_while_it_is_taken_up),
+      cmocka_unit_test(test_the_number_of_slots_changes_while_a_file_is_taken_up),
   };
   return cmocka_run_group_tests(tests, make, end);
 }

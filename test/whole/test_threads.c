@@ -1,9 +1,10 @@
 /*
- * What is lost when these fail: a process whose threads record, create, drop, flush and read at once miscounts or
- * crashes. Built with the thread sanitizer (make tsan) they also say where two threads touch memory without order.
+ * What is lost when these fail: a process whose threads record, create, drop, flush and read at the same time miscounts
+ * or crashes. Built with the thread sanitizer (make tsan), they also report where two threads access memory without
+ * order.
  *
- * The truth is what the recorders say they recorded. Of metrics that nobody drops, the totals must be that; of those
- * whose series come and go, what a cursor was given in differences must be, to the last unit.
+ * The recorders say what they recorded. The totals of metrics that no thread drops must equal that. For metrics whose
+ * series come and go, the sum of the differences that a cursor was given must equal it, to the last unit.
  */
 
 #include "common.h"
@@ -14,7 +15,7 @@ enum { STABLE, STABLE_TIMES, CHURNED, CHURNED_TIMES, IN_FLIGHT, LOAD, KINDS };
 enum { RECORDERS = 2, CREATORS = 2, DROPPERS = 1, READERS = 2, FLUSHERS = 2, TAGS = 6, MOST_THREADS = 16 };
 enum { RECORDS = 6000, CREATIONS = 1500, DROPS = 400, DEFINITIONS = 300 };
 
-/* Rings that hold all that is recorded while a slow machine lets nobody read. */
+/* Rings that are large enough for all events of a time in which a slow machine runs no reader. */
 enum { EVENTS = 1 << 18 };
 
 typedef struct stage {
@@ -23,7 +24,7 @@ typedef struct stage {
   _Atomic int64_t recorded[KINDS], received[KINDS], seen[KINDS];
   _Atomic int working; /* threads that record or drop */
   _Atomic uint32_t rounds;
-  bool is_watched; /* by the event tap, all the time */
+  bool is_watched; /* the event tap is on all the time */
 } stage;
 
 typedef struct actor {
@@ -34,7 +35,7 @@ typedef struct actor {
   int64_t recorded[KINDS];
 } actor;
 
-/* In a thread cmocka cannot end the test, so this ends the program. */
+/* cmocka cannot end a test from another thread, so this ends the program. */
 #define CHECK(condition)                                                           \
   do {                                                                             \
     if (!(condition)) {                                                            \
@@ -43,7 +44,7 @@ typedef struct actor {
     }                                                                              \
   } while (0)
 
-/* xorshift, one for each thread. */
+/* A random number below `sides`, by an xorshift generator of the thread. */
 static uint32_t roll(actor *a, uint32_t sides) {
   a->seed ^= a->seed << 13, a->seed ^= a->seed >> 7, a->seed ^= a->seed << 17;
   return (uint32_t)((a->seed >> 11) % sides);
@@ -58,7 +59,7 @@ static void define_all(stage *t, chalk_writer *w) {
   t->metrics[LOAD] = define_across(w, "load", CHALK_SUM);
 }
 
-/* The metrics' numbers are known from the first definition: this is what another VM does with the same schema. */
+/* Opens a writer and defines the metrics again, as another VM does with the same schema. Their numbers are the same. */
 static chalk_writer *join_in(stage *t) {
   chalk_writer *w = open_writer(t->g);
   stage again = {.g = t->g};
@@ -67,7 +68,7 @@ static chalk_writer *join_in(stage *t) {
   return w;
 }
 
-/* A record into a count as the accessors do it, without a call. */
+/* A record into a count without a call, as the accessors do it. */
 static void inc(chalk_series *s) {
   double epoch = s->epoch;
   shared_u64 *cell = (shared_u64 *)s->cell;
@@ -98,7 +99,7 @@ static chalk_series *bind_numbered(stage *t, chalk_writer *w, int kind, uint32_t
   return bind(w, t->metrics[kind], tag);
 }
 
-/* Keeps its handles for as long as it lives. */
+/* Keeps its handles until it ends. */
 static void act_recorder(actor *a) {
   stage *t = a->stage;
   chalk_writer *w = join_in(t);
@@ -116,7 +117,7 @@ static void act_recorder(actor *a) {
   chalk_writer_close(w);
 }
 
-/* Handles that live for one record, of more series than the metric may have, by writers that come and go. */
+/* Uses each handle for one record, creates more series than the limit allows, and takes a new writer now and then. */
 static void act_creator(actor *a) {
   stage *t = a->stage;
   chalk_writer *w = join_in(t);
@@ -148,7 +149,7 @@ static void act_dropper(actor *a) {
   chalk_writer_close(w);
 }
 
-/* Definitions of one name that differ: reloads, one after the other, each leaving once nobody has it. */
+/* Reloads: each defines one name differently, and leaves once no writer uses it. */
 static void act_definer(actor *a) {
   stage *t = a->stage;
   for (int i = 0; i < DEFINITIONS; i++) {
@@ -167,12 +168,12 @@ static void act_definer(actor *a) {
   }
 }
 
-/* Readers and flushers go on until nobody records any more. */
+/* Readers and flushers end after the last thread that records. */
 
 static void render_all(chalk_snapshot *s) {
   static const char *const labels[] = {"tag"};
   static const char *const le[] = {"1.0"};
-  static const uint32_t places[] = {2};
+  static const uint32_t indexes[] = {2};
   char out[16384];
   uint32_t n, at = 0;
   const chalk_entry *e = chalk_snapshot_entries(s, &n);
@@ -181,7 +182,7 @@ static void render_all(chalk_snapshot *s) {
     while (last < n && e[last].metric == e[at].metric) last++;
     chalk_family f = {.sample = "x", .bucket = "x_bucket", .sum = "x_sum", .count = "x_count", .constant = ""};
     f.labels = labels, f.n_labels = 1;
-    if (s->segment->metrics[e[at].metric].les > 0) f.le = le, f.le_index = places, f.n_le = 1;
+    if (s->segment->metrics[e[at].metric].les > 0) f.le = le, f.le_index = indexes, f.n_le = 1;
     while (at < last) {
       size_t size = chalk_snapshot_render(s, &f, &at, last, out, sizeof out);
       CHECK(size <= sizeof out && (size > 0 || at == last));
@@ -218,7 +219,7 @@ static int kind_at(const stage *t, uint32_t metric) {
   return kind;
 }
 
-/* What was recorded since, as events: `seen` adds up as `received` does. The rings get larger meanwhile. */
+/* Reads all events and adds them to `seen`, as the flush adds to `received`. The rings get larger meanwhile. */
 static void watch(stage *t) {
   chalk_tap *tap = chalk_tap_open(t->g, 1, NULL);
   CHECK(tap);
@@ -237,8 +238,8 @@ static void watch(stage *t) {
 }
 
 /*
- * A flush: what came since goes to `received`; then what all have seen is made reusable. Time goes by flushes, or a
- * slow machine would let series idle that the cursor has not sent.
+ * A flush: adds the differences since the last one to `received`, then sweeps. Its clock counts flushes, because with a
+ * real one a slow machine would drop idle series that the cursor has not sent.
  */
 static void flush(stage *t) {
   double now = 1 + atomic_fetch_add(&t->rounds, 1);
@@ -267,7 +268,7 @@ static void flush(stage *t) {
   CHECK(chalk_flush_wait(t->g, ticket, 0) == CHALK_OK);
 }
 
-/* In the place of lua_pcall on a flush thread: takes the role, flushes a few times, hands it on. */
+/* Stands in for lua_pcall on a flush thread: takes the role, flushes a few times, and gives the role back. */
 static int flush_loop(void *state, int arguments, int results, int handler) {
   stage *t = state;
   (void)arguments, (void)results, (void)handler;
@@ -315,7 +316,7 @@ static void play(stage *t, const cast *roles) {
   for (int i = 0; i < n; i++) pthread_join(actors[i].id, NULL);
 }
 
-/* Plays the roles beside threads that flush, then lets one of these flush last and clean up. */
+/* Plays the roles beside threads that flush. At the end the flush threads flush and sweep once more. */
 static void play_flushed(stage *t, const cast *roles) {
   char message[CHALK_MESSAGE] = "";
   chalk_thread *flushers[FLUSHERS];
@@ -332,7 +333,7 @@ static void play_flushed(stage *t, const cast *roles) {
   }
 }
 
-/* The series that readers compare with itself is there before the others reach the limit. */
+/* Makes the series that readers look at before other series reach the limit. */
 static stage *new_stage(void) {
   static stage t;
   memset(&t, 0, sizeof t);
@@ -345,8 +346,8 @@ static stage *new_stage(void) {
 }
 
 /*
- * A gauge that nobody drops, over all its series: who binds while the segment is full adds to the overflow series, and
- * once an epoch has moved to its own.
+ * The sum over all series of a gauge that no thread drops. A thread that binds while the segment is full adds to the
+ * overflow series first, and to its own series after the epoch has moved.
  */
 static double gauge_of(stage *t, int kind) {
   chalk_snapshot *s = take(t->g, 0);
@@ -358,7 +359,7 @@ static double gauge_of(stage *t, int kind) {
   return value;
 }
 
-/* Differences are counted when they are sent, so a cursor that lost nothing was given just what was recorded. */
+/* A cursor that lost nothing was given exactly what was recorded. */
 static void check_exact(stage *t) {
   assert_true(atomic_load(&t->rounds) > 10);
   for (int kind = STABLE; kind <= CHURNED_TIMES; kind++) {
@@ -367,7 +368,7 @@ static void check_exact(stage *t) {
   }
 }
 
-static void test_all_at_once(void **state) {
+static void test_all_roles_at_once_are_exact(void **state) {
   (void)state;
   static const cast roles[] = {
       {act_recorder, RECORDERS}, {act_creator, CREATORS}, {act_dropper, DROPPERS}, {act_reader, READERS}, {NULL, 0}};
@@ -381,8 +382,8 @@ static void test_all_at_once(void **state) {
   chalk_segment_close(t->g);
 }
 
-/* More VMs than slots: the threads' records go through one slot, while its series are dropped. */
-static void test_threads_that_share_a_slot(void **state) {
+/* There are more VMs than slots, so the threads record through slot 0, while its series are dropped. */
+static void test_threads_that_share_a_slot_are_exact(void **state) {
   (void)state;
   static const cast roles[] = {{act_recorder, RECORDERS}, {act_dropper, DROPPERS}, {act_reader, 1}, {NULL, 0}};
   stage *t = new_stage();
@@ -399,7 +400,7 @@ static void be_watched(stage *t) {
   chalk_tap_switch(t->g, KIND_MASK, EVENTS, 1);
 }
 
-static void test_watched(void **state) {
+static void test_the_tap_sees_each_record_once(void **state) {
   (void)state;
   static const cast roles[] = {{act_recorder, RECORDERS}, {act_creator, 1}, {act_dropper, DROPPERS}, {NULL, 0}};
   stage *t = new_stage();
@@ -412,7 +413,7 @@ static void test_watched(void **state) {
   chalk_segment_close(t->g);
 }
 
-static void test_watched_while_sharing_a_slot(void **state) {
+static void test_the_tap_sees_each_record_of_a_shared_slot_once(void **state) {
   (void)state;
   static const cast roles[] = {{act_recorder, RECORDERS}, {act_dropper, DROPPERS}, {NULL, 0}};
   stage *t = new_stage();
@@ -436,10 +437,10 @@ static void test_reloads_beside_readers(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_all_at_once),
-      cmocka_unit_test(test_threads_that_share_a_slot),
-      cmocka_unit_test(test_watched),
-      cmocka_unit_test(test_watched_while_sharing_a_slot),
+      cmocka_unit_test(test_all_roles_at_once_are_exact),
+      cmocka_unit_test(test_threads_that_share_a_slot_are_exact),
+      cmocka_unit_test(test_the_tap_sees_each_record_once),
+      cmocka_unit_test(test_the_tap_sees_each_record_of_a_shared_slot_once),
       cmocka_unit_test(test_reloads_beside_readers),
   };
   alarm(4 * DEADLINE);

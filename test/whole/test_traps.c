@@ -1,5 +1,5 @@
-/* What is lost when these fail: counts land in a series they do not belong to, are sent twice or not at all, or a slot
-   or a lock is gone for good, because a process was stopped, forked or became another program at a bad moment. */
+/* What is lost when these fail: counts land in a series that they do not belong to, are sent twice or not at all, or a
+   slot or a lock is lost for good, because a process was stopped, forked or ran another program at a bad moment. */
 
 #include "common.h"
 
@@ -34,7 +34,7 @@ static void await_stop(pid_t pid) {
 
 /* Writers */
 
-/* One life of a VM: it defines, records a count and a histogram, and goes. */
+/* A VM that defines two metrics, records into each, and closes. */
 static void live_once(chalk_segment *g, int i) {
   char tag[16];
   snprintf(tag, sizeof tag, "%d", i % 10);
@@ -46,7 +46,7 @@ static void live_once(chalk_segment *g, int i) {
   chalk_writer_close(w);
 }
 
-static void test_ten_thousand_writers_one_after_the_other(void **state) {
+static void test_ten_thousand_writers_in_turn_take_no_more_memory(void **state) {
   (void)state;
   enum { WARM = 1000, ALL = 11000 };
   chalk_segment *g = chalk_segment_open("lives", NULL, NULL);
@@ -59,7 +59,7 @@ static void test_ten_thousand_writers_one_after_the_other(void **state) {
   assert_int_equal(info_of(g).memory, memory);
   long grown = resident_pages() - pages;
 #ifdef __SANITIZE_ADDRESS__
-  grown = 0; /* what is freed is kept by the sanitizer */
+  grown = 0; /* the sanitizer keeps freed memory */
 #endif
   if (grown > 128) fail_msg("%ld pages more after %d writers", grown, ALL - WARM);
   assert_int_equal(info_of(g).writers, 0);
@@ -115,8 +115,8 @@ typedef struct hammer {
 } hammer;
 
 /*
- * The address sanitizer's allocator does not survive a fork in which another thread holds its locks, so under it nobody
- * allocates while somebody forks.
+ * The address sanitizer's allocator does not survive a fork while another thread holds its locks. So with it no thread
+ * allocates while another one forks.
  */
 static pthread_mutex_t allocator = PTHREAD_MUTEX_INITIALIZER;
 
@@ -133,7 +133,7 @@ static void bind_scratch(chalk_writer *w, int metric, const char *tag) {
   assert_true(chalk_bind(w, (uint32_t)metric, &tag, &size) >= CHALK_OK);
 }
 
-/* Holds every lock there is, one after the other, as often as it can. */
+/* Takes each of the locks again and again. */
 static void *run_hammer(void *argument) {
   hammer *t = argument;
   for (uint32_t i = 0; !atomic_load(&t->stop); i++) {
@@ -208,10 +208,10 @@ static void test_forks_while_other_threads_hold_locks(void **state) {
   chalk_segment_close(g);
 }
 
-/* Its process lives on as another program, which will never give the slot back nor see a drop. */
+/* After exec the process lives, but as another program, which neither gives the slot back nor sees a drop. */
 static void test_exec_ends_a_writer(void **state) {
   (void)state;
-  if (personality(0xffffffff) & ADDR_NO_RANDOMIZE) skip(); /* then one program cannot be told from the next */
+  if (personality(0xffffffff) & ADDR_NO_RANDOMIZE) skip(); /* without random addresses two programs look the same */
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
   int metric = define(w, "requests", CHALK_COUNT, 1, 0);
@@ -247,7 +247,7 @@ static void test_exec_ends_a_writer(void **state) {
 
 enum { STRANGERS = 200 };
 
-/* New series in as many numbers as may be free, and whether each holds just what is its own. */
+/* Creates series under all numbers that may be free, and checks that each holds only what was recorded into it. */
 static void check_strangers(chalk_writer *w, int count, int latency, int gauge) {
   for (int i = 0; i < STRANGERS; i++) {
     char tag[16];
@@ -260,7 +260,7 @@ static void check_strangers(chalk_writer *w, int count, int latency, int gauge) 
   }
 }
 
-/* What the stopped child does: compares each handle with the epoch, stops, stores. */
+/* The child compares each handle with the epoch, stops, and stores after it goes on. */
 static void record_stopped(chalk_series *c, chalk_series *h, chalk_series *u, chalk_series *v) {
   chalk_series *all[] = {c, h, u, v};
   chalk_add(c, 10), chalk_record(h, 10), chalk_set(u, 10), chalk_set(v, 10);
@@ -277,7 +277,7 @@ static void record_stopped(chalk_series *c, chalk_series *h, chalk_series *u, ch
   _exit(0);
 }
 
-static void test_stopped_between_comparison_and_store(void **state) {
+static void test_a_stop_between_comparison_and_store_harms_no_other_series(void **state) {
   (void)state;
   chalk_segment *g = open_segment(NULL);
   chalk_writer *w = open_writer(g);
@@ -317,7 +317,7 @@ static void test_stopped_between_comparison_and_store(void **state) {
   chalk_segment_close(g);
 }
 
-/* Recorders that are stopped again and again, beside one who drops what they record into. */
+/* Recorders are stopped again and again, while another process drops their series. */
 
 enum { RECORDERS = 3, TAGS = 6, ROUNDS = SANITIZED ? 50 : 150 };
 
@@ -363,7 +363,7 @@ static void dropper(run *r) {
   _exit(0);
 }
 
-/* What a push exporter would be sent. */
+/* Adds up what a push exporter would send. */
 static void flush(run *r, double now) {
   chalk_snapshot *s = take(r->g, 1);
   uint32_t n;
@@ -384,7 +384,10 @@ static void flush(run *r, double now) {
   sweep(r->g, now, 0);
 }
 
-/* Who is stopped inside a lock stops all who want it, and so this test: then a timer lets it go on. */
+/*
+ * A process that is stopped while it holds a lock stops all that wait for the lock, also this test. So a timer lets it
+ * go on after a while.
+ */
 static volatile sig_atomic_t stopped;
 
 static void let_go_on(int signal) {
@@ -453,8 +456,8 @@ static void test_stops_beside_drops_are_exact(void **state) {
   chalk_segment_close(r.g);
 }
 
-/* A series is dropped while a flush has it before it: what is recorded late is sent once, as its successor's. */
-static void test_dropped_beside_a_flush(void **state) {
+/* A series is dropped during a flush that sends it. What is recorded late is sent once, with its successor. */
+static void test_a_drop_during_a_flush_sends_nothing_twice(void **state) {
   (void)state;
   run r = {.g = open_segment(NULL)};
   r.w = open_writer(r.g);
@@ -482,13 +485,13 @@ static void test_dropped_beside_a_flush(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_ten_thousand_writers_one_after_the_other),
+      cmocka_unit_test(test_ten_thousand_writers_in_turn_take_no_more_memory),
       cmocka_unit_test(test_more_writers_than_slots_at_once),
       cmocka_unit_test(test_forks_while_other_threads_hold_locks),
       cmocka_unit_test(test_exec_ends_a_writer),
-      cmocka_unit_test(test_stopped_between_comparison_and_store),
+      cmocka_unit_test(test_a_stop_between_comparison_and_store_harms_no_other_series),
       cmocka_unit_test(test_stops_beside_drops_are_exact),
-      cmocka_unit_test(test_dropped_beside_a_flush),
+      cmocka_unit_test(test_a_drop_during_a_flush_sends_nothing_twice),
   };
   alarm(4 * DEADLINE);
   return cmocka_run_group_tests(tests, NULL, NULL);

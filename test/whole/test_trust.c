@@ -1,5 +1,5 @@
-/* What is lost when these fail: another user of the machine hangs or kills a service, by the file that it is to share its
-   metrics through. */
+/* What is lost when these fail: another user of the machine hangs or kills a service, through the file in which the
+   service shares its metrics. */
 
 #include "common.h"
 
@@ -45,7 +45,7 @@ static void assert_used(uint32_t group) {
   chalk_segment_close(g);
 }
 
-/* Whether a process of another user and group can use it: what it says, "" when it can. */
+/* The error that a process of another user and group gets when it opens the file; "": it can use the file. */
 static const char *as_other(uint32_t group) {
   static char said[CHALK_MESSAGE];
   int ends[2];
@@ -64,13 +64,13 @@ static const char *as_other(uint32_t group) {
   return said;
 }
 
-static void test_a_file_of_this_users_is_used(void **state) {
+static void test_a_file_of_this_user_is_used(void **state) {
   (void)state;
   make_file(0644);
   assert_used(0);
 }
 
-static void test_a_new_file_is_this_users_alone(void **state) {
+static void test_a_new_file_is_for_this_user_alone(void **state) {
   (void)state;
   struct stat st;
   assert_used(0);
@@ -78,21 +78,21 @@ static void test_a_new_file_is_this_users_alone(void **state) {
   assert_int_equal(st.st_mode & 0777, 0600);
 }
 
-static void test_a_file_that_everybody_can_write_to_is_refused(void **state) {
+static void test_a_file_that_all_users_can_write_to_is_refused(void **state) {
   (void)state;
   make_file(0606);
   assert_refused(0, "everybody may write");
   assert_refused(1, "everybody may write");
 }
 
-static void test_a_file_that_a_group_can_write_to_takes_an_option(void **state) {
+static void test_a_file_that_a_group_can_write_to_needs_an_option(void **state) {
   (void)state;
   make_file(0660);
   assert_refused(0, "segment_group");
   assert_used(1);
 }
 
-static void test_a_new_file_is_the_groups_where_that_is_wanted(void **state) {
+static void test_a_new_file_is_for_a_group_if_an_option_says_so(void **state) {
   (void)state;
   struct stat st;
   assert_used(1);
@@ -112,7 +112,7 @@ static void test_a_file_of_another_user_is_refused(void **state) {
   assert_non_null(strstr(as_other(1), "another user"));
 }
 
-static void test_a_file_of_roots_is_used_by_its_group(void **state) {
+static void test_a_file_of_root_is_used_by_its_group(void **state) {
   (void)state;
   if (geteuid() != 0) skip();
   make_file(0660);
@@ -134,11 +134,11 @@ static void test_a_link_is_refused(void **state) {
 static void test_a_fifo_is_refused(void **state) {
   (void)state;
   assert_int_equal(mkfifo(path, 0600), 0);
-  assert_refused(0, "no regular file");
+  assert_refused(0, "not a regular file");
 }
 
-/* As any user can who may read the file. */
-static void test_a_reader_that_keeps_it_locked_hangs_nobody(void **state) {
+/* Any user who may read the file can lock it. */
+static void test_a_reader_that_keeps_the_file_locked_hangs_no_service(void **state) {
   (void)state;
   make_file(0644);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -153,16 +153,16 @@ static int make_for_all(void **state) { return directory_make(state) != 0 || chm
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_teardown(test_a_file_of_this_users_is_used, clean),
-      cmocka_unit_test_teardown(test_a_new_file_is_this_users_alone, clean),
-      cmocka_unit_test_teardown(test_a_file_that_everybody_can_write_to_is_refused, clean),
-      cmocka_unit_test_teardown(test_a_file_that_a_group_can_write_to_takes_an_option, clean),
-      cmocka_unit_test_teardown(test_a_new_file_is_the_groups_where_that_is_wanted, clean),
+      cmocka_unit_test_teardown(test_a_file_of_this_user_is_used, clean),
+      cmocka_unit_test_teardown(test_a_new_file_is_for_this_user_alone, clean),
+      cmocka_unit_test_teardown(test_a_file_that_all_users_can_write_to_is_refused, clean),
+      cmocka_unit_test_teardown(test_a_file_that_a_group_can_write_to_needs_an_option, clean),
+      cmocka_unit_test_teardown(test_a_new_file_is_for_a_group_if_an_option_says_so, clean),
       cmocka_unit_test_teardown(test_a_file_of_another_user_is_refused, clean),
-      cmocka_unit_test_teardown(test_a_file_of_roots_is_used_by_its_group, clean),
+      cmocka_unit_test_teardown(test_a_file_of_root_is_used_by_its_group, clean),
       cmocka_unit_test_teardown(test_a_link_is_refused, clean),
       cmocka_unit_test_teardown(test_a_fifo_is_refused, clean),
-      cmocka_unit_test_teardown(test_a_reader_that_keeps_it_locked_hangs_nobody, clean),
+      cmocka_unit_test_teardown(test_a_reader_that_keeps_the_file_locked_hangs_no_service, clean),
   };
   return cmocka_run_group_tests(tests, make_for_all, directory_remove);
 }

@@ -1,7 +1,7 @@
-// The work done by prometheus-cpp. A series with labels is found by Family::Add, which returns the one that exists; for a
-// histogram it makes a new one first, to throw it away.
+// Does the work with prometheus-cpp. A series with labels is found by Family::Add, which returns the series that
+// exists. For a histogram it first creates a new one and discards it.
 //
-// Called with the work's name and the seconds a measure takes, it prints a line for each way it has of doing that work:
+// The arguments are the name of the work and the seconds of a measure. It prints a line for each way to do that work:
 // the way, a tab, the figure.
 
 #include <malloc.h>
@@ -31,7 +31,7 @@ using std::string;
 
 namespace {
 
-// Sequences have the length of a power of two, so that finding a place costs one instruction.
+// Sequences have the length of a power of two, so that an index takes one instruction.
 constexpr int kLength = 1024, kLast = kLength - 1, kEndpoints = 40, kCombinations = 80;
 constexpr int kNew = 10000, kCounts = 100000, kHistograms = 10000;
 const Histogram::BucketBoundaries kBuckets = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
@@ -60,12 +60,13 @@ std::vector<string> resources(int n) {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// Nanoseconds an iteration, what all steps add up to, and how many iterations there were.
+// The nanoseconds of an iteration, the sum of all steps, and the number of iterations.
 struct Measure {
   double ns = 0, total = 0, count = 0;
 };
 
-// One run of about the seconds, after as much warm-up as that takes to find out. run(n) says how many seconds it took.
+// Measures one run of about the seconds, after warm-up runs that find out how many iterations that takes. run(n)
+// returns the seconds that it took.
 template <typename Run>
 Measure time_runs(double seconds, Run run) {
   Measure m;
@@ -135,7 +136,7 @@ double resident() {
   return kilobytes * 1024;
 }
 
-// Bytes a series adds to what the process has in memory, when n are filled.
+// Returns the bytes that a series adds to the process's resident memory, computed from n series.
 template <typename Fill>
 double memory(int n, Fill fill) {
   const auto list = resources(n);
@@ -148,7 +149,7 @@ void print(const string &way, double figure) { std::printf("%s\t%.9g\n", way.c_s
 
 void check(double expected, double found) {
   if (expected != found) {
-    std::fprintf(stderr, "the peer has %.17g and not %.17g\n", found, expected);
+    std::fprintf(stderr, "the peer has %.17g, expected %.17g\n", found, expected);
     std::exit(1);
   }
 }
@@ -163,7 +164,7 @@ prometheus::Labels labels(const string &endpoint, const string &status) {
   return {{"endpoint", endpoint}, {"status", status}};
 }
 
-// The sum of all counters and of all histograms' counts.
+// Returns the sum of all counters and of all histograms' counts.
 double total() {
   double sum = 0;
   for (const auto &family : registry.Collect()) {
@@ -215,7 +216,7 @@ void observations(double seconds, bool threads) {
   print("Family::Add", m.ns);
 }
 
-// 10,000 series in each of five new metrics, the median of the five.
+// Creates 10,000 series in each of five new metrics; the figure is the median of the five.
 void first_records() {
   const auto list = resources(kNew);
   std::vector<double> times;

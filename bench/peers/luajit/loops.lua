@@ -1,5 +1,5 @@
--- The loops whose iterations are timed. Each function returns one, and what it records into. As in an application's
--- modules, what a loop uses are locals of a function that has returned, which LuaJIT takes for constants.
+-- The timed loops. Each function returns a loop and the series or metric that it records into. A loop uses locals of a
+-- function that has returned, as an application's modules do; LuaJIT treats such locals as constants.
 
 local chalk = require "chalk"
 local work = require "work"
@@ -74,7 +74,7 @@ function M.histogram()
     kept
 end
 
--- The values move on against the combinations, so that each of them gets all values.
+-- The index of the value shifts against that of the combination, so that every combination gets all values.
 function M.histogram_call()
   local latency = chalk.histogram("latency", { tags = TAGS })
   return function(n)

@@ -1,11 +1,13 @@
--- The work that the peers' programs do, done by chalk as its users write it. Called with the work's name and the
--- seconds a measure takes, it prints a line for each way it has of doing that work: the way, a tab, the figure.
+-- Does the work of the peers' programs with chalk, in code as users write it. The arguments are the name of the work
+-- and the seconds of a measure. It prints a line for each way to do that work: the way, a tab, the figure.
 --
 --     luajit bench/peers/luajit/program.lua count_80 0.1
 
-package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
+local here = arg[0]:match "^(.*/)" or "./"
+package.path = ("%s?.lua;%s../../?.lua;%s"):format(here, here, package.path)
 
 local chalk = require "chalk"
+local draws = require "draws"
 local loops = require "loops"
 local prometheus = require "chalk.exporter.prometheus"
 local together = require "together"
@@ -43,7 +45,7 @@ function WORKS.histogram_kept()
   print_figure("series", measure.ns)
 end
 
--- By both ways of looking a series up.
+-- Measures both ways to look a series up.
 local function looked_up(kind, expected)
   for _, way in ipairs { { "call", "metric{...}" }, { "with", "metric:with(...)" } } do
     local loop, metric = loops[kind .. "_" .. way[1]]()
@@ -67,7 +69,7 @@ function WORKS.threads_histogram_80()
   print_figure("two VM threads", together.threads("histogram", seconds))
 end
 
--- 10,000 series in each of five new metrics, the median of the five.
+-- Creates 10,000 series in each of five new metrics; the figure is the median of the five.
 function WORKS.new_count()
   local resources = work.resources(NEW)
   local times = {}
@@ -115,8 +117,8 @@ local function text(n)
   local exporter = prometheus.new {}
   ms = work.median_of(seconds, function()
     local v, size = assert(view.take(client.segment)), 0
-    for piece in exporter:pieces(v, "prometheus") do
-      size = size + #piece
+    for chunk in exporter:chunks(v, "prometheus") do
+      size = size + #chunk
     end
     view.free(v)
     assert(size > n)
@@ -160,8 +162,8 @@ function WORKS.memory_histogram_1() memory_histogram(1) end
 
 function WORKS.memory_histogram_1000() memory_histogram(1000) end
 
--- The memory is that of a series with one writer, its tags and a single bound: worked out from many of them, because
--- shared memory is taken in large pieces.
+-- The memory is that of a series with one writer, one tag and one bound. It is computed from many series, because the
+-- heap takes its pages in large runs.
 local function accuracy(distribution)
   local list = work.distribution(distribution)
   local client = chalk.new { memory_limit = 2 ^ 32 }
@@ -170,7 +172,7 @@ local function accuracy(distribution)
   for i = 1, #list do
     first:record(list[i])
   end
-  local sketch, few, many = first:value(), work.thinned(list), 1024
+  local sketch, few, many = first:value(), draws.thinned(list), 1024
   local before = client:info().memory
   for k = 1, many do
     local series = metric:with(k)

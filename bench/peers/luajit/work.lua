@@ -1,14 +1,15 @@
--- The work that every peer's program does: the same tags, the same values, timed in the same way. The programs in other
--- languages have the same in their own.
+-- The tags, values and timing that the programs of all peers share. The programs in other languages have copies in
+-- those languages.
 
 local core = require "chalk.core"
+local draws = require "draws"
 
 local M = {}
 
 local LENGTH, ENDPOINTS, COMBINATIONS = 1024, 40, 80
 local QUANTILES = { 0.5, 0.9, 0.99, 0.999 }
 
--- Sequences have the length of a power of two, so that finding a place costs one instruction.
+-- Sequences have the length of a power of two, so that an index takes one instruction.
 M.LAST = LENGTH - 1
 M.now = core.C.chalk_now
 
@@ -23,7 +24,7 @@ for i = 0, M.LAST do
   M.steps[i] = 1 + i * 7 % 8
 end
 
---- Tag values of their own for each of n series, from 0 on, made beforehand.
+--- Returns a distinct tag value for each of n series, from index 0.
 ---@param n integer
 ---@return string[]
 function M.resources(n)
@@ -34,7 +35,7 @@ function M.resources(n)
   return list
 end
 
---- What the steps of the iterations 1 to n add up to.
+--- Returns the sum of the steps of the iterations 1 to n.
 ---@param n integer
 ---@return number
 function M.total(n)
@@ -47,8 +48,8 @@ function M.total(n)
   return sum + math.floor(n / LENGTH) * whole
 end
 
---- Times f(n) in one run of about `seconds`, after as much warm-up as that takes to find out: nanoseconds an iteration,
---- what all steps add up to, how many iterations there were, and the last one's number.
+--- Times f(n) in one run of about `seconds`, after warm-up runs that find out the n for it. Returns the nanoseconds of
+--- an iteration, the sum of all steps, the number of all iterations, and the number of the last one.
 ---@param seconds number
 ---@param f fun(n: integer)
 ---@return { ns: number, total: number, count: integer, last: integer }
@@ -75,7 +76,7 @@ function M.time(seconds, f)
   return measure
 end
 
---- The median of the seconds f() takes, over as many calls as fit into `seconds`, after a first one.
+--- Returns the median of the seconds that f() takes, over as many calls as fit into `seconds`, after a warm-up call.
 ---@param seconds number
 ---@param f fun()
 ---@return number
@@ -101,7 +102,7 @@ local function resident()
   end
 end
 
---- Bytes a series adds to what the process has in memory, when n are filled.
+--- Returns the bytes that a series adds to the process's resident memory, computed from n series.
 ---@param n integer
 ---@param fill fun(resources: string[])
 ---@return number
@@ -112,7 +113,7 @@ function M.memory(n, fill)
   return (resident() - before) / n
 end
 
---- The total of a count's 80 series, or of the numbers of values of a histogram's.
+--- Returns the sum of a count's 80 series, or of the numbers of values in a histogram's series.
 function M.sum(metric)
   local sum = 0
   for i = 0, COMBINATIONS - 1 do
@@ -123,67 +124,22 @@ function M.sum(metric)
 end
 
 function M.check(expected, found)
-  if expected ~= found then error(("chalk has %s and not %s"):format(found, expected)) end
+  if expected ~= found then error(("chalk has %s, expected %s"):format(found, expected)) end
 end
 
--- Uniform in (0, 1): the minimal standard generator, the same in every program.
-local state
-local function uniform()
-  state = state * 48271 % 2147483647
-  return state / 2147483647
-end
-
-local function normal()
-  local radius = math.sqrt(-2 * math.log(uniform()))
-  return radius * math.cos(2 * math.pi * uniform())
-end
-
-local function drawn(n, draw)
-  state = 20240229
-  local list = {}
-  for i = 1, n do
-    list[i] = draw()
-  end
-  return list
-end
-
---- What is recorded into each histogram whose memory is measured: one value, or 1,000 lognormal ones.
+--- Returns the n lognormal values that are recorded into each histogram whose memory is measured.
 ---@param n integer
 ---@return number[]
 function M.recorded(n)
-  return drawn(n, function() return 0.02 * math.exp(0.5 * normal()) end)
+  return draws.list(n, function() return 0.02 * draws.lognormal() end)
 end
 
-local DISTRIBUTIONS = {
-  lognormal = function() return math.exp(0.5 * normal()) end,
-  exponential = function() return -math.log(uniform()) end,
-  bimodal = function()
-    local peak = uniform() < 0.5 and 0.001 or 10
-    return peak * math.exp(0.05 * normal())
-  end,
-}
-
---- A million values of a distribution, as in docs/accuracy.md.
----@param name string
+--- Returns a million values of a distribution of docs/accuracy.md.
+---@param name "lognormal"|"exponential"|"bimodal"
 ---@return number[]
-function M.distribution(name) return drawn(1000000, DISTRIBUTIONS[name]) end
+function M.distribution(name) return draws.list(1000000, draws[name]) end
 
---- One value of each bucket of the finest scale: their sketch has the same buckets as that of all values.
----@param values number[]
----@return number[]
-function M.thinned(values)
-  local seen, list = {}, {}
-  for i = 1, #values do
-    local bucket = math.floor(math.log(values[i]) / math.log(2) * 512)
-    if not seen[bucket] then
-      seen[bucket] = true
-      list[#list + 1] = values[i]
-    end
-  end
-  return list
-end
-
---- The worst relative error over p50, p90, p99 and p99.9, in percent.
+--- Returns the worst relative error of p50, p90, p99 and p99.9, in percent.
 ---@param values number[]
 ---@param quantile fun(q: number): number
 ---@return number

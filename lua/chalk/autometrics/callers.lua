@@ -1,15 +1,17 @@
--- Who calls whom: the instrumented functions that run in a coroutine, innermost last. Each coroutine has its own chain,
--- so that what runs while another one waits is not taken for its callee.
+-- Chains of callers. A chain lists the instrumented calls that are in progress in one coroutine, innermost last, and so
+-- names the caller of the next one. Each coroutine has its own chain: a function that runs while another coroutine
+-- waits is not called by the functions that wait.
 --
--- A call that is begun may never end: its coroutine is thrown away while it waits, as nginx does with `ngx.exit`, or a
--- program with a task that it gave up. Then nobody knows how the call went. It counts as ok, as the specification has
--- it, with no duration.
+-- A call may begin and never end, because its coroutine is thrown away while it waits. nginx does so on `ngx.exit`, a
+-- program when it gives up a task. The result of an abandoned call is unknown. It counts as ok, as the specification
+-- demands, and has no duration. A call is found to be abandoned
 --
---     in a program   when the coroutine is collected
---     in nginx       when the chain is looked at by `sweep`, or by the next request: nginx uses coroutines again
+--     in a program   when its coroutine is collected
+--     in nginx       when `sweep`, or the next request in the same coroutine, looks at the chain: nginx reuses
+--                    coroutines
 --
--- So in nginx the innermost function is believed to run only if it is on the stack. Each wrapper has an environment of
--- its own, which getfenv finds there without making garbage.
+-- In nginx a chain can therefore hold calls of an earlier request, and its innermost function counts as running only if
+-- its wrapper is on the stack. Each wrapper has its own environment, which getfenv finds there without making garbage.
 
 local threads = require "chalk.autometrics.running"
 
@@ -20,8 +22,8 @@ local running, getfenv, getinfo, pcall = threads.running, getfenv, debug.getinfo
 local M = {}
 
 ---@class chalk.autometrics.Chain
----@field depth integer the entries 1 to depth are calls, see wrapper
----@field notes table<integer, table>? on calls that are failing, by depth, see protect
+---@field depth integer the elements 1 to depth are the calls in progress (chalk.autometrics.Call)
+---@field notes table<integer, table>? what protect.lua knows of failing calls, by depth
 
 -- By coroutine.
 local chains = setmetatable({ [threads.MAIN] = { depth = 0 } }, { __mode = "k" })
@@ -35,8 +37,8 @@ local function abandon(chain, depth)
   chain.depth = depth
 end
 
--- The finalizer's object is of the chain, which goes with its coroutine; all share a metatable. Its environment is the
--- chain.
+-- A chain is collected with its coroutine, and so is the proxy that it holds, whose finalizer abandons the calls. All
+-- proxies share one metatable; each finds its chain as its environment.
 local guard = newproxy(true)
 getmetatable(guard).__gc = function(one)
   local chain = getfenv_of(one)
@@ -55,11 +57,12 @@ local function current()
   return chains[co] or new_chain(co)
 end
 
---- The chain of the coroutine that runs, as it stands, for who is called inside of the innermost function.
+--- Returns the running coroutine's chain without a check that its calls are still in progress. This is enough inside an
+--- instrumented function, which is itself the innermost call.
 ---@return chalk.autometrics.Chain
 M.chain = current
 
--- The functions between here and the wrapper, and the wrapper that asks.
+-- Levels of the stack from `find` to the wrapper that asks, which is not to be found.
 local SELF = 5
 
 local function find(environment)
@@ -79,11 +82,12 @@ local function current_in_nginx()
   return chain
 end
 
---- The chain of the coroutine that runs, for a wrapper.
+--- Returns the running coroutine's chain to a wrapper, at a fixed depth of the stack (SELF). In nginx, calls that an
+--- earlier request left behind are abandoned first.
 ---@return chalk.autometrics.Chain
 M.current = ngx and ngx.get_phase and current_in_nginx or current
 
---- Ends the calls of coroutines that nginx has ended.
+--- Abandons the calls of coroutines that nginx has ended: a coroutine without a stack runs nothing.
 function M.sweep()
   for co, chain in pairs(chains) do
     if chain.depth > 0 and type(co) == "thread" and not getinfo(co, 0, "f") then abandon(chain, 0) end

@@ -1,10 +1,11 @@
--- What a git checkout says of itself: read from its files, so that no program is started and none has to be there.
+-- The commit, branch and repository of a git checkout. They are read from git's files, so that no program is started
+-- and git need not be installed.
 
 local ffi = require "ffi"
 
 local M = {}
 
--- The names are private to this module; modules may be loaded again, and the same declaration twice is none too many.
+-- The names are private to this module. LuaJIT accepts the same declaration twice, so the module may be loaded again.
 ffi.cdef [[
   int chalk_git_open(const char *path, int flags, ...) __asm__("open");
   long chalk_git_seek(int fd, long offset, int from) __asm__("lseek");
@@ -14,14 +15,15 @@ ffi.cdef [[
 local C = ffi.C
 
 local O_NOCTTY_NONBLOCK_CLOEXEC, SEEK_SET, SEEK_END = 0x80900, 0, 2
-local MOST = 64 * 1024 * 1024 -- bytes of a file that is looked at
-local DEEP = 32 -- folders to go up at most
+local LARGEST_FILE = 64 * 1024 * 1024 -- bytes
+local MOST_LEVELS = 32 -- folders to go up
 local HOSTS = { ["github.com"] = "github", ["gitlab.com"] = "gitlab", ["bitbucket.org"] = "bitbucket" }
 
--- What has a size is read, and nothing is waited for: a FIFO, a socket or a terminal has none and cannot be sought.
+-- Reads the whole file. Only files with a size are read, so that the read never waits: FIFOs, sockets and terminals
+-- cannot be sought.
 local function read_sized(fd)
   local size = tonumber(C.chalk_git_seek(fd, 0, SEEK_END))
-  if size < 0 or size > MOST or C.chalk_git_seek(fd, 0, SEEK_SET) ~= 0 then return nil end
+  if size < 0 or size > LARGEST_FILE or C.chalk_git_seek(fd, 0, SEEK_SET) ~= 0 then return nil end
   local bytes = ffi.new("char[?]", size + 1)
   local n = tonumber(C.chalk_git_read(fd, bytes, size)) -- -1 for a folder
   return n >= 0 and ffi.string(bytes, n) or nil
@@ -40,7 +42,7 @@ local function first_line(path)
   return text and text:match "^([^\r\n]*)"
 end
 
--- The folder that holds HEAD: `.git`, or what the file of that name in a worktree or submodule points at.
+-- Returns the folder that holds HEAD: `.git`, or the folder that a worktree's or submodule's file `.git` points at.
 local function git_folder(folder)
   local path = folder .. "/.git"
   if first_line(path .. "/HEAD") then return path end
@@ -51,14 +53,14 @@ end
 
 local function find(start)
   local folder = start
-  for _ = 1, DEEP do
+  for _ = 1, MOST_LEVELS do
     local found = git_folder(folder)
     if found then return found end
     folder = folder .. "/.."
   end
 end
 
--- Branches and configuration are shared by the worktrees of a repository.
+-- Returns the folder that holds branches and configuration, which all worktrees of a repository share.
 local function common_folder(folder)
   local common = first_line(folder .. "/commondir")
   if not common or common == "" then return folder end
@@ -92,28 +94,28 @@ local function remote_of(config)
   return urls.origin or first
 end
 
---- The address of a repository without the password that may be in it.
+--- Removes a user and password from the URL of a repository.
 ---@param url string
 ---@return string
 function M.public(url) return (url:gsub("^(%a[%w+.-]*://)[^/]*@", "%1")) end
 
--- A path of this machine means nothing to others.
+-- A path on this machine means nothing elsewhere, so it is not a repository's address.
 local function is_remote(url)
   if url:find "^%a[%w+.-]*://" then return not url:find "^file:" end
   return url:find "^[%w._-]+@[^/:]+:" ~= nil
 end
 
---- Who hosts the repository at an address.
+--- Returns the provider that hosts the repository at this URL.
 ---@param url string
----@return string?
+---@return string? provider "github", "gitlab", "bitbucket"; nil for another host
 function M.provider(url)
   local host = url:match "^%a[%w+.-]*://([^/:]+)" or url:match "^[^/@]*@([^/:]+):" or ""
   return HOSTS[host:lower()]
 end
 
---- What is known of the checkout that a folder is in.
+--- Describes the checkout that a folder is in.
 ---@param folder string
----@return { commit: string?, branch: string?, repository_url: string? }? nil when it is in none
+---@return { commit: string?, branch: string?, repository_url: string? }? nil when the folder is in no checkout
 function M.describe(folder)
   local found = find(folder)
   if not found then return nil end

@@ -1,4 +1,4 @@
--- A query as the address of its chart in Prometheus's own pages.
+-- Turns a query into the address of its chart in Prometheus's user interface.
 
 local M = {}
 
@@ -6,8 +6,8 @@ local function encoded(text)
   return (text:gsub("[^%w%-._~]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
---- The graph of an expression.
----@param base string Prometheus's address, with or without a slash at its end
+--- Returns the address of a graph of the last hour.
+---@param base string Prometheus's address, with or without a slash at the end
 ---@param query string
 ---@return string
 function M.graph(base, query)

@@ -1,6 +1,7 @@
--- The specification's metrics on a client. Their names are the specification's, so they are defined as chalk's own
--- are: no exporter puts a namespace before them, and tags that the application defined mean nothing here. Their series
--- are as many as the program has instrumented functions and calls between them: no limit applies, and none is idle.
+-- The specification's metrics, defined on one client. Their names are fixed by the specification, so they are defined
+-- in the same way as chalk's own metrics: no exporter puts a namespace before them, and tag definitions of the
+-- application do not apply. The number of series is bounded by the instrumented functions and the calls between them,
+-- so `max_series` and `idle_timeout` do not apply either.
 
 local accessor = require "chalk.record.accessor"
 local lists = require "chalk.base.lists"
@@ -14,9 +15,9 @@ local VERSION = "1.0.0" -- of the specification
 
 ---@class chalk.autometrics.Metrics
 ---@field client chalk.Client
----@field bounds number[] of the durations
----@field on_new_bounds fun() when their series have to be looked up again
----@field calls chalk.Metric? once defined; as the others
+---@field bounds number[] of the duration histogram, in seconds
+---@field on_new_bounds fun() called when the series of the duration histogram must be looked up again
+---@field calls chalk.Metric? nil until `define`, as are `duration`, `concurrent` and `build`
 local Metrics = {}
 Metrics.__index = Metrics
 
@@ -104,8 +105,8 @@ function M.new(client, on_new_bounds)
   return setmetatable({ client = client, bounds = {}, on_new_bounds = on_new_bounds }, Metrics)
 end
 
---- Defines them, the first time. Returns what is wrong.
----@return string?
+--- Defines the metrics on the first call.
+---@return string? problem
 function Metrics:define()
   if self.calls then return nil end
   local definitions, errors = self.client.registry:own(document(self.bounds))
@@ -119,30 +120,31 @@ end
 
 -- Bounds
 
--- In nginx a reload finds what the workers before it recorded.
+-- Changes the bounds. A histogram with other bounds starts again from zero, and so drops what was recorded before: by
+-- this program, or in nginx by the workers before a reload.
 local function change(self, bounds)
   if lists.is_same(bounds, self.bounds) then return end
   self.bounds = bounds
   if not self.duration or not self.client.enabled then return end
   if self.client:change_bounds(self.duration, bounds) then
-    log.write("warning", "durations of functions begin anew, with the latency of an objective among their buckets")
+    log.write("warning", "function_calls_duration starts again from zero: its bounds have changed")
   end
   self.on_new_bounds()
 end
 
---- Sets the bounds of durations. Returns what is wrong.
----@param wanted number[] in any order
----@return string?
+--- Sets the bounds of the duration histogram.
+---@param wanted number[] seconds, in any order
+---@return string? problem
 function Metrics:set_bounds(wanted)
   local bounds = lists.union { wanted }
   local fits, words = option.is_buckets(bounds)
-  if not fits then return "the buckets of durations have to be " .. words end
+  if not fits then return "the buckets of durations must be " .. words end
   change(self, bounds)
 end
 
---- Makes a number one of the bounds. Returns what is wrong.
----@param bound number
----@return string?
+--- Adds a bound, unless there is one already.
+---@param bound number seconds
+---@return string? problem
 function Metrics:add_bound(bound) return self:set_bounds(lists.union { self.bounds, { bound } }) end
 
 -- build_info
@@ -157,7 +159,7 @@ local function same(a, b)
   return true
 end
 
--- The tags of all series of a metric.
+-- Returns the tags of all series of a metric.
 local function series_of(client, metric)
   local list, number = {}, accessor.state_of(metric).number
   local v = view.take(client.segment)
@@ -174,8 +176,8 @@ local function series_of(client, metric)
   return list
 end
 
---- Says what is running. A reload of nginx may have brought another version: there is one to a service, or queries
---- could not tell which is meant.
+--- Sets the series of build_info. A service has one such series, because queries could not tell otherwise which version
+--- runs. So the series that an earlier version of the service left, for example before a reload of nginx, are removed.
 ---@param settings chalk.autometrics.Options
 function Metrics:set_build(settings)
   local now = {

@@ -1,5 +1,6 @@
--- Names that can be read off a function: what its source calls it, the type it is a method of, and the module its file
--- is.
+-- Finds the name of a function, the type that it is a method of, and its module. Name and type are read from the line
+-- of the source where the function begins, since Lua functions have no names at run time. The module is that of the
+-- file.
 
 local M = {}
 
@@ -12,7 +13,8 @@ local function lines_of(path)
   return lines
 end
 
--- The ways to write a function down. Each gives the table that it is put into, what is between the two, and its name.
+-- The forms of a function's definition. Each pattern captures the table that the function is stored in, the separator
+-- and the name.
 local FORMS = {
   "%f[%w_]function%s+([%w_.]-)([.:]?)([%a_][%w_]*)%s*%(",
   "([%a_][%w_]*)()%[%s*[\"']([^\"']+)[\"']%s*%]%s*=%s*function%s*%(",
@@ -21,7 +23,7 @@ local FORMS = {
   "()()%[%s*[\"']([^\"']+)[\"']%s*%]%s*=%s*function%s*%(",
 }
 
--- The table of a module is called so; what is in it needs no more than the module's name.
+-- Usual names of a module's own table. They are not types: the label `module` names the module already.
 local MODULES = { M = true, _M = true }
 
 local function type_of(owner, separator)
@@ -32,15 +34,14 @@ end
 
 ---@class chalk.autometrics.Written
 ---@field name string
----@field type string? the type that it is a method or a function of: what stands before a colon, or begins with a
---- capital letter
----@field is_method boolean whether it is written with a colon
+---@field type string? the table before the name, if a colon follows it or it begins with a capital letter
+---@field is_method boolean whether the function is defined with a colon
 
---- What the line where a function begins says of it; nil where it has no name there or is not alone in it.
+--- Reads the name and type from the line where a function begins.
 ---@param path string
 ---@param line integer
----@param files table<string, string[]>? lines of files that were read, for who asks for many
----@return chalk.autometrics.Written?
+---@param files table<string, string[]>? caches the lines of files for a caller that asks repeatedly
+---@return chalk.autometrics.Written? nil if the line has no name for the function, or defines more than one
 function M.of_line(path, line, files)
   files = files or {}
   files[path] = files[path] or lines_of(path)
@@ -52,13 +53,13 @@ function M.of_line(path, line, files)
   end
 end
 
---- A name as the label `function` has it: after that of its type, if it has one.
+--- Returns a name as written in the label `function`: "Type.name", or the name alone without a type.
 ---@param type string|false|nil
 ---@param name string
 ---@return string
 function M.qualified(type, name) return type and type .. "." .. name or name end
 
--- What the methods of a class are called after in their source, if one of them can be read.
+-- Returns the type that the source of a class's methods names, from the first method whose source can be read.
 local function written_type(functions, list)
   local is_class, files = rawget(functions, "__index") == functions, {}
   for _, name in ipairs(list) do
@@ -68,11 +69,11 @@ local function written_type(functions, list)
   end
 end
 
---- The type that a table of functions is: its `__name`, or for a class, which is its own `__index` or has methods that
---- are written with a colon, what its source calls it. nil for other tables.
+--- Returns the type that a table of functions stands for: its `__name`, or, if the table is a class, the name in its
+--- source. A class is its own `__index`, or has functions that are defined with a colon.
 ---@param functions table
 ---@param list string[] the names of its functions
----@return string?
+---@return string? type nil for a table that is no class
 function M.of_class(functions, list)
   local name = rawget(functions, "__name")
   if type(name) == "string" and name ~= "" then return name end
@@ -81,7 +82,7 @@ end
 
 local function plain(text) return (text:gsub("%p", "%%%0")) end
 
---- The module of a source file: as `require` would name it, or else the file's own name.
+--- Returns the module of a source file: the name that `require` would load it by, or else the file's name.
 ---@param path string
 ---@return string
 function M.module_of(path)

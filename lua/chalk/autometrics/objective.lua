@@ -1,8 +1,11 @@
--- Service level objectives: how many of the calls of some functions should succeed, how many should be done in time.
+-- Service level objectives: the percentage of a function's calls that should succeed, and the percentage that should
+-- take no longer than a threshold.
 --
 --     auto.objective("checkout"):success_rate(99.9):latency(0.25, 99)
 --
--- One name is one objective, wherever it is asked for.
+-- A name stands for one objective in the whole program: every module that asks for the name gets the same object. So a
+-- value that was set cannot change, and nothing can be added once a wrapped function has the objective, because its
+-- series already exist with the objective's labels.
 
 local log = require "chalk.base.log"
 
@@ -22,18 +25,23 @@ local function check_percentile(name, percentile)
   end
 end
 
--- Others may have used it, or made their rules of it.
+-- Other modules may use the value, and rules may have been written from it.
 local function check_unchanged(name, what, before, now)
   if before ~= nil and before ~= now then
-    fail(("objective %q has %s %s already, not %s"):format(name, what, tostring(before), tostring(now)), 3)
+    fail(
+      ("objective %q already has %s %s: it cannot change to %s"):format(name, what, tostring(before), tostring(now)),
+      3
+    )
   end
 end
 
 local function check_open(self)
-  if self.used then fail(("objective %q is in use and cannot be added to"):format(self.name), 3) end
+  if self.used then
+    fail(("objective %q is in use: set its rate and latency before a function has it"):format(self.name), 3)
+  end
 end
 
---- The percentage of calls that should succeed.
+--- Sets the percentage of calls that should succeed.
 ---@param percentile number 0 to 100
 ---@return chalk.autometrics.Objective self
 function Objective:success_rate(percentile)
@@ -45,8 +53,8 @@ function Objective:success_rate(percentile)
   return self
 end
 
---- The percentage of calls that should take no longer than a time.
----@param threshold number seconds
+--- Sets the percentage of calls that should take no longer than the threshold.
+---@param threshold number seconds, above 0 and finite
 ---@param percentile number 0 to 100
 ---@return chalk.autometrics.Objective self
 function Objective:latency(threshold, percentile)
@@ -69,7 +77,7 @@ function Objective:latency(threshold, percentile)
   return self
 end
 
---- What it asks for, as data.
+--- Returns the objective as a plain table.
 ---@return { name: string, success_rate: number?, latency: { threshold: number, percentile: number }? }
 function Objective:describe()
   local latency = self.values.latency
@@ -84,15 +92,15 @@ end
 ---@return boolean
 function M.is(value) return getmetatable(value) == Objective end
 
---- An objective of a name.
+--- Creates an objective, and warns of a name that other tools may not accept.
 ---@param name string
----@param on_latency fun(threshold: number)
+---@param on_latency fun(threshold: number) called before a latency is set; may raise to refuse it
 ---@return chalk.autometrics.Objective
 function M.new(name, on_latency)
   if name:find "[^%w_ -]" or name:sub(1, 1) == "-" then
     log.write(
       "warning",
-      ("objective %q: names of letters, digits, _, - and spaces, - not first, work with every tool"):format(name)
+      ("objective %q: some tools accept only letters, digits, _, - and spaces, and no - at the start"):format(name)
     )
   end
   return setmetatable({ name = name, values = {}, on_latency = on_latency }, Objective)

@@ -1,22 +1,27 @@
--- Calls whose end has to be noticed, errors included, without taking anything from the error.
+-- Notices how a wrapped call ends without changing the error that it may raise.
 --
--- A call is noticed by xpcall, after which the stack of the error is gone and the error is raised anew from there: the
--- same value, but whoever makes a traceback of it would see only the outer half. So the message handler here, which
--- runs where the error is and with all of its stack, looks who is going to catch it:
+-- The wrapper calls the function by xpcall. When the function fails, xpcall has unwound the stack, and the wrapper
+-- raises the same value again from there. A traceback made afterwards would therefore lack the frames below the
+-- wrapper. So the message handler here, which runs at the error with the whole stack in place, finds out who will catch
+-- the error and acts for the catcher:
 --
---     pcall           sees no traceback: nothing to do
---     xpcall          its handler is run at once, in place of ours, and what it returns is put where it would be called
---                     again
---     nobody, in the main thread or a luv callback: the host prints the message: the traceback is added to it
---     nobody, in a coroutine of nginx: nginx writes its end to the log: so is the traceback
+--     pcall            The catcher sees no traceback: nothing to do.
+--     xpcall           The handler of that xpcall is run at once, and is replaced in its frame by a function that
+--                      returns its result, because LuaJIT will call the handler again for the error that the wrapper
+--                      raises.
+--     nobody, in the main thread or a luv callback
+--                      The host prints the message, so the traceback is appended to the message.
+--     nobody, in a coroutine of nginx
+--                      nginx logs the end of the coroutine, so the traceback is logged too.
 --
--- A handler is found in the stack: LuaJIT keeps it in the first slot of xpcall's frame, and reads it from there when it
--- is needed. `works` has tried that it is so; were it not, their handler would be called later, without the stack.
+-- The handler of another xpcall is found on the stack: LuaJIT keeps it in the first slot of xpcall's frame, and reads
+-- it from there when it calls it. `trial` checks that this is so. If it is not, the other handler is left alone: it is
+-- called for the error that the wrapper raises, and sees only the outer part of the stack.
 --
--- Why this is safe: debug.getlocal and setlocal look where a frame ends, so no other memory is reached, and a value on
--- the stack is known to the collector. Handlers run only where all frames are on the stack: LuaJIT leaves compiled code
--- before it calls one. What is put in place of a handler is for a call that has failed already and returns in no other
--- way than by the error, which nothing between here and there catches; with its frame it is gone.
+-- Why this is safe: debug.getlocal and debug.setlocal check where a frame ends, so they reach no other memory, and the
+-- collector knows the values on the stack. LuaJIT leaves compiled code before it calls a handler, so all frames are on
+-- the stack. A handler is replaced only in the frame of an xpcall whose call has failed already: nothing between the
+-- error and that frame catches the error, so the replacement is called for this error only and goes with the frame.
 
 local callers = require "chalk.autometrics.callers"
 local threads = require "chalk.autometrics.running"
@@ -29,15 +34,16 @@ local current = callers.chain
 
 local M = {}
 
-local MOST = 200 -- levels looked at; a level is found by counting
+local MOST_LEVELS = 200 -- searched on the stack; the cost of one grows with its depth, because LuaJIT counts frames
 
--- The xpcalls of ours that the error being raised will pass before anybody else's; each has nothing left to do.
+-- The number of wrappers that the error being raised will still pass before another catcher. Their handlers have
+-- nothing to do, because the handler of the innermost wrapper has already acted for the catcher.
 local passing = 0
 
 local handler
 
--- What the handler found, for the call that is about to fail: in its chain, by its depth, since their handler may call
--- functions and resume coroutines that fail as well.
+-- Returns a chain's notes: what the handler found out about each call that is failing. They are kept by chain and depth
+-- because the catcher's handler may itself call wrapped functions that fail, and resume coroutines in which others do.
 local function notes_of(chain)
   local notes = chain.notes
   if not notes then
@@ -52,7 +58,7 @@ local function is_luv(f)
   return luv ~= nil and f == luv.run
 end
 
--- Those of C that let an error through.
+-- C functions that call Lua and do not catch its errors.
 local TRANSPARENT = {
   [require] = true,
   [dofile] = true,
@@ -60,10 +66,11 @@ local TRANSPARENT = {
   [string.gsub] = true,
 }
 
--- Who catches an error raised now: "xpcall" and its level, "host", "thread" or "other"; and how many of ours before.
+-- Finds who will catch an error that is raised now. Returns "xpcall" and its level, "host" (the program that runs the
+-- main thread, or luv), "thread" (who resumed the coroutine) or "other"; and the number of wrappers before the catcher.
 local function catcher(from)
   local ours = 0
-  for level = from, from + MOST do
+  for level = from, from + MOST_LEVELS do
     local info = getinfo(level, "Sf")
     if not info then return threads.is_main() and "host" or "thread", nil, ours end
     if info.func == xpcall then
@@ -82,68 +89,71 @@ end
 
 local works = true
 
--- An error in a handler ends handling, unless something was caught meanwhile, be it a trace that LuaJIT gives up: then
--- the handler is called for that error too, as theirs would have been.
-function handler(e)
+-- The message handler of every wrapper. It can run twice for one call: LuaJIT ends the handling of an error when a
+-- handler fails, but calls the handler again if an error was caught in between (aborting a trace counts as one). The
+-- catcher's handler is then called again too, as it would be without the wrapper.
+function handler(err)
   local chain = current()
   local notes, depth = notes_of(chain), chain.depth
   local again = notes[depth]
-  if again then return again.theirs and again.theirs(e) or e end
-  local note = { e = e }
+  if again then return again.theirs and again.theirs(err) or err end
+  local note = { err = err }
   notes[depth] = note
   if passing > 0 then
     passing = passing - 1
     note.left = passing
-    return e
+    return err
   end
-  local who, level, ours = catcher(3) -- of this function's caller: what raised
+  local who, level, ours = catcher(3) -- from the caller of this function, which raised
   note.left = math.max(ours - 1, 0)
   if who == "xpcall" and works then
     local _, theirs = getlocal(level - 1, 1)
     if type(theirs) == "function" then
       note.theirs = theirs
       setlocal(level - 1, 1, function() return note.result end)
-      return theirs(e)
+      return theirs(err)
     end
-  elseif (who == "host" or who == "thread") and type(e) == "string" then
-    note.trace = { who = who, text = traceback(e, 2) }
+  elseif (who == "host" or who == "thread") and type(err) == "string" then
+    note.trace = { who = who, text = traceback(err, 2) }
   end
-  return e
+  return err
 end
 
 M.handler = handler
 
---- What a call failed with, after xpcall has returned false and `result`: to be given to `raise` when all is noted.
----@param result any
+--- Takes the note on a failed call from its chain. The wrapper calls this when xpcall has returned false, records the
+--- failure, and then calls `raise` with the note.
+---@param result any what xpcall returned after false
 ---@param chain chalk.autometrics.Chain
 ---@param depth integer of the call
----@return table note its `e` is the error
+---@return table note its `err` is the error
 function M.failed(result, chain, depth)
   local notes = notes_of(chain)
   local note = notes[depth]
-  if not note then return { e = result, left = 0 } end -- LuaJIT called no handler
+  if not note then return { err = result, left = 0 } end -- LuaJIT called no handler
   notes[depth] = nil
   note.result = result
   return note
 end
 
---- Lets the error go on.
----@param note table
+--- Raises the error of a failed call again.
+---@param note table from `failed`
 function M.raise(note)
-  local e, trace = note.e, note.trace
+  local err, trace = note.err, note.trace
   if trace and trace.who == "host" then
-    e = trace.text
+    err = trace.text
   elseif trace and ngx and ngx.log then
-    ngx.log(ngx.ERR, "an error that nothing catches: ", trace.text)
+    ngx.log(ngx.ERR, "uncaught error: ", trace.text)
   end
   passing = note.left
-  return error(e, 0)
+  return error(err, 0)
 end
 
+-- Whether another xpcall's handler is found on the stack, is called once, and its result reaches that xpcall.
 local function trial()
   local seen
-  local function theirs(e)
-    seen = (seen or "") .. e
+  local function theirs(err)
+    seen = (seen or "") .. err
     return "handled"
   end
   local ok, result = xpcall(function()

@@ -1,14 +1,14 @@
--- The PromQL of an instrumented function, as text. Every series is joined with the build_info of its target, so that a
--- version that made things worse is a line of its own.
+-- Writes the PromQL queries of an instrumented function. Each query joins its series with the build_info of the same
+-- target, so that every version has its own line and a version that made things worse can be seen.
 --
--- Pure functions of (name, module, options). A name or module that is nil leaves its matcher out, and the text has what
--- is given as it is but for quoting: variables such as Grafana's `$module` pass.
+-- All are pure functions of (name, module, options). A nil name or module leaves its matcher out. Values are only
+-- quoted, so variables such as Grafana's `$module` can be given as names.
 
 local M = {}
 
 ---@class chalk.autometrics.QueryOptions
----@field service_name string? only of this service
----@field interval string? what rates are over, default "5m"
+---@field service_name string? restricts the query to one service
+---@field interval string? the range of each rate, default "5m"
 
 local ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
 
@@ -28,7 +28,7 @@ end
 local BUILD = "on (instance, job, service_name) group_left (version, commit) "
   .. "topk by (instance, job, service_name) (1, build_info)"
 
--- What stays apart, besides what a query adds.
+-- The labels that every query keeps; a query may add others.
 local KEPT = "function, module, service_name, version, commit"
 
 local function matchers(list)
@@ -58,7 +58,7 @@ end
 
 local function sum(labels, series) return ("sum by (%s) (%s)"):format(labels, series) end
 
---- Calls a second.
+--- Returns the query for the calls per second.
 ---@param name string?
 ---@param module string?
 ---@param options chalk.autometrics.QueryOptions?
@@ -67,7 +67,7 @@ function M.request_rate(name, module, options)
   return sum(KEPT, rate("function_calls_total", name, module, options or {}))
 end
 
---- The part of the calls that failed, 0 to 1; nothing where there were no calls.
+--- Returns the query for the share of calls that failed, 0 to 1. It has no value while there are no calls.
 ---@param name string?
 ---@param module string?
 ---@param options chalk.autometrics.QueryOptions?
@@ -78,7 +78,7 @@ function M.error_ratio(name, module, options)
   return ("%s / (%s > 0)"):format(sum(KEPT, errors), M.request_rate(name, module, options))
 end
 
---- A quantile of the seconds that calls take.
+--- Returns the query for a quantile of the durations, in seconds.
 ---@param quantile number 0 to 1
 ---@param name string?
 ---@param module string?
@@ -101,7 +101,7 @@ function M.latency_p95(name, module, options) return M.latency(0.95, name, modul
 ---@return string
 function M.latency_p99(name, module, options) return M.latency(0.99, name, module, options) end
 
---- Calls under way.
+--- Returns the query for the number of calls in progress.
 ---@param name string?
 ---@param module string?
 ---@param options chalk.autometrics.QueryOptions?
@@ -112,7 +112,7 @@ end
 
 local function by_caller(options) return setmetatable({ of = "caller_" }, { __index = options }) end
 
---- Calls a second that it makes, by the function that is called.
+--- Returns the query for the calls per second that the function makes, by the called function.
 ---@param name string?
 ---@param module string?
 ---@param options chalk.autometrics.QueryOptions?
@@ -121,7 +121,8 @@ function M.calls(name, module, options)
   return sum(KEPT, rate("function_calls_total", name, module, by_caller(options)))
 end
 
---- The part of the calls that it makes that failed, by the function that is called; nothing where there were no calls.
+--- Returns the query for the share of failures among the calls that the function makes, 0 to 1, by the called function.
+--- It has no value while there are no calls.
 ---@param name string?
 ---@param module string?
 ---@param options chalk.autometrics.QueryOptions?
@@ -141,7 +142,7 @@ local NAMES = {
   "calls_error_ratio",
 }
 
---- All of them by name.
+--- Returns all queries, by their name in M.NAMES.
 ---@param name string?
 ---@param module string?
 ---@param options chalk.autometrics.QueryOptions?

@@ -1,21 +1,24 @@
--- Which coroutine runs, for code that LuaJIT compiles: it does not compile coroutine.running, and leaves the code
--- around a call of it half compiled.
+-- Finds the running coroutine in a way that LuaJIT can compile. LuaJIT does not compile coroutine.running, and a call
+-- of it ends the trace that contains it.
 --
--- The VM keeps the state that runs in a word of its own, which the FFI can read like any other. Where that word is
--- differs from build to build, so it is looked for: it holds the address of a coroutine, as tostring shows it, inside
--- of that coroutine, and that of another one inside of that. If not exactly one word does, and does so in a trial too,
--- there is coroutine.running.
+-- The VM keeps the address of the running coroutine in one word of its global state, and the FFI can read that word.
+-- Its offset differs between builds of LuaJIT, so the word is searched for: inside a coroutine it holds the address
+-- that tostring shows for that coroutine, and inside another coroutine the address of that one. If not exactly one word
+-- does so, and also passes a trial, coroutine.running is used.
 --
 -- Why this is safe:
 --
---     what is read    lies within the VM's own state, which is longer than WORDS words in every build with an FFI and
---                     lives as long as any Lua code of the VM, finalizers at its end included; nothing is written
---     is it current   compiled code and the collector go by this word too: the VM sets it wherever a coroutine begins,
---                     ends, yields or raises, and after each C function. No compiled code goes on in another coroutine,
---                     so a read that LuaJIT moves out of a loop is as good
---     an address      stands for one coroutine while that lives, and `known` is weak: LuaJIT takes dead coroutines out
---                     of weak tables before it frees any of them, so another one at the same address is looked up anew
---     a wrong answer  would be a wrong caller's name, no more: once the word is found, nothing it holds is followed
+--     reading         The words lie within the VM's global state, which is longer than WORDS words in every build with
+--                     an FFI, and which lives as long as any Lua code of the VM, finalizers at its end included.
+--                     Nothing is written.
+--     being current   The VM's compiled code and collector rely on this word: the VM sets it whenever a coroutine
+--                     begins, ends, yields or raises, and after each C function. A trace does not continue in another
+--                     coroutine, so a read that LuaJIT hoists out of a loop gives the same value.
+--     addresses       An address stands for one coroutine while the coroutine lives. `known` is weak, and LuaJIT clears
+--                     dead coroutines from weak tables before it frees any of them, so a new coroutine at the same
+--                     address is looked up again.
+--     a wrong answer  It would give a wrong caller's name and nothing worse: once the word is found, the address that
+--                     it holds is never followed.
 
 local ffi = require "ffi"
 
@@ -23,11 +26,11 @@ local running, resume, create, yield = coroutine.running, coroutine.resume, coro
 
 local M = {}
 
-local WORDS = 128 -- of the VM's state, which is longer
+local WORDS = 128 -- searched; the global state is longer
 
 local wide = ffi.abi "gc64"
 local Words = wide and "uint64_t *" or "uint32_t *"
--- In a coroutine, in words: the one that leads to the VM's state.
+-- The index, in words, of a coroutine's pointer to the global state.
 local SHARED = 2
 
 local function address_of(co)
@@ -37,15 +40,15 @@ end
 
 local function words_at(address) return ffi.cast(Words, ffi.cast("uintptr_t", address)) end
 
--- Calls f in a new coroutine, which is held on to.
+-- Calls f in a new coroutine. Returns f's result, and the coroutine so that the caller can keep it alive.
 local function inside(f)
   local co = create(f)
   local _, result = assert(resume(co, co))
   return result, co
 end
 
--- The places of the VM's words that hold this coroutine's address.
-local function places(co)
+-- Returns the set of indexes at which the global state holds this coroutine's address, and the state's own address.
+local function indexes(co)
   local address = address_of(co)
   local shared, found = words_at(tonumber(words_at(address)[SHARED])), {}
   for i = 0, WORDS - 1 do
@@ -55,7 +58,7 @@ local function places(co)
   return found
 end
 
--- Through a yield, an error, and coroutines in coroutines.
+-- Whether a word follows the running coroutine through a yield, an error, and coroutines inside coroutines.
 local function trial(word)
   local function holds(co) return tonumber(word[0]) == address_of(co) end
   local outer = create(function(co)
@@ -76,12 +79,13 @@ local function trial(word)
   return ok and fine == true
 end
 
--- While LuaJIT records a trace, another word follows the coroutine that is recorded.
+-- While LuaJIT records a trace, a second word holds the recorded coroutine. The trial is not compiled, so that only one
+-- word passes.
 jit.off(trial, true)
 
 local function find()
-  local first, a = inside(places)
-  local second, b = inside(places)
+  local first, a = inside(indexes)
+  local second, b = inside(indexes)
   if not (a and b and first.shared == second.shared) then return nil end
   local found
   for i = 0, WORDS - 1 do
@@ -102,7 +106,7 @@ end
 
 local word = prepare()
 
--- What stands for the main thread, which has no object, or with LUA52COMPAT one that coroutine.running marks.
+-- Stands for the main thread, because coroutine.running returns nil there, or with LUA52COMPAT an object and true.
 M.MAIN = {}
 
 local function now()
@@ -110,10 +114,9 @@ local function now()
   return co and not is_main and co or M.MAIN
 end
 
--- By address, those that were seen and live.
+-- Living coroutines by address. An entry is made only when coroutine.running has confirmed it.
 local known = setmetatable({}, { __mode = "v" })
 
--- What is remembered has been seen to be so.
 local function look_up(address)
   local co = now()
   if co == M.MAIN or address_of(co) == address then known[address] = co end
@@ -125,11 +128,11 @@ local function from_word()
   return known[address] or look_up(address)
 end
 
---- The coroutine that runs, or MAIN.
+--- Returns the running coroutine, or MAIN.
 ---@return thread|table
 M.running = word and from_word or now
 
---- Whether the main thread runs.
+--- Returns whether the main thread runs.
 ---@return boolean
 function M.is_main() return now() == M.MAIN end
 

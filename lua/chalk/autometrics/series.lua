@@ -1,4 +1,5 @@
--- The series of an instrumented function: which tags they have, made before its first call.
+-- The series of an instrumented function. They are created before its first call, so that every function is exported at
+-- zero from the beginning.
 
 local numbers = require "chalk.base.numbers"
 local wrapper = require "chalk.autometrics.wrapper"
@@ -32,10 +33,11 @@ local function tags_of_duration(record)
   })
 end
 
---- The counters of calls by a caller. Both results are there from the first call on, so that ratios can be made.
+--- Creates the counters of one function's calls by one caller. Both results are exported from the first call on, so
+--- that queries can divide one by the other.
 ---@param all chalk.autometrics.Metrics
 ---@param record chalk.autometrics.Record
----@param caller chalk.autometrics.Record? or wrapper.NOBODY
+---@param caller chalk.autometrics.Record? the calling function, or wrapper.NOBODY
 ---@return chalk.autometrics.Call
 function M.call(all, record, caller)
   local known = caller ~= wrapper.NOBODY and caller or nil
@@ -48,11 +50,12 @@ function M.call(all, record, caller)
   return call
 end
 
+--- Looks up the histogram of durations, again after its bounds have changed.
 ---@param all chalk.autometrics.Metrics
 ---@param record chalk.autometrics.Record
 function M.bind_duration(all, record) record.duration = all.duration(tags_of_duration(record)) end
 
---- Looks all series up, which creates them.
+--- Looks up all series of a function, which creates them.
 ---@param all chalk.autometrics.Metrics
 ---@param record chalk.autometrics.Record
 function M.bind(all, record)
@@ -63,7 +66,7 @@ function M.bind(all, record)
   M.call(all, record, wrapper.NOBODY)
 end
 
---- Drops the series under a service name that was a guess, unless something was recorded.
+--- Removes the series that a function has under a guessed service name, unless something was recorded into them.
 ---@param all chalk.autometrics.Metrics
 ---@param record chalk.autometrics.Record
 function M.unbind(all, record)

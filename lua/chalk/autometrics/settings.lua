@@ -1,4 +1,5 @@
--- What the metrics of all functions have in common: options of init, else the environment, else the git checkout.
+-- The settings that all instrumented functions share. Each comes from the options of init, else from the environment,
+-- else from the git checkout.
 
 local git = require "chalk.autometrics.git"
 local json = require "chalk.base.json"
@@ -8,19 +9,19 @@ local M = {}
 
 local PROMETHEUS = "http://localhost:9090"
 
--- The boundaries that the specification names, in seconds.
+-- The default bounds of the specification, in seconds.
 local BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10 }
 
 ---@class chalk.autometrics.Options
 ---@field service_name string?
 ---@field version string?
----@field commit string? empty: none, and none is looked for; as for the next three
+---@field commit string? empty: the label is absent, and nothing is looked for; so for the next three
 ---@field branch string?
 ---@field repository_url string?
 ---@field repository_provider string?
 ---@field prometheus_url string?
----@field buckets number[]? of durations, in seconds
----@field is_named boolean? resolved: the service's name is the same in every program of it
+---@field buckets number[]? bounds of durations, in seconds
+---@field is_named boolean? set by `resolve`: the service's name does not depend on which of its programs runs
 
 local ENVIRONMENT = {
   service_name = { "AUTOMETRICS_SERVICE_NAME", "OTEL_SERVICE_NAME" },
@@ -32,17 +33,16 @@ local ENVIRONMENT = {
   prometheus_url = { "PROMETHEUS_URL" },
 }
 
--- What is found out where nothing is said. An empty text says that there is none to be known: the label is absent,
--- and nothing is looked for.
+-- Settings that are read from the checkout if they are not given. An empty text turns this off: the label is absent.
 local FOUND_OUT = { commit = true, branch = true, repository_url = true, repository_provider = true }
 
 local LONGEST = 512
 
---- Whether v can be a label's value as it is.
+--- Returns whether v can be a label's value unchanged, and the words for what it must be.
 ---@return boolean, string words
 function M.is_label(v)
   local fits = type(v) == "string" and #v <= LONGEST and not v:find("\0", 1, true) and not json.invalid_utf8(v)
-  return fits, ("a text of UTF-8, at most %d bytes"):format(LONGEST)
+  return fits, ("UTF-8 text of at most %d bytes"):format(LONGEST)
 end
 
 local function is_url(v)
@@ -63,7 +63,7 @@ end
 
 local ngx = rawget(_G, "ngx")
 
--- The folder of the program that was started; nil in a host that starts none.
+-- Returns the program that was started and its folder; nil in a host that runs no Lua program.
 local function program()
   local script = type(arg) == "table" and type(arg[0]) == "string" and arg[0] or nil
   return script, script and (script:match "^(.*)/[^/]*$" or ".")
@@ -88,7 +88,7 @@ end
 
 local function without_v(version) return version and (version:gsub("^v(%d)", "%1")) end
 
--- What a value that was not given is in the environment; nil and what is wrong with it.
+-- Returns a setting from the environment, nil if it is not there, or nil and a message if it is not valid.
 local function inherited(name)
   local value, variable = from_environment(name)
   if value == nil then return nil end
@@ -97,7 +97,7 @@ local function inherited(name)
   return nil, ("%s must be %s"):format(variable, words)
 end
 
--- What was said of each, by options or else by the environment.
+-- Fills in what the options, or else the environment, give. Returns a message if a value is not valid.
 local function fill(settings, options)
   for name in pairs(ENVIRONMENT) do
     local value, problem = options[name], nil
@@ -109,11 +109,14 @@ local function fill(settings, options)
   end
 end
 
--- Fills in what the checkout says. It is not read where all of that was said.
+-- Fills in the rest from the checkout, which is read only if something is missing.
 local function find_out(settings)
   local hidden = settings.repository_url == ""
-  local said = settings.commit and settings.branch and settings.repository_url and (hidden or settings.service_name)
-  local found = said and {} or checkout()
+  local complete = settings.commit
+    and settings.branch
+    and settings.repository_url
+    and (hidden or settings.service_name)
+  local found = complete and {} or checkout()
   settings.commit = settings.commit or found.commit
   settings.branch = settings.branch or found.branch
   settings.service_name = settings.service_name or not hidden and name_of_repository(found.repository_url) or nil
@@ -125,12 +128,12 @@ local function find_out(settings)
   end
 end
 
---- The settings, or nil and what is wrong.
+--- Resolves the settings.
 ---@param options chalk.autometrics.Options
----@return chalk.autometrics.Options?
----@return string?
+---@return chalk.autometrics.Options? settings nil if an option or variable is not valid
+---@return string? problem
 function M.resolve(options)
-  if type(options) ~= "table" then return nil, "options are a table" end
+  if type(options) ~= "table" then return nil, "options must be a table" end
   local problems = option.problems(options, CHECKS)
   if problems[1] then return nil, table.concat(problems, "; ") end
   local settings = {}

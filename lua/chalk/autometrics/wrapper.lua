@@ -1,8 +1,9 @@
--- The wrapped function. A *record* is what is known of an instrumented function; its *calls* are the counters by who
--- called it, made when a caller is first seen: a call has the series `ok` and `error`.
+-- The wrapper of an instrumented function. A *record* describes one instrumented function. A *call* holds the two
+-- counters, `ok` and `error`, of one function called by one caller; it is created when the caller is first seen.
 --
--- Arguments and results pass through as `...`, so that their number is kept and no table is made of them. LuaJIT
--- compiles such a function into the code that calls it, and does not try to compile it by itself, which ends at xpcall.
+-- Arguments and results pass through as `...`, which keeps their number, nils included, and makes no table. LuaJIT
+-- compiles a vararg function into the code that calls it. It does not start a trace in one, which would be aborted at
+-- xpcall.
 
 local callers = require "chalk.autometrics.callers"
 local core = require "chalk.core"
@@ -33,23 +34,24 @@ local M = {}
 ---@field by_caller table<any, chalk.autometrics.Call>
 ---@field duration chalk.Series
 ---@field concurrent chalk.Series?
----@field environment table of the wrapper
+---@field environment table of the wrapper, by which callers.lua finds it on the stack
 local Record = {}
 Record.__index = Record
 
-M.NOBODY = {} -- the caller where none is known
+M.NOBODY = {} -- stands for an unknown caller
 
 ---@return chalk.autometrics.Record
 function M.record(fields) return setmetatable(fields, Record) end
 
---- A call of which nobody knows how it went.
+--- Ends a call whose coroutine was thrown away. Its result is unknown and counts as ok, as the specification demands.
 ---@param call chalk.autometrics.Call
 function Record:abandoned(call)
   call.ok:inc()
   if self.concurrent then self.concurrent:dec() end
 end
 
--- A predicate that fails says nothing, once with a warning: instrumentation does not break what it watches.
+-- Calls ok_if or error_if. A predicate that raises counts as false, with one warning for each function: instrumentation
+-- must not break the function.
 local function asked(record, which, ...)
   local predicate = record[which]
   if not predicate then return false end
@@ -62,7 +64,7 @@ local function asked(record, which, ...)
   return false
 end
 
--- As of a call that raised nothing; one that did is looked at as if it had returned nil and the error.
+-- Whether a call that raised nothing has failed, by its results.
 local function is_error(record, ...)
   local first, second = ...
   local failure = (first == nil or first == false) and second ~= nil
@@ -71,11 +73,12 @@ local function is_error(record, ...)
   return not not asked(record, "error_if", ...)
 end
 
+-- Ends a call that raised an error. The predicates get nil and the error, as if the function had returned them.
 local function finish_failed(record, call, chain, depth, result)
   local note = failed(result, chain, depth)
   local fine = not record.plain
-    and asked(record, "ok_if", nil, note.e)
-    and not asked(record, "error_if", nil, note.e)
+    and asked(record, "ok_if", nil, note.err)
+    and not asked(record, "error_if", nil, note.err)
   if fine then
     call.ok:inc()
   else
@@ -84,8 +87,9 @@ local function finish_failed(record, call, chain, depth, result)
   return raise(note)
 end
 
--- LuaJIT compiles no return of a function that takes `...` into pcall or xpcall, which comes about where a wrapped
--- function ends in the call of another one. So the usual numbers of results are returned by others.
+-- LuaJIT does not compile the return of a vararg function to pcall or xpcall. That return occurs when a wrapped
+-- function ends in a call of another wrapped one. So functions with fixed parameters return the usual numbers of
+-- results.
 local function none() end
 local function one(a) return a end
 local function two(a, b) return a, b end
@@ -115,7 +119,7 @@ local function finish(record, call, chain, depth, started, ok, ...)
   return give(...)
 end
 
--- What xpcall is to call: the function, or where that takes `...` itself another one that returns for it.
+-- Returns what xpcall calls: the function itself, or, if it is a vararg function, one that returns for it by `give`.
 local function called(f)
   local info = debug.getinfo(f, "uS")
   if info.what == "C" or not info.isvararg then return f end
@@ -141,7 +145,7 @@ function M.wrap(record, client, new_call)
     chain.depth = depth + 1
     return finish(record, call, chain, depth, now(), xpcall(f, handler, ...))
   end
-  record.environment = {} -- looked for on the stack; the function uses no globals
+  record.environment = {} -- empty, because the wrapper uses no globals
   return setfenv(wrapped, record.environment)
 end
 

@@ -1,7 +1,8 @@
---- JSON documents that people write: lua-cjson, with the line and column of what is wrong.
+--- Decodes the JSON documents that people write, with lua-cjson, and gives the line and column of an error.
 --
--- cjson is lenient where a document meant for several programs should not be (NaN, hexadecimal numbers, bytes
--- that are no UTF-8, text after a NUL, a key that an object has twice), so those are errors here.
+-- cjson accepts text that other JSON parsers refuse or read differently: NaN, hexadecimal numbers, bytes that are not
+-- UTF-8, text after a NUL byte, and an object that has a key twice. All of these are errors here, so a document that
+-- chalk accepts means the same to other programs.
 
 local cjson = require("cjson").new()
 cjson.decode_invalid_numbers(false)
@@ -25,7 +26,7 @@ local TOKENS = {
   T_END = "the end of the text",
 }
 
--- The well-formed sequences of two to four bytes: Unicode 15, table 3-7.
+-- The well-formed UTF-8 sequences of two to four bytes (Unicode 15, table 3-7).
 local SEQUENCES = {
   "^[\194-\223][\128-\191]()",
   "^\224[\160-\191][\128-\191]()",
@@ -43,9 +44,9 @@ local function after_sequence(text, at)
   end
 end
 
---- Where a text stops being UTF-8.
+--- Finds the first byte of a text that is not part of well-formed UTF-8.
 ---@param text string
----@return integer? position of the first bad byte, nil when there is none
+---@return integer? position nil when the whole text is UTF-8
 function M.invalid_utf8(text)
   local at = text:find "[\128-\255]"
   while at do
@@ -55,7 +56,7 @@ function M.invalid_utf8(text)
   end
 end
 
--- Columns count characters, as editors do: continuation bytes are left out.
+-- A column counts characters, as editors do, so continuation bytes are not counted.
 local function line_and_column(text, position)
   local before = text:sub(1, position - 1)
   local _, newlines = before:gsub("\n", "")
@@ -71,7 +72,7 @@ local function readable(message)
   return message:sub(1, 1):lower() .. message:sub(2)
 end
 
--- Behind the string that begins at a place.
+-- The position after the string literal that begins at `at`. The text is valid JSON, so the literal ends.
 local function after_string(text, at)
   repeat
     at = text:find('["\\]', at + 1)
@@ -81,8 +82,8 @@ local function after_string(text, at)
   return at + 1
 end
 
--- The first key that its object has already, as it is written, and its place. The text is JSON: so a string before a
--- colon is a key.
+-- Finds the first key that its object already has. Returns the key as written, quotes included, and its position. The
+-- text is valid JSON, so every string before a colon is a key.
 local function repeated_key(text)
   local outer, keys = {}, {}
   local at = text:find '["{}]'
@@ -120,7 +121,7 @@ function M.decode(text)
   local ok, value = pcall(cjson.decode, text)
   if ok then
     local key, at = repeated_key(text)
-    if key then return failed(text, at, ("the object has the key %s already"):format(key)) end
+    if key then return failed(text, at, ("the object has the key %s twice"):format(key)) end
     return value
   end
   local message, position = tostring(value):match "^(.-) at character (%d+)$"

@@ -1,8 +1,8 @@
--- Lists and sets of plain values.
+-- Helpers for lists and sets of plain values.
 
 local M = {}
 
---- The keys of a table that are strings, in order.
+--- The keys of a table that are strings, sorted.
 ---@param t table
 ---@return string[]
 function M.names(t)
@@ -14,7 +14,7 @@ function M.names(t)
   return names
 end
 
---- Whether two lists have the same items in the same order; nil is the same as nil only.
+--- Whether two lists have the same items in the same order. Two nils are the same; nil and a list are not.
 ---@param a any[]?
 ---@param b any[]?
 ---@return boolean
@@ -27,7 +27,7 @@ function M.is_same(a, b)
   return true
 end
 
---- The items of a list as keys.
+--- The set of the items of a list: a table that has them as keys.
 ---@param list any[]
 ---@return table<any, true>
 function M.set(list)

@@ -1,8 +1,9 @@
--- What chalk has to say to whoever runs the program: one line to standard error.
+-- Writes chalk's messages for the operator of the program, each as one line on standard error.
 
 local M = {}
 
---- Any value as text. An error object may have a `__tostring` that raises, and what is said of it must not fail then.
+--- Returns any value as text, and never raises: an error object may have a `__tostring` that does, and its message must
+--- still be written.
 ---@param value any
 ---@return string
 function M.text(value)
@@ -10,6 +11,7 @@ function M.text(value)
   return ok and text or ("a %s that cannot be shown as text"):format(type(value))
 end
 
+--- Writes a message. Control characters become spaces, so the message stays on one line.
 ---@param level "warning"|"error"
 ---@param message string
 function M.write(level, message)

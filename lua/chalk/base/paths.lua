@@ -1,5 +1,5 @@
--- The paths by which Lua and the system's loader find modules, made absolute: a VM that is made later finds what this
--- one does, also when the program has changed its directory.
+-- Makes the paths by which Lua and the system's loader find modules absolute. A VM that is created later then finds the
+-- same modules as this one, even if the program has changed its directory in between.
 
 local core = require "chalk.core"
 
@@ -16,17 +16,18 @@ local function directory()
   return ffi.C.chalk_paths_getcwd(path, LONGEST) ~= nil and ffi.string(path) or nil
 end
 
--- Templates of package.path, or one path. A directory that was removed leaves them as they are.
+-- Makes templates of package.path, or one path, absolute. `from` is nil when the current directory was removed; the
+-- templates then stay as they are.
 local function absolute(templates, from)
   if not from then return templates end
   return (templates:gsub("[^;]+", function(one) return one:sub(1, 1) ~= "/" and from .. "/" .. one or nil end))
 end
 
---- What a VM is given to find the modules and the library of this one.
+--- The paths with which another VM finds the modules and the library of this one.
 ---@return { path: string, cpath: string, library: string }
 function M.absolute()
   local from = directory()
-  -- A library that is named without a directory is looked for where the system keeps them.
+  -- The system's loader looks for a library without a directory in its name, so such a name stays as it is.
   local library = core.path:find("/", 1, true) and absolute(core.path, from) or core.path
   return { path = absolute(package.path, from), cpath = absolute(package.cpath, from), library = library }
 end

@@ -1,4 +1,4 @@
---- Strings from outside in messages.
+--- Quotes strings that come from outside, for messages.
 
 local json = require "chalk.base.json"
 
@@ -6,9 +6,10 @@ local QUOTED = 64
 
 local function escaped(character) return ("\\%d"):format(character:byte()) end
 
---- A string in double quotes, made fit for one line of a log and cut when it is long.
+--- Returns a string in double quotes. Control characters, quotes and backslashes are escaped, and all bytes above 127
+--- if the string is not UTF-8, so a message stays one line of text. A long string is cut and ends in "...".
 ---@param text string
----@param most? integer bytes to show (64)
+---@param most integer? bytes to show (64)
 ---@return string
 return function(text, most)
   most = most or QUOTED

@@ -1,4 +1,5 @@
--- Plain values as Lua source, for the flush thread's VM.
+-- Writes plain values as Lua source and reads them back. Two VMs share no values, so the flush thread's VM receives its
+-- configuration in this form.
 
 local M = {}
 
@@ -9,10 +10,16 @@ local function number(n)
   return ("%.17g"):format(n)
 end
 
+local function refuse(path, what)
+  local words =
+    "%s: %s cannot be passed to the flush thread's VM, expected a string, number, boolean or table of these"
+  error(words:format(path, what), 0)
+end
+
 local write
 
 local function write_table(value, path, seen, out)
-  if seen[value] then error(("%s: a table that contains itself"):format(path), 0) end
+  if seen[value] then refuse(path, "a table that contains itself") end
   seen[value] = true
   out[#out + 1] = "{"
   for k, v in pairs(value) do
@@ -38,11 +45,12 @@ write = function(value, path, seen, out)
   elseif kind == "table" then
     write_table(value, path, seen, out)
   else
-    error(("%s: a %s cannot be given to the flush thread's VM"):format(path, kind), 0)
+    refuse(path, "a " .. kind)
   end
 end
 
---- Lua source of an expression; raises for what cannot be written, saying where it is.
+--- Returns the Lua source of an expression that yields the value. Raises if it cannot be written, with a message that
+--- begins with the path to what cannot be, such as `exporters.1.on_error`.
 ---@param value any
 ---@return string
 function M.write(value)
@@ -51,7 +59,7 @@ function M.write(value)
   return table.concat(out)
 end
 
---- What write wrote.
+--- Reads back what `write` wrote.
 ---@param text string
 function M.read(text) return assert(loadstring("return " .. text, "=config"))() end
 

@@ -1,12 +1,13 @@
---- Which known word a misspelt one was meant to be.
+--- Suggests the known word that a misspelt word was probably meant to be.
 
 local quote = require "chalk.base.quote"
 
 local LONGEST = 128
 local FURTHEST = 2
 
--- Optimal string alignment distance (Damerau 1964, Levenshtein 1966): the insertions, deletions, substitutions and
--- swaps of neighbours that turn a into b. Three rows of the table are enough.
+-- Optimal string alignment distance (Damerau 1964, Levenshtein 1966): the least number of insertions, deletions,
+-- substitutions and swaps of neighbours that turn a into b. A row of the table depends on the two rows before it only,
+-- so three rows are kept.
 local function distance(a, b)
   local before, above, row = {}, {}, {}
   for j = 0, #b do
@@ -27,6 +28,7 @@ local function distance(a, b)
   return row[#b]
 end
 
+-- The distance of two words if they are near. A word in which every letter would have to change is not.
 local function near(word, candidate)
   if #candidate > LONGEST or math.abs(#word - #candidate) > FURTHEST then return nil end
   local found = distance(word, candidate)

@@ -1,4 +1,4 @@
---- Links in the comments above functions: source text and functions -> new source text.
+--- Writes links to charts into the comments above functions: source text and functions -> new source text.
 --
 --     --- Creates a user.
 --     --- <!-- chalk:links users.create -->
@@ -7,9 +7,10 @@
 --     ---@param name string
 --     local function create(name)
 --
--- The two marks are comments of Markdown, which editors do not show. All blocks are taken out first and written anew,
--- so doing it twice changes nothing, and a block whose function is gone goes. A block stands before the first tag
--- (`@param`) of the comment it belongs to, since what follows a tag is read as part of it.
+-- The first and last line of a block are Markdown comments, which editors do not show. All blocks are removed first and
+-- then written again, so a second run changes nothing, and the block of a function that is gone disappears. A block
+-- stands before the first tag (`@param`) of the comment above its function, because editors read the lines after a tag
+-- as part of that tag.
 
 local source_lines = require "chalk.cli.source_lines"
 
@@ -30,10 +31,10 @@ local LABELS = {
 ---@class chalk.cli.Annotated
 ---@field name string
 ---@field module string
----@field line integer where the function begins, counted in the text as it is now
----@field links table<string, string> URLs, by the keys of auto.links
+---@field line integer the function's first line in the text before the change
+---@field links table<string, string> URLs, with the keys of auto.links
 
--- Marks the lines of blocks as dropped. Returns the line and the trouble when a block has no end.
+-- Marks the lines of all blocks as dropped. Returns nil and its first line if a block has no end.
 local function drop_blocks(lines)
   local i = 1
   while lines[i] do
@@ -51,10 +52,10 @@ local function drop_blocks(lines)
   return true
 end
 
--- What would end the mark or the line does not belong into it.
+-- Returns the title of a block, in which nothing can end the Markdown comment or the line.
 local function title(f) return (f.module .. "." .. f.name):gsub("%-%->", "->"):gsub("%c", " ") end
 
--- Brackets and blanks end a link in Markdown.
+-- Escapes brackets and blanks, which end a link in Markdown.
 local function link(url)
   return (url:gsub("[%c ()<>]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
@@ -79,7 +80,7 @@ local function kept_above(lines, i)
   return lines[i] and lines[i].comment and i or nil
 end
 
--- A line before which a comment can stand: not inside a string that began above.
+-- Returns the last line, from i upwards, that a comment can be put before: one that is not inside a string.
 local function anchor(lines, i)
   while lines[i].within do
     i = lines[i].within
@@ -87,8 +88,8 @@ local function anchor(lines, i)
   return i
 end
 
--- The line to put a block before, and how its lines begin: as the comment goes on there, or as documentation.
-local function place(lines, i)
+-- Returns the line that a block goes before, and the dashes of its lines: those of the comment there, or else `---`.
+local function insertion_point(lines, i)
   local first_tag, above = nil, kept_above(lines, i)
   local last = above
   while above do
@@ -100,7 +101,7 @@ local function place(lines, i)
   return first_tag or i, dashes
 end
 
-local function by_place(a, b)
+local function by_line(a, b)
   if a.line ~= b.line then return a.line < b.line end
   if a.module ~= b.module then return a.module < b.module end
   return a.name < b.name
@@ -113,14 +114,15 @@ end
 
 local function has_function(line) return line and line.text:find "%f[%w_]function%f[^%w_]" ~= nil end
 
--- Blocks to insert: text by the line that they go before.
+-- Returns the blocks to insert, by the line that they go before; or nil, and the line and title of a function that does
+-- not begin on its line.
 local function blocks(lines, functions)
   local before, seen = {}, {}
   local sorted = { unpack(functions) }
-  table.sort(sorted, by_place)
+  table.sort(sorted, by_line)
   for _, f in ipairs(sorted) do
     if not has_function(lines[f.line]) then return nil, f.line, title(f) end
-    local at, dashes = place(lines, anchor(lines, f.line))
+    local at, dashes = insertion_point(lines, anchor(lines, f.line))
     local indent = lines[at].text:match "^[ \t]*"
     local text = block(f, indent, dashes, line_ending(lines, at))
     if not seen[at .. text] then before[at] = (before[at] or "") .. text end
@@ -129,19 +131,21 @@ local function blocks(lines, functions)
   return before
 end
 
---- Writes the blocks of links of these functions, and takes out all others.
+--- Writes the blocks of links of these functions, and removes all others.
 ---@param text string
----@param functions chalk.cli.Annotated[] none takes out all blocks
----@return string? text nil when the source is not as it should be
----@return integer? line
+---@param functions chalk.cli.Annotated[] an empty list removes all blocks
+---@return string? text nil if a block has no end, or a function does not begin on its line
+---@return integer? line the line of the problem
 ---@return string? message
 function M.annotate(text, functions)
   local lines = source_lines.split(text)
   local ok, line = drop_blocks(lines)
-  if not ok then return nil, line, "this block of links has no end; put it right or delete it" end
+  if not ok then
+    return nil, line, 'this block of links has no end: add a line "-- <!-- /chalk:links -->" or delete the block'
+  end
   local before, at, name = blocks(lines, functions)
   if not before then
-    return nil, at, ("%s does not begin here; was the file changed since it was loaded?"):format(name)
+    return nil, at, ("%s does not begin on this line: the file may have changed since it was loaded"):format(name)
   end
   local out = {}
   for i, one in ipairs(lines) do

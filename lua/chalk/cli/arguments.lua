@@ -1,8 +1,8 @@
---- The words of a command line -> options and operands, in the way of getopt_long.
+--- Parses the words of a command line into options and operands, as getopt_long does.
 --
--- An option is a table: { "output", short = "o", value = "FILE", many = false, text = "..." }. With `value` it takes
--- one, as `--output FILE`, `--output=FILE`, `-o FILE` or `-oFILE`; with `many` it may be repeated. What follows `--`
--- is an operand, and so is a lone `-`.
+-- An option is a table: { "output", short = "o", value = "FILE", many = false, text = "..." }. An option with `value`
+-- takes a value, written as `--output FILE`, `--output=FILE`, `-o FILE` or `-oFILE`. An option with `many` may be
+-- repeated. All words after `--` are operands, and so is a single `-`.
 
 local suggest = require "chalk.base.suggest"
 
@@ -11,9 +11,9 @@ local M = {}
 ---@class chalk.cli.Option
 ---@field [1] string long name
 ---@field short string?
----@field value string? what its value is called; without it the option is a switch
----@field many boolean? values are collected
----@field text string what help says of it
+---@field value string? the name of its value in the help; nil for a switch
+---@field many boolean? the option may be repeated; its values are a list
+---@field text string the description in the help
 
 local function by_name(options)
   local long, short, names = {}, {}, {}
@@ -25,7 +25,8 @@ local function by_name(options)
   return long, short, names
 end
 
--- The option that a word names, as it was written, and the value that is part of the word.
+-- Returns the option that a word names, the option as it was written, the value in the word, and for an unknown option
+-- a hint at a similar one.
 local function read(word, long, short, names)
   local name, value = word:match "^%-%-([^=]+)=(.*)$"
   name = name or word:match "^%-%-(.+)$"
@@ -47,11 +48,11 @@ local function store(values, option, value)
   end
 end
 
---- Reads the words after a command.
+--- Parses the words after a command.
 ---@param options chalk.cli.Option[]
 ---@param words string[]
----@return table<string, any>? values by long name; nil when the words are wrong
----@return string[]|string operands or what is wrong
+---@return table<string, any>? values by long name; nil if the words are wrong
+---@return string[]|string operands or a message
 function M.parse(options, words)
   local long, short, names = by_name(options)
   local values, operands = {}, {}

@@ -1,7 +1,8 @@
---- The dashboards of instrumented functions: an overview, one function in detail, and the objectives.
+--- The dashboards of instrumented functions: an overview of all, one function in detail, and the objectives.
 --
--- The first two need the metrics of chalk.autometrics only; the objectives are drawn from what the rules of
--- `chalk rules` record. Names are the specification's, which no exporter puts a namespace before.
+-- The first two read the metrics of chalk.autometrics. The dashboard of objectives reads the series that the rules of
+-- `chalk rules` record. Metric names are those of the Autometrics specification; no exporter puts a namespace before
+-- them.
 
 local grafana = require "chalk.cli.grafana"
 local queries = require "chalk.autometrics.queries"
@@ -125,7 +126,7 @@ local function explorer_neighbours()
   local made = OF_SERVICE .. ',caller_module="$module",caller_function="$function"'
   local function calls(by, matchers) return ("sum by (%s) (%s)"):format(by, rate("function_calls_total", matchers)) end
   return {
-    title = "Its callers, and what it calls",
+    title = "Callers, and functions called",
     grafana.lines {
       title = "Calls by caller, per second",
       unit = "cps",
@@ -167,7 +168,7 @@ local function objectives_now()
   return {
     title = "Error budgets",
     grafana.number {
-      title = "Left of the last 30 days' error budget",
+      title = "Error budget left of the last 30 days",
       w = 24,
       h = 6,
       unit = "percentunit",
@@ -198,7 +199,7 @@ local function objectives_history()
   return {
     title = "Over time",
     lines(
-      "How many times too fast the budget is used up",
+      "Burn rate: how many times faster than allowed the budget is used up",
       "short",
       "slo:current_burn_rate:ratio",
       { w = 24, steps = { { 0, "green" }, { 1, "yellow" }, { 6, "orange" }, { 14.4, "red" } } }
@@ -221,7 +222,7 @@ local function objectives()
   }
 end
 
---- The dashboards by the names of their files.
+--- Returns the dashboards by the names of their files.
 ---@return table<string, table>
 function M.generate()
   return {

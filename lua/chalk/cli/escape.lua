@@ -1,7 +1,7 @@
---- Text inside double quotes, in YAML and in PromQL.
+--- Escapes text for YAML and PromQL.
 --
--- Both know the escapes used here. What YAML takes for a line break or refuses in a file is escaped, so the result may
--- also stand in a block of text.
+-- Quoted strings of both languages know the escapes used here. All characters that YAML treats as line breaks or does
+-- not allow in a file are escaped, so a quoted PromQL string may also stand in a YAML block scalar.
 
 local M = {}
 
@@ -9,7 +9,7 @@ local NAMED = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n", ["\r"] = "\\r", 
 
 local function control(c) return NAMED[c] or ("\\x%02x"):format(c:byte()) end
 
---- A text as a quoted string of YAML or PromQL.
+--- Returns a text as a quoted string of YAML or PromQL.
 ---@param text string UTF-8
 ---@return string
 function M.quoted(text)
@@ -22,7 +22,7 @@ end
 
 local function literal(text) return (text:gsub("[%.%+%*%?%(%)|%[%]{}^$\\]", "\\%0")) end
 
---- What picks the series of which a label is one of these texts.
+--- Returns the PromQL matcher for a label whose value is one of these texts.
 ---@param label string
 ---@param texts string[]
 ---@return string
@@ -35,7 +35,7 @@ function M.matcher(label, texts)
   return label .. "=~" .. M.quoted(table.concat(out, "|"))
 end
 
---- A text where Prometheus expands templates.
+--- Escapes a text for a place in which Prometheus expands templates.
 ---@param text string
 ---@return string
 function M.template(text) return (text:gsub("{{", '{{ "{{" }}')) end

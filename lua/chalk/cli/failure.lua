@@ -1,6 +1,5 @@
---- What ends a command early: a message for people, and the exit code that goes with it.
---
--- It is raised as a table, so that the dispatcher tells it from a bug.
+--- A failure ends a command early, with a message for the user and an exit code. It is raised as a table with its own
+--- metatable, so that the dispatcher can tell it from a bug.
 
 local M = {}
 
@@ -13,12 +12,12 @@ local function raise(code, format, ...)
   error(setmetatable({ message = message, code = code }, Failure), 0)
 end
 
---- The input is wrong, or something cannot be read or written: exit code 1.
----@param format string as string.format, when more follows
+--- Ends the command with exit code 1: the input is wrong, or something cannot be read or written.
+---@param format string the message, or a format for string.format if arguments follow
 function M.fail(format, ...) raise(1, format, ...) end
 
---- The command line is wrong: exit code 2.
----@param format string
+--- Ends the command with exit code 2: the command line is wrong.
+---@param format string as for `fail`
 function M.usage(format, ...) raise(2, format, ...) end
 
 ---@param value any

@@ -1,33 +1,33 @@
---- Files of the command line: read whole, replaced whole.
+--- Reads and replaces whole files.
 --
--- A file is replaced by a new one beside it that takes its name when it is complete, so a reader sees the old text or
--- the new one. Several are replaced in two steps: all new files are written first, and when one cannot be, none takes
--- its name.
+-- A file is replaced by rename: the new text is written to a file beside it, which then takes its name. So a reader
+-- sees either the old text or the new one. Several files are replaced in two steps: all new files are written first,
+-- and if one cannot be written, none is renamed. Only a failing rename leaves some files replaced and others not.
 
 local uv = require "luv"
 local failure = require "chalk.cli.failure"
 
 local M = {}
 
-local NEW_FILE, NEW_FOLDER = 438, 511 -- 0666 and 0777, less the umask
-local PERMISSIONS = 4096
+local NEW_FILE, NEW_FOLDER = 438, 511 -- 0666 and 0777; the umask takes bits away
+local PERMISSIONS = 4096 -- the mode's lower 12 bits are the permissions
 
 -- "EACCES: permission denied: name" -> "permission denied"
 local function reason(message) return tostring(message):match "^E[A-Z0-9]+: ([^:]+)" or tostring(message) end
 
---- The one path of a file that may be written in many ways; nil when there is no such file.
+--- Returns the absolute path of a file, without links; nil if there is no such file.
 ---@param path string
 ---@return string?
 function M.real(path) return (uv.fs_realpath(path)) end
 
 ---@param path string
----@return string? kind "file", "directory", ...; nil when there is nothing
+---@return string? kind "file", "directory", ...; nil if nothing is there
 function M.kind(path)
   local stat = uv.fs_stat(path)
   return stat and stat.type
 end
 
---- The text of a file.
+--- Returns the text of a file, or ends the command.
 ---@param path string
 ---@return string
 function M.read(path)
@@ -41,7 +41,7 @@ function M.read(path)
   return text
 end
 
---- Makes a directory, and those above it, where there is none.
+--- Makes a directory and its missing parents.
 ---@param path string
 function M.make_folder(path)
   if M.kind(path) == "directory" then return end
@@ -61,7 +61,7 @@ local function write_all(fd, text)
   return true
 end
 
--- Who owns it can only be kept where that is allowed; the mode always.
+-- Gives the new file the owner and mode of the old one. Only the mode must succeed: a user may not give files away.
 local function keep(fd, old)
   if not old then return true end
   uv.fs_fchown(fd, old.uid, old.gid)
@@ -87,7 +87,7 @@ local function write_beside(path, text, old)
   return nil, message
 end
 
--- A device or a pipe cannot be replaced, only written to.
+-- Writes into a device or pipe, which cannot be replaced.
 local function write_into(path, text)
   local fd, message = uv.fs_open(path, "w", NEW_FILE)
   if not fd then return nil, message end
@@ -98,9 +98,9 @@ local function write_into(path, text)
 end
 
 ---@class chalk.cli.Staged
----@field path string as the user knows it
----@field target string what is replaced: links are followed
----@field beside string? the new file; nil when `target` is no regular file
+---@field path string as the user wrote it
+---@field target string the file to replace, after links are followed
+---@field beside string? the new file; nil if `target` exists and is no regular file
 ---@field text string
 
 local function stage(path, text)
@@ -132,7 +132,7 @@ local function publish(staged)
   return ok, message
 end
 
---- Writes files: all of them, or, when one cannot be written, none.
+--- Writes all files, or none if one cannot be written, and then ends the command.
 ---@param files { path: string, text: string }[]
 function M.write(files)
   local staged = {}
@@ -168,8 +168,8 @@ local function walk(folder, found)
   end
 end
 
---- The Lua files at these paths: files as they are, directories with what is below them. Hidden directories and
---- those of packages are left out.
+--- Returns the Lua files below these paths, and the paths that are files, whatever their names. Hidden directories and
+--- those that package managers fill are left out.
 ---@param paths string[]
 ---@return string[]
 function M.lua_files(paths)

@@ -1,7 +1,7 @@
---- Dashboards in Grafana's JSON model (schema 36: Grafana 9 and later).
+--- Builds dashboards in Grafana's JSON model (schema 36: Grafana 9 and later).
 --
--- A dashboard is a list of rows; a row is a title and panels, which are put side by side from the left, on a grid 24
--- wide. Every panel asks the data source that the variable `datasource` names, so a file works wherever it is imported.
+-- A dashboard is a list of rows. A row is a title and panels, which stand side by side on a grid of 24 columns. Every
+-- panel queries the data source that the variable `datasource` names, so a file works in any Grafana.
 
 local pretty = require "chalk.cli.pretty"
 
@@ -47,7 +47,8 @@ local function panel(kind, options, defaults, view)
   }
 end
 
--- Colours from a list of { value, colour }; the first has no value, since it begins below all.
+-- Returns thresholds from a list of { value, colour }. The first one's value is left out, because Grafana wants the
+-- lowest colour without a value.
 local function thresholds(steps)
   local list = {}
   for i, step in ipairs(steps) do
@@ -56,9 +57,9 @@ local function thresholds(steps)
   return { mode = "absolute", steps = list }
 end
 
---- Lines over time.
+--- Returns a panel of lines over time.
 ---@param options { title: string, description: string?, unit: string?, steps: table?, w: integer?, h: integer? }
----  and the queries, by index
+---  with the queries as its array part
 ---@return table
 function M.lines(options)
   local defaults = {
@@ -76,8 +77,8 @@ function M.lines(options)
   })
 end
 
---- One number now.
----@param options table as for lines; without steps it has no colour
+--- Returns a panel with the current number.
+---@param options table as for lines; without steps the number has no colour
 ---@return table
 function M.number(options)
   options.w, options.h = options.w or 6, options.h or 4
@@ -91,7 +92,7 @@ function M.number(options)
   })
 end
 
---- Buckets over time.
+--- Returns a heatmap of buckets over time.
 ---@param options table as for lines
 ---@return table
 function M.heatmap(options)
@@ -108,7 +109,7 @@ function M.heatmap(options)
   })
 end
 
---- Labels and values now.
+--- Returns a table of current labels and values.
 ---@param options table as for lines
 ---@return table
 function M.list(options)
@@ -118,11 +119,11 @@ function M.list(options)
   return one
 end
 
---- A variable with the values of a label.
+--- Returns a variable that offers the values of a label.
 ---@param name string
 ---@param label string
----@param metric string a selector
----@param all boolean? whether several, and all, may be chosen
+---@param metric string a selector of the series that have the label
+---@param all boolean? whether several values, or all, may be chosen
 ---@return table
 function M.label_values(name, label, metric, all)
   local query = ("label_values(%s, %s)"):format(metric, label)
@@ -156,7 +157,7 @@ local function row_panel(title)
   }
 end
 
--- Gives panels their places: from the left, on a new line when there is no room.
+-- Sets the positions of panels: from left to right, with a new line when the next panel does not fit.
 local function lay_out(rows)
   local placed, y = pretty.array {}, 0
   local function add(one)
@@ -182,7 +183,7 @@ local function lay_out(rows)
   return placed
 end
 
---- A dashboard.
+--- Returns a dashboard.
 ---@param options { uid: string, title: string, tags: string[], variables: table[], rows: table[] }
 ---@return table
 function M.dashboard(options)

@@ -12,7 +12,7 @@ local function option_row(option)
   return row(("%s--%s%s"):format(short, option[1], value), option.text)
 end
 
---- What chalk can do.
+--- Returns the list of all commands.
 ---@param commands chalk.cli.Command[]
 ---@return string
 function M.overview(commands)
@@ -20,15 +20,15 @@ function M.overview(commands)
   for _, command in ipairs(commands) do
     lines[#lines + 1] = row(command.name, command.summary)
   end
-  lines[#lines + 1] = row("help [COMMAND]", "this list, or what a command does")
+  lines[#lines + 1] = row("help [COMMAND]", "show this list, or what a command does")
   lines[#lines + 1] = "\nOptions:\n"
   lines[#lines + 1] = option_row { "help", short = "h", text = "show this help" }
   lines[#lines + 1] = option_row { "version", text = "show the version" }
-  lines[#lines + 1] = "\nExit codes: 0 done, 1 wrong or out of date, 2 wrong usage.\n"
+  lines[#lines + 1] = "\nExit codes: 0 done, 1 input wrong, out of date or unreadable, 2 command line wrong.\n"
   return table.concat(lines)
 end
 
---- What one command does.
+--- Returns the description of one command.
 ---@param command chalk.cli.Command
 ---@param options chalk.cli.Option[]
 ---@return string

@@ -1,8 +1,8 @@
---- Definitions -> a dashboard: a row for each namespace, in it the metrics.
+--- Builds a dashboard from definitions. It has a row for each namespace, with these panels for each metric:
 --
---     count      calls a second, by its tags
---     gauge      its value, by its tags
---     histogram  a heatmap of its buckets, and beside it quantiles
+--     count      the rate per second, by its tags
+--     gauge      the value, by its tags
+--     histogram  a heatmap of its bounds, and a panel of quantiles
 
 local grafana = require "chalk.cli.grafana"
 local kinds = require "chalk.define.kinds"
@@ -26,7 +26,7 @@ local UNITS = {
 }
 local RATES = { bytes = "Bps", seconds = "percentunit" }
 
--- A scrape keeps `job` and `instance` for itself, and renames labels of these names.
+-- A scrape sets the labels `job` and `instance` itself, and renames exported labels of these names.
 local RENAMED = { job = "exported_job", instance = "exported_instance" }
 
 local function labels_of(def, first)
@@ -94,7 +94,7 @@ function PANELS.sketch(def, family)
   return heatmap, grafana.lines(quantiles)
 end
 
--- Rows in the order of the first metric of each namespace; those of no namespace come first.
+-- Returns the rows in the order of each namespace's first metric. Metrics without a namespace come first.
 local function rows_of(definitions, title)
   local rows, by_name = {}, {}
   for _, def in ipairs(definitions) do
@@ -131,9 +131,9 @@ local function any_sample(definitions, namespace)
   return samples[#samples]
 end
 
---- The dashboard of these definitions.
+--- Returns the dashboard of these definitions.
 ---@param definitions chalk.Definition[] at least one
----@param options { title: string, namespace: string? } the namespace is the Prometheus exporter's
+---@param options { title: string, namespace: string? } the namespace is that of the Prometheus exporter
 ---@return table dashboard
 function M.generate(definitions, options)
   local rows = {}

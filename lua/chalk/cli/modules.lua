@@ -1,8 +1,8 @@
---- Loads the application's modules, to see what they instrument.
+--- Loads the application's modules to find out which functions they instrument.
 --
--- They are loaded as the application loads them, but for what only a running service should do: chalk.init neither
--- listens nor exports, what is printed goes to standard error, os.exit is an error, and `arg` is empty: the command's
--- own words are not the application's, nor is its name.
+-- The modules are loaded as the application loads them, except for what only a running service should do. chalk.init
+-- neither listens nor exports, printed text goes to standard error, os.exit is an error, and `arg` is empty, because
+-- the words and the name of this command are not the application's.
 
 local failure = require "chalk.cli.failure"
 local files = require "chalk.cli.files"
@@ -34,10 +34,10 @@ local function to_stderr(...)
   io.stderr:write(table.concat(words, "\t"), "\n")
 end
 
--- Calls f while what the modules must not do is held back.
+-- Calls f with os.exit, print and the default output replaced.
 local function restrained(f, ...)
   local exit, output, printer = os.exit, io.output(), print
-  os.exit = function() error("it calls os.exit while it is loaded", 2) end -- luacheck: ignore 122
+  os.exit = function() error("os.exit must not be called while a module is loaded", 2) end -- luacheck: ignore 122
   print = to_stderr -- luacheck: ignore 121
   io.output(io.stderr)
   local ok, problem = pcall(f, ...)
@@ -46,20 +46,20 @@ local function restrained(f, ...)
   return ok, problem
 end
 
--- The lines of "module 'x' not found:" that list where it was looked for are of no use to most; the first says it.
+-- Returns a short message in place of "module 'x' not found:" and the list of all paths that follows it.
 local function readable(name, problem)
   local message = tostring(problem)
   local missing = message:match "^module '([^\n]-)' not found:"
   if missing ~= name then return message end
   local stem = name:match "([^/]+)%.lua$"
-  return stem and ('there is none; modules are named without ".lua": --require %s'):format(stem)
-    or "it was not found; -I DIR names a directory to look in"
+  return stem and ('not found: name the module without ".lua", as in --require %s'):format(stem)
+    or "not found: name the directory to look in by -I DIR"
 end
 
---- Loads modules.
+--- Loads modules, or ends the command.
 ---@param names string[]
----@param folders string[] where to look first
----@return table auto the module chalk.autometrics, which knows what they instrumented
+---@param folders string[] searched before package.path
+---@return table auto the module chalk.autometrics, which lists the functions that they instrumented
 function M.load(names, folders)
   search_in(folders)
   silence_chalk()
@@ -71,7 +71,7 @@ function M.load(names, folders)
   return require "chalk.autometrics"
 end
 
---- The files that were loaded as modules, by real path.
+--- Returns the set of files that were loaded as modules, by real path.
 ---@return table<string, boolean>
 function M.loaded_files()
   local found = {}

@@ -1,4 +1,4 @@
---- A table as JSON to be kept in a repository: indented, names sorted, so that the same table is the same text.
+--- Writes a table as JSON for a repository: indented, with sorted names, so that equal tables give equal texts.
 
 local cjson = require("cjson").new()
 
@@ -8,14 +8,14 @@ local ARRAY = {}
 
 cjson.encode_number_precision(14)
 
---- Marks a table as an array: an empty one could be an object too.
+--- Marks a table as an array. An empty table needs this mark, since it would be written as an object.
 ---@param list table
 ---@return table list
 function M.array(list) return setmetatable(list, ARRAY) end
 
 local function is_array(value) return getmetatable(value) == ARRAY or #value > 0 end
 
--- cjson writes a slash with a backslash, which JSON allows and nobody expects.
+-- cjson escapes slashes, which JSON allows but does not require.
 local function scalar(value) return (cjson.encode(value):gsub("\\/", "/")) end
 
 local write
@@ -53,7 +53,7 @@ function write(value, indent, out)
   out[#out + 1] = array and "]" or "}"
 end
 
---- A table as JSON text, with a newline at its end.
+--- Returns a table as JSON text, with a newline at its end.
 ---@param value table
 ---@return string
 function M.json(value)

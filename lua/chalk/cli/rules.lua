@@ -1,14 +1,14 @@
---- Objectives -> a rules file for Prometheus.
+--- Builds a rules file for Prometheus from objectives.
 --
--- An objective promises a success rate, a latency, or both; each promise is a group of rules. What it counts is bad
--- calls and all calls; the ratio of the two over each window is recorded, and what the promise leaves room for is the
--- error budget. Alerts are those of "The Site Reliability Workbook", chapter 5, table 5-8: the budget of 30 days is
--- being used up several times too fast, over a long window and still over a short one.
+-- An objective promises a success rate, a latency, or both. Each promise becomes a group of rules, which record the
+-- ratio of bad calls to all calls over several windows. The ratio that the promise allows is the error budget. The
+-- alerts are those of "The Site Reliability Workbook", chapter 5, table 5-8: an alert fires if the budget of 30 days is
+-- used up several times too fast, both over a long window and still over a short one.
 --
 --     page    14.4 times over 1h and 5m (2 % of the budget in an hour), 6 times over 6h and 30m
 --     ticket   3 times over 1d and 2h, 1 time over 3d and 6h
 --
--- The label names are those of Autometrics; the record names are the ones that Sloth has made common.
+-- Label names are those of Autometrics. Record names are those of the rule generator Sloth.
 
 local escape = require "chalk.cli.escape"
 local numbers = require "chalk.base.numbers"
@@ -37,16 +37,16 @@ local MISSED = { [SUCCESS] = "failed", [LATENCY] = "took longer than %s s" }
 
 local function number(value) return ("%.14g"):format(value) end
 
--- The texts that a bound may have in a label: chalk's own, "1.0", and the one that others write, "1".
+-- Returns the texts that a bound may have in a label: "1.0" as chalk writes it, and "1" as others do.
 local function bound_texts(value)
   local text = numbers.bound(value)
   return text == number(value) and { text } or { text, number(value) }
 end
 
--- In percent. The difference has more digits than the percentile: those past the twelfth place are its rounding.
-local function room(promise) return tonumber(("%.12f"):format(100 - promise.percentile)) end
+-- Returns the percentage of calls that may be bad. Digits of the difference past the twelfth are rounding errors.
+local function allowed_percent(promise) return tonumber(("%.12f"):format(100 - promise.percentile)) end
 
-local function budget(promise) return number(room(promise) / 100) end
+local function budget(promise) return number(allowed_percent(promise) / 100) end
 
 local function promises_of(objectives)
   local promises, seen = {}, {}
@@ -76,7 +76,7 @@ local function promises_of(objectives)
   return promises
 end
 
--- The labels that every record of a promise carries, in order.
+-- Returns the labels of every record of a promise, in order.
 local function labels_of(promise)
   local labels = {
     { "objective_name", promise.objective },
@@ -87,7 +87,7 @@ local function labels_of(promise)
   return labels
 end
 
--- The labels as lines of YAML. Those of an alert are templates.
+-- Returns the labels as lines of YAML. In an alert, label values are templates, so `transform` escapes them.
 local function yaml_labels(promise, transform)
   local lines = { "    labels:" }
   for i, label in ipairs(labels_of(promise)) do
@@ -104,7 +104,7 @@ local function recorded(promise)
   return "{" .. table.concat(matchers, ",") .. "}"
 end
 
--- What picks a promise's series among the metrics of functions.
+-- Returns the selector for a promise's series among the metrics of functions.
 local function picked(promise, options, more)
   local matchers = {
     "objective_name=" .. quoted(promise.objective),
@@ -122,7 +122,8 @@ local function rate(metric, selector, window)
   return ("sum by (service_name) (rate(%s%s[%s]))"):format(metric, selector, window)
 end
 
--- A promise of success without failures so far may have no series of failures: none is then zero.
+-- Returns the expressions for the rates of all calls and of bad calls. A function that never failed may have no series
+-- of failures, so a missing rate of bad calls counts as zero.
 local function calls_and_bad(promise, options, window)
   if promise.category == SUCCESS then
     local metric = "function_calls_total"
@@ -165,7 +166,7 @@ local function sli_records(group, options)
     end
     record(group, "slo:sli_error:ratio_rate" .. window, ratio(bad, calls))
   end
-  -- A rate over the raw counters of 30 days reads too many samples.
+  -- The ratio over 30 days sums recorded rates, because a rate over 30 days of raw counters reads too many samples.
   local over = "sum_over_time(slo:%s:rate5m%s[" .. PERIOD .. "])"
   record(
     group,
@@ -193,12 +194,12 @@ local function burns(promise, times, long, short)
 end
 
 local DESCRIPTION = "{{ $value | humanizePercentage }} of the calls under objective {{ $labels.objective_name }}"
-  .. "{{ with $labels.service_name }} of {{ . }}{{ end }} %s; %s %% may over %d days."
+  .. "{{ with $labels.service_name }} of {{ . }}{{ end }} %s; the budget is %s %% over %d days."
 
 local function alert(group, kind)
   local promise = group.promise
   local missed = MISSED[promise.category]:format(promise.threshold and number(promise.threshold))
-  local description = DESCRIPTION:format(missed, number(room(promise)), PERIOD_DAYS)
+  local description = DESCRIPTION:format(missed, number(allowed_percent(promise)), PERIOD_DAYS)
   local expression = burns(promise, unpack(kind[1])) .. "\nor\n" .. burns(promise, unpack(kind[2]))
   table.insert(
     group.out,
@@ -229,23 +230,25 @@ local function group_of(promise, options)
   return table.concat(group.out, "\n")
 end
 
--- More than all calls cannot be bad: an alert that asks for it never fires.
+-- Returns a warning for a promise whose page alert can never fire, or fires at the first bad call. The slower page
+-- alert fires at 6 times the budget, which more than all calls would have to exceed if the budget is a sixth or more.
 local function warning(promise)
   local what = ("objective %s, %s %s %%"):format(
     quoted(promise.objective),
     promise.category,
     number(promise.percentile)
   )
-  if room(promise) == 0 then return what .. ": there is no error budget, so one bad call alerts" end
-  if 6 * room(promise) >= 100 then
-    return what .. ": the page alert cannot fire, since all calls may fail for days"
+  local allowed = allowed_percent(promise)
+  if allowed == 0 then return what .. ": there is no error budget, so the alerts fire at the first bad call" end
+  if 6 * allowed >= 100 then
+    return what .. ": the page alert cannot fire, because the budget lasts for days even if all calls fail"
   end
 end
 
 ---@class chalk.cli.RulesOptions
----@field service string? the only service to look at
+---@field service string? counts the functions of this service only
 
---- The rules file of these objectives.
+--- Returns the rules file of these objectives.
 ---@param objectives { name: string, success_rate: number?, latency: { threshold: number, percentile: number }? }[]
 ---@param options chalk.cli.RulesOptions?
 ---@return string yaml

@@ -1,16 +1,16 @@
---- A Lua source as lines, each with its own ending, and with what the language says of its beginning.
+--- Splits a Lua source into lines, and finds out which lines are comments or begin inside a string.
 --
--- A line may begin inside a string or comment that began on an earlier one: it then looks like anything, and nothing
--- can be put before it. Lines are counted as LuaJIT counts them: "\r\n" and "\n\r" are one end, and so is each of the
--- characters alone.
+-- A line that begins inside a string or comment of an earlier line may look like anything, and nothing can be inserted
+-- before it. Lines are counted as LuaJIT counts them: "\r\n" and "\n\r" are one line ending, and "\r" or "\n" alone is
+-- one too.
 
 local M = {}
 
 ---@class chalk.cli.Line
----@field text string without its ending
----@field ending string "" on a last line without one
----@field within integer? the line on which the string or comment began that this line begins inside of
----@field comment boolean? whether it is a comment `-- ...` and nothing else
+---@field text string the line without its ending
+---@field ending string "" on a last line without an ending
+---@field within integer? if this line begins inside a string or comment: the line on which that begins
+---@field comment boolean? whether the line is only a comment `-- ...`
 
 local function after_newline(text, at)
   local pair = text:sub(at, at + 1)
@@ -30,7 +30,8 @@ local function split(text)
   return lines, starts
 end
 
--- The end of the long bracket that opens at `at`; nil when none does there. One never closed goes to the end.
+-- Returns the position after the long bracket that opens at `at`; nil if none opens there. A bracket that is never
+-- closed ends with the text.
 local function after_long_bracket(text, at)
   local level = text:match("^%[(=*)%[", at)
   if not level then return nil end
@@ -38,7 +39,7 @@ local function after_long_bracket(text, at)
   return (last or #text) + 1
 end
 
--- The end of a quoted string. An escaped newline goes on with it, and so does all white space after `\z`.
+-- Returns the position after a quoted string. An escaped newline continues it, and so does all white space after `\z`.
 local function after_string(text, at)
   local quote = text:sub(at, at)
   at = at + 1
@@ -58,7 +59,7 @@ end
 
 local function after_comment(text, at) return text:find("[\r\n]", at) or #text + 1 end
 
--- Calls `found` with the beginning, the end and the kind of each string and comment.
+-- Calls `found` with the first position, the position after the last, and the kind of each string and comment.
 local function each_token(text, found)
   local at = text:match "^\239?\187?\191?#[^\r\n]*()" or 1
   while true do
@@ -79,7 +80,7 @@ local function each_token(text, found)
   end
 end
 
---- Splits a source.
+--- Splits a source into lines.
 ---@param text string
 ---@return chalk.cli.Line[]
 function M.split(text)

@@ -1,12 +1,11 @@
--- chalk's own metrics: what it says of itself. They are ordinary metrics of the client, exempt from its limits, and
--- exporters give them no prefix.
+-- The definitions of chalk's own metrics, with which chalk reports about itself. They are metrics of the client like
+-- others, except that its limits do not apply to them and exporters give them no prefix.
 
 local M = {}
 
 local ERROR = { value_type = "string", export_name = "kind" }
 local EXPORTER = { value_type = "string", export_name = "exporter" }
--- Of its own, so that the bounds that an application shows its histograms with change nothing in what chalk tells of
--- itself.
+-- Bounds of its own, so that the option `buckets` does not change what chalk reports.
 local SECONDS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
 local WHERE = { value_type = "string", export_name = "where" }
 

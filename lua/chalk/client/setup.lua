@@ -1,7 +1,8 @@
--- What init does up to the driver's start, in steps. Each says how it is undone, by a function at the end of
--- client.undo, so that an init that fails at a later one leaves nothing behind.
+-- The steps of init up to the start of the driver. Each step appends to `client.undo` a function that undoes it, so an
+-- init that fails at a later step leaves nothing behind.
 
 local accessor = require "chalk.record.accessor"
+local bounds = require "chalk.client.bounds"
 local core = require "chalk.core"
 local exporters = require "chalk.flush.exporters"
 local log = require "chalk.base.log"
@@ -15,11 +16,12 @@ local M = {}
 
 local DEFAULTS = { driver = "thread", flush_interval = 10 }
 
---- The `le` bounds of histograms for which nobody names others.
+--- The bounds of histograms if neither the definition nor an option names others.
 M.BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
 
---- Options as the core takes them.
+--- Returns the options in the form that the core takes. A 0 stands for the core's default.
 ---@param options table
+---@return ffi.cdata*
 function M.core_options(options)
   return ffi.new("chalk_options", {
     path = options.segment_path,
@@ -33,7 +35,7 @@ end
 
 local function undo_by(client, f) client.undo[#client.undo + 1] = f end
 
--- The functions of all metrics and operations, for the options that are in force now.
+-- Makes the functions of all metrics and operations again, for the options that are in force now.
 local function fill_all(client)
   for _, state in ipairs(client.states) do
     accessor.fill(state)
@@ -45,7 +47,7 @@ end
 
 local SETTINGS = { "options", "enabled", "strict", "on_error" }
 
--- Returns whether accessors have to be written anew.
+-- Returns whether the functions of accessors have to be made again.
 local function take_settings(client, options)
   local before = {}
   for _, name in ipairs(SETTINGS) do
@@ -65,7 +67,7 @@ end
 
 local function take_segment(client, options)
   if client.segment and options.segment_path and options.segment_path ~= client.opened_at then
-    error("segment_path has to be given before anything is loaded", 0)
+    error("segment_path must be given before anything is loaded: call init before load", 0)
   end
   local was_open = client.segment ~= nil
   client:open()
@@ -85,26 +87,26 @@ local function take_buckets(client, options)
   local before = client.buckets
   local buckets, message = exporters.buckets(options, M.BUCKETS)
   if not buckets then error(message, 0) end
-  undo_by(client, function() client:change_buckets(before) end)
-  client:change_buckets(buckets)
+  undo_by(client, function() bounds.change_defaults(client, before) end)
+  bounds.change_defaults(client, buckets)
 end
 
 --- The module of the driver that these options name.
 ---@param options table
 function M.driver_of(options) return require("chalk.flush.driver." .. (options.driver or DEFAULTS.driver)) end
 
--- Opens the sockets that exporters listen at.
+-- Opens the sockets on which exporters listen.
 local function listen(client, specs)
   local listener = exporters.listener(client)
   undo_by(client, function()
     client.live.prepared = nil
-    exporters.settle(listener, specs, false)
+    exporters.discard_sockets(listener, specs)
   end)
   exporters.listen(client, specs)
   client.live.listener, client.live.prepared = listener, specs
 end
 
--- Switches the event tap on for what exporters want from the start.
+-- Switches the event tap on for the kinds of metrics of which exporters want events from the start.
 local function switch_tap(client, list)
   local kinds, events = exporters.events(list)
   if kinds == 0 then return end
@@ -116,15 +118,15 @@ end
 
 local function is_flushed(options) return #(options.exporters or {}) > 0 or options.idle_timeout ~= nil end
 
--- Tries what the driver will load. There has to be room before: a module that could not be read whole cannot be loaded
--- again.
+-- Loads the modules that the driver will load, to find errors early. There must be descriptors for that: a module that
+-- could be read in part only cannot be loaded again.
 local function try_modules(options)
-  luv.need_room()
+  luv.need_descriptors()
   local driver = M.driver_of(options)
   if driver.try then driver.try(exporters.untried(options.exporters or {})) end
 end
 
--- What the driver is to do; nil when there is nothing.
+-- The configuration of the driver; nil when there is nothing to export and no idle timeout.
 local function driver_config(client, options)
   if not is_flushed(options) then return nil end
   local list = options.exporters or {}
@@ -138,17 +140,17 @@ local function driver_config(client, options)
     global_tags = options.global_tags or {},
     generation = C.chalk_generation(client.segment, 0) + 1,
     clock = options.clock,
-    paths = paths.absolute(), -- now: nginx changes a worker's directory
+    paths = paths.absolute(), -- made now, because nginx changes the directory of a worker
   }
 end
 
---- All steps. Raises what is wrong.
+--- Runs all steps. Raises an error if one fails.
 ---@param client chalk.Client
 ---@param options table
 function M.prepare(client, options)
   local problem = client.problem_of(options)
   if problem then error(problem, 0) end
-  client:on_stale() -- a fork before now is none of the driver's
+  client:on_stale() -- notices a fork before now, which does not concern the driver
   local changes = take_settings(client, options)
   if client.enabled then
     if is_flushed(options) then try_modules(options) end
@@ -162,12 +164,12 @@ end
 
 local function without_prefix(message) return (log.text(message):gsub("^chalk: ", "")) end
 
---- Runs a part of init. What fails is undone, with all that came before it, the last first.
+--- Runs some steps of init. If one fails, all steps so far are undone, the last first.
 ---@param client chalk.Client
----@param part fun(client: chalk.Client, ...)
----@return boolean, string?
-function M.attempt(client, part, ...)
-  local ok, message = pcall(part, client, ...)
+---@param steps fun(client: chalk.Client, ...)
+---@return boolean ok, string? message
+function M.attempt(client, steps, ...)
+  local ok, message = pcall(steps, client, ...)
   if ok then return true end
   for i = #client.undo, 1, -1 do
     pcall(client.undo[i])

@@ -1,18 +1,19 @@
--- chalk.text(): all metrics as an exporter would write them, without one that serves or sends.
+-- chalk.text(): all metrics as an exporter would write them. It makes exporters that neither serve nor send.
 
 local contract = require "chalk.exporter"
 local exporters = require "chalk.flush.exporters"
 local option = require "chalk.define.options"
+local shown = require "chalk.base.shown"
 local view = require "chalk.read.view"
 
 local M = {}
 
--- A format has the name of the exporter that writes it, except for these.
+-- A format has the name of the exporter that writes it, except these.
 local WRITERS = { openmetrics = "prometheus" }
 
 ---@class chalk.TextOptions
----@field unset boolean? also gauges that have a series and were never set, as 0
----@field exporter table? options of that format's exporter, instead of those of the first one that init was given
+---@field unset boolean? also show gauges that have a series and were never set, as 0
+---@field exporter table? options of the format's exporter, instead of those of the first such exporter given to init
 
 local CHECKS = {
   unset = option.of_type("boolean", "true or false"),
@@ -26,16 +27,16 @@ local function is_format(format)
   return module and module.formats and module.formats[format] or false
 end
 
-local WRONG = 'text takes "prometheus", "openmetrics" or "statsd"'
+local BAD_FORMAT = 'text takes "prometheus", "openmetrics" or "statsd", not '
 
---- What is wrong with the arguments of text; nil when nothing is.
+--- Checks the arguments of text.
 ---@param format any
 ---@param options any
----@return string?
+---@return string? problem nil when they are valid
 function M.problem(format, options)
-  if not is_format(format) then return WRONG end
+  if not is_format(format) then return BAD_FORMAT .. shown(format) end
   if options == nil then return nil end
-  if type(options) ~= "table" then return "text: options are a table" end
+  if type(options) ~= "table" then return "text: options must be a table, got " .. shown(options) end
   local problems = option.problems(options, CHECKS)
   if problems[1] then return "text: " .. table.concat(problems, "; ") end
   if not options.exporter then return nil end
@@ -43,12 +44,12 @@ function M.problem(format, options)
   return not resolved and "text: exporter: " .. problem or nil
 end
 
---- What there is where nothing is recorded.
+--- The text of a client that is disabled.
 ---@param format "prometheus"|"openmetrics"|"statsd"
 ---@return string
 function M.empty(format) return format == "openmetrics" and "# EOF\n" or "" end
 
--- The exporter that writes: one that is kept, unless it is for this text only.
+-- The exporter that writes. The client keeps it, unless `given` has options for this text only.
 local function writer_of(client, module, given)
   local kept = not given and client.writers[module]
   if kept then return kept end
@@ -57,7 +58,7 @@ local function writer_of(client, module, given)
   return made
 end
 
---- All metrics of a client that has its segment.
+--- Returns all metrics of a client whose segment is open.
 ---@param client chalk.Client
 ---@param format "prometheus"|"openmetrics"|"statsd"
 ---@param options chalk.TextOptions?

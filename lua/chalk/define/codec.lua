@@ -1,14 +1,19 @@
---- A definition as a string of bytes, and back.
+--- Encodes a definition as a string of bytes, and decodes it.
 --
--- Shared memory holds definitions in this form, for other VMs and processes to read. It is a sequence of strings,
--- each as `<length>:<bytes>`, in a fixed order; lists are preceded by their length, absent fields are empty. Equal
--- definitions have equal encodings, and nothing but such an encoding decodes: what decodes is checked as a
--- definition is, and must encode to the same bytes again.
+-- Shared memory holds definitions in this form, for other VMs and processes to read. An encoding is a sequence of
+-- strings in a fixed order, each written as `<length>:<bytes>`. A list is its length and then its items; an absent
+-- field is an empty string. The encoding of `gauge "up"` in the namespace "http" begins so:
+--
+--     6:chalk1  0:   1:1         4:http     2:up  5:gauge  0:           ...
+--     format    own  namespaces  namespace  name  type     description
+--
+-- Equal definitions have equal encodings. Bytes in shared memory may come from any process, so decode() accepts nothing
+-- but an encoding: it checks each field as the schema checks it in a document, encodes the result, and compares.
 
 local json = require "chalk.base.json"
 local kinds = require "chalk.define.kinds"
 local lists = require "chalk.base.lists"
-local shape = require "chalk.define.shape"
+local validate = require "chalk.define.validate"
 local definition = require "chalk.define.definition"
 local naming = require "chalk.define.naming"
 
@@ -37,7 +42,7 @@ local function put_tag(out, tag)
   put_list(out, tag.values or {}, put_string)
 end
 
---- The encoding of a definition; two are equal exactly when their definitions are.
+--- Encodes a definition. Two encodings are equal if and only if the definitions are.
 ---@param def chalk.Definition
 ---@return string
 function M.encode(def)
@@ -57,7 +62,7 @@ function M.encode(def)
   return table.concat(out)
 end
 
--- The get functions raise: decode() turns that into a message.
+-- The get functions raise an error with bad(); attempt() turns it into a message.
 local function bad(what) error({ message = "not a definition: bad " .. what }, 0) end
 
 local function get_string(from, what)
@@ -187,15 +192,15 @@ local function attempt(read, text)
   return nil, type(result) == "table" and result.message or "not a definition: " .. tostring(result)
 end
 
---- Reads an encoding back.
+--- Decodes a definition.
 ---@param text string any bytes
----@return chalk.Definition? definition nil when these are not the encoding of one
+---@return chalk.Definition? definition nil when the bytes are not an encoding
 ---@return string? message
 function M.decode(text)
   return attempt(function()
     local def = get_definition { text = text, at = 1 }
     check(def)
-    -- Leading zeros, trailing bytes and the like end here.
+    -- Refuses other texts of the same definition, such as numbers with leading zeros, and trailing bytes.
     return M.encode(def) == text and def or bad "encoding"
   end, text)
 end
@@ -206,36 +211,36 @@ local function plain_tag(key)
 end
 
 local function get_plain(text)
-  local parts, namespace, tags = {}, {}, {}
-  for part in (text .. "\0"):gmatch "([^%z]*)%z" do
-    parts[#parts + 1] = part
+  local fields, namespace, tags = {}, {}, {}
+  for field in (text .. "\0"):gmatch "([^%z]*)%z" do
+    fields[#fields + 1] = field
   end
-  for name in (parts[3] or ""):gmatch "[^.]+" do
+  for name in (fields[3] or ""):gmatch "[^.]+" do
     namespace[#namespace + 1] = definition.is_name(name) and name or bad "name"
   end
-  for i = 4, #parts do
-    tags[i - 3] = plain_tag(parts[i])
+  for i = 4, #fields do
+    tags[i - 3] = plain_tag(fields[i])
   end
   local def = { namespace = namespace, name = table.remove(namespace) or bad "name", tags = tags, description = "" }
-  def.type = choose(parts[1]:match "^=(.*)$", "type", kinds.names)
-  def.across = choose(parts[2], "across", definition.ACROSS)
+  def.type = choose(fields[1]:match "^=(.*)$", "type", kinds.names)
+  def.across = choose(fields[2], "across", definition.ACROSS)
   if #namespace > definition.MAX_DEPTH or #tags > definition.MAX_TAGS then bad "definition" end
   check(def)
   return definition.complete(def)
 end
 
---- Reads what the core writes for a host that gives a metric's names and no encoding: `=` type, across, name and the
---- tags' keys, a NUL between them.
+--- Reads the text that the core writes for a metric of a C host, which gives names and no encoding: `=` and the type,
+--- across, the name and the keys of the tags, separated by NUL bytes.
 ---@param text string any bytes
----@return chalk.Definition? definition nil when these are none
+---@return chalk.Definition? definition nil when the bytes are not such a text
 ---@return string? message
 function M.plain(text) return attempt(get_plain, text) end
 
 local function shown(value)
   if type(value) == "string" then
-    return shape.quote(value)
+    return validate.quote(value)
   elseif type(value) == "table" then
-    return "{" .. shape.quote(table.concat(value, ", ")):sub(2, -2) .. "}"
+    return "{" .. validate.quote(table.concat(value, ", ")):sub(2, -2) .. "}"
   end
   return value == nil and "none" or tostring(value)
 end
@@ -245,16 +250,22 @@ local function same(a, b)
   return lists.is_same(a, b)
 end
 
+-- Fields of a definition that have another name in a document.
+local WRITTEN = { kind = "value_type", key = "export_name", name = "tag" }
+
+local function changed(field, before, after)
+  local words = "field %s was %s, here it is %s"
+  return words:format(validate.quote(WRITTEN[field] or field), shown(before), shown(after))
+end
+
 local function first_difference(known, new, fields)
   for _, field in ipairs(fields) do
-    if not same(known[field], new[field]) then
-      return ("%s is %s there and %s here"):format(field, shown(known[field]), shown(new[field]))
-    end
+    if not same(known[field], new[field]) then return changed(field, known[field], new[field]) end
   end
 end
 
---- What differs between two definitions of one tag, e.g. `kind is "enum" there and "string" here`.
----@return string? difference nil when they are the same
+--- Says what differs between two definitions of one tag, e.g. `field "value_type" was "enum", here it is "string"`.
+---@return string? difference nil when they are equal
 function M.tag_difference(known, new)
   return first_difference(known, new, { "kind", "name", "key", "values", "optional" })
 end
@@ -267,20 +278,18 @@ local function tag_keys(def)
   return keys
 end
 
---- What differs between two definitions of one metric.
+--- Says what differs between two definitions of one metric.
 ---@param known chalk.Definition
 ---@param new chalk.Definition
 ---@return string? difference nil when they are equal
 function M.difference(known, new)
   local fields = { "type", "unit", "buckets", "max_series", "across", "description", "own" }
   local found = first_difference(known, new, fields)
-  local there, here = tag_keys(known), tag_keys(new)
-  if not found and not same(there, here) then
-    return ("tags are %s there and %s here"):format(shown(there), shown(here))
-  end
+  local before, after = tag_keys(known), tag_keys(new)
+  if not found and not same(before, after) then return changed("tags", before, after) end
   for i, tag in ipairs(found and {} or known.tags) do
     local difference = M.tag_difference(tag, new.tags[i])
-    if difference then return ("tag %s: %s"):format(shape.quote(tag.key), difference) end
+    if difference then return ("tag %s: %s"):format(validate.quote(tag.key), difference) end
   end
   return found
 end

@@ -1,31 +1,31 @@
---- The kinds of metrics: all that the Lua side knows of the difference between them, in one place.
+--- The table of metric kinds: everything that the Lua side knows about the difference between counts, gauges and
+--- histograms, except what their verbs do.
 --
--- A kind has verbs, holds something, and has names in Prometheus. What a metric holds decides which fields an exporter
--- reads and how a format shows it:
+-- `holds` says what a series of the kind is, and so which fields an exporter reads and how a format shows it:
 --
 --     total     a number that grows: `total`, and `delta` since the exporter's last success
 --     value     a number that is set: `value`
 --     sketch    a distribution: `sketch`, `delta_sketch`, and `les`, the counts up to each bound
 --
--- What a verb does is code, in chalk.record.series: handles are one metatype, whose functions LuaJIT compiles.
+-- The verbs themselves are in chalk.record.series: all handles share one metatype, whose functions LuaJIT compiles.
 
 local M = {}
 
 ---@class chalk.Kind
----@field name string as definitions have it
----@field constant string its number in chalk.h
----@field verbs string[] of its series
+---@field name string the `type` of a definition
+---@field constant string the name of its number in chalk.h
+---@field verbs string[] the verbs of its series
 ---@field holds "total"|"value"|"sketch"
----@field combines boolean whether `across` says how values of several processes become one; without it they add up
----@field has_bounds boolean whether its values are counted up to bounds, which `buckets` names
+---@field combines boolean whether `across` says how values of VMs are combined; otherwise they add up
+---@field has_bounds boolean whether its values are counted up to each of the bounds in `buckets`
 ---@field prometheus chalk.PrometheusKind
 
 ---@class chalk.PrometheusKind
----@field type string of the TYPE line
----@field suffix string what the name of a family has in the text format 0.0.4, and not in OpenMetrics
----@field samples string[] what the names of its samples have behind the family's, in the order of an exposition
----@field held string[] the same of all names that a family keeps others from using: OpenMetrics reserves `_created` of
---- some types, and a parser refuses another family of that name
+---@field type string the type in a TYPE line
+---@field suffix string a suffix of the family's name that the text format 0.0.4 has and OpenMetrics does not
+---@field samples string[] the suffixes of the family's samples, in the order of an exposition
+---@field held string[] the suffixes of all names that no other family may have. OpenMetrics reserves `_created` for
+--- some types: a parser refuses another family of that name
 
 ---@type table<string, chalk.Kind>
 M.of = {
@@ -68,7 +68,7 @@ M.of = {
   },
 }
 
---- The names of all kinds, in the order of messages.
+--- The names of all kinds, in the order in which messages list them.
 ---@type string[]
 M.names = { "count", "gauge", "histogram" }
 
@@ -83,7 +83,7 @@ local function all_verbs()
   return verbs
 end
 
---- Every verb that a kind has.
+--- All verbs of all kinds, each once.
 ---@type string[]
 M.verbs = all_verbs()
 

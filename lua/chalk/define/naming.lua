@@ -1,14 +1,14 @@
---- The names under which a metric is seen from outside.
+--- The names that a metric has in Prometheus, and its flat name.
 --
--- A metric has one *family* in Prometheus and, depending on its type, one or several *sample* names below it:
+-- In Prometheus a metric is one *family*, which has one or several *samples*, depending on the metric's type:
 --
 --     count      http.request_count        family http_request_count    http_request_count_total
 --     gauge      uptime                    family uptime                uptime
 --     histogram  http.request_latency      family http_request_latency  ..._bucket, ..._sum, ..._count
 --
--- The family of a count is the one of OpenMetrics, without `_total`; the text format 0.0.4 writes the sample's name
--- in its HELP and TYPE lines. Everything here is a pure function of a definition, so the schema can refuse two
--- metrics that would meet under one name before either is exported.
+-- The family name of a count has no `_total`, as in OpenMetrics; the text format 0.0.4 writes the sample's name in its
+-- HELP and TYPE lines instead. All functions here depend on a definition only, so the schema can refuse two metrics
+-- that would be exported under one name.
 
 local kinds = require "chalk.define.kinds"
 
@@ -32,12 +32,12 @@ local function ends_with(name, suffix) return #name > #suffix and name:sub(-#suf
 
 --- The family name of a metric, e.g. `myapp_http_request_latency_seconds`.
 --
--- The unit is looked for in the name without the prefix: whether it is appended must not depend on the exporter.
----@param namespace string[] the segments, outermost first
+-- Whether the unit is appended depends on the name without the prefix, so it is the same for all exporters.
+---@param namespace string[] the outermost first
 ---@param name string
 ---@param type string a kind of metric
----@param unit? string appended as `_<unit>` unless the name ends in it
----@param prefix? string the exporter's `namespace`
+---@param unit string? appended as `_<unit>` unless the name ends in it
+---@param prefix string? the exporter's `namespace`
 ---@return string
 function M.family(namespace, name, type, unit, prefix)
   local family = table.concat(namespace, "_")
@@ -49,19 +49,19 @@ function M.family(namespace, name, type, unit, prefix)
   return sanitised(family, "[^a-zA-Z0-9_:]")
 end
 
---- The names of the samples of a family, in the order of an exposition.
+--- The names of a family's samples, in the order of an exposition.
 ---@param family string
 ---@param type string a kind of metric
 ---@return string[]
 function M.samples(family, type) return with_suffixes(family, kinds.of[type].prometheus.samples) end
 
---- Every name that a family keeps others from using: its own, its samples', and those its type reserves.
+--- All names that no other family may have: the family's own, those of its samples, and those that its type reserves.
 ---@param family string
 ---@param type string a kind of metric
 ---@return string[]
 function M.held(family, type) return with_suffixes(family, kinds.of[type].prometheus.held) end
 
---- A tag's key as a Prometheus label name.
+--- The Prometheus label name of a tag's key.
 ---@param name string
 ---@return string
 function M.label(name) return sanitised(name, "[^a-zA-Z0-9_]") end

@@ -1,10 +1,10 @@
---- The Prometheus exporter: a view as exposition text, whole or piece by piece.
+--- The Prometheus exporter writes a view as exposition text, as a whole or in chunks.
 --
--- For each scrape a *plan* is made: the metrics that have entries, as blocks, one a family, in the order of their
--- definition. A piece is what fits into one buffer: headers and sample lines, which the C core writes into it. So a
--- server holds one piece of a scrape at a time, however long it is, and other requests go on between two.
+-- A scrape lists the metrics that have series as *blocks*: one for each family, in the order of definition. Then it
+-- fills one buffer after another with headers and sample lines, which the C core writes. A chunk is the content of one
+-- buffer. So the server holds one chunk of a scrape in memory at a time, and serves other requests between two chunks.
 --
--- What a block needs apart from its entries does not change between scrapes and is kept, by definition.
+-- The names and labels of a family do not change between scrapes, so the exporter keeps them for each definition.
 
 local core = require "chalk.core"
 local lists = require "chalk.base.lists"
@@ -21,18 +21,18 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local PIECE = 65536
+local CHUNK = 65536 -- bytes
 
 M.resolve = options_of.resolve
 M.formats = { prometheus = true, openmetrics = true }
 
 ---@class chalk.prometheus.Options
----@field namespace string? put before every name
----@field listen string? where to serve: "127.0.0.1:9464", "unix:///run/metrics.sock"
----@field path string? what to serve at, "/metrics"
----@field buckets number[]? the bounds to show of histograms that have none of their own; of those that are counted
----@field name string?
----@field global_tags table<string, string|number|boolean>? constant labels; a metric's own tag of that name wins
+---@field namespace string? a prefix of every name
+---@field listen string? the address to serve at: "127.0.0.1:9464", "unix:///run/metrics.sock"
+---@field path string? the path to serve ("/metrics")
+---@field buckets number[]? the bounds to show of histograms that define none; only counted bounds are shown (all)
+---@field name string? the exporter's name
+---@field global_tags table<string, string|number|boolean>? constant labels; a metric's own tag of the same name wins
 
 ---@class chalk.prometheus.Exporter
 ---@field deltas boolean
@@ -42,8 +42,8 @@ Exporter.__index = Exporter
 
 local function by_definition() return setmetatable({}, { __mode = "k" }) end
 
---- A new exporter. Raises when the options are wrong.
----@param options? chalk.prometheus.Options
+--- Makes an exporter. Raises a message if the options are wrong.
+---@param options chalk.prometheus.Options?
 ---@return chalk.prometheus.Exporter
 function M.new(options)
   local message
@@ -55,14 +55,14 @@ function M.new(options)
     namespace = options.namespace,
     shown = options.buckets and lists.set(options.buckets),
     constants = family.constants(options.global_tags),
-    kept = {}, -- the last plan: with its definitions it keeps what is known of them from being collected
+    kept = {}, -- the last blocks; they refer to definitions, and so keep the entries of the weak tables below
     families = { prometheus = by_definition(), openmetrics = by_definition() },
-    buffer = ffi.new("char[?]", PIECE),
+    buffer = ffi.new("char[?]", CHUNK),
     position = ffi.new "uint32_t[1]",
   }, Exporter)
 end
 
---- Nothing is sent on a flush: a scrape asks for totals.
+--- Sends nothing, because scrapes read totals.
 ---@return true
 function Exporter:export() return true end
 
@@ -76,7 +76,7 @@ end
 
 local NO_LES = {}
 
--- Metrics with one definition may still count different bounds: the default ones are not part of it.
+-- Metrics with the same definition may count different bounds, because default bounds are not a part of the definition.
 local function family_of(self, range, name, format)
   local kept, def, les = self.families[format], range.definition, range.les or NO_LES
   local known = kept[def]
@@ -89,19 +89,20 @@ end
 
 ---@class chalk.prometheus.Block
 ---@field name string
----@field definition chalk.Definition of the newest version
----@field ranges chalk.Range[] several when versions of the metric are in use at once
+---@field definition chalk.Definition the newest version
+---@field ranges chalk.Range[] more than one if several versions of the metric are in use
 
--- The block that holds a name of this family already.
+-- Returns the block that has one of these names already.
 local function holder_of(held, names)
   for _, name in ipairs(names) do
     if held[name] then return held[name] end
   end
 end
 
--- Different metrics may meet under one name only where VMs with different definitions share a segment. The first
--- keeps it: two under one TYPE line would be worse than one.
-local function place(blocks, held, range, name)
+-- Adds a range to the block of its family. Two different metrics can have the same name only if VMs with different
+-- definitions share a segment. The first one keeps the name and the other is left out, because an exposition must not
+-- have two metrics under one TYPE line.
+local function add_range(blocks, held, range, name)
   local def = range.definition
   local names = naming.held(name, def.type)
   local block = holder_of(held, names)
@@ -118,18 +119,20 @@ local function place(blocks, held, range, name)
   block.ranges[#block.ranges + 1] = range
 end
 
-local function plan_of(self, view)
+local function blocks_of(self, view)
   local blocks, held = {}, {}
   self.kept = blocks
   for _, range in ipairs(view.ranges) do
-    if range.first < range.last then place(blocks, held, range, family.name(range.definition, self.namespace)) end
+    if range.first < range.last then
+      add_range(blocks, held, range, family.name(range.definition, self.namespace))
+    end
   end
   return blocks
 end
 
--- Lines of entries first to last - 1, as a string, in a buffer as large as it takes.
+-- Returns the lines of the series from first to last - 1. The buffer grows until the longest line fits.
 local function render_alone(view, names, first, last)
-  local size, position = PIECE, ffi.new("uint32_t[1]", first)
+  local size, position = CHUNK, ffi.new("uint32_t[1]", first)
   local texts = {}
   while position[0] < last do
     local buffer = ffi.new("char[?]", size)
@@ -142,7 +145,7 @@ local function render_alone(view, names, first, last)
   return table.concat(texts)
 end
 
--- Bounds that all versions count, with their places in each.
+-- Returns for each version the bounds that all versions count.
 local function common_bounds(self, ranges)
   local counts, bounds = {}, {}
   for i, range in ipairs(ranges) do
@@ -161,40 +164,43 @@ local function common_bounds(self, ranges)
   return bounds
 end
 
+-- Returns the text of a block whose metric has several versions.
 local function merged(self, view, block, format)
   local texts, header = {}, nil
   local bounds = common_bounds(self, block.ranges)
   for i, range in ipairs(block.ranges) do
-    local shape = family.new(range.definition, block.name, bounds[i], self.constants, format)
-    texts[i], header = render_alone(view, shape.names, range.first, range.last), shape.header
+    local own = family.new(range.definition, block.name, bounds[i], self.constants, format)
+    texts[i], header = render_alone(view, own.names, range.first, range.last), own.header
   end
   return header .. merge.lines(texts, block.definition, numbers.text)
 end
 
----@class chalk.prometheus.Walk the way through one exposition
+--- The state of one exposition that is written in chunks.
+---@class chalk.prometheus.Walk
 ---@field exporter chalk.prometheus.Exporter
 ---@field view chalk.View
 ---@field format chalk.prometheus.Format
 ---@field blocks chalk.prometheus.Block[]
----@field at integer the block that is next or under way
----@field range chalk.Range? the one that is under way
----@field names ffi.cdata*? and its names
----@field entry integer? and the entry that is next
----@field rest string? text that is ready, to be given out before all else
----@field rest_at integer what of it comes next
----@field finished boolean
+---@field at integer index of the current or next block
+---@field range chalk.Range? the current block's range
+---@field names ffi.cdata*? the current block's chalk_family
+---@field next_series integer? the next series of the range
+---@field rest string? text that did not fit into a buffer and comes next
+---@field rest_at integer position in it from which the next chunk is taken
+---@field finished boolean whether all text was written, except `rest`
 local Walk = {}
 Walk.__index = Walk
 
+-- Begins a block. Returns its header, or its whole text if the metric has several versions.
 function Walk:enter(block)
   if #block.ranges > 1 then
     self.at = self.at + 1
     return merged(self.exporter, self.view, block, self.format)
   end
   local range = block.ranges[1]
-  local shape = family_of(self.exporter, range, block.name, self.format)
-  self.range, self.names, self.anchor, self.entry = range, shape.names, shape, range.first
-  return shape.header
+  local own = family_of(self.exporter, range, block.name, self.format)
+  self.range, self.names, self.anchor, self.next_series = range, own.names, own, range.first
+  return own.header
 end
 
 function Walk:set_aside(text)
@@ -202,38 +208,39 @@ function Walk:set_aside(text)
 end
 
 function Walk:take_rest()
-  local piece = self.rest:sub(self.rest_at, self.rest_at + PIECE - 1)
-  self.rest_at = self.rest_at + PIECE
+  local chunk = self.rest:sub(self.rest_at, self.rest_at + CHUNK - 1)
+  self.rest_at = self.rest_at + CHUNK
   if self.rest_at > #self.rest then self.rest = nil end
-  return piece
+  return chunk
 end
 
--- Renders into the buffer from `used` on. Returns how much of it is used then, and whether there is room for more.
+-- Writes lines into the buffer from `used` on. Returns how many of its bytes are used then, and whether it has space
+-- for more.
 function Walk:render(used)
   local exporter, range = self.exporter, self.range
   local position = exporter.position
-  position[0] = self.entry
+  position[0] = self.next_series
   local n = C.chalk_snapshot_render(
     self.view.snapshot,
     self.names,
     position,
     range.last,
     exporter.buffer + used,
-    PIECE - used
+    CHUNK - used
   )
-  self.entry = position[0]
-  if self.entry == range.last then
+  self.next_series = position[0]
+  if self.next_series == range.last then
     self.range, self.at = nil, self.at + 1
-  elseif n == 0 and used == 0 then -- one entry is larger than a piece
-    self:set_aside(render_alone(self.view, self.names, self.entry, self.entry + 1))
-    self.entry = self.entry + 1
+  elseif n == 0 and used == 0 then -- the lines of one series are larger than a chunk
+    self:set_aside(render_alone(self.view, self.names, self.next_series, self.next_series + 1))
+    self.next_series = self.next_series + 1
   end
   return used + tonumber(n), self.range == nil
 end
 
--- Puts text into the buffer, or aside when it does not fit.
+-- Puts text into the buffer, or sets it aside if it does not fit. Returns the same as `render`.
 function Walk:put(used, text)
-  if #text > PIECE - used then
+  if #text > CHUNK - used then
     self:set_aside(text)
     return used, false
   end
@@ -241,6 +248,7 @@ function Walk:put(used, text)
   return used + #text, true
 end
 
+-- Writes the next header, lines or end mark. Returns the same as `render`.
 function Walk:step(used)
   if self.range then return self:render(used) end
   local block = self.blocks[self.at]
@@ -249,6 +257,7 @@ function Walk:step(used)
   return self:put(used, self.format == "openmetrics" and "# EOF\n" or "")
 end
 
+-- Returns the next chunk, or nil at the end.
 function Walk:next()
   while self.rest or not self.finished do
     if self.rest then return self:take_rest() end
@@ -260,36 +269,36 @@ function Walk:next()
   end
 end
 
---- The exposition in pieces of at most 64 KiB, each made when it is asked for.
----@param view chalk.View kept alive until the end
----@param format? chalk.prometheus.Format "prometheus" when left out
----@return fun(): string? next nil at the end
-function Exporter:pieces(view, format)
+--- Writes the exposition in chunks of at most 64 KiB. A chunk is made when the returned function is called.
+---@param view chalk.View the caller must not free it before the end
+---@param format chalk.prometheus.Format? ("prometheus")
+---@return fun(): string? next returns the next chunk, and nil at the end
+function Exporter:chunks(view, format)
   local walk = setmetatable({
     exporter = self,
     view = view,
     format = format or "prometheus",
-    blocks = plan_of(self, view),
+    blocks = blocks_of(self, view),
     at = 1,
     finished = false,
   }, Walk)
   return function() return walk:next() end
 end
 
---- The whole exposition.
+--- Returns the whole exposition.
 ---@param view chalk.View
----@param format? chalk.prometheus.Format "prometheus" when left out
+---@param format chalk.prometheus.Format? ("prometheus")
 ---@return string
 function Exporter:text(view, format)
-  local pieces = {}
-  for piece in self:pieces(view, format) do
-    pieces[#pieces + 1] = piece
+  local chunks = {}
+  for chunk in self:chunks(view, format) do
+    chunks[#chunks + 1] = chunk
   end
-  return table.concat(pieces)
+  return table.concat(chunks)
 end
 
---- What answers requests for the HTTP server.
----@param take_view fun(): chalk.View?, string? called once a scrape
+--- Returns the function that answers requests.
+---@param take_view fun(): chalk.View?, string? called once per scrape
 ---@return fun(request: chalk.http.Request): chalk.http.Response
 function Exporter:handler(take_view)
   return function(request)
@@ -300,7 +309,7 @@ function Exporter:handler(take_view)
     return {
       status = 200,
       headers = { ["Content-Type"] = accept.content_type[format], Vary = "Accept" },
-      body = self:pieces(view, format),
+      body = self:chunks(view, format),
       done = function()
         if not freed then
           freed = true

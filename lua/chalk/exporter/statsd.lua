@@ -1,9 +1,10 @@
---- The StatsD and DogStatsD exporter: at each flush, what came since the last success, in packets to one receiver.
+--- The StatsD and DogStatsD exporter sends the changes since its last success at each flush, in packets to one
+--- receiver.
 --
--- Lines are made and packed by the core, a packet at a time. A packet's entries are committed to the cursor when it is
--- known to have arrived, which shows with the packet after it; of a histogram that takes several, a part with each. So
--- a receiver that goes away in the middle of a flush costs at most one packet twice, and what it was not sent comes
--- with the next flush that it takes.
+-- The core makes lines and packs them, one packet at a time. The series of a packet are committed to the cursor when
+-- the packet is known to have arrived, which is right before the next packet is sent. If a histogram needs several
+-- packets, each commits its own slice of the histogram. So if a receiver disappears in the middle of a flush, at most
+-- one packet is sent twice, and the rest is sent in the next flush that the receiver accepts.
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
@@ -19,7 +20,7 @@ local ffi, C = core.ffi, core.C
 
 local M = { resolve = options_of.resolve, formats = { statsd = true } }
 
-local OVER = "the flusher's role went to another process or VM during its export"
+local OVER = "the flusher's role went to another process or VM during its export" -- as in chalk.flush.flusher
 
 ---@class chalk.statsd.Exporter
 local Exporter = {}
@@ -30,7 +31,7 @@ local function container_of(id)
   return id or nil
 end
 
--- The fields that are on every line.
+-- Returns the fields at the end of every line.
 local function tail_of(options)
   local container, tail = container_of(options.container_id), ""
   if container then tail = tail .. "|c:" .. names.field(container) end
@@ -39,8 +40,8 @@ local function tail_of(options)
   return tail
 end
 
---- A new exporter. Raises when the options are wrong.
----@param options? chalk.statsd.Options|chalk.statsd.Resolved
+--- Makes an exporter. Raises a message if the options are wrong.
+---@param options (chalk.statsd.Options|chalk.statsd.Resolved)?
 ---@return chalk.statsd.Exporter
 function M.new(options)
   options = options or {}
@@ -61,7 +62,7 @@ function M.new(options)
       { max_packet = options.max_packet, write_timeout = options.write_timeout }
     ),
     lines = lines,
-    -- Not ffi.gc: a last flush, from a finalizer of the VM's end, comes after those.
+    -- This is not ffi.gc, because lua_close runs the finalizers of cdata before the last flush.
     guard = core.finalizer(function() C.chalk_statsd_free(lines) end),
     families = setmetatable({}, { __mode = "k" }),
     next = ffi.new "uint32_t[1]",
@@ -69,10 +70,11 @@ function M.new(options)
     telemetry = options.telemetry and telemetry.new(options, tail) or nil,
     totals = ffi.new "chalk_statsd_totals",
     too_long = 0,
-    named = {}, -- the metrics of lines that were too long
+    named = {}, -- whether a warning has named a metric whose lines are too long, by metric
   }, Exporter)
 end
 
+-- Returns the chalk_statsd_family of a range. It is made again if the counted bounds have changed.
 function Exporter:family(range)
   local known = self.families[range.definition]
   if not known or not lists.is_same(known.les, range.les) then
@@ -84,7 +86,7 @@ function Exporter:family(range)
   return known.c
 end
 
--- The lines that were made, and those that were too long.
+-- Returns the counts of lines that were made and that were too long.
 function Exporter:count()
   C.chalk_statsd_count(self.lines, self.totals)
   return self.totals
@@ -96,7 +98,7 @@ function Exporter:look_for_too_long(definition)
   self.too_long = too_long
 end
 
---- Says of each metric once that lines of it do not go.
+--- Warns, once for each metric, that lines of it are too long to be sent.
 ---@param definition chalk.Definition
 function Exporter:name_too_long(definition)
   if self.named[definition.id_name] then return end
@@ -105,13 +107,16 @@ function Exporter:name_too_long(definition)
   log.write("warning", words:format(definition.id_name, self.options.max_packet, self.socket.name))
 end
 
--- One export: the packets of one flush, and what of the batch is in the one that is on its way.
+-- One export: the packets of one flush.
 
 ---@class chalk.statsd.Run
+---@field sent integer[][] ranges of series in the packet that was sent and is not confirmed yet
+---@field packed integer[][] ranges of series in the packet that is being made
+---@field open boolean? whether the socket was opened for this flush
 local Run = {}
 Run.__index = Run
 
--- Raises `{ message }`, past the loops over metrics, to where the export ends.
+-- Ends the export from inside the loops over metrics: raises { message = message }, which `export` catches.
 local function give_up(message) error({ message = message }, 0) end
 
 function Run:check(ok, message)
@@ -119,7 +124,7 @@ function Run:check(ok, message)
   if not ok then give_up(message) end
 end
 
--- The entries of the packet before are known to have arrived, and its part of one that goes on.
+-- Commits the series of the packet that was confirmed, and its slice of a histogram that continues in the next packet.
 function Run:commit()
   local batch = self.batch
   for _, range in ipairs(self.sent) do
@@ -129,6 +134,7 @@ function Run:commit()
   self.sent = {}
 end
 
+-- Confirms and commits the packet before, and sends the packet that was made.
 function Run:send()
   local exporter, socket = self.exporter, self.exporter.socket
   local text = C.chalk_statsd_packet(exporter.lines, exporter.size)
@@ -145,6 +151,7 @@ function Run:send()
   C.chalk_statsd_begin(exporter.lines)
 end
 
+-- Makes the lines of a range of series, and sends each packet that is full.
 function Run:range(range)
   local exporter, batch = self.exporter, self.batch
   local family, next, first = exporter:family(range), exporter.next, range.first
@@ -180,6 +187,7 @@ end
 
 local function set_time(self) self.timestamp = self.options.timestamps and ("|T%d"):format(C.chalk_wall()) or "" end
 
+--- Sends a batch.
 ---@param batch chalk.Batch
 ---@return boolean? sent, string? message
 function Exporter:export(batch)
@@ -192,50 +200,50 @@ function Exporter:export(batch)
   return nil, problem.message
 end
 
--- The packet's lines, and an empty one.
-local function take_lines(self, pieces)
+-- Appends the packet's lines to a list and begins an empty packet.
+local function take_lines(self, packets)
   local text = C.chalk_statsd_packet(self.lines, self.size)
-  pieces[#pieces + 1] = ffi.string(text, self.size[0])
+  packets[#packets + 1] = ffi.string(text, self.size[0])
   C.chalk_statsd_begin(self.lines)
 end
 
-local function text_of_range(self, view, range, pieces)
+local function text_of_range(self, view, range, packets)
   local family, next = self:family(range), self.next
   next[0] = range.first
   repeat
     local code = C.chalk_statsd_fill(self.lines, family, nil, view.snapshot, next, range.last)
     if code < 0 then error("out of memory", 0) end
-    if code == 1 then take_lines(self, pieces) end
+    if code == 1 then take_lines(self, packets) end
   until code == 0
 end
 
---- The lines that would go out if nothing had been sent before. Nothing is sent, and no socket is opened. For an
---- exporter that has no flush under way.
+--- Returns the lines that a flush would send if nothing had been sent before. Sends nothing and opens no socket. The
+--- exporter must not have a flush in progress.
 ---@param view chalk.View
 ---@return string
 function Exporter:text(view)
-  local pieces = {}
+  local packets = {}
   set_time(self)
   C.chalk_statsd_forget(self.lines)
   for _, range in ipairs(view.ranges) do
-    text_of_range(self, view, range, pieces)
+    text_of_range(self, view, range, packets)
   end
-  take_lines(self, pieces)
+  take_lines(self, packets)
   C.chalk_statsd_forget(self.lines)
-  return table.concat(pieces)
+  return table.concat(packets)
 end
 
---- The mode raw makes its lines of the flusher's events.
+--- Subscribes the mode raw to events.
 ---@param context chalk.ExporterContext
 function Exporter:attach(context)
   if self.options.tap then self.raw = raw.new(self, context) end
 end
 
---- Sends what was taken while this process had the flusher's role, and is now in no other's reach.
----@return boolean under_way
+--- Sends the values of the mode raw that this process took while it held the flusher's role. No other process has them.
+---@return boolean sending whether some are still being sent
 function Exporter:send_rest() return self.raw ~= nil and self.raw:send_rest() end
 
---- In a forked child: what is under way is the parent's, and so are the connections.
+--- Drops the packet in progress, the connections and raw values, in a forked child. They belong to the parent.
 function Exporter:forked()
   C.chalk_statsd_forget(self.lines)
   self.socket:forked()

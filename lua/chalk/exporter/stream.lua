@@ -1,10 +1,11 @@
---- The event stream exporter: every record live to clients over TCP, as messages of protobuf (their fields are in
--- src/export/stream_encoder.h).
+--- The event stream exporter sends every record live to clients over TCP, as protobuf messages. Their fields are in
+-- src/export/stream_encoder.h.
 --
--- While nobody is connected, all there is is a listening socket. With the first client the event tap goes on; the core
--- takes events out of it, encodes and sends them. A *server* is what serves in the process that has the flusher's role:
--- its `turn` accepts, hands on and sends without ever waiting. On a loop a timer turns it while there are clients;
--- without one each flush does.
+-- While no client is connected, there is only a listening socket. The first client switches the event tap on. The core
+-- then takes events from the tap, encodes them and sends them.
+--
+-- A *server* exists in the process that holds the flusher's role. Its `run_once` accepts clients, takes events and
+-- sends them, and never waits. On a loop a timer calls it while there are clients; without a loop each flush calls it.
 
 local core = require "chalk.core"
 local json = require "chalk.base.json"
@@ -16,21 +17,22 @@ local C = core.C
 
 local M = {}
 
-local TURN = 1 -- milliseconds
+local PERIOD = 1 -- milliseconds between two calls of `run_once` while there are clients
 local LISTEN = "127.0.0.1:5000"
 local BUFFER, MOST_BUFFER = 1024, 2 ^ 30
-local ACCEPTS, PAUSE = 16, 100 -- a turn; milliseconds
+local ACCEPTS = 16 -- clients that one call of `run_once` accepts at most
+local PAUSE = 100 -- milliseconds without accepting after an error
 
--- Linux's numbers of errors that concern one connection, or none: EINTR, EAGAIN, EPROTO, EUSERS (of ours: too many),
--- ECONNABORTED. EINVAL: somebody shut the socket.
+-- Linux's numbers of errors that concern one connection or none: EINTR, EAGAIN, EPROTO, EUSERS (the core has too many
+-- clients), ECONNABORTED. EINVAL means that another process has shut the socket.
 local PASSING, SHUT = { [4] = true, [11] = true, [71] = true, [87] = true, [103] = true }, 22
 
 ---@class chalk.stream.Options
----@field listen string? where clients connect: "127.0.0.1:5000"
----@field namespace string? put before every name
----@field buffer_size integer|false|nil events that are kept for clients that are behind, 1024; false: without limit
----@field global_tags table<string, string|number|boolean>? constant labels; a metric's own tag of that name wins
----@field name string?
+---@field listen string? the address for clients ("127.0.0.1:5000")
+---@field namespace string? a prefix of every name
+---@field buffer_size (integer|false)? events that are kept for slow clients; false: no limit (1024)
+---@field global_tags table<string, string|number|boolean>? constant labels; a metric's own tag of the same name wins
+---@field name string? the exporter's name
 
 local function is_buffer_size(v)
   local words = ("a whole number from 1 to %d, or false for no limit"):format(MOST_BUFFER)
@@ -42,7 +44,7 @@ local function is_namespace(v)
     "a string of letters, digits, _ and :, not starting with a digit"
 end
 
--- Protobuf's strings are UTF-8; a reader refuses the whole message otherwise.
+-- Strings in protobuf must be valid UTF-8, or a reader refuses the whole message.
 local function is_tags(v)
   local ok, words = option.is_tags(v)
   if not ok then return false, words end
@@ -61,14 +63,14 @@ local CHECKS = {
   name = option.of_type("string", "a string"),
 }
 
--- What is wrong with the options; nil when nothing is.
+-- Returns what is wrong with the options, or nil.
 local function problem_of(options)
-  if type(options) ~= "table" then return "options are a table" end
+  if type(options) ~= "table" then return "options must be a table" end
   local problems = option.problems(options, CHECKS)
   return problems[1] and table.concat(problems, "; ") or nil
 end
 
---- The options with their defaults.
+--- Returns the options with defaults; or nil and a message that lists all problems.
 ---@param options chalk.stream.Options
 ---@return chalk.stream.Options? resolved, string? message
 function M.resolve(options)
@@ -87,8 +89,8 @@ end
 local Exporter = {}
 Exporter.__index = Exporter
 
---- A new exporter. Raises when the options are wrong.
----@param options? chalk.stream.Options
+--- Makes an exporter. Raises a message if the options are wrong.
+---@param options chalk.stream.Options?
 ---@return chalk.stream.Exporter
 function M.new(options)
   local resolved, message = M.resolve(options or {})
@@ -96,11 +98,11 @@ function M.new(options)
   return setmetatable({ deltas = false, options = resolved, listen = resolved.listen }, Exporter)
 end
 
---- Clients get records as they are made. Only where no loop turns the server does a flush do so.
+--- Sends events only if there is no loop. With a loop, clients receive records as they are made.
 ---@return true
 function Exporter:export()
   local server = self.server
-  if server and not server.timer then server:turn() end
+  if server and not server.timer then server:run_once() end
   return true
 end
 
@@ -111,8 +113,8 @@ end
 local Server = {}
 Server.__index = Server
 
---- Serves the clients of a listening socket, while this process has the flusher's role.
----@param fd integer the listener's, which is closed with the server
+--- Serves the clients of a listening socket while this process holds the flusher's role.
+---@param fd integer the listening socket; the server closes it
 ---@param context chalk.ExporterContext
 ---@return chalk.stream.Server
 function Exporter:serve(fd, context)
@@ -127,7 +129,7 @@ function Exporter:serve(fd, context)
     options = self.options,
     clients = 0,
   }, Server)
-  -- Not ffi.gc: a VM's end calls those before its finalizers, which may flush.
+  -- This is not ffi.gc, because lua_close runs the finalizers of cdata before the last flush.
   server.guard = core.finalizer(function() server:free() end)
   server.subscription = {
     kinds = kinds.names,
@@ -142,7 +144,7 @@ function Exporter:serve(fd, context)
   return server
 end
 
---- In a forked child: sockets and loop are the parent's.
+--- Frees the child's copy of the server, in a forked child. Sockets and loop belong to the parent.
 function Exporter:forked()
   local server = self.server
   self.server = nil
@@ -152,14 +154,14 @@ function Exporter:forked()
   end
 end
 
--- On a loop: accepts when somebody comes, and turns while somebody is there.
+-- Puts the server on a loop: `tick` is called when a client connects, and every PERIOD while there are clients.
 function Server:watch(uv, fd, log)
   function self.tick()
-    local ok, message = xpcall(self.turn, debug.traceback, self)
+    local ok, message = xpcall(self.run_once, debug.traceback, self)
     if not ok then log("error", "stream: " .. tostring(message)) end
   end
-  self.poll, self.timer, self.pause = uv.new_poll(fd), uv.new_timer(), uv.new_timer()
-  for _, handle in ipairs { self.poll, self.timer, self.pause } do
+  self.poll, self.timer, self.pause_timer = uv.new_poll(fd), uv.new_timer(), uv.new_timer()
+  for _, handle in ipairs { self.poll, self.timer, self.pause_timer } do
     handle:unref()
   end
   self:listen()
@@ -169,27 +171,29 @@ function Server:listen()
   if self.poll then self.poll:start("r", self.tick) end
 end
 
--- The listener would be ready in every turn: descriptors run out for a while, or it was shut by another process, whose
--- configuration lacks the address.
-function Server:rest(code)
+-- Stops polling the listening socket after an error, because the socket would be ready in every iteration of the loop.
+-- Polling starts again after a pause, unless another process, whose configuration lacks the address, has shut it.
+function Server:pause_listening(code)
   if not self.poll then return end
   self.poll:stop()
-  if code ~= SHUT then self.pause:start(PAUSE, 0, function() self:listen() end) end
+  if code ~= SHUT then self.pause_timer:start(PAUSE, 0, function() self:listen() end) end
 end
 
+-- Describes a metric to the core. Returns false if the metric is not shown to clients.
 function Server:define(number)
   local metric = metrics.new(self.segment, number, self.options)
   if not metric then return false end
   return C.chalk_stream_define(self.stream, number, metric.c) == 0
 end
 
--- A client learns of all metrics before anything of them comes.
+-- Describes all metrics to the core, so that a client learns of a metric before it receives the metric's events.
 function Server:define_all()
   for number = 0, C.chalk_metric_top(self.segment) - 1 do
     if C.chalk_stream_knows(self.stream, number) == 0 then self:define(number) end
   end
 end
 
+-- Encodes a batch of events. The core stops at a metric that it does not know yet and returns its number.
 function Server:take(tap, n)
   while true do
     local number = C.chalk_stream_take(self.stream, tap, n)
@@ -203,7 +207,7 @@ function Server:accept()
   for _ = 1, ACCEPTS do
     local code = C.chalk_stream_accept(self.stream)
     if code < 0 then
-      if not PASSING[-code] then self:rest(-code) end
+      if not PASSING[-code] then self:pause_listening(-code) end
       break
     end
     self.clients = self.clients + 1
@@ -211,15 +215,15 @@ function Server:accept()
   if self.clients > before then self:define_all() end
 end
 
--- The tap is on while there are clients.
-function Server:settle()
+-- Counts the clients, and subscribes to the event tap while there are any.
+function Server:update_clients()
   local clients = C.chalk_stream_clients(self.stream)
   self.clients = clients
   local subscription = self.subscription
   if clients > 0 and not self.subscribed then
     self.subscribed = true
     self.events:subscribe(subscription)
-    if self.timer then self.timer:start(TURN, TURN, self.tick) end
+    if self.timer then self.timer:start(PERIOD, PERIOD, self.tick) end
   elseif clients == 0 and self.subscribed then
     self.subscribed = false
     self.events:unsubscribe(subscription)
@@ -231,11 +235,11 @@ function Server:settle()
   end
 end
 
---- Accepts, hands on what was recorded, sends. Never waits.
-function Server:turn()
+--- Accepts clients, takes events and sends them. Never waits.
+function Server:run_once()
   if self.closed then return end
   self:accept()
-  self:settle()
+  self:update_clients()
   if self.clients == 0 then return end
   self.events:pump()
   C.chalk_stream_send(self.stream)
@@ -249,18 +253,18 @@ function Server:free()
   self.stream = nil
 end
 
--- Events are for others from now on.
+-- Unsubscribes from the event tap.
 function Server:leave()
   if self.subscribed then self.events:unsubscribe(self.subscription) end
   self.subscribed = false
 end
 
---- Ends: clients are let go, and find whoever has the role now at the same address.
+--- Closes all connections. Clients can connect to the next holder of the role at the same address.
 function Server:close()
   if self.closed then return end
   self.closed = true
-  for _, handle in ipairs { self.poll, self.timer, self.pause } do
-    pcall(handle.close, handle) -- at the end of a VM it may have been collected
+  for _, handle in ipairs { self.poll, self.timer, self.pause_timer } do
+    pcall(handle.close, handle) -- at the end of a VM a handle may be finalized already
   end
   self:leave()
   self.gauge:set(0)

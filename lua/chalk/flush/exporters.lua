@@ -1,6 +1,7 @@
--- What users write into the `exporters` option, and what becomes of it. A *spec* names a module and its options, so
--- that it can be sent to the flush thread's VM; with the other drivers a table with an `export` method serves too. What
--- modules and objects offer is in chalk.exporter.
+-- The option `exporters`: the constructors that users call, the checks of what they write, and the listening sockets.
+-- An element of the list is a *spec*, which names a module and its options, so that it can be copied to the flush
+-- thread's VM. With the other drivers an element may also be an object, a table with a method `export`. The hooks of
+-- modules and objects are described in chalk.exporter.
 
 local bit = require "bit"
 local contract = require "chalk.exporter"
@@ -20,13 +21,14 @@ local function spec(module, options, built_in)
   return setmetatable({ module = module, options = options, built_in = built_in }, SPEC)
 end
 
---- `chalk.exporter`: a constructor for each module chalk.exporter.NAME, and `custom`.
+--- The table `chalk.exporter`. `custom` makes a spec of a module of the application. Any other field NAME is a function
+--- that makes a spec of the module chalk.exporter.NAME, which is loaded when the field is read.
 M.constructors = setmetatable({
-  ---@param module string the name to require
+  ---@param module string the name for `require`
   ---@param options table?
   custom = function(module, options)
     if type(module) ~= "string" then
-      error("chalk: exporter.custom takes the name of a module: the exporter lives in the flush thread's VM", 2)
+      error("chalk: exporter.custom: module must be a name, as the flush thread's VM loads it", 2)
     end
     return spec(module, options or {})
   end,
@@ -39,7 +41,7 @@ M.constructors = setmetatable({
       local absent = tostring(message):find("module '" .. module .. "' not found", 1, true)
       error(absent and ("chalk: there is no exporter %q"):format(tostring(name)) or message, 2)
     end
-    -- A module that reads the environment does so here, where init runs: other VMs and processes may lack it.
+    -- `resolve` runs here, in the VM and process that call init, because others may lack the environment.
     local function construct(options)
       local made = spec(module, options or {}, true)
       local resolved, problem = contract.resolve(loaded, made.options)
@@ -51,7 +53,7 @@ M.constructors = setmetatable({
   end,
 })
 
---- Specs again of what was written down and read: for another VM.
+--- Makes specs of tables that were serialized in one VM and read in another, because metatables are not serialized.
 ---@param list table[]
 ---@return table[]
 function M.revive(list)
@@ -63,47 +65,49 @@ end
 
 local function where(i) return ("exporters[%d]"):format(i) end
 
--- The socket is chalk's to open, also that of a custom exporter.
+-- chalk opens the sockets of custom exporters too, so it checks their addresses.
 local function listen_problem(address)
   local problem = address and listen_address.problem(address)
   return problem and "listen: " .. problem or nil
 end
 
-local function check_one(i, e, driver)
-  if getmetatable(e) ~= SPEC then
-    if type(e) ~= "table" or type(e.export) ~= "function" then
-      return where(i) .. " is not an exporter: use chalk.exporter.NAME{ ... }, or a table with an export method"
+local function check_one(i, exporter, driver)
+  if getmetatable(exporter) ~= SPEC then
+    if type(exporter) ~= "table" or type(exporter.export) ~= "function" then
+      return where(i) .. " is not an exporter: expected chalk.exporter.NAME{ ... }, or a table with a method export"
     end
     if driver == "thread" then
       return where(i)
-        .. ": with the thread driver an exporter lives in the flush thread's VM and is named by its module, "
-        .. "chalk.exporter.custom(module, options)"
+        .. ": the thread driver runs exporters in the flush thread's VM, so it takes no table with a method export: "
+        .. "expected chalk.exporter.custom(module, options)"
     end
     return nil
   end
-  if type(e.options) ~= "table" then return where(i) .. ": options are a table" end
-  local problem = e.problem or listen_problem(e.options.listen)
-  local name = e.built_in and e.module:match "[^.]+$" or e.module
+  if type(exporter.options) ~= "table" then return where(i) .. ": options must be a table" end
+  local problem = exporter.problem or listen_problem(exporter.options.listen)
+  local name = exporter.built_in and exporter.module:match "[^.]+$" or exporter.module
   return problem and ("%s (%s): %s"):format(where(i), name, problem) or nil
 end
 
-local function name_of(e)
-  if getmetatable(e) ~= SPEC then return e.name or "table" end
-  local o = e.options
+local function name_of(exporter)
+  if getmetatable(exporter) ~= SPEC then return exporter.name or "table" end
+  local o = exporter.options
   if type(o.name) == "string" then return o.name end
   local address = o.address or o.listen
-  return e.module .. (type(address) == "string" and " " .. address or "")
+  return exporter.module .. (type(address) == "string" and " " .. address or "")
 end
 
---- What is wrong with the exporters of these options; nil when nothing is.
----@return string?
+--- Checks the exporters in the options of init.
+---@return string? message what is wrong with them; nil if they are right
 function M.check(options)
   local names = {}
-  if #(options.exporters or {}) > MOST_EXPORTERS then return ("exporters are at most %d"):format(MOST_EXPORTERS) end
-  for i, e in ipairs(options.exporters or {}) do
-    local problem = check_one(i, e, options.driver or "thread")
+  if #(options.exporters or {}) > MOST_EXPORTERS then
+    return ("exporters: %d of them, more than %d"):format(#options.exporters, MOST_EXPORTERS)
+  end
+  for i, exporter in ipairs(options.exporters or {}) do
+    local problem = check_one(i, exporter, options.driver or "thread")
     if problem then return problem end
-    local name = name_of(e)
+    local name = name_of(exporter)
     if #name > MOST_NAME then
       return ("%s: its name is longer than %d bytes: give it a shorter one"):format(where(i), MOST_NAME)
     end
@@ -115,8 +119,9 @@ function M.check(options)
   return nil
 end
 
---- Every bound that histograms without their own have to count: the client's, and what its exporters show.
----@return number[]?, string? message
+--- Collects every bound that histograms without bounds of their own count: the bounds that the options and the
+--- exporters name. `default` holds if the options have none and no exporter shows any.
+---@return number[]?, string? message if there are too many
 function M.buckets(options, default)
   local seen, all = {}, {}
   local function add(list)
@@ -128,8 +133,8 @@ function M.buckets(options, default)
     end
   end
   local shown = false
-  for _, e in ipairs(options.exporters or {}) do
-    local of = getmetatable(e) == SPEC and e.options or {}
+  for _, exporter in ipairs(options.exporters or {}) do
+    local of = getmetatable(exporter) == SPEC and exporter.options or {}
     if option.is_buckets(of.buckets) then
       add(of.buckets)
       shown = true
@@ -139,37 +144,37 @@ function M.buckets(options, default)
   if options.buckets or not shown then add(options.buckets or default) end
   table.sort(all)
   if #all > MOST_LES then
-    return nil, ("buckets of all exporters together are %d, more than %d"):format(#all, MOST_LES)
+    return nil, ("buckets: %d different bounds in all exporters together, more than %d"):format(#all, MOST_LES)
   end
   return all
 end
 
---- Seconds for counts, gauges and histograms; 0: never.
+--- The idle timeouts of counts, gauges and histograms, in this order, in seconds. 0: series are never idle.
 function M.idle(timeout)
   if type(timeout) == "number" then return { timeout, timeout, timeout } end
   timeout = timeout or {}
   return { timeout.count or 0, timeout.gauge or 0, timeout.histogram or 0 }
 end
 
---- What a driver starts: name, module or table, options, the address to listen at.
+--- The exporters as a driver takes them: name, module or object, options, and the address to listen at.
 ---@param list table
 ---@return table[]
 function M.specs(list)
   local specs = {}
-  for i, e in ipairs(list) do
-    local is_spec = getmetatable(e) == SPEC
+  for i, exporter in ipairs(list) do
+    local is_spec = getmetatable(exporter) == SPEC
     specs[i] = {
-      name = name_of(e),
-      module = is_spec and e.module or nil,
-      exporter = not is_spec and e or nil,
-      options = is_spec and e.options or {},
-      listen = is_spec and e.options.listen or nil,
+      name = name_of(exporter),
+      module = is_spec and exporter.module or nil,
+      exporter = not is_spec and exporter or nil,
+      options = is_spec and exporter.options or {},
+      listen = is_spec and exporter.options.listen or nil,
     }
   end
   return specs
 end
 
---- Opens the sockets that specs listen at, so that a taken port is an error here and now.
+--- Opens the sockets that exporters listen at, so that a port in use is an error of init. Raises a message.
 ---@param client table
 ---@param specs table[]
 function M.listen(client, specs)
@@ -180,35 +185,44 @@ function M.listen(client, specs)
   end
 end
 
---- Says that sockets of specs are of a configuration in force; or that they never will be, and are to be closed.
----@param listener string
----@param specs table[]
----@param in_force boolean
-function M.settle(listener, specs, in_force)
+local function settle_sockets(listener, specs, in_force)
   for _, one in ipairs(specs) do
-    if one.listen then C.chalk_listen_settle(listener, one.listen, in_force and 1 or 0) end
+    if one.listen then C.chalk_listen_settle(listener, one.listen, in_force) end
   end
 end
 
---- The modules of custom exporters, which nobody has looked at yet; those of the others are loaded already.
+--- Keeps the sockets that `listen` opened, because their configuration is in force now.
+---@param listener string
+---@param specs table[]
+function M.keep_sockets(listener, specs) settle_sockets(listener, specs, 1) end
+
+--- Closes the sockets that `listen` opened, because their configuration failed. A socket that a configuration in force
+--- uses stays open.
+---@param listener string
+---@param specs table[]
+function M.discard_sockets(listener, specs) settle_sockets(listener, specs, 0) end
+
+--- The modules of custom exporters. No VM has loaded them yet, whereas the modules of chalk's exporters were loaded
+--- when the user called their constructors.
 ---@param list table
 ---@return { name: string, module: string }[]
 function M.untried(list)
   local untried = {}
-  for _, e in ipairs(list) do
-    local custom = getmetatable(e) == SPEC and not e.built_in
-    if custom then untried[#untried + 1] = { name = name_of(e), module = e.module } end
+  for _, exporter in ipairs(list) do
+    local custom = getmetatable(exporter) == SPEC and not exporter.built_in
+    if custom then untried[#untried + 1] = { name = name_of(exporter), module = exporter.module } end
   end
   return untried
 end
 
---- What the event tap has to be on for from the start, as bits of kinds and a number of events; 0: nothing.
+--- What the event tap must record from init on. Only built-in exporters can ask for this, by the option `tap`.
 ---@param list table
----@return integer kinds, integer events
+---@return integer kinds a bit for each kind; 0: the tap stays off
+---@return integer events how many events each ring must hold
 function M.events(list)
   local kinds, most = 0, 0
-  for _, e in ipairs(list) do
-    local wanted = getmetatable(e) == SPEC and e.built_in and e.options.tap
+  for _, exporter in ipairs(list) do
+    local wanted = getmetatable(exporter) == SPEC and exporter.built_in and exporter.options.tap
     if wanted then
       kinds = bit.bor(kinds, events.mask(wanted.kinds))
       most = math.max(most, wanted.events)
@@ -217,12 +231,12 @@ function M.events(list)
   return kinds, most
 end
 
---- Under which name a client's sockets are remembered.
+--- The name under which the core remembers a client's sockets.
 function M.listener(client)
   return client.listener_name or client.name or ("private " .. tostring(core.ffi.cast("uintptr_t", client.segment)))
 end
 
---- Closes what specs listen at, at their client's end.
+--- Closes the sockets of a client's exporters when the client ends.
 ---@param client table
 ---@param list table[] specs
 function M.unlisten(client, list)
@@ -231,20 +245,21 @@ function M.unlisten(client, list)
   end
 end
 
--- Of a Prometheus exporter, what concerns its text.
+-- The options of a Prometheus exporter that affect its text.
 local function of_text(options)
   return { namespace = options.namespace, buckets = options.buckets, global_tags = options.global_tags }
 end
 
 local function first_of(options, module)
-  for _, e in ipairs(options.exporters or {}) do
-    if getmetatable(e) == SPEC and e.module == module then return e.options end
+  for _, exporter in ipairs(options.exporters or {}) do
+    if getmetatable(exporter) == SPEC and exporter.module == module then return exporter.options end
   end
   return {}
 end
 
---- How the first exporter of a module is configured, or how `given` says; without either, as such an exporter would be.
----@param options table of init
+--- The options for an exporter that writes text: `given`, or those of the first configured exporter of this module, or
+--- none. `global_tags` default to the client's.
+---@param options table the options of init
 ---@param module string
 ---@param given table?
 ---@return table
@@ -257,8 +272,8 @@ function M.options_of(options, module, given)
   return of
 end
 
---- The same of the first Prometheus exporter, as far as it concerns the text.
----@param options table
+--- The options of the first Prometheus exporter that affect its text.
+---@param options table the options of init
 ---@return table
 function M.prometheus_options(options) return of_text(M.options_of(options, "chalk.exporter.prometheus")) end
 

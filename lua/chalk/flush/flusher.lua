@@ -1,9 +1,14 @@
--- The flush loop's work, without the loop: taking and keeping the flusher's role, running exporters, sweeping. A
--- driver calls `turn` now and then, from a luv timer or by hand.
+-- The work of the flush loop: holding the flusher's role, running exporters, and sweeping. The loop itself belongs to a
+-- driver, which calls `run_once` for each iteration, or `flush` where there is no loop.
 --
--- Each exporter's `export` runs in a coroutine of its own and may yield, so a slow one does not hold up the others;
--- flushes of one exporter never overlap: the next waits for the one under way. Sweeping frees what batches still read,
--- so it waits until no export is under way, or until those that are have taken longer than anybody can be waiting for.
+-- Invariants:
+--
+--   Role      Only the holder of the role flushes, serves, sweeps and has cursors, and `release` ends all of this. A
+--             *lasting* flusher, that of the driver `manual`, releases the role after each flush and keeps its servers.
+--   Exports   Each `export` runs in its own coroutine and may yield, so a slow exporter does not delay the others.
+--             Exports of one exporter never overlap: the next one waits until the current one returns.
+--   Sweeping  A sweep would free series that batches still read. So it runs only while no export is in progress, not
+--             counting exports that have run for more than ABANDONED seconds.
 
 local batches = require "chalk.read.batch"
 local contract = require "chalk.exporter"
@@ -18,17 +23,33 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
---- Why neither flush nor shutdown is taken from an exporter: they would wait for its own export.
+--- The message of a flush or shutdown that an exporter calls in its `export`. Each would wait for that same export.
 M.INSIDE = "an exporter's export cannot wait for a flush"
 
-local ABANDONED = 60
-local REFUSALS = 5 -- turns in which a port may be taken: for a moment it is, by the process whose death made room here
+local ABANDONED = 60 -- seconds after which the flusher no longer waits for an export
+local REFUSALS = 5 -- failures to listen that are not reported: a port stays in use for a moment after its process dies
+
+--- An exporter of a flusher.
+---@class chalk.FlushJob
+---@field name string
+---@field listen string? the address to serve at
+---@field exporter chalk.HostedExporter
+---@field context chalk.ExporterContext
+---@field cursor ffi.cdata*? chalk_cursor, while the role is held, if the exporter needs differences
+---@field server chalk.Server?
+---@field refusals integer? failures to serve in a row
+---@field running table? the export in progress
+---@field waiting table? the flush that the exporter joins after that export
+---@field last_message string? the last failure that was logged; nil after a success
 
 ---@class chalk.Flusher
+---@field jobs chalk.FlushJob[]
+---@field draining chalk.Server[] servers that may still answer after the role was released
+---@field on_change fun()? called after each flush, and when an exporter begins to serve
 local Flusher = {}
 Flusher.__index = Flusher
 
--- Views for scrapes.
+-- Returns the function that takes views for scrapes.
 local function view_taker(self)
   return view.sharing(function()
     self.client:note_state()
@@ -44,7 +65,7 @@ local function context_of(self, name)
     uv = self.uv,
     name = name,
     log = log.write,
-    take_view = function() return self.take_view() end, -- after a fork there is another one
+    take_view = function() return self.take_view() end, -- `forked` replaces it
   }
 end
 
@@ -53,7 +74,7 @@ local function new_exporter(spec, global_tags)
   return contract.make(spec.module, spec.options, global_tags)
 end
 
--- Adds an exporter. Raises what is wrong with it, and those that were made before are told that it is over.
+-- Makes an exporter and adds it to the jobs. If that fails, shuts down the exporters added before and raises a message.
 local function add_job(self, spec, global_tags)
   local exporter, message = new_exporter(spec, global_tags)
   local context, ok = context_of(self, spec.name), exporter ~= nil
@@ -66,11 +87,11 @@ local function add_job(self, spec, global_tags)
   end
   self.jobs[#self.jobs + 1] = { name = spec.name, listen = spec.listen, exporter = exporter, context = context }
   self.deltas = self.deltas or exporter.deltas
-  -- Loaded now: later there may be no descriptor to read it by.
+  -- The module is loaded now because later the process may have no free descriptor for reading the file.
   if spec.listen and exporter.needs_loop and self.uv then require "chalk.net.http" end
 end
 
---- A flusher for a client of this VM. Raises what is wrong with an exporter.
+--- Makes a flusher for a client of this VM, with its exporters. Raises a message if an exporter cannot be made.
 ---@param client chalk.Client
 ---@param config table exporters (specs), interval, idle, global_tags, generation, clock, uv, lasting
 ---@return chalk.Flusher
@@ -84,8 +105,8 @@ function M.new(client, config)
     idle = ffi.new("double[3]", config.idle),
     generation = config.generation,
     clock = config.clock or C.chalk_now,
-    uv = config.uv, -- nil: there is no loop
-    lasting = config.lasting, -- the role is given back after each flush, and taken for the next
+    uv = config.uv, -- nil: no loop runs
+    lasting = config.lasting,
     events = events.new(client),
     holding = false,
     sweep_due = false,
@@ -99,16 +120,20 @@ function M.new(client, config)
   return self
 end
 
+--- Counts a failure of an exporter, and logs the message unless it is the same as the last one.
+---@param job chalk.FlushJob
+---@param message any
 function Flusher:complain(job, message)
   self.client.own.export_errors:with(job.name):inc()
   message = ("exporter %s: %s"):format(job.name, log.text(message))
-  if message ~= job.said then log.write("error", message) end
-  job.said = message
+  if message ~= job.last_message then log.write("error", message) end
+  job.last_message = message
 end
 
 -- The role
 
--- Opens the cursors that are missing, and says of the others that they are still wanted.
+-- Opens missing cursors, and touches the others so that they are not freed as unused. The exporters of a segment that
+-- never had a cursor start at zero; later ones start at the current totals.
 local function open_cursors(self)
   local fresh = C.chalk_cursors_ever(self.segment) == 0 and 1 or 0
   for _, job in ipairs(self.jobs) do
@@ -125,8 +150,8 @@ local function open_cursors(self)
   end
 end
 
--- A descriptor belongs to the server; where none was made it is closed here.
----@return chalk.Server?, any message, boolean? raised
+-- Makes the server of an exporter. The server owns the descriptor; if there is no server, it is closed here.
+---@return chalk.Server? server, any message, boolean? raised whether the exporter raised the message
 local function open_server(self, job)
   local listener = exporters.listener(self.client)
   if C.chalk_listen(listener, job.listen, core.message) ~= 0 then return nil, core.said() end
@@ -138,6 +163,7 @@ local function open_server(self, job)
   return nil, server, true
 end
 
+-- Serves an exporter's clients, unless it has a server already or cannot serve.
 local function serve(self, job, at_start)
   if not job.listen or job.server or not job.exporter.serves then return end
   local server, message, raised = open_server(self, job)
@@ -147,8 +173,8 @@ local function serve(self, job, at_start)
   if server and self.on_change then self.on_change() end
 end
 
---- Takes the role if it is free. True while this flusher has it.
----@return boolean
+--- Takes the role if it is free.
+---@return boolean holding whether this flusher holds the role now
 function Flusher:hold()
   if not self.holding and C.chalk_hold(self.segment, self.generation) == 1 then
     self.holding = true
@@ -158,15 +184,15 @@ function Flusher:hold()
   return self.holding
 end
 
---- Opens what the exporters listen at; again and again while a port is not to be had.
----@param at_start boolean? whether an error of an exporter is raised, for init to say
+--- Opens the sockets of exporters and serves them. A socket that cannot be opened is tried again by the next call.
+---@param at_start boolean? whether an error that an exporter raises is raised here too, so that init fails
 function Flusher:listen(at_start)
   for _, job in ipairs(self.jobs) do
     serve(self, job, at_start)
   end
 end
 
---- In a forked child: what is under way is the parent's.
+--- Drops everything that belongs to the parent, in a forked child: the role, exports, servers and cursors.
 function Flusher:forked()
   self.holding = false
   self.take_view = view_taker(self)
@@ -177,17 +203,18 @@ function Flusher:forked()
   end
 end
 
---- Without the role: exporters send what they took while they had it. True while some of it is on its way.
----@return boolean
+--- Lets exporters send the events that they took while this flusher held the role.
+---@return boolean sending whether some of them are still being sent
 function Flusher:send_rest()
-  local under_way = false
+  local sending = false
   for _, job in ipairs(self.jobs) do
-    if job.exporter:send_rest() then under_way = true end
+    if job.exporter:send_rest() then sending = true end
   end
-  return under_way
+  return sending
 end
 
---- The VM is closing: cursors and snapshots are freed already, and what was under way does not go on.
+--- Prepares the last flush in a VM that is being closed. Cursors and snapshots are freed already, and no export in
+--- progress can continue, so exports are dropped and cursors are opened again.
 function Flusher:forsake()
   for _, job in ipairs(self.jobs) do
     if job.running then job.running.batch:finish() end
@@ -197,17 +224,18 @@ function Flusher:forsake()
   self.events:forsake()
 end
 
-function Flusher:drain(server)
-  local left = {}
+-- Drains a server, and keeps it in the list of those that `close_servers` may have to close.
+local function drain(self, server)
+  local draining = {}
   for _, other in ipairs(self.draining) do
-    if not other.closed then left[#left + 1] = other end
+    if not other.closed then draining[#draining + 1] = other end
   end
-  left[#left + 1] = server
-  self.draining = left
+  draining[#draining + 1] = server
+  self.draining = draining
   server:drain()
 end
 
---- Whether scrapes are still being answered after the role was given back.
+--- Whether a server still answers scrapes after the role was released.
 ---@return boolean
 function Flusher:is_draining()
   for _, server in ipairs(self.draining) do
@@ -216,14 +244,15 @@ function Flusher:is_draining()
   return false
 end
 
+-- Drains all servers of exporters.
 local function drain_servers(self)
   for _, job in ipairs(self.jobs) do
-    if job.server then self:drain(job.server) end
+    if job.server then drain(self, job.server) end
     job.server = nil
   end
 end
 
---- Gives the role back. Scrapes under way are answered all the same, while the loop turns.
+--- Releases the role. Scrapes in progress are still answered while the loop runs.
 function Flusher:release()
   if not self.holding then return end
   if not self.lasting then drain_servers(self) end
@@ -237,23 +266,31 @@ function Flusher:release()
   if not self.lasting then self:send_rest() end
 end
 
--- A flush: the view that its exporters share, and what is to happen when they all have returned. An exporter that is
--- still busy with an earlier flush joins when it is ready; if by then a later one has come, that one carries what this
--- one would have, and this one is over when that is.
+-- A flush: one view, which its exporters share, and a function to call when all of them have returned. An exporter that
+-- is still busy with an earlier flush waits, and joins the newest flush when it returns. The differences of that flush
+-- contain those of the skipped ones, so a skipped flush is over for this exporter when the newest is.
 
 ---@class chalk.Flush
+---@field view chalk.View
+---@field readers integer how many exports use the view; the last one frees it
+---@field exporters integer how many exporters have not returned; after the last one `over` is called
+---@field over fun()
 local Flush = {}
 Flush.__index = Flush
 
-local function new_flush(v, over) return setmetatable({ view = v, readers = 0, exporters = 1, over = over }, Flush) end
+-- Its maker counts as a reader and an exporter until all exporters have joined, so that the flush is not over before.
+local function new_flush(v, over) return setmetatable({ view = v, readers = 1, exporters = 1, over = over }, Flush) end
 
+--- An export begins to use the view.
 function Flush:read() self.readers = self.readers + 1 end
 
+--- An export, or the maker, no longer uses the view.
 function Flush:let_go()
   self.readers = self.readers - 1
   if self.readers == 0 then view.free(self.view) end
 end
 
+--- An exporter has returned, or the maker has started all of them.
 function Flush:leave()
   self.exporters = self.exporters - 1
   if self.exporters == 0 then self.over() end
@@ -263,6 +300,8 @@ end
 
 local start
 
+-- Ends an export: commits it or counts its failure, then starts the export that waits for it. An export whose job has
+-- dropped it (after a fork, or at the end of the VM) is ignored.
 local function finish(self, job, run, ok, sent, message)
   if job.running ~= run then return end
   job.running = nil
@@ -272,7 +311,7 @@ local function finish(self, job, run, ok, sent, message)
     self:complain(job, sent)
   elseif sent == true then
     run.batch:commit_all()
-    job.said = nil
+    job.last_message = nil
   else
     self:complain(job, message or "export did not return true")
   end
@@ -287,6 +326,7 @@ local function finish(self, job, run, ok, sent, message)
   end
 end
 
+-- Runs an export in a new coroutine, until it yields or returns.
 start = function(self, job, flush, done, blocking)
   local run = { flush = flush, since = self.clock(), done = done }
   run.batch = batches.new(flush.view, job.cursor, self.clock)
@@ -302,7 +342,7 @@ start = function(self, job, flush, done, blocking)
   if not ok then finish(self, job, run, false, message) end
 end
 
---- Whether an exporter's export is what calls: it began and has not yielded, or it was resumed.
+--- Whether the caller is an exporter's `export`: one that has not yielded since it started, or one that was resumed.
 ---@return boolean
 function Flusher:is_exporting()
   local thread = coroutine.running()
@@ -312,7 +352,7 @@ function Flusher:is_exporting()
   return self.starting or false
 end
 
---- Whether an export is under way that may still read what a sweep would free.
+--- Whether an export is in progress that may still read series that a sweep would free.
 ---@return boolean
 function Flusher:busy()
   local now = self.clock()
@@ -322,7 +362,7 @@ function Flusher:busy()
   return false
 end
 
--- Runs an exporter's export, now or after the one under way.
+-- Runs an exporter's export, now or after the export in progress.
 local function join(self, job, flush, blocking)
   local running, waiting = job.running, job.waiting
   if job.exporter.deltas and not job.cursor then return flush:leave() end
@@ -352,9 +392,9 @@ local function warn_of_overflow(self, v)
   end
 end
 
---- Flushes once; `done` is called when every exporter has returned. Only while holding.
----@param done fun()?
----@param blocking boolean? nobody turns the loop until this returns
+--- Flushes once. The caller must hold the role.
+---@param done fun()? called when every exporter has returned
+---@param blocking boolean? true: no loop runs until this returns, so exports must block instead of yielding
 function Flusher:flush(done, blocking)
   local started, ticket = C.chalk_now(), C.chalk_flush_request(self.segment)
   local function over()
@@ -365,7 +405,7 @@ function Flusher:flush(done, blocking)
   end
   self.client:note_state()
   open_cursors(self)
-  if not self.uv then self:listen() end -- no turn does it
+  if not self.uv then self:listen() end -- without a loop no iteration does
   self.events:pump(true)
   local v, message = view.take(self.segment, self.deltas)
   if not v then
@@ -374,7 +414,6 @@ function Flusher:flush(done, blocking)
   end
   warn_of_overflow(self, v)
   local flush = new_flush(v, over)
-  flush:read()
   for _, job in ipairs(self.jobs) do
     flush.exporters = flush.exporters + 1
     join(self, job, flush, blocking)
@@ -385,7 +424,7 @@ function Flusher:flush(done, blocking)
   self:sweep_if_due()
 end
 
---- Sweeps once after each flush, when its exporters have returned: most of them wait for something in their export.
+--- Sweeps once after each flush, as soon as no export is in progress.
 function Flusher:sweep_if_due()
   if self.sweep_due and self.holding and not self:busy() then self:sweep() end
 end
@@ -401,15 +440,16 @@ function Flusher:sweep()
   C.chalk_writer_tick(self.client.writer)
 end
 
--- Turning
+-- The loop
 
 local info = ffi.new "chalk_info"
 
---- One turn: keeps the role, and flushes when it is time or somebody asked. A VM that only waits for the role ticks all
---- the same: its slot may have cells of an owner before it.
-function Flusher:turn()
-  local at_start = not self.turned
-  self.turned = true
+--- One iteration of the flush loop: takes, keeps or releases the role, and flushes when the interval is over or when a
+--- process has asked for a flush. Each VM, with the role or without, also says
+--- here that no record of it is under way (chalk_writer_tick), because reclaiming may wait for its slot.
+function Flusher:run_once()
+  local at_start = not self.has_run
+  self.has_run = true
   C.chalk_writer_tick(self.client.writer)
   if self.holding and C.chalk_is_claimed(self.segment, self.generation) == 1 then self:release() end
   if not self:hold() then
@@ -428,14 +468,14 @@ function Flusher:turn()
   end
 end
 
---- Breaks off the scrapes that are still being answered.
+--- Closes the servers that still answer scrapes.
 function Flusher:close_servers()
   for _, server in ipairs(self.draining) do
     server:close()
   end
 end
 
---- Tells exporters that it is over.
+--- Shuts down all exporters.
 function Flusher:shut_exporters()
   for _, job in ipairs(self.jobs) do
     local ok, message = pcall(job.exporter.shutdown, job.exporter)
@@ -443,12 +483,12 @@ function Flusher:shut_exporters()
   end
 end
 
---- The end: exporters are told, the role goes to whoever is next. `close_servers` is the end of what is still served.
+--- Ends the flusher: shuts down the exporters and releases the role. Scrapes in progress go on until `close_servers`.
 function Flusher:close()
   self:shut_exporters()
   if self.lasting then
     self.lasting = false
-    self:hold() -- to give it back for good
+    self:hold() -- so that `release` releases it for good
   end
   self:release()
   drain_servers(self)

@@ -1,32 +1,34 @@
---- Where a server that takes packets listens, as users write it.
+--- The addresses of servers that receive packets: their forms, and the parser.
 --
---     127.0.0.1:8125   agent:8125   [::1]:8125     UDP; udp://agent:8125 too, and udp://agent with the caller's port
---     unix:///run/dsd.socket                       a socket file; connecting finds out which kind it is
---     unixgram:///run/dsd.socket                   datagrams
---     unixstream:///run/dsd.socket                 a stream: each payload after its length, 4 bytes, little-endian
+--     127.0.0.1:8125   agent:8125   [::1]:8125     UDP; also udp://agent:8125, and udp://agent with a default port
+--     unix:///run/dsd.socket                       a socket file; connecting finds out its type
+--     unixgram:///run/dsd.socket                   a socket file for datagrams
+--     unixstream:///run/dsd.socket                 a socket file for a stream; each packet follows its length in
+--                                                  4 bytes, little-endian
 --
--- Nothing is resolved here: a name that cannot be one is wrong, a name that nobody answers to may come.
+-- Names are not resolved here. A name of the wrong form is an error; a name that does not resolve may do so later.
 
 local quote = require "chalk.base.quote"
 
 local M = {}
 
-local LONGEST_PATH = 107 -- of sockaddr_un's 108 bytes one is the NUL
+local LONGEST_PATH = 107 -- sockaddr_un has 108 bytes, one of them for the NUL
 local LONGEST_HOST = 253
 local FORMS = '"host:port", "[IPv6]:port", "unix:///path", "unixgram:///path" or "unixstream:///path"'
 
 ---@class chalk.net.Address
 ---@field kind "udp"|"unix"|"unixgram"|"unixstream"
----@field host string? of UDP, without brackets
----@field port integer? of UDP
----@field path string? of the others
+---@field host string? for UDP, without brackets
+---@field port integer? for UDP
+---@field path string? for the other kinds
 
 local function is_ipv4(host)
   local a, b, c, d = host:match "^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$"
   return a ~= nil and math.max(a, b, c, d) <= 255
 end
 
--- How many of the eight groups a part of an IPv6 address is; nil when it is none. IPv4 at its end is two.
+-- Counts the groups in a part of an IPv6 address, of which a whole address has eight. An IPv4 address at the end counts
+-- as two. Returns nil if the part is malformed.
 local function groups_of(part, at_end)
   local n = 0
   local groups = part
@@ -42,7 +44,7 @@ local function groups_of(part, at_end)
   return n
 end
 
---- Whether text is an IPv6 address, without brackets, perhaps with a zone.
+--- Whether a text is an IPv6 address without brackets, with or without a zone.
 ---@param text string
 ---@return boolean
 function M.is_ipv6(text)
@@ -58,7 +60,7 @@ local function is_name(host)
   return #host <= LONGEST_HOST and host:find "^[%w_][%w_.-]*$" ~= nil and not host:find("..", 1, true)
 end
 
--- A name that is all digits and dots can only be a mistyped address.
+-- A host of digits and dots only is an IPv4 address, and never a name: it would be a mistyped address.
 local function is_host(host)
   if host:find "^[%d.]+$" then return is_ipv4(host) end
   return is_name(host)
@@ -93,9 +95,9 @@ end
 
 local FILES = { unix = true, unixgram = true, unixstream = true }
 
---- Reads an address.
+--- Parses an address. Returns nil and a message if it is malformed.
 ---@param text string
----@param default_port integer? of udp://host
+---@param default_port integer? the port if the text has the form udp://host
 ---@return chalk.net.Address? address, string? message
 function M.parse(text, default_port)
   local scheme, rest = text:match "^(%a[%w+.-]*)://(.*)$"
@@ -105,7 +107,7 @@ function M.parse(text, default_port)
   return nil, ("unknown kind of address %s: expected %s"):format(quote(text), FORMS)
 end
 
--- errno, alike on Linux, the BSDs and macOS
+-- Values of errno that Linux, the BSDs and macOS share.
 local EACCES, ENOTDIR, EISDIR = 13, 20, 21
 local WRONG = {
   [EACCES] = "is not allowed to this user",
@@ -113,17 +115,17 @@ local WRONG = {
   [EISDIR] = "is a directory",
 }
 
---- What keeps a socket file from ever being reached, as far as it shows without connecting. That it is not there is no
---- problem: servers come later.
+--- Looks, without connecting, for a reason why a socket file can never be reached. A missing file is no problem,
+--- because the server may start later.
 ---@param address chalk.net.Address
----@param open? fun(path: string, mode: string): any, string?, integer? io.open
----@return string? message nil when there is none
+---@param open (fun(path: string, mode: string): any, string?, integer?)? replaces io.open
+---@return string? message nil: no problem was found
 function M.problem(address, open)
   if not address.path then return nil end
-  -- For writing too: so it neither waits for the other end of a pipe nor passes for a directory.
+  -- Opening for writing too does not wait for the other end of a pipe, and fails for a directory.
   local opened, _, errno = (open or io.open)(address.path, "r+")
   if opened then opened:close() end
-  local wrong = opened and "is no socket" or WRONG[errno]
+  local wrong = opened and "is not a socket" or WRONG[errno]
   return wrong and ("the path %s %s"):format(quote(address.path, LONGEST_PATH), wrong) or nil
 end
 

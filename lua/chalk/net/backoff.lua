@@ -1,6 +1,5 @@
--- How long to wait after a failure before the next attempt: a pause that doubles with each failure in a row, between a
--- shortest and a longest one. The caller keeps the clock, so a pause can count from the start of the attempt or from
--- its end.
+-- The pause after a failure before the next attempt. It doubles with each failure in a row, between a shortest and a
+-- longest pause. The caller keeps the clock, so a pause can count from the start of the attempt or from its end.
 
 local M = {}
 
@@ -23,7 +22,7 @@ function Backoff:failed()
   return self.pause
 end
 
---- After a success the next failure is the first one again.
+--- Resets the pause, so that the next failure counts as the first one.
 function Backoff:succeeded() self.pause = 0 end
 
 return M

@@ -1,9 +1,10 @@
---- A small HTTP/1.1 server on luv, for serving metrics from the loop of a flush thread.
+--- A small HTTP/1.1 server on luv, which serves metrics from the flush loop.
 --
--- A server polls its listening socket and accepts a few connections a loop turn; chalk.net.http_connection is what
--- becomes of each. One timer sweeps all connections for those past their limit. When the server is full the connection
--- that has waited longest goes, never one being answered. So a peer that is slow, silent or hostile can cost no more
--- than one of the places.
+-- A server polls its listening socket and accepts a few connections per iteration of the loop. Each becomes a
+-- chalk.net.http_connection. One timer closes connections that are past their time limit. When the server is full, it
+-- closes the connection that has waited longest for a request, but never one that is being answered. So
+-- connections that wait for a request never keep new ones out, and a connection that is being answered ends by its time
+-- limit.
 
 local uv = require "luv"
 local connections = require "chalk.net.http_connection"
@@ -13,19 +14,19 @@ local wire = require "chalk.net.http_response"
 
 local M = {}
 
-local ACCEPTS_PER_TURN = 16
+local ACCEPTS_PER_ITERATION = 16
 local ACCEPT_PAUSE = 100 -- milliseconds
 
--- Errors of accept() that concern one connection, or none: the next turn simply tries again.
+-- Errors of accept() that concern one connection or none. The next iteration tries again.
 local PASSING = { EAGAIN = true, EINTR = true, ECONNABORTED = true, EPROTO = true }
 
 ---@class chalk.http.Limits
----@field header_size integer|nil bytes of a request's head, 8192
----@field connections integer|nil open at once, 256
----@field header_timeout number|nil seconds from the first byte, or the accept, to a complete head, 5
----@field idle_timeout number|nil seconds between the requests of a connection, 60
----@field request_timeout number|nil seconds for writing a response, 30
----@field linger_timeout number|nil seconds for which a peer may still send after the last response, 1
+---@field header_size integer? bytes of a request's head (8192)
+---@field connections integer? open connections (256)
+---@field header_timeout number? seconds from the first byte, or from the accept, to a complete head (5)
+---@field idle_timeout number? seconds between two requests of a connection (60)
+---@field request_timeout number? seconds for writing a response (30)
+---@field linger_timeout number? seconds for which a peer may still send after the last response (1)
 local DEFAULTS = {
   header_size = 8192,
   connections = 256,
@@ -45,7 +46,7 @@ local TIMEOUTS = {
 local close_handle = connections.close_handle
 
 ---@class chalk.http.Server
----@field port integer|nil of a TCP socket
+---@field port integer? of a TCP socket
 ---@field count integer open connections
 local Server = {}
 Server.__index = Server
@@ -54,7 +55,8 @@ function Server:report(level, message)
   if self.log then pcall(self.log, level, message) end
 end
 
--- An error must not leave a callback: luv would end the process.
+-- Makes a callback that calls a method. An error is reported and closes the object, unless that is the server itself.
+-- No error may leave a callback, because luv would end the process.
 function Server:guard(object, method)
   return function(...)
     local ok, message = pcall(method, object, ...)
@@ -65,12 +67,13 @@ function Server:guard(object, method)
   end
 end
 
+--- Releases a response at its end. `complete`: whether all of it was sent.
 function Server:release(frame, complete)
   local ok, message = pcall(frame.release, complete)
   if not ok then self:report("error", "http: " .. tostring(message)) end
 end
 
--- The response to a request, and whether the connection may go on after it.
+--- Returns the response to a request, and whether the connection may stay open after it.
 function Server:respond(request)
   if request.method ~= "GET" and request.method ~= "HEAD" then
     return wire.text(405, "only GET and HEAD are served"), request.keep_alive and not request.has_body
@@ -84,6 +87,7 @@ function Server:respond(request)
   return wire.text(500, "internal server error"), false
 end
 
+--- Returns the frame of a response; for a malformed response that of an error with status 500.
 function Server:frame(request, response, keep_alive)
   local ok, frame = pcall(wire.frame, request, response, keep_alive)
   if ok then return frame end
@@ -93,7 +97,7 @@ function Server:frame(request, response, keep_alive)
 end
 
 function Server:accept()
-  for _ = 1, ACCEPTS_PER_TURN do
+  for _ = 1, ACCEPTS_PER_ITERATION do
     local fd, name, message = socket.accept(self.fd)
     if not fd then return self:accept_failed(name, message) end
     self.troubled = false
@@ -101,17 +105,17 @@ function Server:accept()
   end
 end
 
--- Descriptors run out for a while: whoever has waited longest gives one back, and the listener rests, for it would be
--- ready in every turn.
+-- When the process has no free descriptor, the connection that has waited longest is closed, and polling pauses.
+-- Without the pause the listening socket would be ready in every iteration.
 function Server:accept_failed(name, message)
   if PASSING[name] then
     return
-  elseif name == "EINVAL" then -- shut by another process, whose configuration lacks the address
+  elseif name == "EINVAL" then -- another process, whose configuration lacks the address, has shut the socket
     return self:stop_listening()
   end
   if not self.troubled then
     self.troubled = true
-    self:report("warn", "http: cannot accept: " .. message)
+    self:report("warning", "http: cannot accept: " .. message)
   end
   self:evict()
   self.poll:stop()
@@ -143,12 +147,13 @@ function Server:admit(fd)
   connection:read(true)
 end
 
----Closes the connection that has waited longest without a complete request.
----@return boolean evicted false when all are being answered
+--- Closes the connection that has waited longest without a complete request.
+---@return boolean evicted false: all connections are being answered
 function Server:evict()
   local oldest
   for connection in pairs(self.open) do
-    if connection.state ~= "answer" and (not oldest or connection.place < oldest.place) then oldest = connection end
+    local is_older = not oldest or connection.position < oldest.position
+    if connection.state ~= "answer" and is_older then oldest = connection end
   end
   if oldest then oldest:close() end
   return oldest ~= nil
@@ -175,16 +180,16 @@ function Server:sweep()
   end
 end
 
--- Lets a connection go on in the next turn.
+--- Lets a connection continue in the loop's next iteration.
 function Server:defer(connection)
   self.deferred[#self.deferred + 1] = connection
-  self.turn:start(self.on_turn)
+  self.deferrer:start(self.on_next_iteration)
 end
 
-function Server:next_turn()
+function Server:resume_deferred()
   local deferred = self.deferred
   self.deferred = {}
-  self.turn:stop()
+  self.deferrer:stop()
   for _, connection in ipairs(deferred) do
     if not connection.closed then
       connection.resume = connection.resume or self:guard(connection, connection.advance)
@@ -193,10 +198,10 @@ function Server:next_turn()
   end
 end
 
----Lets the loop end although the server is open.
+--- Lets the loop end while the server is open.
 function Server:unref()
   self.unreferenced = true
-  for _, handle in ipairs { self.poll, self.sweeper, self.pause, self.turn } do
+  for _, handle in ipairs { self.poll, self.sweeper, self.pause, self.deferrer } do
     handle:unref()
   end
   for connection in pairs(self.open) do
@@ -212,7 +217,8 @@ function Server:stop_listening()
   self.fd, self.bound = nil, nil
 end
 
----Accepts nobody else, answers whoever has been accepted once more, and closes when all of them have their answer.
+--- Stops accepting and closes idle connections. Every other connection gets one last response, and the server closes
+--- after the last of them.
 function Server:drain()
   if self.closed or self.draining then return end
   self.draining = true
@@ -227,8 +233,8 @@ function Server:drain()
   if self.count == 0 then self:close() end
 end
 
----Closes the listening socket and all connections at once; may be repeated. libuv lets go of them in the loop's next
----turn, which a program should still run: luv up to 1.44 crashes in lua_close() while handles are closing.
+--- Closes the listening socket and all connections at once. May be called again. libuv frees the handles in the loop's
+--- next iteration, which a program should still run: luv up to 1.44 crashes in lua_close() while handles are closing.
 function Server:close()
   if self.closed then return end
   self.closed = true
@@ -241,7 +247,7 @@ function Server:close()
   end
   self:stop_listening()
   close_handle(self.sweeper)
-  close_handle(self.turn)
+  close_handle(self.deferrer)
 end
 
 local function merge_limits(given)
@@ -252,7 +258,7 @@ local function merge_limits(given)
   return limits
 end
 
--- Often enough to be near the shortest limit, at most once a second.
+-- Milliseconds between two sweeps: half the shortest time limit, but at most a second.
 local function sweep_interval(limits)
   local shortest = 2
   for _, name in pairs(TIMEOUTS) do
@@ -262,13 +268,13 @@ local function sweep_interval(limits)
 end
 
 ---@class chalk.http.Options
----@field fd integer|nil a bound stream socket, TCP or unix; unless serve() fails it is then the server's to close
----@field address string|nil bound when there is no fd: "127.0.0.1:9464", "[::1]:0", "unix:///run/metrics.sock"
+---@field fd integer? a bound stream socket, TCP or unix; the server owns and closes it, unless serve() fails
+---@field address string? bound if there is no fd: "127.0.0.1:9464", "[::1]:0", "unix:///run/metrics.sock"
 ---@field handler fun(request: chalk.http.Request): chalk.http.Response called for GET and HEAD
----@field log (fun(level: "warn"|"error", message: string))|nil
----@field limits chalk.http.Limits|nil
+---@field log (fun(level: "warning"|"error", message: string))?
+---@field limits chalk.http.Limits?
 
--- Listens and polls; the fields of a server that concern its socket.
+-- Listens on a socket. Returns the fields of a server that belong to its socket, or nil and a message.
 local function open_socket(fd, bound)
   local unix, port = socket.listen(fd)
   if unix == nil then return nil, port end
@@ -282,18 +288,18 @@ local function start(server, options)
   server.limits = merge_limits(options.limits)
   server.sweep_interval = sweep_interval(server.limits)
   server.open, server.count, server.waits, server.deferred = {}, 0, 0, {}
-  server.sweeper, server.pause, server.turn = uv.new_timer(), uv.new_timer(), uv.new_idle()
+  server.sweeper, server.pause, server.deferrer = uv.new_timer(), uv.new_timer(), uv.new_idle()
   server.on_acceptable = server:guard(server, server.accept)
-  server.on_turn = server:guard(server, server.next_turn)
+  server.on_next_iteration = server:guard(server, server.resume_deferred)
   server:poll_start()
   socket.survive_sigpipe()
   return server
 end
 
----Serves HTTP from this VM's luv loop until close().
+--- Serves HTTP from this VM's luv loop until close(). Returns nil and a message if it cannot listen.
 ---@param options chalk.http.Options
----@return chalk.http.Server|nil server
----@return string|nil message
+---@return chalk.http.Server? server
+---@return string? message
 function M.serve(options)
   if type(options) ~= "table" or type(options.handler) ~= "function" then
     error("http.serve needs a handler", 2)

@@ -1,14 +1,15 @@
---- One connection of the HTTP server. It is always in one state, each of which has its time limit:
+--- One connection of the HTTP server. It is always in one of four states, and each has a time limit:
 --
---     head    its first byte, or since the accept its first request, is awaited to become a whole head
---     idle    kept alive, nothing of a next request is there
---     answer  a response is being written; nothing is read meanwhile, so pipelined requests wait in the kernel
---     linger  the last response is written; what still comes is discarded, or closing would reset the
---             connection under the response (RFC 9112, section 9.6)
+--     head    waiting for a complete head, since the accept or since the head's first byte
+--     idle    kept alive, and no byte of the next request has arrived
+--     answer  a response is being written; nothing is read, so pipelined requests wait in the kernel
+--     linger  the last response is written; bytes that still arrive are discarded, because closing a socket with
+--             unread bytes would reset the connection before the peer has the response (RFC 9112, section 9.6)
 --
--- A body made by a function is asked for its next piece when the piece before is written, at most one a turn: a slow
--- reader holds one piece, and no response keeps the others waiting. A peer that must not be given more than it can
--- handle at once says so in its request (Chalk-Paced: 1), and asks for each piece after the head with a byte.
+-- The function that makes a body is called for its next chunk when the last chunk is written, at most once per
+-- iteration of the loop. So a slow reader costs the memory of one chunk, and no response keeps the others waiting. A
+-- peer may ask to set the pace itself, with the header "Chalk-Paced: 1" in its request. It then sends a byte for each
+-- chunk that it wants after the head.
 
 local uv = require "luv"
 local parser = require "chalk.net.http_parser"
@@ -16,7 +17,7 @@ local wire = require "chalk.net.http_response"
 
 local M = {}
 
----Closes a handle, also one that luv closed itself when the loop or the VM ended.
+--- Closes a handle. luv may have closed it already, when the loop or the VM ended.
 function M.close_handle(handle)
   pcall(function()
     if not handle:is_closing() then handle:close() end
@@ -27,7 +28,7 @@ end
 local Connection = {}
 Connection.__index = Connection
 
----A connection that was just accepted; its first request is awaited.
+--- Makes a connection that was just accepted and waits for its first request.
 ---@param server chalk.http.Server
 ---@param handle table luv's stream
 ---@return chalk.http.Connection
@@ -42,14 +43,15 @@ function M.new(server, handle)
 end
 
 function Connection:enter(state)
-  uv.update_time() -- a handler may have taken long
+  uv.update_time() -- the loop's time is old if a handler took long
   self.state, self.since = state, uv.now()
 end
 
--- Takes the last place in the order in which waiting connections are evicted; milliseconds would not order them.
+-- Puts the connection last in the order in which waiting connections are evicted. Times would not order connections of
+-- the same millisecond.
 function Connection:queue()
   self.server.waits = self.server.waits + 1
-  self.place = self.server.waits
+  self.position = self.server.waits
 end
 
 function Connection:read(enabled)
@@ -64,7 +66,8 @@ function Connection:read(enabled)
   if not ok then self:close() end
 end
 
--- The end of the peer's stream is seen only between responses, so it ends nothing that was asked for.
+-- Receives bytes, or the end of the peer's stream, which closes the connection. While a response that is not paced is
+-- written, nothing is read. So a peer that shuts its side after a request still gets the whole response.
 function Connection:received(err, data)
   if err or not data then
     return self:close()
@@ -89,7 +92,7 @@ function Connection:next_request()
     self.buffer = ""
     self:send({ method = "GET", version = "1.1", headers = {} }, wire.text(position, message, nil), false)
   else
-    self.scanned = math.max(1, #self.buffer - 1) -- the end of a head takes up to three bytes
+    self.scanned = math.max(1, #self.buffer - 1) -- the three bytes that end a head may be split
     self:read(true)
   end
 end
@@ -115,10 +118,10 @@ function Connection:written(err)
   self:advance()
 end
 
--- The peer of a paced response asks for each piece with a byte; one is made beforehand.
-function Connection:asked_for(pieces)
+-- Receives requests for chunks of a paced response, one byte each. One chunk is made in advance.
+function Connection:asked_for(chunks)
   local frame = self.frame
-  frame.asked = frame.asked + pieces
+  frame.asked = frame.asked + chunks
   local ready = frame.ready
   if ready then
     frame.ready, frame.asked = nil, frame.asked - 1
@@ -126,29 +129,32 @@ function Connection:asked_for(pieces)
   end
 end
 
-local function next_piece(frame)
-  local piece = frame.pull and frame.pull()
-  if not frame.paced or not piece or piece == "" then
-    return piece
+-- Returns the next chunk to write, "" if none is ready yet, or nil at the end. A paced chunk that the peer has not
+-- asked for is kept in `frame.ready`, and nil is returned.
+local function next_chunk(frame)
+  local chunk = frame.pull and frame.pull()
+  if not frame.paced or not chunk or chunk == "" then
+    return chunk
   elseif frame.asked > 0 then
     frame.asked = frame.asked - 1
-    return piece
+    return chunk
   end
-  frame.ready = piece
+  frame.ready = chunk
   return nil
 end
 
--- libuv calls back about a write in a later turn, even when the kernel took it at once: one piece a turn.
+-- Writes the next chunk. libuv reports a write in a later iteration, even if the kernel took all bytes at once, so
+-- there is at most one chunk per iteration.
 function Connection:advance()
-  local piece = next_piece(self.frame)
+  local chunk = next_chunk(self.frame)
   if self.closed or self.frame.ready then
     return
-  elseif not piece then
+  elseif not chunk then
     self:finish()
-  elseif piece == "" then
+  elseif chunk == "" then
     self.server:defer(self)
   else
-    self:write(piece)
+    self:write(chunk)
   end
 end
 
@@ -167,6 +173,7 @@ function Connection:finish()
   end
 end
 
+-- Ends the connection's output, and reads until the peer closes its side.
 function Connection:linger()
   self.buffer = ""
   self:enter "linger"

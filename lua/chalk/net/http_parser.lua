@@ -1,10 +1,12 @@
---- Heads of HTTP/1.x requests, as string work only: no socket, no clock, no state.
+--- Parses the heads of HTTP/1.x requests. It works on strings only and has no socket, clock or state.
 --
 -- A head is a request line and field lines, up to the first empty line (RFC 9112, sections 2 to 5). take() cuts one
--- from the front of what a connection has received. Whatever is not exactly of that form is refused with a status,
--- never guessed at: a guess is where two parties come to read one message differently. Lenient are only: a few empty
--- lines before the head, and LF alone as the end of a line. Every step is linear in the size of the head: patterns
--- that could backtrack over a run of blanks are avoided, for the bytes come from anywhere.
+-- head from the front of the bytes that a connection has received. A head that does not have exactly this form is
+-- refused with a status. The parser never guesses, because a guess lets two parties read one message differently. Two
+-- deviations are accepted: a few empty lines before the head, and LF alone as the end of a line.
+--
+-- The bytes may come from an attacker, so every step is linear in the size of the head. Patterns that could backtrack
+-- over a run of blanks are avoided.
 
 local M = {}
 
@@ -17,7 +19,7 @@ local SPACE, TAB, CR = 32, 9, 13
 ---@field path string the target before "?", not percent-decoded
 ---@field query string the target after "?", "" without one
 ---@field version "1.0"|"1.1"
----@field headers table<string, string> by lower-case name; repeated ones joined with ", "
+---@field headers table<string, string> values by lower-case name; values of repeated headers are joined with ", "
 ---@field keep_alive boolean whether the connection may serve another request
 ---@field has_body boolean whether a body follows the head
 
@@ -31,8 +33,8 @@ local function trim(text)
   return text:sub(first, last)
 end
 
----Whether a comma-separated header lists a token, in any case of letters.
----@param value string|nil the header's value
+--- Whether a comma-separated header lists a token, in any case of letters.
+---@param value string? the header's value
 ---@param token string in lower case
 ---@return boolean
 function M.has_token(value, token)
@@ -49,9 +51,9 @@ local function quality(parameters)
   return q and math.min(tonumber(q), 1) or 0
 end
 
----Whether an Accept-Encoding header wants gzip: listed itself or by "*", not with q=0, and not after "identity"
+--- Whether an Accept-Encoding header wants gzip: listed itself or by "*", not with q=0, and not after "identity"
 ---(RFC 9110, section 12.5.3).
----@param value string|nil the header's value
+---@param value string? the header's value
 ---@return boolean
 function M.accepts_gzip(value)
   local q = {}
@@ -84,7 +86,7 @@ local function parse_request_line(line)
   return { method = method, path = path, query = query, version = minor == "0" and "1.0" or "1.1" }
 end
 
--- Values are gathered in lists first: joining them one by one would be quadratic in a head of many equal names.
+-- Values are collected in lists first. Joining them one by one would take quadratic time if many names are equal.
 local function parse_fields(next_line)
   local lists = {}
   for line in next_line do
@@ -105,7 +107,8 @@ local function parse_fields(next_line)
   return headers
 end
 
--- Both at once, or a length that is no number, is how requests are smuggled (RFC 9112, section 6.3).
+-- Whether a body follows the head. A head with both headers, or with a length that is not a number, is refused, because
+-- it serves to smuggle requests (RFC 9112, section 6.3).
 local function body_follows(headers)
   local length, encoding = headers["content-length"], headers["transfer-encoding"]
   if length and (encoding or not length:find "^%d+$") then return nil, 400, "malformed Content-Length" end
@@ -127,11 +130,11 @@ local function lines_of(head)
   end
 end
 
----Parses one head.
+--- Parses one head.
 ---@param head string its lines, each with its line end, without the empty line
----@return chalk.http.Request|nil request
----@return integer|nil status of the refusal
----@return string|nil message
+---@return chalk.http.Request? request nil: refused
+---@return integer? status of the refusal
+---@return string? message
 function M.parse(head)
   local next_line = lines_of(head)
   local request, status, message = parse_request_line(next_line() or "")
@@ -144,22 +147,22 @@ function M.parse(head)
   return request
 end
 
----Takes the first head from the bytes received.
+--- Takes the first head from the bytes received.
 ---
----Returns a request and the position after its head; nil while the head is incomplete; false, a status and a message
----when no more bytes can make it good.
+--- Returns a request and the position after its head; or nil if the head is not complete yet; or false, a status and a
+--- message if the bytes are not a valid head, whatever follows them.
 ---@param buffer string
----@param max_size integer largest size of a head in bytes, its empty line included
----@param from integer|nil where to look for the end: what lies before was looked at in an earlier call
----@return chalk.http.Request|false|nil request
----@return integer|nil position or status
----@return string|nil message
+---@param max_size integer largest size of a head in bytes, with its empty line
+---@param from integer? position from which to look for the end of the head; an earlier call has looked before it
+---@return (chalk.http.Request|false)? request
+---@return integer? position or status
+---@return string? message
 function M.take(buffer, max_size, from)
   local start = buffer:find "[^\r\n]" or #buffer + 1
   if start > MAX_LEADING + 1 then return false, 400, "too many empty lines" end
   if start > #buffer then return nil end
   if not buffer:find("^" .. TOKEN, start) then
-    return false, 400, "malformed request line" -- a TLS hello ends here, without waiting for an end of line
+    return false, 400, "malformed request line" -- refuses a TLS hello at once, which may contain no end of line
   end
   local head_end, last = buffer:find("\n\r?\n", math.max(start, from or 1))
   if (last or #buffer) - start + 1 > max_size then

@@ -1,17 +1,19 @@
---- Responses as they go over the wire, again without a socket.
+--- Makes the bytes of HTTP responses. It has no socket.
 --
--- A handler answers with a status, headers and a body: a string, or a function that returns the next piece and nil at
--- the end. frame() turns that into a head, which is sent at once, and a pull: a function that returns the next bytes
--- to send, "" when there are none yet, and nil at the end. Pulls are stacked: the body, around it gzip, around that
--- chunks, which are lists of strings. Nothing is made before it is asked for, so what a response holds is one piece,
--- however long it is.
+-- A handler returns a status, headers and a body. The body is a string, or a function that returns the next chunk, and
+-- nil at the end. frame() makes of these a head, which is sent at once, and a *pull*: a function that returns the next
+-- bytes to send, "" if there are none yet, and nil at the end. Pulls are nested:
+--
+--     chunked(compressed(body))     the body's chunks, compressed by gzip, in the form of HTTP's chunked transfer
+--
+-- A chunk is made only when the connection asks for it. So a response of any length holds one chunk in memory.
 
 local gzip = require "chalk.net.gzip"
 local parser = require "chalk.net.http_parser"
 
 local M = {}
 
-local SLICE = 65536
+local SLICE = 65536 -- bytes of a string that are compressed at once
 
 local REASONS = {
   [200] = "OK",
@@ -33,7 +35,7 @@ local REASONS = {
 local DAYS = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" }
 local MONTHS = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" }
 
--- What decides where a message ends is not the handler's to say.
+-- Headers that a handler cannot set, because frame() decides how the message ends and how it is encoded.
 local FRAMING = {
   ["connection"] = true,
   ["content-encoding"] = true,
@@ -44,27 +46,27 @@ local FRAMING = {
 }
 
 ---@class chalk.http.Response
----@field status integer|nil 200 when left out
----@field headers table<string, string>|nil
----@field body string|(fun(): string|nil)|nil a function is called for one piece after the other, and returns nil last
----@field gzip boolean|nil compress when the request allows it
----@field close boolean|nil close the connection afterwards
----@field done (fun(complete: boolean))|nil called once when the response was sent or given up
+---@field status integer? (200)
+---@field headers table<string, string>?
+---@field body (string|fun(): string?)? a string, or a function that returns the next chunk, and nil at the end
+---@field gzip boolean? whether to compress the body if the request accepts that
+---@field close boolean? whether to close the connection after the response
+---@field done (fun(complete: boolean))? called once at the end; `complete`: whether the whole response was sent
 
 ---@class chalk.http.Frame
 ---@field head string
----@field body string|nil bytes that follow the head at once
----@field pull (fun(): string|string[]|nil)|nil the source of what follows later
+---@field body string? bytes that follow the head at once
+---@field pull (fun(): (string|string[])?)? returns the bytes that follow later
 ---@field keep_alive boolean
----@field paced boolean whether the peer asks for each piece
----@field asked integer how many pieces it has asked for and not been given
----@field ready string|nil a piece that waits for being asked for
----@field release fun(complete: boolean) to be called at the end, sent or not; may be repeated
+---@field paced boolean whether the peer asks for each chunk
+---@field asked integer how many chunks the peer has asked for and not received
+---@field ready string? a chunk that the peer has not asked for yet
+---@field release fun(complete: boolean) must be called at the end, sent or not; may be called again
 
----A plain text response.
+--- Makes a response of plain text.
 ---@param status integer
 ---@param message string
----@param headers table<string, string>|nil further headers
+---@param headers table<string, string>? further headers
 ---@return chalk.http.Response
 function M.text(status, message, headers)
   local all = { ["Content-Type"] = "text/plain; charset=utf-8" }
@@ -75,7 +77,7 @@ function M.text(status, message, headers)
   return { status = status, headers = all, body = message .. "\n" }
 end
 
--- IMF-fixdate (RFC 9110, section 5.6.7); strftime's names would follow the program's locale.
+-- The date as IMF-fixdate (RFC 9110, section 5.6.7). strftime is not used, because its names depend on the locale.
 local function date()
   local t = os.date "!*t"
   return ("%s, %02d %s %d %02d:%02d:%02d GMT"):format(
@@ -103,8 +105,8 @@ local function compressed(pull, stream)
   local finished = false
   return function()
     if finished then return nil end
-    local piece = pull()
-    if piece then return stream:write(piece) end
+    local chunk = pull()
+    if chunk then return stream:write(chunk) end
     finished = true
     return stream:finish()
   end
@@ -114,18 +116,18 @@ local function chunked(pull)
   local finished = false
   return function()
     if finished then return nil end
-    local piece = pull()
-    if not piece then
+    local chunk = pull()
+    if not chunk then
       finished = true
       return "0\r\n\r\n"
-    elseif piece == "" then
+    elseif chunk == "" then
       return "" -- a chunk of no bytes would end the body
     end
-    return { ("%x\r\n"):format(#piece), piece, "\r\n" } -- not joined: pieces are large
+    return { ("%x\r\n"):format(#chunk), chunk, "\r\n" } -- not concatenated, because chunks are large
   end
 end
 
--- Line breaks in a value would start another header.
+-- Control characters in a value become spaces, because a line break would start another header.
 local function add_header(lines, name, value) lines[#lines + 1] = name .. ": " .. tostring(value):gsub("%c", " ") end
 
 local function add_vary(lines, response, vary)
@@ -154,7 +156,7 @@ local function add_connection(lines, version, keep_alive)
   end
 end
 
--- How the end of the body is found: by its length, by chunks, or for HTTP/1.0 by the end of the connection.
+-- A peer finds the end of the body by its length, by the last chunk, or in HTTP/1.0 by the end of the connection.
 local function add_framing(lines, version, body, streamed)
   if not streamed then
     add_header(lines, "Content-Length", #body)
@@ -178,10 +180,10 @@ local function build_pull(body, stream, version)
   return version == "1.0" and pull or chunked(pull)
 end
 
----Frames a response for the request it answers.
+--- Makes the frame of a response. Raises a message if the response is malformed.
 ---@param request chalk.http.Request
 ---@param response chalk.http.Response
----@param keep_alive boolean whether the connection could go on
+---@param keep_alive boolean whether the connection may stay open
 ---@return chalk.http.Frame
 function M.frame(request, response, keep_alive)
   local status, body, version = response.status or 200, response.body or "", request.version

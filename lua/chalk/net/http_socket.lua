@@ -1,7 +1,7 @@
---- The listening socket of an HTTP server, by its descriptor.
+--- The listening socket of an HTTP server: system calls on its descriptor.
 --
--- luv would accept in a loop of its own that neither ends after a few connections nor stops when descriptors run out.
--- So the socket is polled, and this module does the system calls that luv has no names for, with
+-- luv's own listeners accept in a loop that does not end after a few connections, and does not stop when descriptors
+-- run out. So the server polls the socket, and this module makes the system calls that luv does not offer, with
 -- Linux's numbers.
 
 local bit = require "bit"
@@ -10,7 +10,8 @@ local uv = require "luv"
 
 local M = {}
 
--- The names are private to this module (the real ones follow __asm__); modules may be loaded again.
+-- The functions are declared under private names (the real ones follow __asm__), and only once per VM, although this
+-- module may be loaded again.
 if not pcall(ffi.typeof, "chalk_http_sockaddr") then
   ffi.cdef [[
     typedef struct { uint16_t family; uint8_t port[2]; uint8_t rest[124]; } chalk_http_sockaddr;
@@ -30,18 +31,20 @@ local AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 local SOCK_CLOEXEC_NONBLOCK = 0x80800
 local F_DUPFD_CLOEXEC = 1030
 local BACKLOG = 511
+local FORMS = '"host:port", "[host]:port" or "unix:///path"'
 local SIGPIPE = 13
 local SIG_IGN = ffi.cast("void *", 1)
 
--- errno's name, as in "EMFILE", and its text.
+-- Returns the name of errno, such as "EMFILE", and its text.
 local function failure()
   local code = ffi.errno()
   local message = uv.translate_sys_error(code) or "errno " .. code
   return message:match "^E%w+" or message, message
 end
 
----Sees to it that a peer that went away does not end the process: libuv writes without MSG_NOSIGNAL. Nothing is
----changed where this thread blocks SIGPIPE, as a flush thread does, or where the program chose what happens.
+--- Ignores SIGPIPE, so that a peer that closes its connection does not end the process: libuv writes without
+--- MSG_NOSIGNAL. Nothing changes if this thread blocks SIGPIPE, as a flush thread does, or if the program has set a
+--- handler.
 function M.survive_sigpipe()
   local old = ffi.new "chalk_http_signals"
   C.chalk_http_sigmask(0, nil, old)
@@ -50,21 +53,21 @@ function M.survive_sigpipe()
   if old.handler == nil then C.chalk_http_signal(SIGPIPE, SIG_IGN) end
 end
 
----Accepts a connection.
+--- Accepts a connection.
 ---@param fd integer
----@return integer|nil fd
----@return string|nil name of the error, as in "EAGAIN"
----@return string|nil message
+---@return integer? fd
+---@return string? name of the error, such as "EAGAIN"
+---@return string? message
 function M.accept(fd)
   local accepted = C.chalk_http_accept(fd, nil, nil, SOCK_CLOEXEC_NONBLOCK)
   if accepted >= 0 then return accepted end
   return nil, failure()
 end
 
----Listens on a bound stream socket; one that listens already goes on.
+--- Listens on a bound stream socket. A socket that listens already stays as it is.
 ---@param fd integer
----@return boolean|nil unix whether it is a unix socket, nil when it is none to listen on
----@return integer|string|nil port of a TCP socket, or the message
+---@return boolean? unix whether it is a unix socket; nil: it cannot listen
+---@return (integer|string)? port of a TCP socket, or the message
 function M.listen(fd)
   local address, size = ffi.new "chalk_http_sockaddr", ffi.new("unsigned[1]", ffi.sizeof "chalk_http_sockaddr")
   if C.chalk_http_getsockname(fd, address, size) ~= 0 or C.chalk_http_listen(fd, BACKLOG) ~= 0 then
@@ -83,7 +86,7 @@ local function bind_tcp(host, port)
   if not valid then
     return handle, nil, ok
   elseif ok then
-    ok, message = handle:getsockname() -- libuv keeps "address in use" back until here
+    ok, message = handle:getsockname() -- libuv reports "address in use" only here
   end
   return handle, ok, message
 end
@@ -93,20 +96,20 @@ local function bind_unix(path)
   return handle, handle:bind(path)
 end
 
----Binds an address: "127.0.0.1:9464", "[::1]:0" or "unix:///run/metrics.sock".
+--- Binds an address: "127.0.0.1:9464", "[::1]:0" or "unix:///run/metrics.sock".
 ---
----libuv binds, for it knows how to read addresses and unlinks a path when the handle is closed; what is returned is
----a duplicate of its descriptor.
+--- libuv binds, because it parses addresses, and unlinks a path when the handle is closed. The returned descriptor is a
+--- duplicate of the handle's.
 ---@param address string
----@return integer|nil fd
----@return userdata|string handle to be closed with the socket, or the message
+---@return integer? fd
+---@return userdata|string handle the caller must close it together with the socket; or the message
 function M.bind(address)
   local path = address:match "^unix://(.+)$"
   local host, port = address:match "^%[([^%]]*)%]:(%d+)$"
   if not host then
     host, port = address:match "^([^:]*):(%d+)$"
   end
-  if not path and (not host or tonumber(port) > 65535) then return nil, "not an address" end
+  if not path and (not host or tonumber(port) > 65535) then return nil, "not an address: expected " .. FORMS end
   local handle, ok, message
   if path then
     handle, ok, message = bind_unix(path)

@@ -12,11 +12,11 @@ local function is_inet(address)
   return host:find "^%[[^%[%]]+%]$" ~= nil or not host:find "[%s:%[%]/]"
 end
 
---- What is wrong with the form of an address. A name is not resolved and a path is not looked at: opening the socket
---- does that.
+--- Checks the form of an address. Names are not resolved and paths are not looked up, because opening the socket does
+--- so.
 ---@param address any
----@param absolute boolean? whether the path of a unix socket has to be absolute
----@return string? message nil when nothing is
+---@param absolute boolean? whether the path of a unix socket must be absolute
+---@return string? message what is wrong with it; nil if it is right
 function M.problem(address, absolute)
   if type(address) ~= "string" then return ("expected %s, got a %s"):format(FORMS, type(address)) end
   local is_unix = address:find(absolute and "^unix:///." or "^unix://.") ~= nil

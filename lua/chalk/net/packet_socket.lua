@@ -1,22 +1,23 @@
--- A client socket that sends packets over UDP or a unix socket, one at a time, and knows what became of each.
+-- A client socket that sends packets over UDP or a unix socket, one at a time, and reports for each whether it arrived.
 --
 --   if not socket:ready() then return nil, socket.last_error end
---   assert(socket:open())                                -- connects, where it has to
+--   assert(socket:open())                                -- connects if necessary
 --   for each packet do
---     assert(socket:send(buffer, size))                  -- the packet is on its way ..
+--     assert(socket:send(buffer, size))                  -- hands the packet to the kernel
 --     ... make the next packet ...
---     assert(socket:confirm())                           -- .. and arrived as far as can be known: commit it
+--     assert(socket:confirm())                           -- the packet has arrived, as far as can be known: commit it
 --   end                                                  -- for the last packet: assert(socket:finish())
 --
--- A packet is good only when `confirm` or `finish` says so. To a unix socket that is when the kernel took it. Over UDP
--- a refusal comes back later, as an error that waits at the socket; unread, it would make the next send fail in place
--- of the one that was lost, and the one after it "succeed" again. So the error is read before the next packet goes
--- out, and is waited for after a flush's first packet and its last: a receiver that is away costs one packet, which is
--- known not to have arrived, and no other is sent.
+-- A packet counts as delivered only when `confirm` or `finish` returns true. For a unix socket this is when the kernel
+-- has taken the packet. Over UDP, a refusal comes back later, as an error that waits at the socket. If nobody read this
+-- error, it would make the next send fail instead of the one that was lost, and the send after that would seem to
+-- succeed. So the error is read before the next packet is sent, and after the first and the last packet of a flush the
+-- socket waits for it. A missing receiver therefore costs one packet, which is known to be lost, and no other is sent.
 --
--- Nothing blocks the loop: sockets do not, and where one is full, or a name is being looked up, the export's coroutine
--- yields (chalk.net.pause). One packet is held, no more: for the rest of a partial write, and for the next
--- address of a name when the first one refuses. A stream that is given up in mid-packet is closed, being out of step.
+-- Nothing here blocks the loop. Sockets never block; if a socket is full or a name is being looked up, the export's
+-- coroutine yields (chalk.net.pause). At most one packet is held in memory: for the rest of a partial write, or to send
+-- it again to the next address of a name. A stream is closed if a packet is written only in part, because the receiver
+-- could not find the start of the next one.
 
 local bit = require "bit"
 local backoffs = require "chalk.net.backoff"
@@ -29,15 +30,16 @@ local ffi, now = core.ffi, core.now
 
 local M = {}
 
---- The longest packet in bytes, by kind of address, where the caller names none: over UDP what an Ethernet frame holds.
+--- The default of `max_packet` in bytes, by kind of address. Over UDP, a packet fits into an Ethernet frame.
 M.PACKETS = { udp = 1432, unix = 8192, unixgram = 8192, unixstream = 8192 }
 
-local HEADER = 4 -- a stream's packets have their size before them
+local HEADER = 4 -- bytes of the size before each packet of a stream
+-- All times are in seconds.
 local WRITE_TIMEOUT = 1
 local FIRST_BACKOFF, LAST_BACKOFF = 0.1, 10
-local EARLY = 0.9 -- flushes do not come on the dot: the longest backoff must not make every other one come too soon
-local RETRY = 0.01 -- where the kernel does not say when there is room again
-local REFUSAL_NEAR, REFUSAL_FAR = 0.002, 0.025 -- how long a refusal may take to come back
+local EARLY = 0.9 -- shortens the longest backoff, so that a flush that comes slightly early does not skip its attempt
+local RETRY = 0.01 -- between two attempts if the kernel does not report when a socket has space again
+local REFUSAL_NEAR, REFUSAL_FAR = 0.002, 0.025 -- to wait for a refusal, from loopback and from other hosts
 
 local TYPES = {
   unix = { system.DATAGRAM, system.STREAM },
@@ -53,17 +55,17 @@ local GONE = {
 }
 
 ---@class chalk.net.PacketSocketOptions
----@field max_packet integer? bytes; 1432 for UDP, 8192 for unix sockets
----@field write_timeout number? seconds a full socket is waited for; 1
----@field max_backoff number? seconds; 10, or the flush interval where that is shorter
----@field refusal_wait number? seconds a refusal over UDP is waited for; 0.002 on loopback, otherwise 0.025
----@field clock (fun(): number)? for the backoff and for how long names are kept
----@field lookup fun(host: string, done: fun(err: string?, found: table?))? in place of libuv's
+---@field max_packet integer? bytes (1432 for UDP, 8192 for unix sockets)
+---@field write_timeout number? seconds to wait for a full socket (1)
+---@field max_backoff number? seconds; a caller with a shorter flush interval passes that (10)
+---@field refusal_wait number? seconds to wait for a refusal over UDP (0.002 on loopback, otherwise 0.025)
+---@field clock (fun(): number)? the clock of the backoff and of resolved names
+---@field lookup (fun(host: string, done: fun(err: string?, found: table?)))? replaces libuv's lookup
 
 ---@class chalk.net.PacketSocket
----@field packets_sent integer whose arrival was confirmed
+---@field packets_sent integer packets whose arrival was confirmed
 ---@field bytes_sent integer
----@field packets_dropped integer that were handed over and did not arrive
+---@field packets_dropped integer packets that were passed to `send` and did not arrive
 ---@field bytes_dropped integer
 ---@field reconnects integer
 ---@field last_error string?
@@ -75,7 +77,7 @@ local function name_of(address)
   return (address.host:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(address.host, address.port)
 end
 
---- The way to one receiver. Nothing is opened yet.
+--- Makes a socket for one receiver. It opens nothing yet.
 ---@param address chalk.net.Address kind: "udp" with host and port; "unix", "unixgram" or "unixstream" with path
 ---@param options chalk.net.PacketSocketOptions?
 ---@return chalk.net.PacketSocket
@@ -98,8 +100,8 @@ function M.new(address, options)
       or nil,
     pause = pauses.new(),
     held = ffi.new("uint8_t[?]", max_packet + HEADER),
-    written = 0, -- of a stream's packet that is under way, header included
-    unconfirmed = nil, -- the size of the packet that is on its way
+    written = 0, -- bytes of the current packet that were written, with its header
+    unconfirmed = nil, -- the size of a packet that was sent and is not confirmed yet
     backoff = backoffs.new(FIRST_BACKOFF, max_backoff),
     retry_at = -math.huge,
     packets_sent = 0,
@@ -128,7 +130,7 @@ function Socket:failure(what, code)
   return ("%s %s: %s"):format(what, self.name, why)
 end
 
--- What failed is tried again after a pause, counted from when it was begun.
+-- Records a failure. The next attempt follows after a pause, which counts from the start of this attempt.
 function Socket:fail(message)
   self.last_error = message
   self.retry_at = self.started + math.max(FIRST_BACKOFF, math.min(self.backoff:failed(), self.latest))
@@ -140,19 +142,19 @@ function Socket:drop(size)
   self.bytes_dropped = self.bytes_dropped + size
 end
 
---- Whether enough time went by since the last failure.
+--- Whether the pause after the last failure is over.
 ---@return boolean
 function Socket:ready() return self.clock() >= self.retry_at end
 
 -- UDP
 
--- Connects to the next addresses of the list until one takes it; each is tried once a flush.
+-- Connects to the next address of the list for which that succeeds. Each address is tried once per flush.
 local function connect_next(self)
   local code = system.ECONNREFUSED
   while self.tries < #self.list do
     self.tries = self.tries + 1
-    self.place = self.place % #self.list + 1
-    local address = self.list[self.place]
+    self.index = self.index % #self.list + 1
+    local address = self.list[self.index]
     local fd, problem = system.connect(address, system.DATAGRAM)
     code = problem
     if fd then
@@ -163,28 +165,29 @@ local function connect_next(self)
   return nil, self:failure("cannot send to", code)
 end
 
-local function place_of(list, address)
-  for place, other in ipairs(list) do
-    if address and other.text == address.text then return place end
+local function index_of(list, address)
+  for index, other in ipairs(list) do
+    if address and other.text == address.text then return index end
   end
 end
 
 local function open_udp(self)
   local list, message = self.resolver:addresses(self.pause)
   if not list then return nil, message end
-  local place = place_of(list, self.current)
+  local index = index_of(list, self.current)
   self.list, self.tries = list, 1
-  if self.fd and place then
-    -- Too late to be told whose it was, but not to be counted.
+  if self.fd and index then
+    -- The packet before was confirmed already, so its refusal can only be counted.
     if system.take_error(self.fd) ~= 0 then self:drop(self.last_size or 0) end
-    self.place = place
+    self.index = index
     return true
   end
   self:disconnect()
-  self.tries, self.place = 0, place and place - 1 or self.place or 0
+  self.tries, self.index = 0, index and index - 1 or self.index or 0
   return connect_next(self)
 end
 
+-- Returns the error that waits at the socket, if any. `waits`: waits for it.
 local function refusal(self, waits)
   local code = system.take_error(self.fd)
   if code == 0 and waits then
@@ -194,13 +197,14 @@ local function refusal(self, waits)
   return code ~= 0 and code or nil
 end
 
--- Sends the packet that is held to the next address.
+-- Sends the held packet to the next address.
 local function send_elsewhere(self)
   self:disconnect()
   if not connect_next(self) then return false end
   return system.send(self.fd, self.held, self.unconfirmed) == self.unconfirmed
 end
 
+-- Until the first packet of a flush is delivered, a refusal moves on to the next address of the name.
 local function confirm_udp(self, is_last)
   local waits = is_last or not self.is_proven
   local code = refusal(self, waits)
@@ -213,13 +217,14 @@ local function confirm_udp(self, is_last)
   end
   self:disconnect()
   self.resolver:doubt()
-  self.current = nil -- the next flush begins with the next one
+  self.current = nil -- so that the next flush begins with the next address
   return nil, self:failure("cannot send to", code)
 end
 
 -- Unix sockets
 
--- Connects to whatever kind of socket is at the path. A listener whose backlog is full says "again".
+-- Connects to the socket at the path, trying each type that the kind of address allows. EAGAIN means that the backlog
+-- of a listener is full.
 local function connect_unix(self)
   local address, problem = system.unix_address(self.path)
   if not address then return nil, ("cannot connect to %s: %s"):format(self.name, problem) end
@@ -240,6 +245,7 @@ local function connect_unix(self)
   end
 end
 
+-- Connects again if the file was replaced, or if the peer of a stream has closed it.
 local function open_unix(self)
   local identity, code = system.identity(self.path)
   local is_replaced = identity and identity ~= self.identity or code == system.ENOENT
@@ -250,8 +256,8 @@ end
 
 -- Sending
 
--- Waits until a full socket has room; false past the deadline.
-local function wait_for_room(self, code, ends)
+-- Waits until a full socket has space. Returns false after the deadline.
+local function wait_for_space(self, code, ends)
   local left = ends - now()
   if left <= 0 then return false end
   if code == system.ENOBUFS then
@@ -262,7 +268,8 @@ local function wait_for_room(self, code, ends)
   return true
 end
 
--- Writes `size` bytes from `written` on; of a datagram that is all or nothing.
+-- Writes `size` bytes, of which `written` were written before. A datagram is written as a whole or not at all. Returns
+-- nothing, or an error's errno.
 local function write(self, data, size)
   local ends
   repeat
@@ -273,7 +280,7 @@ local function write(self, data, size)
       return code
     else
       ends = ends or now() + self.write_timeout
-      if not wait_for_room(self, code, ends) then return system.ETIMEDOUT end
+      if not wait_for_space(self, code, ends) then return system.ETIMEDOUT end
     end
   until self.written >= size
   self.written = 0
@@ -288,7 +295,7 @@ local function frame(self, data, size)
   return held, size + HEADER
 end
 
--- The packet as it goes out. It is held where it may have to go out again, or in parts.
+-- Returns the bytes to write for a packet. They are copied if the packet may be sent again or written in several steps.
 local function packet(self, data, size)
   if self.is_stream then return frame(self, data, size) end
   if type(data) == "string" or self.kind == "udp" and not self.is_proven then
@@ -298,8 +305,8 @@ local function packet(self, data, size)
   return ffi.cast("const uint8_t *", data), size
 end
 
--- A unix socket whose receiver has gone is opened once more, for there may be a new one; nothing of the packet went to
--- the old one.
+-- Writes a packet. If the receiver of a unix socket is gone before a byte was written, the socket is opened once more,
+-- because there may be a new receiver.
 local function transmit(self, data, size)
   local code = write(self, packet(self, data, size))
   if GONE[code] and self.kind ~= "udp" and self.written == 0 then
@@ -311,14 +318,14 @@ local function transmit(self, data, size)
   return code
 end
 
---- Begins a flush: connects, or sees that what was connected is still the receiver.
----@param blocking boolean? nobody turns the loop: waiting blocks
+--- Begins a flush: connects, or checks that the connection still leads to the receiver.
+---@param blocking boolean? true: no loop runs, so waiting blocks
 ---@return true?, string? message
 function Socket:open(blocking)
   self.pause:forget()
   self.pause.blocking = blocking
   self.started = self.clock()
-  -- Left by an export that never came to its end.
+  -- An export that never ended has written a part of a packet.
   if self.written > 0 then self:disconnect() end
   self.unconfirmed, self.is_proven = nil, false
   local ok, message = (self.resolver and open_udp or open_unix)(self)
@@ -326,15 +333,13 @@ function Socket:open(blocking)
   return true
 end
 
---- Sends a packet. It may wait for room, up to `write_timeout`.
----@param data ffi.cdata*|string not to be changed until this returns
----@param size integer? of a pointer's bytes
----@return true?, string? message, boolean? too_large only this packet does not go: others may
+--- Sends a packet, after `open` and after the packet before was confirmed. May wait for space, up to `write_timeout`.
+---@param data ffi.cdata*|string must not change until this returns
+---@param size integer? number of bytes; required for a pointer
+---@return true?, string? message, boolean? too_large true: this packet is too large, but others can be sent
 function Socket:send(data, size)
   size = size or #data
-  if not self.fd or self.unconfirmed then
-    error("send comes after open, and after confirm of the packet before", 2)
-  end
+  if not self.fd or self.unconfirmed then error("send must follow open, or confirm of the packet before", 2) end
   local code, message
   if size > self.max_packet then
     code = system.EMSGSIZE
@@ -374,23 +379,23 @@ local function confirm(self, is_last)
   return true
 end
 
---- Whether the packet that was sent last arrived, as far as can be known. To be asked as late as possible, right before
---- the next one is sent. May wait shortly.
+--- Confirms the last packet: returns true if it has arrived, as far as can be known. The caller should ask as late as
+--- possible, right before it sends the next packet. May wait for a short time.
 ---@return true?, string? message
 function Socket:confirm() return confirm(self, false) end
 
---- The same for a flush's last packet.
+--- Confirms the last packet of a flush, and waits for a possible refusal.
 ---@return true?, string? message
 function Socket:finish() return confirm(self, true) end
 
---- In a forked child: the connection stays the parent's, and a wait that is under way, too.
+--- Drops the connection and a wait in progress, in a forked child. Both belong to the parent.
 function Socket:forked()
   self.pause:forget()
   self:disconnect()
   self.unconfirmed = nil
 end
 
---- Closes it. An export that waits does not go on.
+--- Closes the socket. An export that waits for it does not continue.
 function Socket:close()
   self.pause:cancel()
   self:disconnect()

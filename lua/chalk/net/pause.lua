@@ -1,12 +1,13 @@
--- Waiting in an export without holding up the loop: for a socket, for a while, or for a callback, each with a limit.
+-- Waiting in an export without holding up the flush loop: for a socket, for a time, or for a callback. Each wait has a
+-- time limit.
 --
--- An export runs in a coroutine of the flush loop. With luv the coroutine yields, and a handle or a timer of this
--- wait's own resumes it. Where there is no luv or no coroutine, or where the caller says that nobody is going to turn
--- the loop, poll(2) blocks instead, for as long.
+-- An export runs in a coroutine of the flush loop. With luv the coroutine yields, and a handle or timer of the wait
+-- resumes it. Without luv, outside a coroutine, or if the caller says that no loop runs, poll(2) blocks instead.
 --
--- A wait can end in three ways: something wakes it, its time is over, or it is cancelled and its coroutine is left
--- where it is. A VM that is closed finalizes the handles of a wait under way, which then must not be touched: its
--- sentinel is younger than they are, so that it is finalized first and says so.
+-- A wait ends in one of three ways: its event wakes it, its time is over, or it is cancelled and its coroutine never
+-- continues. When a VM is closed, it finalizes the handles of a wait in progress, and they must not be used after that.
+-- Each wait has a sentinel, which is younger than its handles. So the VM finalizes the sentinel first, which marks the
+-- wait as over.
 
 local core = require "chalk.core"
 local log = require "chalk.base.log"
@@ -14,21 +15,21 @@ local system = require "chalk.net.system"
 
 local M = {}
 
-local LOOK = 0.005 -- where a descriptor cannot be watched
+local LOOK = 0.005 -- seconds between two attempts if a descriptor cannot be watched
 
 ---@class chalk.net.Pause
----@field blocking boolean? nobody turns the loop: block instead of yielding
+---@field blocking boolean? whether to block instead of yielding, because no loop runs
 local Pause = {}
 Pause.__index = Pause
 
---- One for each object that waits; it waits for one thing at a time.
+--- Makes the pause of one object. It has at most one wait at a time.
 ---@return chalk.net.Pause
 function M.new() return setmetatable({}, Pause) end
 
---- Whether waiting lets others go on.
+--- Whether waiting yields, so that other exporters go on.
 ---@return boolean
 function Pause:yields()
-  if not package.loaded.luv or self.blocking then return false end -- drivers load it
+  if not package.loaded.luv or self.blocking then return false end -- the driver has loaded luv, if it needs it
   local thread, is_main = coroutine.running()
   return thread ~= nil and not is_main
 end
@@ -51,8 +52,8 @@ local function wake(self, wait, result)
   if not ok then log.write("error", debug.traceback(wait.thread, log.text(message))) end
 end
 
--- Yields until `arm`'s argument is called or the time is over. `arm` returns a handle and a descriptor to be closed
--- then, if there are any.
+-- Yields until the function that `arm` receives is called, or until the time is over. `arm` may return a handle and a
+-- descriptor, which are closed then.
 local function await(self, seconds, arm)
   local uv = require "luv"
   local wait = { thread = coroutine.running(), over = false, result = false }
@@ -61,7 +62,7 @@ local function await(self, seconds, arm)
   wait.handles[2], wait.watcher = arm(function(result) wake(self, wait, result) end)
   wait.sentinel = core.finalizer(function() wait.over = true end)
   self.wait = wait
-  -- An application's loop is not kept alive: what is not sent when it ends, the last flush sends.
+  -- The handles do not keep an application's loop alive. If the loop ends, the last flush sends the rest.
   for _, handle in ipairs(wait.handles) do
     handle:unref()
   end
@@ -77,7 +78,7 @@ end
 ---@param fd integer
 ---@param events "r"|"w"
 ---@param seconds number
----@return boolean ready false: the time is over
+---@return boolean ready false: the time was over first
 function Pause:fd(fd, events, seconds)
   if not self:yields() then return system.poll(fd, events, seconds) end
   local watcher = system.watch(fd, events)
@@ -92,31 +93,32 @@ function Pause:fd(fd, events, seconds)
   end)
 end
 
---- Waits for a while.
+--- Waits for a time.
 ---@param seconds number
 function Pause:sleep(seconds)
   if not self:yields() then return system.poll(-1, "r", seconds) end
   await(self, seconds, function() end)
 end
 
---- Waits until a function is called. Only where waiting yields.
+--- Waits until a function is called. The caller must be able to yield (`yields`).
 ---@param seconds number
----@param register fun(ready: fun()) hands the function over to whoever is going to call it
----@return boolean called false: the time is over
+---@param register fun(ready: fun()) receives the function, and passes it to the code that will call it
+---@return boolean called false: the time was over first
 function Pause:callback(seconds, register)
   return await(self, seconds, function(ready)
     register(function() ready(true) end)
   end)
 end
 
---- Ends what is waited for; its coroutine does not go on.
+--- Ends a wait. Its coroutine does not continue.
 function Pause:cancel()
   local wait = self.wait
   self.wait = nil
   if wait and not wait.over then close(wait) end
 end
 
---- Forgets what was waited for: the coroutine does not go on, and its handles are somebody else's.
+--- Forgets a wait without closing its handles, which belong to a parent process or may have been finalized. Its
+--- coroutine does not continue.
 function Pause:forget()
   if self.wait then self.wait.over = true end
   self.wait = nil

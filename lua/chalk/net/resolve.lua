@@ -1,8 +1,8 @@
--- From a host's name to its addresses, without holding up the loop.
+-- Resolves a host's name to its addresses without holding up the flush loop.
 --
--- Addresses are kept for a minute. A lookup continues when the export that started it has stopped waiting, and the next
--- export uses its result. While a name does not resolve, the addresses found before stay in use, and lookups are
--- repeated after a pause that doubles.
+-- Addresses are kept for a minute. If the export that started a lookup stops waiting for it, the lookup continues, and
+-- the next export uses its result. While a name does not resolve, the addresses found before stay in use, and the pause
+-- between two lookups doubles.
 
 local backoffs = require "chalk.net.backoff"
 local system = require "chalk.net.system"
@@ -10,11 +10,12 @@ local system = require "chalk.net.system"
 local M = {}
 
 local KEPT = 60 -- seconds
-local PATIENCE = 2
-local FIRST_PAUSE, LAST_PAUSE = 0.5, 30
+local PATIENCE = 2 -- seconds that an export waits for a lookup
+local FIRST_PAUSE, LAST_PAUSE = 0.5, 30 -- seconds between two lookups that fail
 
 ---@class chalk.net.Resolver
----@field list chalk.net.Sockaddr[]? what was found last
+---@field list chalk.net.Sockaddr[]? the addresses that were found last
+---@field message string? why the last lookup failed; nil if it did not
 local Resolver = {}
 Resolver.__index = Resolver
 
@@ -23,7 +24,7 @@ local function look_up(host, done)
   if not ok then done(tostring(message)) end
 end
 
---- A resolver of one name; a numeric address is known at once and for good.
+--- Makes a resolver of one name. A numeric address needs no lookup.
 ---@param host string
 ---@param port integer
 ---@param options { clock: fun(): number, lookup: fun(host: string, done: fun(err: string?, found: table?))? }
@@ -86,12 +87,14 @@ local function start(self)
   self.lookup(self.host, function(err, found) self:finish(err, found) end)
 end
 
+-- Looks the name up and blocks until the answer.
 local function block(self)
   local list, message = system.addresses(self.host, self.port)
   if list and #list > 0 then return self:found(list) end
   self:failed(message or "no address")
 end
 
+-- Waits for the lookup in progress, up to PATIENCE seconds.
 local function wait(self, pause)
   local mine
   local answered = pause:callback(PATIENCE, function(ready)
@@ -106,11 +109,11 @@ local function renew(self, pause)
   if not pause:yields() then return block(self) end
   local is_slow = self.is_looking
   start(self)
-  -- One that has been waited for once is not waited for again while there is something to use.
+  -- A lookup that an earlier export started is slow. While there are older addresses, no export waits for it again.
   if self.is_looking and not (is_slow and self.list) then wait(self, pause) end
 end
 
---- The addresses. Waits for a lookup when one is due.
+--- Returns the addresses; or nil and a message. Waits for a lookup if the addresses are missing or older than a minute.
 ---@param pause chalk.net.Pause
 ---@return chalk.net.Sockaddr[]?, string? message
 function Resolver:addresses(pause)
@@ -119,7 +122,7 @@ function Resolver:addresses(pause)
   return nil, self.message
 end
 
---- Nobody listens at what was found: the next lookup need not wait until it is old.
+--- Tells the resolver that no receiver answers at its addresses, so that the next call looks the name up again.
 function Resolver:doubt()
   if self.due ~= math.huge and not self.message then self.due = -math.huge end
 end

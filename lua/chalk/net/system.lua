@@ -1,11 +1,12 @@
--- The system calls of client sockets, through the FFI, with Linux's numbers: sockets that never block, addresses as the
--- kernel takes them, what stands at a path. A call that fails returns nil and errno.
+-- System calls through the FFI, with Linux's numbers: client sockets, which never block; socket addresses; and the
+-- identity of files. A call that fails returns nil and errno, unless its comment says otherwise.
 
 local ffi = require "ffi"
 
 local M = {}
 
--- The names are private to this module (the real ones follow __asm__); modules may be loaded again.
+-- The functions are declared under private names (the real ones follow __asm__), and only once per VM, although this
+-- module may be loaded again.
 if not pcall(ffi.typeof, "chalk_net_sockaddr") then
   ffi.cdef [[
     typedef struct { uint16_t family; uint8_t rest[126]; } chalk_net_sockaddr;
@@ -64,7 +65,7 @@ local value, value_size = ffi.new "int[1]", ffi.new("unsigned[1]", 4)
 local byte = ffi.new "char[1]"
 local status = ffi.new "chalk_net_statx"
 
---- errno in words.
+--- Returns the text of an errno.
 ---@param code integer
 ---@return string
 function M.describe(code) return ffi.string(C.chalk_net_strerror(code)) end
@@ -75,7 +76,7 @@ function M.describe(code) return ffi.string(C.chalk_net_strerror(code)) end
 ---@field bytes ffi.cdata*
 ---@field size integer
 ---@field family integer
----@field text string the same address has the same text
+---@field text string identifies the address: equal for equal addresses; not printable
 ---@field is_loopback boolean
 
 local function copy_of(found)
@@ -84,7 +85,7 @@ local function copy_of(found)
   local rest, size = bytes.rest, tonumber(found.size)
   local is_loopback = found.family == AF_INET and rest[2] == 127
   if found.family == AF_INET6 then
-    -- ::1 and ::ffff:127.x.x.x, behind the port and the flow label
+    -- The host follows the port and the flow label. Loopback addresses are ::1 and ::ffff:127.x.x.x.
     local host = ffi.string(rest + 6, 16)
     is_loopback = host == ("\0"):rep(15) .. "\1" or host:sub(1, 13) == ("\0"):rep(10) .. "\255\255\127"
   end
@@ -97,14 +98,14 @@ local function copy_of(found)
   }
 end
 
---- The addresses of a host, for sockets of either type. Blocks, unless `numeric`: then a name is an error.
+--- Resolves a host to its addresses, for stream and datagram sockets. Blocks, unless `numeric` is true.
 ---@param host string
 ---@param port integer
----@param numeric boolean?
+---@param numeric boolean? true: the host must be a numeric address, and a name is an error
 ---@return chalk.net.Sockaddr[]?, string? message
 function M.addresses(host, port, numeric)
   local hints, found = ffi.new "chalk_net_addrinfo", ffi.new "chalk_net_addrinfo *[1]"
-  -- One type is asked for, because each address is listed once for every type.
+  -- The query names one type of socket, because without it each address would be listed once for every type.
   hints.type, hints.flags = M.DATAGRAM, numeric and AI_NUMERICHOST or 0
   local code = C.chalk_net_getaddrinfo(host, tostring(port), hints, found)
   if code ~= 0 then return nil, ffi.string(C.chalk_net_gai_strerror(code)) end
@@ -117,7 +118,7 @@ function M.addresses(host, port, numeric)
   return list
 end
 
---- The address of a unix socket.
+--- Returns the address of a unix socket.
 ---@param path string
 ---@return chalk.net.Sockaddr?, string? message
 function M.unix_address(path)
@@ -129,7 +130,7 @@ end
 
 -- Sockets
 
---- A socket that is connected and never blocks.
+--- Opens a connected socket that never blocks.
 ---@param address chalk.net.Sockaddr
 ---@param type integer STREAM or DATAGRAM
 ---@return integer? fd, integer? errno
@@ -145,6 +146,7 @@ end
 ---@param fd integer
 function M.close(fd) C.chalk_net_close(fd) end
 
+--- Sends bytes. A stream may take only some of them.
 ---@param fd integer
 ---@param data ffi.cdata*|string
 ---@param size integer
@@ -155,9 +157,9 @@ function M.send(fd, data, size)
   return nil, ffi.errno()
 end
 
---- Takes the error that waits at a socket, such as the refusal of a datagram; 0 when there is none.
+--- Reads and clears the error that waits at a socket, such as the refusal of a datagram.
 ---@param fd integer
----@return integer errno
+---@return integer errno 0: no error
 function M.take_error(fd)
   value[0], value_size[0] = 0, 4
   C.chalk_net_getsockopt(fd, SOL_SOCKET, SO_ERROR, value, value_size)
@@ -172,25 +174,25 @@ function M.is_ended(fd)
   return n == 0 or n < 0 and ffi.errno() ~= M.EAGAIN
 end
 
---- Waits, and blocks meanwhile.
----@param fd integer negative: only the time is waited for
+--- Waits for an event at a socket, and blocks the thread.
+---@param fd integer negative: waits only for the time
 ---@param events "r"|"w"
 ---@param seconds number
----@return boolean ready something happened, errors included
+---@return boolean ready whether an event or an error occurred before the time was over
 function M.poll(fd, events, seconds)
   local set = ffi.new("chalk_net_pollfd[1]", { { fd, events == "w" and POLLOUT or POLLIN, 0 } })
   return C.chalk_net_poll(set, 1, math.ceil(seconds * 1000)) > 0
 end
 
---- A descriptor that can be read when something happens at a socket: what is asked for, or an error. luv prints the
---- errors of those that it polls itself.
+--- Makes a descriptor that becomes readable when an event or an error occurs at a socket. luv polls this descriptor and
+--- not the socket, because it prints the errors of sockets that it polls.
 ---@param fd integer
 ---@param events "r"|"w"
 ---@return integer? watcher, integer? errno
 function M.watch(fd, events)
   local watcher = C.chalk_net_epoll_create(EPOLL_CLOEXEC)
   if watcher < 0 then return nil, ffi.errno() end
-  -- Large enough with and without the gap that some machines have in struct epoll_event.
+  -- Four words are enough for struct epoll_event with and without the padding that it has on some machines.
   local event = ffi.new("uint32_t[4]", { events == "w" and POLLOUT or POLLIN })
   if C.chalk_net_epoll_add(watcher, EPOLL_CTL_ADD, fd, event) == 0 then return watcher end
   local code = ffi.errno()
@@ -200,10 +202,10 @@ end
 
 -- Files
 
---- What stands at a path, as text that is another when another file has taken its place. An inode alone does not
---- tell: file systems give it out again at once.
+--- Identifies the file at a path by a text, which differs if another file has replaced it. The inode's number alone is
+--- not enough, because file systems use it again at once, so the text contains the time of the last change too.
 ---@param path string
----@return string? identity, integer? errno 0: the C library cannot say
+---@return string? identity, integer? errno 0: the C library has no statx
 function M.identity(path)
   local ok, result = pcall(function() return C.chalk_net_statx_at(AT_FDCWD, path, 0, STATX_CTIME_INO, status) end)
   if not ok then return nil, 0 end

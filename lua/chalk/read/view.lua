@@ -1,5 +1,10 @@
--- A snapshot with its definitions: what exporters see. The definitions come out of shared memory, where whichever VM
--- defined a metric left them, so a view shows the metrics of all processes.
+-- A view: a snapshot together with the definitions of its metrics. The definitions come from shared memory, where the
+-- VM that defined a metric has put them, so a view shows the metrics of all processes.
+--
+-- The snapshot's entries, one for each series, are ordered by metric. A view divides them into ranges:
+--
+--     entries    | 0  1  2 | 3 | 4  5  6  7 | ...
+--     ranges     metric 0   1    metric 4             first, last, definition, les
 
 local core = require "chalk.core"
 local kinds = require "chalk.define.kinds"
@@ -7,39 +12,39 @@ local schema = require "chalk.define.schema"
 
 local ffi, C = core.ffi, core.C
 
----@class chalk.Range entries first to last - 1 of a view are the series of one metric
----@field definition table
----@field metric integer
+---@class chalk.Range the series of one metric in a view: the entries from `first` to `last - 1`
+---@field definition chalk.Definition
+---@field metric integer the metric's number in the segment
 ---@field first integer
----@field last integer
----@field les number[]? a histogram's bounds, as counted
+---@field last integer equal to `first` when the metric has no series yet
+---@field les number[]? a histogram's bounds, as its values are counted
 
 ---@class chalk.View
 ---@field snapshot ffi.cdata*
----@field entries ffi.cdata*
----@field count integer
+---@field entries ffi.cdata* of the snapshot, as an array
+---@field count integer the number of entries
 ---@field ranges chalk.Range[]
 
 local M = {}
 
-local room = 4096
-local text = ffi.new("char[?]", room)
+local text_size = 4096
+local text = ffi.new("char[?]", text_size)
 local count = ffi.new "uint32_t[1]"
 local bounds = ffi.new("double[?]", C.CHALK_LES)
-local KEY = 64 * 1024
-local key = ffi.new("char[?]", KEY)
+local KEY_SIZE = 64 * 1024
+local key = ffi.new("char[?]", KEY_SIZE)
 local bytes = ffi.cast("uint8_t *", key)
 
--- Decoded definitions by their bytes, so that one metric is one table from scrape to scrape.
+-- Decoded definitions by their bytes, so that a metric's definition is the same table in every view.
 local decoded = setmetatable({}, { __mode = "v" })
 
----@return string? blob
+-- The bytes of a definition; nil when no metric has the number.
 local function blob_of(segment, metric)
-  local size = tonumber(C.chalk_metric_blob(segment, metric, text, room))
-  while size > room do
-    room = size
-    text = ffi.new("char[?]", room)
-    size = tonumber(C.chalk_metric_blob(segment, metric, text, room))
+  local size = tonumber(C.chalk_metric_blob(segment, metric, text, text_size))
+  while size > text_size do
+    text_size = size
+    text = ffi.new("char[?]", text_size)
+    size = tonumber(C.chalk_metric_blob(segment, metric, text, text_size))
   end
   return size > 0 and ffi.string(text, size) or nil
 end
@@ -47,7 +52,7 @@ end
 --- The definition of a metric by its number.
 ---@param segment ffi.cdata*
 ---@param metric integer
----@return table? definition nil: there is none of that number
+---@return chalk.Definition? definition nil when no metric has the number, or its bytes are not a definition
 function M.definition(segment, metric)
   local blob = blob_of(segment, metric)
   if not blob then return nil end
@@ -88,11 +93,11 @@ local function ranges_of(segment, entries, n)
   return ranges
 end
 
---- Takes a view of all series as they stand now.
+--- Takes a view of all series as they are now.
 ---@param segment ffi.cdata*
----@param dropped? boolean also series dropped but perhaps not sent
----@param unset? boolean also gauges that were never set
----@return chalk.View?
+---@param dropped boolean? also show dropped series, of which an exporter may have something to send
+---@param unset boolean? also show gauges that were never set
+---@return chalk.View? view nil when there is no memory for it
 ---@return string? message
 function M.take(segment, dropped, unset)
   local what = (dropped and C.CHALK_DROPPED or 0) + (unset and C.CHALK_UNSET or 0)
@@ -104,10 +109,10 @@ function M.take(segment, dropped, unset)
   return { snapshot = snapshot, entries = entries, count = n, ranges = ranges_of(segment, entries, n) }
 end
 
-local FRESH = 1 -- seconds in which a view that is being read serves others too
-local MOST = 8 -- of them at once
+local FRESH = 1 -- seconds for which a view that is being read serves further readers
+local MAX_VIEWS = 8 -- views of one `sharing` that are being read at once
 
-local function held(alive)
+local function number_of(alive)
   local n = 0
   for _ in pairs(alive) do
     n = n + 1
@@ -115,18 +120,19 @@ local function held(alive)
   return n
 end
 
--- Those that somebody forgot to free go with the collector.
+-- The collector frees views that a reader lost without freeing them, so it runs before the limit is reached.
 local function is_full(alive)
-  if held(alive) < MOST then return false end
+  if number_of(alive) < MAX_VIEWS then return false end
   collectgarbage()
-  return held(alive) >= MOST
+  return number_of(alive) >= MAX_VIEWS
 end
 
---- Views for readers that take their time, such as scrapes. One that begins within a second of another that is still
---- under way reads the same view; more views than a few are not to be had. Each reader frees its own once.
----@param take fun(): chalk.View?, string?
----@param clock? fun(): number
----@return fun(): chalk.View?, string? take
+--- Makes a function that takes views for slow readers, such as scrapes, in little memory. A reader that begins within a
+--- second of another one gets the same view, if that is still being read. At most 8 views are read at once. Each reader
+--- must call `free` once.
+---@param take fun(): chalk.View?, string? takes a new view
+---@param clock (fun(): number)? seconds; the core's clock when left out
+---@return fun(): chalk.View?, string? take returns nil and a message when 8 views are being read
 function M.sharing(take, clock)
   clock = clock or C.chalk_now
   local alive, newest = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "v" })
@@ -136,7 +142,9 @@ function M.sharing(take, clock)
       v.readers = v.readers + 1
       return v
     end
-    if is_full(alive) then return nil, "too many scrapes are under way, and none of them ends" end
+    if is_full(alive) then
+      return nil, ("too many scrapes at once: %d are still being read, try again later"):format(MAX_VIEWS)
+    end
     local message
     v, message = take()
     if not v then return nil, message end
@@ -146,13 +154,13 @@ function M.sharing(take, clock)
   end
 end
 
---- The tags of an entry, as pairs of name and value in declared order; absent ones are left out.
+--- The tags of an entry, as pairs of key and value in declared order. Absent tags are left out.
 ---@param snapshot ffi.cdata*
----@param entry integer
+---@param entry integer the entry's index
 ---@param definition chalk.Definition
 ---@return string[][]
 function M.tags(snapshot, entry, definition)
-  local size = tonumber(C.chalk_snapshot_key(snapshot, entry, key, KEY))
+  local size = tonumber(C.chalk_snapshot_key(snapshot, entry, key, KEY_SIZE))
   local tags, at, n, i = {}, 0, 0, 0
   local names = definition.tags
   while at + 2 <= size do
@@ -167,8 +175,8 @@ function M.tags(snapshot, entry, definition)
   return tags
 end
 
---- Frees a view before the collector gets to it; nothing may be read of it afterwards. One that is shared goes with the
---- last of its readers.
+--- Frees a view now, and not only when it is collected. Its reader must not read it afterwards. A shared view is freed
+--- by the last of its readers.
 ---@param v chalk.View
 function M.free(v)
   if v.readers then v.readers = v.readers - 1 end

@@ -1,12 +1,15 @@
--- Definitions -> accessors. The generated lookup remembers series in nested tables; what it does not find it asks here:
--- the values are checked, the core gives the series, and it is remembered if it may be. Checks are made only then: a
--- hit has passed them.
+-- Makes the accessor of a definition: the object that users know as the metric, with `metric{...}`, `with`, `remove`,
+-- `clear` and, if it has no tags, its verbs.
 --
--- A metric without tags is its own series: its verbs are generated onto it.
+-- The generated lookup (chalk.record.source) finds known series in nested tables. On a miss it calls a function made
+-- here, which checks the tag values, asks the core for the series, and adds the series to the tables. So values are
+-- checked on a miss only: the values of a hit passed the checks before. A series is added only if the core stored the
+-- tag values unchanged and did not fold them into the overflow series; otherwise the tables could grow without limit.
 
 local core = require "chalk.core"
 local kinds = require "chalk.define.kinds"
 local series = require "chalk.record.series"
+local shown = require "chalk.base.shown"
 local source = require "chalk.record.source"
 local suggest = require "chalk.base.suggest"
 local clear = require "table.clear"
@@ -15,27 +18,39 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
--- Stands for an optional tag that is absent, in the nested tables.
+---@class chalk.Metric the accessor of a definition; without tags it also has the verbs of a series
+---@overload fun(tags: table<string, string|number|boolean>): chalk.Series
+---@field with fun(self: chalk.Metric, ...: string|number|boolean|nil): chalk.Series tag values in declared order
+---@field remove fun(self: chalk.Metric, tags: table): boolean drops one series; false if it did not exist
+---@field clear fun(self: chalk.Metric): integer drops all series of the metric and returns how many there were
+
+---@class chalk.MetricState the private state of an accessor, which its functions share
+---@field client chalk.Client
+---@field definition chalk.Definition
+---@field number integer? the metric's number in the segment, once the core knows the definition
+---@field cache table the nested tables with known series, by tag value
+---@field forget fun() empties them
+---@field meta table the accessor's metatable
+---@field methods table its functions by name
+---@field null table the null series, for lookups that are refused
+
+-- The key of an absent optional tag in the nested tables.
 local ABSENT = setmetatable({}, { __tostring = function() return "absent" end })
 
--- Checking, on a miss
-
-local function shown(value)
-  if type(value) == "string" then return ("%q"):format(#value > 40 and value:sub(1, 40) .. "..." or value) end
-  return tostring(value)
-end
+-- Checks of tags, on a miss
 
 local function keys_of(definition)
   return source.each_tag(definition.tags, function(_, tag) return tag.key end)
 end
 
+-- The text of a whole number; nil for any other number.
 local function whole(n)
   if n % 1 ~= 0 or n - n ~= 0 then return nil end
   if n > -2 ^ 53 and n < 2 ^ 53 then return ("%d"):format(n) end
   return ("%.0f"):format(n)
 end
 
--- A tag value as text; nil and a message when it is none.
+-- The text of a tag value, "" when it is absent; nil and a message when the value is not allowed.
 local function text_of(tag, value)
   if value == nil or value == ABSENT then
     if tag.optional then return "" end
@@ -88,10 +103,7 @@ local function unknown_tag(definition, tags)
   return nil
 end
 
----@class chalk.Metric
----@field package definition table
-
--- The texts of all values, in `out`, or nil and a message.
+-- Puts the texts of all tag values into `out` and returns it; or returns nil and a message.
 local function texts_of(out, definition, tags, ...)
   local message = tags and unknown_tag(definition, tags)
   if message then return nil, message end
@@ -105,7 +117,7 @@ local function texts_of(out, definition, tags, ...)
 end
 
 local function missing(definition)
-  return ("its tags are to be given: %s{ %s }"):format(
+  return ("tags are missing, expected %s{ %s }"):format(
     definition.id_name,
     table.concat(
       source.each_tag(definition.tags, function(_, tag) return source.written(tag) .. " = ..." end),
@@ -114,43 +126,52 @@ local function missing(definition)
   )
 end
 
--- Raises at the caller of the accessor, whose own frame the tail calls have replaced; or a level above.
+-- Refuses a lookup: counts the error and passes it to `on_error`, or raises it at the line that called the accessor.
+-- Level 2 is that line if only tail calls lead here; a function that calls this otherwise passes level 3.
 local function refused(state, kind, message, level)
   message = state.definition.id_name .. ": " .. message
   if state.client:report(kind, message) then return state.null end
   error(message, level or 2)
 end
 
--- Texts on their way to the core. A finalizer may bind or drop other series wherever memory is allocated, and wherever
--- LuaJIT leaves compiled code: so whoever puts texts into a room has it for himself until the core has seen them.
--- Behind them all sizes are 0: should the core take a metric for one of more tags, it finds no text of another lookup.
-local Room = ffi.typeof(("struct { const char *values[%d]; size_t sizes[%d]; }"):format(C.CHALK_TAGS, C.CHALK_TAGS))
-local SIZES = ffi.sizeof(Room) / 2
-local usual_room, taken = Room(), false
+-- Binding
 
-local function take_room()
-  if taken then return Room() end
+-- The buffer that passes the texts of tag values to the core. A finalizer may run, and bind or drop other series,
+-- wherever memory is allocated and wherever LuaJIT leaves compiled code. So a lookup takes the buffer before its first
+-- text and gives it back when the core has read the texts; a lookup that runs in between makes a buffer of its own.
+--
+-- All sizes behind the texts are 0. If the core took the metric for one with more tags, it would find empty values
+-- there, and not texts of another lookup.
+local Texts =
+  ffi.typeof(("struct { const char *values[%d]; size_t sizes[%d]; }"):format(C.CHALK_TAGS, C.CHALK_TAGS))
+local SIZES = ffi.sizeof(Texts) / 2
+local usual_buffer, taken = Texts(), false
+
+local function take_buffer()
+  if taken then return Texts() end
   taken = true
-  return usual_room
+  return usual_buffer
 end
 
-local function give_room(room)
-  if room ~= usual_room then return end
-  ffi.fill(room.sizes, SIZES)
+local function give_back(buffer)
+  if buffer ~= usual_buffer then return end
+  ffi.fill(buffer.sizes, SIZES)
   taken = false
 end
 
-local function put(room, texts)
+local function put(buffer, texts)
   for i, text in ipairs(texts) do
-    room.values[i - 1] = text
-    room.sizes[i - 1] = #text
+    buffer.values[i - 1] = text
+    buffer.sizes[i - 1] = #text
   end
 end
 
--- Counts what is bound. The core leaves what it bound in one place, the client's scratch; that it was not another one's
--- meanwhile shows when this has not moved between the bind and the copy.
+-- How often binds and removes have used the scratch so far. The core leaves the series that it bound in one struct, the
+-- client's scratch. If a finalizer binds another series between a bind and the copy of scratch, this number changes,
+-- and the copy is not used.
 local binds = 0
 
+-- The size of a key: each text follows its length, which has two bytes.
 local function size_of(texts)
   local size = 0
   for _, text in ipairs(texts) do
@@ -159,6 +180,7 @@ local function size_of(texts)
   return size
 end
 
+-- Adds a series to the nested tables. `...` are the tag values as the caller gave them.
 local function remember(cache, found, order, ...)
   local node, n = cache, #order
   for i = 1, n - 1 do
@@ -173,12 +195,13 @@ local function remember(cache, found, order, ...)
   node[(select(order[n], ...))] = found
 end
 
--- Makes a handle a copy of the series of the room's texts. Returns the core's code, whether the values were stored as
--- they are, and whether the handle had room; no code when something else was bound in between.
-local function bind_into(found, size, client, number, room)
+-- Asks the core for the series of the texts in the buffer and copies it to the handle `found`. Returns the core's code,
+-- whether the core stored the texts unchanged, and whether the key fits into the handle; or nil when another series was
+-- bound in between.
+local function bind_into(found, size, client, number, buffer)
   binds = binds + 1
   local mine = binds
-  local code = C.chalk_bind(client.writer, number, room.values, room.sizes)
+  local code = C.chalk_bind(client.writer, number, buffer.values, buffer.sizes)
   if code == C.CHALK_ECLOSED then return code, false, true end
   local exact = C.chalk_bound_as_given(client.writer) == 1
   local fits = series.copy(found, client.scratch, size)
@@ -186,14 +209,15 @@ local function bind_into(found, size, client, number, room)
   return code, exact, fits
 end
 
--- Returns the handle, the core's code, and whether the values were stored as they are; none once the VM is closing.
+-- Binds until nothing comes in between. Returns the handle, the core's code, and whether the core stored the texts
+-- unchanged; no handle when the VM is closing. A definition that has left the segment is defined again, once.
 local function bind_once(state, texts)
   local client, size, defined = state.client, size_of(texts), false
   while true do
-    local found, room = series.new(client, size), take_room()
-    put(room, texts)
-    local code, exact, fits = bind_into(found, size, client, state.number, room)
-    give_room(room)
+    local found, buffer = series.new(client, size), take_buffer()
+    put(buffer, texts)
+    local code, exact, fits = bind_into(found, size, client, state.number, buffer)
+    give_back(buffer)
     if code == C.CHALK_ECLOSED then return nil, code, false end
     if code == C.CHALK_EGONE and not defined then
       client:define(state)
@@ -206,8 +230,7 @@ local function bind_once(state, texts)
   end
 end
 
--- Asks the core for the series of these texts; the handle, and whether it may be remembered: raw values are only if
--- they are stored as they are, else endlessly many of them could lead to one series.
+-- Returns a handle of the series with these texts, and whether it may be added to the nested tables.
 local function bind(state, texts)
   local client = state.client
   client:on_stale()
@@ -221,25 +244,27 @@ end
 local function new_miss(state)
   local definition, cache = state.definition, state.cache
   local order = source.order(definition.tags)
-  local spare -- the table of texts, for one miss at a time: a finalizer may miss in the middle of another
+  local spare -- a table for texts, used by one miss at a time: a finalizer may cause a miss in the middle of another
   return function(tags, ...)
-    local room = spare or {}
+    local list = spare or {}
     spare = nil
-    local texts, message = texts_of(room, definition, tags, ...)
+    local texts, message = texts_of(list, definition, tags, ...)
     if not texts then return refused(state, "tag", message) end
     local found, keep = bind(state, texts)
-    spare = room
+    spare = list
     if keep then remember(cache, found, order, ...) end
     return found
   end
 end
 
+-- The function that refuses an argument that is not a table, or more values than `with` takes.
 local function new_refuse(state)
   local definition = state.definition
   return function(given, extra)
     local message
     if extra then
-      message = ("with takes %d values: %s"):format(#definition.tags, table.concat(keys_of(definition), ", "))
+      local keys = table.concat(keys_of(definition), ", ")
+      message = ("with takes %d values, in this order: %s"):format(#definition.tags, keys)
     elseif type(given) == "table" then
       message = unknown_tag(definition, given)
     else
@@ -253,11 +278,11 @@ local function new_check(definition)
   return function(tags) return not unknown_tag(definition, tags) end
 end
 
--- Verbs on a metric that has tags, and tags for one that has none.
+-- What a metric does not have: verbs if it has tags, tags if it has none, and unknown names
 
 local function no_verb(definition, verb) return series.no_verb(kinds.of[definition.type], verb) end
 
--- Refuses and, where that does not raise, does what the verb does where nothing is recorded.
+-- A verb that a metric does not have. If refusing it does not raise, it does what the verb of a null series does.
 local function refusal(state, verb)
   local definition = state.definition
   local message = #definition.tags > 0 and missing(definition) or no_verb(definition, verb)
@@ -275,8 +300,8 @@ local function add_refusals(state, methods)
   end
 end
 
--- A name that no metric has gives a function which refuses. Those that begin with "_" are asked for by what prints or
--- compares tables.
+-- The value of an unknown name is a function that refuses it. A name that begins with "_" is nil: functions that print
+-- or compare tables ask for these.
 local function new_unknown(state)
   return function(_, name)
     if type(name) ~= "string" or name:find "^_" then return nil end
@@ -290,26 +315,27 @@ local function load_source(state)
   return assert(loadstring(chunk, "=chalk:" .. state.definition.id_name))
 end
 
--- The two halves of bind_once, around the values that the accessor puts in between.
+-- The functions `make` and `bind` of the generated source, which puts the texts into the buffer between them. They do
+-- what bind_once does in the usual case.
 local function new_halves(state)
   local client = state.client
   local function make(size)
     client:on_stale()
-    return series.new(client, size), size, take_room()
+    return series.new(client, size), size, take_buffer()
   end
-  -- The handle, and whether it may be remembered; nil: there is more to be done.
-  local function bound(found, size, room)
-    local code, exact, fits = bind_into(found, size, client, state.number, room)
-    give_room(room)
+  -- Returns the handle and whether it may be added to the tables; nil when bind_once has to do it.
+  local function bind_made(found, size, buffer)
+    local code, exact, fits = bind_into(found, size, client, state.number, buffer)
+    give_back(buffer)
     if not code or code < 0 or not fits then return nil end
     if code == C.CHALK_OK then return found, exact end
     client:count_overflow(state)
     return found, false
   end
-  return make, bound
+  return make, bind_made
 end
 
--- The tags' names, and each enum's values, as sets.
+-- The set of the tags' keys, and for each tag the set of its enum's values.
 local function sets_of(definition)
   local known, allowed = {}, {}
   for i, tag in ipairs(definition.tags) do
@@ -325,11 +351,13 @@ end
 local function add_tagged(state, meta, methods)
   local accessor, miss, refuse = load_source(state), new_miss(state), new_refuse(state)
   local check, known, allowed = new_check(state.definition), sets_of(state.definition)
-  local make, bound = new_halves(state)
-  local call, with = accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, make, bound)
+  local make, bind_made = new_halves(state)
+  local call, with = accessor(state.cache, ABSENT, miss, refuse, check, known, allowed, make, bind_made)
   meta.__call = call
   methods.with = with
 end
+
+local NO_TAGS = "the metric has no tags: give none"
 
 local function add_untagged(state, meta, methods)
   local found = bind(state, {})
@@ -338,11 +366,11 @@ local function add_untagged(state, meta, methods)
   end
   function methods.value() return found:value() end
   function methods.with(_, extra)
-    if extra ~= nil then return refused(state, "tag", "it has no tags") end
+    if extra ~= nil then return refused(state, "tag", NO_TAGS) end
     return found
   end
   function meta.__call(_, tags)
-    if type(tags) ~= "table" or next(tags) ~= nil then return refused(state, "tag", "it has no tags") end
+    if type(tags) ~= "table" or next(tags) ~= nil then return refused(state, "tag", NO_TAGS) end
     return found
   end
 end
@@ -358,8 +386,10 @@ local function add_disabled(state, meta, methods)
   function methods.clear() return 0 end
 end
 
--- Calls `f`, which drops series; again where the definition had left, as it may before a forked process first records.
--- Returns how many there were.
+-- Dropping
+
+-- Calls `f`, which drops series, and returns how many it dropped. A definition may have left the segment, for example
+-- before a forked process records for the first time; then the metric is defined and `f` is called again.
 local function dropped_by(state, f)
   local client = state.client
   local dropped = f()
@@ -373,7 +403,7 @@ local function dropped_by(state, f)
   return dropped
 end
 
---- Drops the series with these tags; true if there was one.
+-- Drops the series with these tags. Returns whether there was one.
 local function remove(state, tags)
   local definition, list = state.definition, {}
   local texts, message = nil, missing(definition)
@@ -389,11 +419,11 @@ local function remove(state, tags)
     return false
   end
   return dropped_by(state, function()
-    local room = take_room()
-    put(room, texts)
+    local buffer = take_buffer()
+    put(buffer, texts)
     binds = binds + 1
-    local dropped = C.chalk_remove(state.client.writer, state.number, room.values, room.sizes)
-    give_room(room)
+    local dropped = C.chalk_remove(state.client.writer, state.number, buffer.values, buffer.sizes)
+    give_back(buffer)
     return dropped
   end) == 1
 end
@@ -402,8 +432,11 @@ local function drop_all(state)
   return dropped_by(state, function() return C.chalk_clear(state.client.writer, state.number) end)
 end
 
---- Writes the functions of a metric, anew where options changed.
----@param state table
+-- The accessor
+
+--- Makes the functions of a metric, for the options that are in force now. The core must know the definition, unless
+--- the client is disabled.
+---@param state chalk.MetricState
 function M.fill(state)
   local meta, methods = state.meta, state.methods
   clear(methods)
@@ -418,14 +451,15 @@ function M.fill(state)
   add_refusals(state, methods)
 end
 
----@param metric chalk.Metric
----@return table?
+--- Returns the private state of an accessor.
+---@param metric any
+---@return chalk.MetricState? state nil when the argument is not a metric
 function M.state_of(metric)
   local meta = type(metric) == "table" and getmetatable(metric)
   return meta and meta.__chalk or nil
 end
 
---- An accessor for a definition. It is of use when the core was told of that, and `fill` has written its functions.
+--- Makes the accessor of a definition. It has no functions until `fill` is called.
 ---@param client table
 ---@param definition table
 ---@return chalk.Metric

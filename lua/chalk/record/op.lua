@@ -1,4 +1,4 @@
--- An operation: a count and a histogram of its durations, recorded as one.
+-- An operation: a count, and a histogram of durations, that each verb records together.
 
 local core = require "chalk.core"
 local kinds = require "chalk.define.kinds"
@@ -8,7 +8,7 @@ local now = core.now
 
 local M = {}
 
--- A name that an operation does not have is its histogram's to refuse, whose verbs are the same.
+-- An operation has the verbs of its histogram. Every other name is passed on to the histogram, which refuses it.
 local unknown = {}
 function unknown.__index(_, name)
   if type(name) ~= "string" or name:find "^_" then return nil end
@@ -19,7 +19,7 @@ end
 local Series = setmetatable({}, unknown)
 Series.__index = Series
 
---- One operation that took so many seconds.
+--- Records one operation that took this many seconds.
 ---@param seconds number
 function Series:record(seconds)
   if type(seconds) == "number" and seconds - seconds == 0 then self.count:inc() end
@@ -32,14 +32,14 @@ local function finish(self, started, ok, ...)
   return ...
 end
 
---- Calls f and records it; returns or raises what f does.
+--- Calls f and records how long it took; returns what f returns, or raises what f raises.
 ---@param f function
 function Series:time(f, ...)
   if type(f) ~= "function" and not series.is_callable(f) then return self.histogram:time(f) end
   return finish(self, now(), pcall(f, ...))
 end
 
---- Starts a clock: the function returned records the operation when called.
+--- Starts a clock. The returned function records the operation each time it is called.
 ---@return fun()
 function Series:start()
   local started = now()
@@ -52,11 +52,12 @@ local Op = {}
 
 local function pair(count, histogram) return setmetatable({ count = count, histogram = histogram }, Series) end
 
--- The series where nothing is to be recorded.
+-- The series that records nothing.
 local null = series.null(kinds.of.histogram)
 
--- `ok` and `count` come from a pcall of the count's accessor: what that raises has no place yet, and gets the caller's.
--- What it refused without raising is not asked of the histogram again.
+-- `ok` and `count` come from a pcall of the count's accessor. An error raised in the accessor has no position, because
+-- its caller is pcall, so it is raised again with the position of the operation's caller. If the accessor refused the
+-- tags without raising, this returns the null series: asking the histogram too would report the error twice.
 local function found(self, ok, count)
   if not ok then error(count, 3) end
   return count == self.refused and null or nil
@@ -74,7 +75,7 @@ local function call(self, tags)
   return found(self, ok, count) or pair(count, self.histogram(tags))
 end
 
--- Without tags an operation is its series; with tags its histogram says that they are missing.
+-- An operation without tags is its own series. If it has tags, the histogram raises the error that they are missing.
 for _, verb in ipairs(kinds.of.histogram.verbs) do
   Op[verb] = function(self, ...)
     if self.tagged then return self.histogram[verb](self.histogram, ...) end
@@ -86,7 +87,7 @@ setmetatable(Op, unknown)
 
 local meta = { __index = Op, __call = call }
 
--- A disabled client's operation: no tags are looked at, no clock is read.
+-- The operation of a disabled client looks at no tags and reads no clock.
 local function nowhere() return null end
 
 local disabled = {
@@ -98,10 +99,11 @@ local disabled = {
 ---@param op chalk.Op
 function M.disable(op) setmetatable(op, disabled) end
 
+--- Makes an operation of its two metrics.
 ---@param count chalk.Metric
 ---@param histogram chalk.Metric
----@param refused table what the count's accessor returns where it refused without raising
----@param tagged boolean
+---@param refused table what the count's accessor returns for tags that it refuses without raising
+---@param tagged boolean whether the metrics have tags
 ---@return chalk.Op
 function M.new(count, histogram, refused, tagged)
   return setmetatable({ count = count, histogram = histogram, refused = refused, tagged = tagged }, meta)

@@ -1,37 +1,38 @@
--- Series handles and their verbs. A handle is a chalk_series (see chalk.h). A count's record is a comparison and a
--- store; all others are one call of the core.
+-- Series handles and their verbs. A handle is a chalk_series (see chalk.h). To record into a count, `inc` compares the
+-- epoch and stores; all other records are one call of the core.
 --
--- LuaJIT leaves out a store of the value that it stored in the same place before, which in a loop is every store but
--- the first. It does not know that other processes store there too. So only a sum that was just worked out may be
--- stored from here: LuaJIT always takes that for a new value.
+-- LuaJIT omits a store of the value that it stored at the same address before. In a loop that is every store but the
+-- first, although another process may have stored something else in between. So the only value stored from Lua is a sum
+-- that was just computed: LuaJIT always takes it for a new value.
 --
--- The order of reads in `inc` matters in the interpreter, where reading a pointer allocates, so that a finalizer may
--- run and bind this very handle anew. `epoch` is read first, then the pointers; after the comparison nothing
--- allocates. If the handle was bound anew in between, the comparison fails.
+-- The order of reads in `inc` matters in the interpreter. There, reading a pointer allocates memory, so a finalizer may
+-- run and bind this very handle again. `inc` reads `epoch` first and the pointers after it, and allocates nothing after
+-- the comparison. If the handle was bound again in between, the comparison fails.
 
 local core = require "chalk.core"
 local kinds = require "chalk.define.kinds"
+local shown = require "chalk.base.shown"
 local sketch = require "chalk.record.sketch"
 
 local ffi, C = core.ffi, core.C
 local type = type
 
 local COUNT, GAUGE, HISTOGRAM = C.CHALK_COUNT, C.CHALK_GAUGE, C.CHALK_HISTOGRAM
-local MOST = 2 ^ 53
+local MAX_COUNT = 2 ^ 53 -- whole doubles are exact up to here
 
--- The kinds by the core's numbers.
+-- The kinds by their numbers in the core.
 local KINDS = {}
 for _, kind in pairs(kinds.of) do
   KINDS[C[kind.constant]] = kind
 end
 
--- A handle that is of no kind.
+-- Stands for the kind of a handle that is not bound.
 local UNBOUND = { name = "series", verbs = { "none" } }
 
 local M = {}
 
--- The clients of this VM by the number that handles carry. They outlive a reload of the modules, as the metatype of
--- handles does, whose functions are those of the first load.
+-- The clients of this VM by the number that handles carry. They are in Lua's registry because the metatype of handles
+-- keeps the functions of the first load when modules are loaded again, and these must find later clients too.
 local registry = debug.getregistry()
 local vm = registry["chalk.record.series"] or { clients = setmetatable({}, { __mode = "v" }), last = 0 }
 registry["chalk.record.series"] = vm
@@ -49,13 +50,8 @@ end
 ---@class chalk.Series
 local Series = {}
 
-local function shown(value)
-  if type(value) == "string" then return ("%q"):format(value:sub(1, 40)) end
-  return tostring(value)
-end
-
--- What a caller did wrong: raised at the line that called the verb, whose frame the tail calls have replaced; or a
--- level above where they have not.
+-- Refuses a record: counts the error and passes it to `on_error`, or raises it at the line that called the verb. Level
+-- 2 is that line if only tail calls lead here; a function that calls this otherwise passes level 3.
 local function refuse(self, kind, message, level)
   local client = clients[self.client]
   if not client then return end
@@ -64,7 +60,7 @@ local function refuse(self, kind, message, level)
   error(message, level or 2)
 end
 
---- That a kind of metric lacks a verb, in words.
+--- The message that a kind of metric does not have a verb.
 ---@param kind chalk.Kind
 ---@param verb string
 ---@return string
@@ -79,7 +75,8 @@ end
 
 local function nothing() end
 
---- Whether it can be called, be it a function or not.
+--- Whether a value can be called: it is a function, or has a metamethod `__call`.
+---@param f any
 ---@return boolean
 function M.is_callable(f)
   local meta = debug.getmetatable(f)
@@ -88,7 +85,7 @@ end
 
 local is_callable = M.is_callable
 
--- The application's function runs, whatever becomes of the record.
+-- `time` of a series that is not a histogram. The application's function runs even if the record is refused.
 local function time_other(self, f, ...)
   wrong_verb(self, "time", 3)
   if is_callable(f) then return f(...) end
@@ -109,8 +106,8 @@ local function bad_number(self, v)
   return refuse(self, "value", ("a %s takes a number, not %s"):format(KINDS[self.kind].name, shown(v)))
 end
 
--- What the core answered where it did not just record: the handle was bound anew, or the record was refused.
-local function noted(self, code, v)
+-- Handles a code of the core other than 0: the handle was bound again, or the record was refused.
+local function after_code(self, code, v)
   local client = clients[self.client]
   if not client then return end
   if code == C.CHALK_REBOUND then return client:on_stale() end
@@ -128,7 +125,7 @@ end
 
 local function slow_add(self, n)
   local code = C.chalk_add(self, n)
-  if code ~= 0 then noted(self, code, n) end
+  if code ~= 0 then after_code(self, code, n) end
 end
 
 local function add_gauge(self, n, sign)
@@ -143,14 +140,14 @@ local function inc_other(self, n)
 end
 
 --- Adds n (default 1) to a count or a gauge.
----@param n? number a count takes whole numbers from 0 to 2^53
+---@param n number? a count takes whole numbers from 0 to 2^53
 function Series:inc(n)
   local epoch = self.epoch
   local cell, shared, own = self.cell, self.shared, self.own
   if self.kind ~= COUNT then return inc_other(self, n) end
   if n == nil then
     n = 1
-  elseif type(n) ~= "number" or not (n >= 0 and n <= MOST and n % 1 == 0) then
+  elseif type(n) ~= "number" or not (n >= 0 and n <= MAX_COUNT and n % 1 == 0) then
     return bad_count(self, n)
   end
   if shared[0] + own[0] == epoch then
@@ -160,8 +157,8 @@ function Series:inc(n)
   end
 end
 
---- Takes n (default 1) off a gauge.
----@param n? number
+--- Subtracts n (default 1) from a gauge.
+---@param n number?
 function Series:dec(n)
   if self.kind ~= GAUGE then return wrong_verb(self, "dec") end
   return add_gauge(self, n, -1)
@@ -173,17 +170,17 @@ function Series:set(v)
   if self.kind ~= GAUGE then return wrong_verb(self, "set") end
   if type(v) ~= "number" then return bad_number(self, v) end
   local code = C.chalk_set(self, v)
-  if code ~= 0 then return noted(self, code, v) end
+  if code ~= 0 then return after_code(self, code, v) end
 end
 
--- Not a histogram, or a record worth a note.
+-- The series is not a histogram, or the core returned another code than 0.
 local function record_otherwise(self, code, v)
   if self.kind == COUNT then return self:inc(v) end
   if self.kind == GAUGE then return self:set(v) end
-  return noted(self, code, v)
+  return after_code(self, code, v)
 end
 
---- Records a value: of a histogram; on a count it is inc, on a gauge set.
+--- Records a value into a histogram. On a count it is the same as inc, on a gauge the same as set.
 ---@param v number
 function Series:record(v)
   if type(v) ~= "number" then
@@ -200,7 +197,7 @@ local function finish(self, started, ok, ...)
   return ...
 end
 
---- Calls f and records the seconds it took; returns or raises what f does.
+--- Calls f and records the seconds that it took; returns what f returns, or raises what f raises.
 ---@param f function
 function Series:time(f, ...)
   if self.kind ~= HISTOGRAM then return time_other(self, f, ...) end
@@ -208,7 +205,7 @@ function Series:time(f, ...)
   return finish(self, C.chalk_now(), pcall(f, ...))
 end
 
---- Starts a clock: the function returned records the seconds since, each time it is called.
+--- Starts a clock. The returned function records the seconds since then, each time it is called.
 ---@return fun()
 function Series:start()
   if self.kind ~= HISTOGRAM then return start_other(self) end
@@ -216,7 +213,7 @@ function Series:start()
   return function() return self:record(C.chalk_now() - started) end
 end
 
---- The total over all processes: a number, or for a histogram a sketch.
+--- Reads the series' total over all processes: a number, or a sketch if it is a histogram.
 ---@return number|chalk.Sketch
 function Series:value()
   local client = clients[self.client]
@@ -227,16 +224,14 @@ end
 
 local Handle = ffi.typeof "chalk_series"
 
--- A name that no series has gives a function, which says so of the series that it is called on. LuaJIT asks for it only
--- when the table of verbs lacks the name, so verbs cost what they do without it.
+-- An unknown name yields a function that refuses it, so that the message can name the series it is called on. LuaJIT
+-- looks here only when the table of verbs lacks the name, so verbs cost nothing more.
 local unknown = {}
 function unknown.__index(_, name)
   return function(self)
     if ffi.istype(Handle, self) then return wrong_verb(self, tostring(name)) end
-    error(
-      ("chalk: %s is called on a series, with a colon: series:%s(...)"):format(tostring(name), tostring(name)),
-      2
-    )
+    local text = tostring(name)
+    error(("chalk: %s must be called on a series, with a colon: series:%s(...)"):format(text, text), 2)
   end
 end
 setmetatable(Series, unknown)
@@ -247,9 +242,9 @@ pcall(ffi.metatype, Handle, metatable)
 
 local HEAD = ffi.offsetof("chalk_series", "key")
 
---- A handle for a client of this VM, with room for a key.
+--- Makes a handle, which is not bound yet.
 ---@param client chalk.Client
----@param size integer
+---@param size integer the bytes of the key that it can hold
 ---@return chalk.Series
 function M.new(client, size)
   local series = Handle(size)
@@ -257,11 +252,11 @@ function M.new(client, size)
   return series
 end
 
---- Makes it a copy of the writer's scratch series, as just bound. False: the key is longer than size.
+--- Copies the writer's scratch series, into which the core binds, to a handle.
 ---@param series chalk.Series
 ---@param scratch ffi.cdata*
----@param size integer
----@return boolean
+---@param size integer the bytes of the key that the handle can hold
+---@return boolean fits false, and nothing copied, when the key is longer
 function M.copy(series, scratch, size)
   local key_size = scratch.key_size
   if key_size > size then return false end
@@ -276,11 +271,13 @@ end
 
 local function start_nothing() return nothing end
 
--- Verbs that nothing has are empty too.
+-- Names that are not verbs yield the empty function too.
 local Null = { __index = function() return nothing end }
 
---- What stands in where nothing is to be recorded: every verb is an empty function, and time only calls its function.
+--- Makes a null series, which stands for a series where nothing is recorded: its verbs are empty functions, and `time`
+--- only calls its function.
 ---@param kind chalk.Kind
+---@return table
 function M.null(kind)
   return setmetatable({
     inc = nothing,

@@ -1,6 +1,7 @@
--- Sketches as Lua sees them: methods on the core's chalk_sketch pointers.
+-- Quantile sketches in Lua: methods on pointers to the core's chalk_sketch.
 
 local core = require "chalk.core"
+local shown = require "chalk.base.shown"
 
 local ffi, C = core.ffi, core.C
 
@@ -9,33 +10,37 @@ local M = {}
 ---@class chalk.Sketch
 local Sketch = {}
 
---- How many values it holds.
+--- The number of values in it.
 ---@return integer
 function Sketch:count() return tonumber(C.chalk_sketch_count(self)) end
 
+--- The sum of the values.
 ---@return number
 function Sketch:sum() return C.chalk_sketch_sum(self) end
 
---- NaN when it is empty, as for max.
+--- The smallest value; NaN when the sketch is empty.
 ---@return number
 function Sketch:min() return C.chalk_sketch_min(self) end
 
+--- The largest value; NaN when the sketch is empty.
 ---@return number
 function Sketch:max() return C.chalk_sketch_max(self) end
 
---- The value of rank floor(q * (count - 1)), off by at most error() of itself; NaN when the sketch is empty.
+--- The value of rank floor(q * (count - 1)), with a relative error of at most error(); NaN when the sketch is empty.
 ---@param q number from 0 to 1
 ---@return number
 function Sketch:quantile(q)
-  if type(q) ~= "number" or not (q >= 0 and q <= 1) then error("a quantile is a number from 0 to 1", 2) end
+  if type(q) ~= "number" or not (q >= 0 and q <= 1) then
+    error("quantile takes a number from 0 to 1, not " .. shown(q), 2)
+  end
   return C.chalk_sketch_quantile(self, q)
 end
 
---- The relative error that its quantiles keep to.
+--- The relative error that quantiles do not exceed, e.g. 0.01 for 1 %.
 ---@return number
 function Sketch:error() return C.chalk_sketch_error(self) end
 
---- The scale of its buckets: they double 2^scale times from one power of two to the next.
+--- The scale of its buckets. There are 2^scale buckets from one power of two to the next.
 ---@return integer
 function Sketch:scale() return C.chalk_sketch_scale(self) end
 
@@ -51,19 +56,19 @@ function Sketch:buckets()
   end
 end
 
--- Fails when the module is loaded again: the functions of the first load stay.
+-- A metatype is set once in a VM, so this fails when the module is loaded again; the functions of the first load stay.
 pcall(ffi.metatype, "chalk_sketch", { __index = Sketch })
 
---- Takes charge of a sketch that the core made for us.
+--- Takes ownership of a sketch that the core made: the collector frees it.
 ---@param pointer ffi.cdata*
----@return chalk.Sketch?
+---@return chalk.Sketch? sketch nil for a null pointer: the core had no memory
 function M.own(pointer)
   if pointer == nil then return nil end
   return ffi.gc(pointer, C.chalk_sketch_free)
 end
 
---- An empty sketch; nil when there is no memory for one.
----@param options? { initial_error: number?, max_buckets: integer? } 0.0001 to 0.5 (0.001), 8 to 8192 (512)
+--- Makes an empty sketch; nil when there is no memory for one.
+---@param options { initial_error: number?, max_buckets: integer? }? 0.0001 to 0.5 (0.001), 8 to 8192 (512)
 ---@return chalk.Sketch?
 function M.new(options)
   options = options or {}

@@ -1,6 +1,19 @@
--- The Lua source of accessors. A lookup walks nested tables keyed by the tag values, which are interned strings, so
--- that a hit is some pointer comparisons; what a table does not have goes to `miss`. The verbs of a metric without tags
--- go to its one series.
+-- Writes the Lua source of accessors. A metric with the tags `endpoint` and `status`, an enum, gets
+--
+--     local function call(metric, tags)             -- metric{ endpoint = ..., status = ... }
+--       if type(tags) ~= "table" then return refuse(tags) end
+--       local t1, t2 = tags.endpoint, tags.status
+--       local n1 = cache[t2]                        -- nested tables by tag value, enums first
+--       if n1 then
+--         local series = n1[t1]
+--         if series then return series end
+--       end
+--       return first(tags, t1, t2)                  -- binds the series and adds it to the tables
+--     end
+--
+-- and a similar function `with`. Strings are interned, so a hit costs a table lookup for each tag and no comparison of
+-- text. The source is written for each metric, without loops over tags and without varargs, which LuaJIT would
+-- interpret. The verbs of a metric without tags call those of its one series.
 
 local kinds = require "chalk.define.kinds"
 
@@ -17,12 +30,12 @@ local function is_identifier(key) return not KEYWORDS[key] and key:find "^[%a_][
 
 local function field(tag) return is_identifier(tag.key) and "tags." .. tag.key or ("tags[%q]"):format(tag.key) end
 
---- A tag's key as it is written in `metric{...}`.
+--- A tag's key as one writes it in `metric{...}`.
 ---@param tag chalk.Tag
 ---@return string
 function M.written(tag) return is_identifier(tag.key) and tag.key or ("[%q]"):format(tag.key) end
 
---- A list of what `format` makes of each tag.
+--- The list of what `format` returns for each tag.
 ---@param tags table
 ---@param format fun(i: integer, tag: table): string
 function M.each_tag(tags, format)
@@ -41,7 +54,7 @@ local function optional_lines(tags)
   return out
 end
 
---- In which order the tags lead through the nested tables: by their places, those with few values first, so that
+--- The order in which tags are looked up in the nested tables, as indexes. Enums come first: they have few values, so
 --- there are few tables.
 ---@param tags table[]
 ---@return integer[]
@@ -57,17 +70,8 @@ function M.order(tags)
   return order
 end
 
--- What a miss does when all is as it mostly is: texts that are strings already, those of an enum among its values, no
--- name unknown, and the core stores them as they are. Written out without loops and varargs, which LuaJIT would
--- interpret. Everything else goes to `miss`.
-local function new_lines(tags, names)
-  local out, tests, sizes = { ("local function new(tags, %s)"):format(names) }, {}, {}
-  local function add(...) out[#out + 1] = (...):format(select(2, ...)) end
-  for i, tag in ipairs(tags) do
-    tests[i] = tag.kind == "enum" and ("allowed[%d][t%d]"):format(i, i) or ("type(t%d) == 'string'"):format(i)
-    sizes[i] = ("#t%d"):format(i)
-  end
-  add("  if not (%s) then return miss(tags, %s) end", table.concat(tests, " and "), names)
+-- Appends the test whether every key of `tags` is the key of a tag.
+local function add_known_test(add, tags, names)
   add "  if tags then"
   add "    local key = next(tags)"
   for _ = 1, #tags do
@@ -78,14 +82,22 @@ local function new_lines(tags, names)
   end
   add("    if key ~= nil then return miss(tags, %s) end", names)
   add "  end"
-  add("  local found, size, room = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
+end
+
+-- Appends the binding of the series `found`, with the tag values in the buffer `texts`.
+local function add_binding(add, tags, names, sizes)
+  add("  local found, size, texts = make(%s + %d)", table.concat(sizes, " + "), 2 * #tags)
   for i = 1, #tags do
-    add("  room.values[%d], room.sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
+    add("  texts.values[%d], texts.sizes[%d] = t%d, #t%d", i - 1, i - 1, i, i)
   end
   add "  local keep"
-  add "  found, keep = bound(found, size, room)"
+  add "  found, keep = bind(found, size, texts)"
   add("  if not found then return miss(tags, %s) end", names)
   add "  if not keep then return found end"
+end
+
+-- Appends the stores that add the series `found` to the nested tables.
+local function add_stores(add, tags)
   local order, from = M.order(tags), "cache"
   for i = 1, #tags - 1 do
     add("  local n%d = %s[t%d]", i, from, order[i])
@@ -96,12 +108,28 @@ local function new_lines(tags, names)
     from = "n" .. i
   end
   add("  %s[t%d] = found", from, order[#tags])
+end
+
+-- The function `new`, for a miss in the usual case: all values are strings, those of enums are allowed, no tag is
+-- unknown, and the core stores the values unchanged. Its code has no loops and no varargs, which LuaJIT would interpret
+-- here. In every other case it calls `miss`.
+local function new_lines(tags, names)
+  local out, tests, sizes = { ("local function new(tags, %s)"):format(names) }, {}, {}
+  local function add(...) out[#out + 1] = (...):format(select(2, ...)) end
+  for i, tag in ipairs(tags) do
+    tests[i] = tag.kind == "enum" and ("allowed[%d][t%d]"):format(i, i) or ("type(t%d) == 'string'"):format(i)
+    sizes[i] = ("#t%d"):format(i)
+  end
+  add("  if not (%s) then return miss(tags, %s) end", table.concat(tests, " and "), names)
+  add_known_test(add, tags, names)
+  add_binding(add, tags, names, sizes)
+  add_stores(add, tags)
   add "  return found"
   add "end"
   return out
 end
 
--- The walk through the tables: cache[t1][t2] ...
+-- The lookup in the nested tables: cache[t1][t2] ...
 local function walk_lines(tags)
   local out, order = {}, M.order(tags)
   local n = #tags
@@ -123,7 +151,7 @@ local function tagged_source(definition, strict)
   local tags = definition.tags
   local names = table.concat(M.each_tag(tags, function(i) return "t" .. i end), ", ")
   local fields = table.concat(M.each_tag(tags, function(_, tag) return field(tag) end), ", ")
-  local lines = { "local cache, absent, miss, refuse, check, known, allowed, make, bound = ..." }
+  local lines = { "local cache, absent, miss, refuse, check, known, allowed, make, bind = ..." }
   local function add(list)
     for _, line in ipairs(list) do
       lines[#lines + 1] = line
@@ -131,7 +159,8 @@ local function tagged_source(definition, strict)
   end
   add { "local next, type = next, type", "" }
   add(new_lines(tags, names))
-  -- A loop whose trace began with a miss would make the table of each call. So no trace goes from `call` into one.
+  -- If a trace of the caller's loop went into a miss, the table of tags would escape there, and the loop would allocate
+  -- it at each call. `first` is never compiled, so no trace goes from `call` into a miss.
   add { "", ("local function first(tags, %s) return new(tags, %s) end"):format(names, names), "jit.off(first)" }
   add {
     "",
@@ -151,7 +180,7 @@ local function tagged_source(definition, strict)
   return table.concat(lines, "\n") .. "\n"
 end
 
--- Of verbs that take other ones than a value.
+-- The parameters of verbs that do not take a value.
 local PARAMETERS = { start = "", time = "f, ..." }
 
 local function untagged_source(definition)
@@ -169,9 +198,9 @@ local function untagged_source(definition)
   return table.concat(lines, "\n") .. "\n"
 end
 
---- The Lua source of a definition's accessor, as it is loaded.
+--- Writes the Lua source of a definition's accessor.
 ---@param definition table
----@param strict? boolean
+---@param strict boolean? check the names in `metric{...}` on every call
 ---@return string
 function M.write(definition, strict)
   local head = ("-- %s: %s\n"):format(definition.id_name, definition.type)

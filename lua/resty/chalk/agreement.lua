@@ -1,7 +1,7 @@
--- What the VMs of one nginx agree on. `http {}` and `stream {}` have a Lua VM each, and both may call init; they record
--- into one segment, whose flush thread runs one list of exporters. So their options are added up: one that only one of
--- them gives holds for both, and one that they give differently is an error of the second. The module that gives
--- exporters, else the one whose init ran first, starts the flush thread.
+-- The configuration that the Lua VMs of one nginx share. `http {}` and `stream {}` have a VM each, and both may call
+-- init. They record into one segment, whose flush thread runs one list of exporters. So their options are combined: an
+-- option that only one of them gives holds for both, and an option that they give with different values is an error of
+-- the second init. The module that gives exporters starts the flush thread, or else the module whose init ran first.
 
 local core = require "chalk.core"
 local exporters = require "chalk.flush.exporters"
@@ -11,7 +11,7 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
--- Options of the segment and of what flushes it. The others are a VM's own.
+-- Options of the segment and of the flush thread. All other options belong to one VM.
 local SHARED = {
   "exporters",
   "flush_interval",
@@ -25,12 +25,12 @@ local SHARED = {
   "socket",
 }
 local BLOCKS = { http = "http {}", stream = "stream {}" }
-local FRESH = 2 -- seconds; a holder's loop turns ten times in one
+local FRESH = 2 -- seconds without a heartbeat after which nothing flushes; a flush loop sends ten in one second
 
--- The cycle is nginx's word for one configuration. While init_by_lua* runs it is the one that is being made.
+-- nginx calls one configuration a cycle. While init_by_lua* runs, this is the new one.
 pcall(ffi.cdef, "extern void *ngx_cycle;")
 
-local handle, guard -- of this VM, once it has joined
+local handle, guard -- this VM's handle of the agreement and its finalizer, after `join`
 
 local function fail(message) error("resty.chalk: " .. message, 0) end
 
@@ -40,7 +40,7 @@ local function join(client)
   if handle == nil then fail "out of memory" end
   guard = core.finalizer(function()
     local joined = handle
-    handle, guard = nil, nil -- a finalizer that runs after this one may still flush
+    handle, guard = nil, nil -- so that a finalizer that runs later and flushes does not use the handle
     C.chalk_agreement_leave(joined)
   end)
 end
@@ -49,8 +49,9 @@ local function put(agreed)
   if C.chalk_agreement_put(handle, serial.write(agreed)) ~= 0 then fail "out of memory" end
 end
 
---- What was agreed on in this configuration: `given` (options), `from` (who gave each), `first` and `starter`
---- (modules), `config` (the driver's), `address` (what serve asks) and, in a worker, `started`.
+--- Returns the agreement of this configuration: `given` (the options), `from` (the module that gave each), `first` (the
+--- module whose init ran first), `starter` (the module that starts the flush thread), `config` (the driver's
+--- configuration), `address` (the socket that `serve` asks) and, in a worker, `started`.
 ---@return table?
 function M.read()
   local text = guard and C.chalk_agreement_text(handle)
@@ -68,7 +69,7 @@ local function is_same(a, b)
   return true
 end
 
--- The shared ones among these options, as plain values.
+-- Returns the shared ones of these options, as plain values.
 local function shared_of(options)
   local shared = {}
   for _, name in ipairs(SHARED) do
@@ -76,14 +77,14 @@ local function shared_of(options)
   end
   if shared.exporters and next(shared.exporters) == nil then shared.exporters = nil end
   local ok, text = pcall(serial.write, shared)
-  if not ok then fail(text .. " (exporters live in a VM of their own)") end
+  if not ok then fail(text .. " (options are copied to the flush thread's VM)") end
   return serial.read(text)
 end
 
 local function check(agreed, name, mine, subsystem)
   local theirs, other = agreed.given[name], BLOCKS[agreed.from[name] or agreed.first]
   if name == "segment_path" and theirs == nil then
-    fail(("segment_path has to be given in %s, whose init runs before that of %s"):format(other, BLOCKS[subsystem]))
+    fail(("segment_path must be given in %s, whose init runs before that of %s"):format(other, BLOCKS[subsystem]))
   end
   if theirs ~= nil and not is_same(theirs, mine) then
     fail(
@@ -97,7 +98,7 @@ local function check(agreed, name, mine, subsystem)
   end
 end
 
--- Adds these options to what was agreed on.
+-- Adds options to the agreement.
 local function add(agreed, options, subsystem)
   for name, mine in pairs(shared_of(options)) do
     if agreed.first ~= subsystem then check(agreed, name, mine, subsystem) end
@@ -107,15 +108,14 @@ local function add(agreed, options, subsystem)
   agreed.starter = agreed.from.exporters or agreed.first
 end
 
-local pending -- from enter to settle
+local pending -- from enter to publish
 
---- Adds the options of this VM's init to those of another; the shared ones that hold for both, and the address that
---- serve asks where there is one yet. A VM that is disabled has a say in nothing, and one that a worker made is a
---- request's, whose init is no other configuration.
+--- Adds the options of this VM's init to the agreement. A VM that is disabled adds nothing. Nor does a VM that was made
+--- in a worker: it belongs to a request, and its init does not change the configuration.
 ---@param client chalk.Client
 ---@param options table
----@return table? options
----@return string? address
+---@return table? options the shared options that hold for both VMs; nil: the client is disabled
+---@return string? address the socket that `serve` asks, if there is one already
 function M.enter(client, options)
   join(client)
   if not client.enabled or options.enabled == false then return nil end
@@ -131,10 +131,10 @@ function M.enter(client, options)
   return common, pending.address
 end
 
---- Makes what init came to what all of them start with.
----@param config table the driver's
----@param address string?
-function M.settle(config, address)
+--- Publishes the result of init, with which all VMs start in the workers.
+---@param config table the driver's configuration
+---@param address string? the socket that `serve` asks
+function M.publish(config, address)
   if not pending then return end
   pending.config, pending.address = config, address
   put(pending)
@@ -144,14 +144,14 @@ end
 --- Whether this VM is the one that starts the flush thread.
 function M.is_starter(agreed) return agreed == nil or agreed.starter == ngx.config.subsystem end
 
---- Says that this process has started what flushes.
+--- Records that this process has started the flush thread.
 function M.start(agreed)
   if not agreed then return end
   agreed.started = true
   put(agreed)
 end
 
---- The shared options by name.
+--- The names of the shared options.
 M.SHARED = SHARED
 
 local function is_flushed(client)
@@ -160,9 +160,9 @@ local function is_flushed(client)
   return info.heartbeat > 0 and C.chalk_now() - info.heartbeat < FRESH
 end
 
---- Why nobody can answer a scrape: nothing flushes, and this process did not start what would. Nil: somebody can.
+--- Tells whether a scrape cannot be answered, because nothing flushes and this process has not started a flush thread.
 ---@param client chalk.Client
----@return string?
+---@return string? message what is missing; nil: a scrape can be answered
 function M.missing(client)
   local agreed = M.read()
   if not agreed or agreed.started or is_flushed(client) then return nil end

@@ -3,9 +3,9 @@
 --     init_by_lua_block { http = require("resty.chalk").http { route = "$route" } } -- after init
 --     log_by_lua_block  { http:log() }
 --
--- What a client sends never becomes a tag as it is: a host is one of the configuration, a method one of a list, a
--- status a class. So the series are as many as the configuration makes them. What a request brings is a key into
--- tables of the texts that are allowed, and `with` finds the series by those: nothing is built while recording.
+-- No text of a client becomes a tag value. A host comes from the configuration, a method from a list, and a status is a
+-- class. So the configuration limits the number of series. The texts of a request are only looked up in tables of the
+-- allowed values, with which `with` finds the series, so recording allocates nothing.
 
 local instance = require "resty.chalk.instance"
 local kinds = require "chalk.define.kinds"
@@ -16,7 +16,7 @@ local floor, max, tonumber, find = math.floor, math.max, tonumber, string.find
 
 local M = {}
 
-local MAX_SERIES = 10000 -- of each metric; far more than a configuration makes, unless its route is an URI
+local MAX_SERIES = 10000 -- of each metric; far more than a configuration needs, unless its route is a URI
 local METHODS = { "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE" }
 
 ---@class resty.chalk.Http
@@ -55,12 +55,12 @@ local CHECKS = {
 local function fail(message) error("resty.chalk: http: " .. message, 0) end
 
 local function check(options)
-  if type(options) ~= "table" then fail "options are a table" end
+  if type(options) ~= "table" then fail "options must be a table" end
   local problems = option.problems(options, CHECKS)
   if problems[1] then fail(table.concat(problems, "; ")) end
 end
 
--- Where tags come from
+-- Tag values
 
 local function set_of(list, change)
   local set = {}
@@ -71,7 +71,7 @@ local function set_of(list, change)
   return set
 end
 
--- By the number that nginx has: "2xx" or "200".
+-- Returns the tag value of each status: "2xx", or "200" with `how` = "code".
 local function statuses(how)
   local texts = {}
   for status = 100, how == "code" and 999 or 599 do
@@ -80,7 +80,8 @@ local function statuses(how)
   return texts
 end
 
--- The name that the configuration gives the server, or the Host header where it is one of `hosts`.
+-- Returns the function that reads the tag host: the server's name in the configuration, or the Host header if it is one
+-- of `hosts`.
 local function host_reader(hosts)
   if not hosts then
     return function()
@@ -175,7 +176,7 @@ end
 -- Recording
 
 local function record_time(metric, upstream, text)
-  local seconds = tonumber(text) -- "-" where it did not come to that
+  local seconds = tonumber(text) -- "-" if the attempt ended before this phase
   if seconds then metric:with(upstream):record(seconds) end
 end
 
@@ -186,7 +187,7 @@ local function record_attempt(self, upstream, status, connect, header, response)
   record_time(self.response, upstream, response)
 end
 
--- "a, b : c": the attempts, after " : " those of an internal redirect.
+-- Splits a list of attempts, such as "a, b : c". Those after " : " belong to an internal redirect.
 local function split(list)
   local items, from = {}, 1
   list = list:gsub(" : ", ", ")
@@ -218,10 +219,11 @@ local function record_upstream(self, upstream)
   )
 end
 
--- In whole milliseconds, as nginx has it: a difference of two times since 1970 is off by less than that.
+-- The duration of the request in whole milliseconds, which is nginx's precision. Rounding removes the error of the
+-- difference of two times since 1970, which is smaller.
 local function duration() return max(0, floor((ngx.now() - req.start_time()) * 1000 + 0.5) / 1000) end
 
---- Records the request that ends. In log_by_lua*.
+--- Records the current request. Must be called in log_by_lua*.
 function Http:log()
   local host, route = self.host(), self.route()
   local method, status = self.methods[req.get_method()] or "OTHER", self.statuses[ngx.status] or "other"
@@ -242,18 +244,18 @@ function Http:log()
 end
 
 ---@class resty.chalk.HttpOptions
----@field hosts string[]? Host headers to tell apart, the others are "other"; default: by the server's name instead
----@field methods string[]? to tell apart beside the usual ones, the others are "OTHER"
----@field status ("class"|"code")? "2xx" (default) or "200"
----@field route string|fun():string? a variable such as "$route", or a function; no tag without it
----@field bytes boolean? whether to count them, default true; so with `upstream` and `cache`
----@field upstream boolean?
----@field cache boolean?
----@field buckets number[]? of the histograms
----@field namespace string? default "http"
----@field max_series integer? of each metric, default 10000
+---@field hosts string[]? Host headers that are values of the tag host; all others are "other" (the server's name)
+---@field methods string[]? values of the tag method in addition to the usual methods; all others are "OTHER"
+---@field status ("class"|"code")? whether the tag status is "2xx" or "200" ("class")
+---@field route (string|fun(): string?)? a variable such as "$route", or a function; without it there is no tag route
+---@field bytes boolean? whether to count bytes (true)
+---@field upstream boolean? whether to record requests to upstreams (true)
+---@field cache boolean? whether to count requests of cached locations (true)
+---@field buckets number[]? bounds of the histograms
+---@field namespace string? ("http")
+---@field max_series integer? of each metric (10000)
 
---- Defines the metrics. Raises what is wrong.
+--- Defines the metrics. Raises a message if an option is wrong.
 ---@param client chalk.Client
 ---@param options resty.chalk.HttpOptions?
 ---@return resty.chalk.Http

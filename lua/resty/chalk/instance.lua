@@ -1,7 +1,10 @@
--- What nginx has rather than does: connections, room in shared dictionaries, memory of Lua VMs. Each worker sets these
--- gauges once a second. Connections and dictionaries are the same seen from any worker, so that whoever comes last
--- sets them for all (`last`): none of them has to be chosen, and none is missed when it hangs or dies. A VM's memory is
--- each worker's own; the tag is the place of the worker, in which a reload has an old and a new one for a while.
+-- Gauges of the state of nginx: connections, free space of shared dictionaries, memory of Lua VMs. Each worker sets
+-- them once a second.
+--
+-- Connections and dictionaries are the same for all workers. So every worker sets these gauges, and the last value
+-- counts (`across` = "last"): no worker has to be chosen, and it does not matter if one hangs or dies. The memory of a
+-- VM belongs to one worker, and its tag is the worker's number. During a reload, an old and a new worker have the same
+-- number for a while, and the sum of both counts.
 
 local core = require "chalk.core"
 
@@ -12,13 +15,13 @@ local M = {}
 local INTERVAL = 1 -- seconds
 local STATES = { "active", "reading", "writing", "waiting" }
 
--- Those behind ngx.var.connections_*, which a timer cannot read. Pointers to counters in nginx's shared memory; absent
--- in an nginx that was built without its stub_status module.
+-- Pointers to the counters behind ngx.var.connections_*, in nginx's shared memory. A timer cannot read the variables
+-- themselves. An nginx without the module stub_status does not have these symbols.
 ffi.cdef [[
   extern uintptr_t *ngx_stat_active, *ngx_stat_reading, *ngx_stat_writing, *ngx_stat_waiting;
 ]]
 
-local metrics -- once defined
+local metrics -- the gauges, after `define`
 
 local function gauge(client, name, tag, spec)
   spec.namespace = "nginx"
@@ -26,7 +29,7 @@ local function gauge(client, name, tag, spec)
   return client:gauge(name, spec)
 end
 
---- Defines the gauges. In the master.
+--- Defines the gauges. Called in the master.
 ---@param client chalk.Client
 function M.define(client)
   metrics = metrics
@@ -48,14 +51,15 @@ function M.define(client)
     }
 end
 
-local function number_of(state)
+-- Returns the pointer to the counter of a state, or nil.
+local function counter_of(state)
   local ok, counter = pcall(function() return ffi.C["ngx_stat_" .. state] end)
   return ok and counter or nil
 end
 
 local function sample_connections()
   for _, state in ipairs(STATES) do
-    local counter = number_of(state)
+    local counter = counter_of(state)
     if counter then metrics.connections:with(state):set(tonumber(counter[0])) end
   end
 end
@@ -74,10 +78,10 @@ local function sample(premature)
   metrics.memory:with(ngx.worker.id() or "none"):set(collectgarbage "count" * 1024)
 end
 
---- Starts setting them, if they were defined. In a worker.
+--- Starts setting the gauges, if they were defined. Called in a worker.
 function M.start()
   if not metrics then return end
-  if ngx.worker.id() == 0 then -- dictionaries that an older configuration had
+  if ngx.worker.id() == 0 then -- removes dictionaries of an older configuration
     metrics.free:clear()
     metrics.capacity:clear()
   end

@@ -1,15 +1,16 @@
--- `serve`: hands a scrape on to the flush thread's listener and its answer back, piece by piece. Each piece is asked
--- for when the one before has been passed on; waiting for it lets the worker's other requests in, which ngx.sleep(0)
--- and ngx.flush(true) do not.
+-- The relay behind `serve`: passes a scrape on to the flush thread's server, and its answer back to the client in
+-- chunks. It asks for each chunk (the header Chalk-Paced of chalk.net.http_connection) after the last one was passed
+-- on. While it waits for a chunk, the worker serves other requests, which ngx.sleep(0) and ngx.flush(true) do not
+-- ensure.
 
 local M = {}
 
-local TIMEOUT = 10000 -- milliseconds; another worker takes over within a second
-local ATTEMPTS = 2 -- the flush thread may end, with its worker, in the middle of the first
+local TIMEOUT = 10000 -- milliseconds; if the flush thread ends, another worker takes over within a second
+local ATTEMPTS = 2 -- because the flush thread may end, with its worker, during the first one
 local PASSED = { ["content-type"] = true, ["content-encoding"] = true, ["vary"] = true, ["allow"] = true }
 local HEADERS = { "Accept", "Accept-Encoding" }
 
--- A header's value for one line of a request.
+-- Returns a header's value as one line of a request.
 local function clean(value)
   if type(value) == "table" then value = table.concat(value, ", ") end
   return (value:gsub("[%c\127]", " "))
@@ -39,6 +40,7 @@ local function read_head(socket)
   end
 end
 
+-- Sends the request. Returns the socket and the head of the answer, or nil and a message.
 local function ask(address)
   local socket = ngx.socket.tcp()
   socket:settimeouts(TIMEOUT, TIMEOUT, TIMEOUT)
@@ -54,8 +56,8 @@ local function ask(address)
   return nil, problem
 end
 
--- The next chunk; "" at the end. A chunk's line end is left to be read before the next one's size: taking it off would
--- copy the chunk, and what copies leave behind is what the collector has to go through in this worker.
+-- Asks for the next chunk and reads it. Returns "" at the end. The line end after a chunk is read before the next
+-- chunk's size, because removing it from the chunk would make a copy, which the worker's collector would have to free.
 local function read_chunk(socket)
   local ok, problem = socket:send "."
   if not ok then return nil, problem end
@@ -96,7 +98,7 @@ local function pass_body(socket, head)
   return ngx.print(body)
 end
 
---- Answers the current request with what the listener at `address` answers.
+--- Answers the current request with the answer of the server at `address`.
 ---@param address string unix:///path
 function M.run(address)
   local socket, head
@@ -118,7 +120,7 @@ function M.run(address)
   socket:close()
   if not ok then
     ngx.log(ngx.ERR, "chalk: a scrape broke off: ", problem)
-    return ngx.exit(ngx.ERROR) -- so that the client sees that it is not whole
+    return ngx.exit(ngx.ERROR) -- so that the client notices that the answer is incomplete
   end
   return ngx.exit(ngx.HTTP_OK)
 end

@@ -1,5 +1,5 @@
--- Where `serve` reaches the flush thread: a unix socket that the master opens. Its place has to be reachable by the
--- workers' user, and the same after a reload.
+-- The unix socket at which `serve` reaches the flush thread. The master opens it. The workers' user must be able to
+-- reach its path, and the path must be the same after a reload.
 
 local core = require "chalk.core"
 local exporters = require "chalk.flush.exporters"
@@ -10,8 +10,8 @@ local M = {}
 
 local function name_for(prefix) return ("chalk-%08x"):format(ngx.crc32_long(prefix)) end
 
--- One name for an installation, so that a socket left by an nginx that was killed is found and replaced; another for
--- the case that two masters share the prefix.
+-- Returns the paths to try. The first name in each directory depends only on the prefix, so that the socket of an nginx
+-- that was killed is found and replaced. The second contains the process id, in case two masters share the prefix.
 local function candidates()
   local prefix, list = ngx.config.prefix(), {}
   local name = name_for(prefix)
@@ -25,17 +25,19 @@ end
 local function open(client, path)
   local address = "unix://" .. path
   if C.chalk_listen(exporters.listener(client), address, core.message) ~= 0 then return nil, core.said() end
-  -- Whoever may connect to a loopback port may connect here: the workers' user is not known yet.
+  -- The workers' user is not known yet, so all users may connect, as they may to a loopback port.
   C.chalk_listen_to_all(address)
   return address
 end
 
---- Opens the socket, or finds it open; its address as chalk.exporter.prometheus takes it.
+--- Opens the socket, unless it is open already. Raises a message if it cannot be opened at any path.
 ---@param client chalk.Client
----@param path string? where the user wants it
----@return string
+---@param path string? the path that the user has configured
+---@return string address as the option `listen` of chalk.exporter.prometheus
 function M.open(client, path)
-  if path ~= nil and type(path) ~= "string" then error("resty.chalk: socket must be a path", 0) end
+  if path ~= nil and type(path) ~= "string" then
+    error("resty.chalk: socket must be a path, got a " .. type(path), 0)
+  end
   client:open()
   local message
   for _, candidate in ipairs(path and { path } or candidates()) do

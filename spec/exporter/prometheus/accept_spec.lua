@@ -1,10 +1,10 @@
---- A scraper that asks for a format gets it, and one that asks for none or for one that chalk does not have gets the
---- text that every scraper reads.
+--- The choice of a format by the Accept header. If this file fails, a scraper gets a format that it did not ask for; or
+--- one that asks for no known format does not get text 0.0.4, which every scraper reads.
 
 local accept = require "chalk.exporter.prometheus.accept"
 
 describe("the format of a scrape", function()
-  it("is what its Accept header asks for", function()
+  it("is the one that the Accept header prefers", function()
     local om = "application/openmetrics-text"
     local cases = {
       { nil, "prometheus" },

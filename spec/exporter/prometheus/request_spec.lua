@@ -1,4 +1,5 @@
---- A scraper is served at the configured path only, and is told with a status where there is nothing to read.
+--- The handler of scrapes. If this file fails, metrics are served at a path that was not configured, or a scraper gets
+--- no status that says why there are no metrics.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -20,7 +21,7 @@ describe("a scrape", function()
     return handler { method = "GET", path = path, query = "", headers = { accept = accept } }
   end
 
-  it("serves its path in the format that was asked for, and nothing else", function()
+  it("is answered at the configured path only, in the requested format", function()
     local response = respond("/stats", "application/openmetrics-text")
     assert.equal(200, response.status)
     assert.equal("application/openmetrics-text; version=1.0.0; charset=utf-8", response.headers["Content-Type"])
@@ -31,7 +32,7 @@ describe("a scrape", function()
     assert.equal(404, respond("/metrics").status)
   end)
 
-  it("answers 503 while there is nothing to read", function()
+  it("is answered with 503 while no view can be taken", function()
     local handler = prometheus.new():handler(function() return nil, "out of memory" end)
     local response = handler { method = "GET", path = "/metrics", headers = {} }
     assert.equal(503, response.status)

@@ -1,4 +1,5 @@
---- A real Prometheus scrapes the example service, and answers with what its clients did.
+--- A real Prometheus scrapes the example service. If this file fails, its queries return other values than the service
+--- recorded.
 
 local uv = require "luv"
 local cjson = require "cjson"
@@ -12,14 +13,15 @@ local web = require "demo.web"
 
 local child, get = examples.child, examples.get
 
--- Multiples of 20: for them Prometheus and the sketch mean the same rank by p50 and p90.
+-- Multiples of 20. For these numbers of values, Prometheus and the sketch use the same rank for p50 and p90.
 local REQUESTS = { ["/fast"] = 2000, ["/search"] = 200, ["/report"] = 60, ["/flaky"] = 400, ["/nowhere"] = 40 }
 local DEADLINE = 60
--- What Prometheus 2.42 sends.
+-- The Accept header that Prometheus 2.42 sends.
 local ASKS = "Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
   .. "text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\nAccept-Encoding: gzip\r\n"
 
--- The bounds of the bucket that holds a value, or of the two when its error leaves that open.
+-- Returns the bounds of the bucket that contains a value, or of two buckets if the error of the value leaves open
+-- which.
 local function bucket_of(value, bounds, relative_error)
   local low, high, lower, upper = value * (1 - relative_error), value * (1 + relative_error), 0, math.huge
   for _, bound in ipairs(bounds) do
@@ -55,12 +57,7 @@ describe("a real Prometheus", function()
     if service then service:stop() end
   end)
 
-  local function needs(name, body)
-    it(name, function()
-      if not programs.need "prometheus" then return end
-      body()
-    end)
-  end
+  local needs = programs.needing(it, "prometheus")
 
   needs("has the counts that the client made, and saw no counter reset", function()
     assert.same(counts, prometheus:settle(counts, "http_request_count_total", "endpoint", "status"))
@@ -93,7 +90,7 @@ describe("a real Prometheus", function()
     end)
   end
 
-  -- Only OpenMetrics has units, and a counter's family without _total.
+  -- Only in OpenMetrics are there units, and families of counters without _total.
   needs("is served OpenMetrics, with descriptions and units, compressed", function()
     local metadata = prometheus:api "metadata"
     assert.same({ { type = "counter", help = "Requests answered", unit = "" } }, metadata.http_request_count)
@@ -119,7 +116,7 @@ local COUNTERS = { _total = true, _count = true, _bucket = true, _sum = true }
 describe("counters", function()
   local path, client, samples, scrapes
 
-  -- Compares a scrape with the one before.
+  -- Checks that no counter of a scrape is below that of the scrape before.
   local function check(scrape)
     local now = collect.samples(scrape)
     for name, before in pairs(samples) do
@@ -131,7 +128,7 @@ describe("counters", function()
     samples, scrapes = now, scrapes + 1
   end
 
-  -- Asks for a scrape whenever there is none under way; what a scrape is found to lack is raised by the next call.
+  -- Starts a scrape if none is in progress. The next call raises what is wrong with it.
   local function scraper(port)
     local asking, problem = false, nil
     return function()
@@ -146,7 +143,7 @@ describe("counters", function()
     end
   end
 
-  -- What the custom exporter wrote: the sum of differences, and the last total, by endpoint and status.
+  -- Reads the file of the custom exporter. Returns the sum of differences and the last total, by endpoint and status.
   local function written()
     local deltas, totals, values, batches = {}, {}, 0, {}
     for line in files.read(path):gmatch "[^\n]+" do
@@ -173,7 +170,7 @@ describe("counters", function()
     files.clean()
   end)
 
-  it("never go backwards, whatever another exporter takes meanwhile, and no difference is lost", function()
+  it("never go backwards while another exporter takes differences, and no difference is lost", function()
     local port = web.free_port()
     client = chalk.new {
       flush_interval = 0.05,
@@ -183,7 +180,7 @@ describe("counters", function()
       },
     }
     local metrics = client:load "examples/metrics.json"
-    local turn, made, n = scraper(port), {}, 0
+    local scrape, made, n = scraper(port), {}, 0
     local since = uv.hrtime()
     repeat
       for i = 1, 500 do
@@ -194,7 +191,7 @@ describe("counters", function()
         made[endpoint .. " " .. status] = (made[endpoint .. " " .. status] or 0) + i % 3
       end
       uv.run "nowait"
-      turn()
+      scrape()
     until scrapes >= 50 and uv.hrtime() - since > 1e9 or uv.hrtime() - since > DEADLINE * 1e9
 
     assert.is_true(scrapes >= 50)

@@ -1,4 +1,5 @@
---- Metrics of a container carry the tags that Datadog's agent has for that container, and for no other one.
+--- The id of the container. If this file fails, Datadog's agent adds the tags of another container, or none, to the
+--- metrics of a process.
 
 local container = require "chalk.exporter.statsd.container"
 
@@ -7,7 +8,7 @@ describe("the container's id", function()
   local POD = "podfd52ef25-a87d-11e9-9423-0800271a638e"
   local SANDBOX = ("c"):rep(64)
 
-  it("ends a path of /proc/self/cgroup", function()
+  it("is found at the end of a path in /proc/self/cgroup", function()
     local uuid, garden, task =
       "34dc0b5e-626f-2c5c-4c51-70e34b10e765", "6f265890-5165-7fab-6b52-18d1", ("0f"):rep(16) .. "-1234567890"
     local found = {
@@ -25,7 +26,7 @@ describe("the container's id", function()
     end
   end)
 
-  it("is not found where there is none", function()
+  it("is not found in paths without an id", function()
     local session = "0::/user.slice/user-0.slice/session-1.scope"
     for _, text in ipairs { "", "0::/", session, "10:hugetlb:/kubepods/" .. POD, "1:x:/" .. ID .. "/y" } do
       assert.is_nil(container.of_cgroup(text), text)
@@ -42,7 +43,7 @@ describe("the container's id", function()
       .. "/hostname /etc/hostname rw,relatime - ext4 /dev/root rw\n"
   end
 
-  it("is in the path of the mounted hostname, a pod's sandbox aside", function()
+  it("is found in the path of the mounted hostname, except that of a pod's sandbox", function()
     assert.equal(ID, container.of_mountinfo(mounted("/var/lib/docker/containers/" .. ID)))
     assert.equal(ID, container.of_mountinfo(mounted("/lib/containers/overlay-containers/" .. ID .. "/userdata")))
     assert.equal(ID, container.of_mountinfo(mounted("/docker/" .. SANDBOX .. "/containers/" .. ID)))
@@ -59,7 +60,7 @@ describe("the container's id", function()
 
   local CGROUP, MOUNTINFO, NAMESPACE = "/proc/self/cgroup", "/proc/self/mountinfo", "/proc/self/ns/cgroup"
 
-  it("is looked for in the cgroup, in the mounts, and by inode", function()
+  it("is looked for in the cgroup, then in the mounts, then by inode", function()
     local inodes = { [NAMESPACE] = 4026532000, ["/sys/fs/cgroup"] = 1234, ["/sys/fs/cgroup/memory/a"] = 5678 }
     local by_mount = mounted("/var/lib/docker/containers/" .. ID)
     assert.equal(ID, find({ [CGROUP] = "0::/docker/" .. ID }, {}))
@@ -68,7 +69,7 @@ describe("the container's id", function()
     assert.equal("in-5678", find({ [CGROUP] = "3:cpu:/a\n2:memory,x:/a\n0::/", [MOUNTINFO] = "" }, inodes))
   end)
 
-  it("is none on the host, in a root cgroup, or without /proc", function()
+  it("is nil on the host, in a root cgroup, or without /proc", function()
     local by_mount = mounted("/var/lib/docker/containers/" .. ID)
     local texts = { [CGROUP] = "0::/user.slice", [MOUNTINFO] = by_mount }
     assert.is_nil(find(texts, { [NAMESPACE] = 4026531835, ["/sys/fs/cgroup/user.slice"] = 9 }))
@@ -77,7 +78,7 @@ describe("the container's id", function()
     assert.is_nil(find({}, {}))
   end)
 
-  it("can be looked for here, whatever here is", function()
+  it("can be looked for in the environment of this test", function()
     local id = container.find()
     assert.truthy(id == nil or id:find "^[%w-]+$")
   end)

@@ -1,10 +1,11 @@
---- No recorded value and no tag can forge a StatsD line or a packet, and each line is what was recorded.
+--- The lines of the StatsD exporter. If this file fails, a tag value forges a line or a packet, or a line has another
+--- value than was recorded.
 
 package.path = "spec/?.lua;" .. package.path
 
 local core = require "chalk.core"
 local beds = require "support.statsd_bed"
-local folding = require "support.statsd_folding"
+local joining = require "support.statsd_joining"
 local names = require "chalk.exporter.statsd.names"
 local weights = require "support.statsd_weights"
 
@@ -13,8 +14,8 @@ local ffi, C = core.ffi, core.C
 describe("a statsd packet", function()
   local scene = beds.scene(before_each, after_each)
 
-  -- Text that has all that may stand in a forged line, cut and mixed with bytes of every kind.
-  local PIECES = {
+  -- Returns a random text that mixes the separators of lines with bytes of every kind.
+  local FRAGMENTS = {
     "|",
     "#",
     ",",
@@ -57,13 +58,13 @@ describe("a statsd packet", function()
   local function hostile()
     local parts = {}
     for i = 1, math.random(1, 8) do
-      parts[i] = PIECES[math.random(#PIECES)]
+      parts[i] = FRAGMENTS[math.random(#FRAGMENTS)]
       if math.random(4) == 1 then parts[i] = string.char(math.random(0, 255)) end
     end
     return table.concat(parts)
   end
 
-  -- The values that the series of a metric have, as other exporters are given them.
+  -- Returns the values of a metric's series, as a batch has them.
   local function values_of(seen)
     return {
       export = function(_, batch)
@@ -76,7 +77,7 @@ describe("a statsd packet", function()
   end
 
   for _, dialect in ipairs { "dogstatsd", "statsd" } do
-    it("makes of 10,000 hostile tag values what the rules say, dialect " .. dialect, function()
+    it("cleans 10,000 hostile tag values by the rules, dialect " .. dialect, function()
       math.randomseed(20240501)
       scene.bed = beds.new { dialect = dialect, namespace = "n" }
       local seen, expected, got = {}, {}, {}
@@ -87,7 +88,7 @@ describe("a statsd packet", function()
       end
       scene:flush()
       for i, value in ipairs(seen) do
-        expected[i] = dialect == "statsd" and folding.folded("n.hits", { value }, 1) .. ":"
+        expected[i] = dialect == "statsd" and joining.joined("n.hits", { value }, 1) .. ":"
           or "n.hits:" .. (value ~= "" and names.tag("uri", value) or "")
       end
       for _, line in ipairs(scene.bed:lines()) do
@@ -107,7 +108,8 @@ describe("a statsd packet", function()
     end)
   end
 
-  -- Metrics of all kinds with up to four tags, and what was recorded to them by "name{tags}" as it has to arrive.
+  -- Makes metrics of all kinds with up to four tags, and a table of recorded values by "name{tags}" as a receiver must
+  -- read them.
   local function random_metrics(n)
     local list = {}
     for i = 1, n do
@@ -121,19 +123,19 @@ describe("a statsd packet", function()
     return list
   end
 
-  -- The number keeps apart what replacements would make one.
+  -- The number keeps values different that would be equal after characters are replaced.
   local function random_series(m)
     local values, tags = {}, { "env:a_b_c" }
     for k, key in ipairs(m.tags) do
-      local piece = math.random(#PIECES)
-      values[k] = PIECES[piece]:gsub("[%z\128-\255]", "x") .. piece * 100 + math.random(20)
+      local fragment = math.random(#FRAGMENTS)
+      values[k] = FRAGMENTS[fragment]:gsub("[%z\128-\255]", "x") .. fragment * 100 + math.random(20)
       tags[#tags + 1] = names.tag(key, values[k])
     end
     table.sort(tags)
     return m.metric:with(unpack(values, 1, #m.tags)), ("f.%s{%s}"):format(m.name, table.concat(tags, ","))
   end
 
-  it("gives back every series and value of random metrics, flush by flush", function()
+  it("contains every series and value of random metrics, in each flush", function()
     math.randomseed(7)
     scene:start { namespace = "f", global_tags = { env = "a,b|c" }, container_id = "in-42", timestamps = true }
     local metrics, counts, gauges, histograms = random_metrics(30), {}, {}, {}
@@ -217,7 +219,7 @@ describe("a statsd packet", function()
       end)
     end
 
-    it("and leaves out one that is too long, counts it and names its metric once", function()
+    it("and leaves out a line that is too long, counts it and names its metric once", function()
       scene:start { max_packet = 128, telemetry = true }
       local hits = scene.client:count("hits", { tags = { "uri" } })
       for _ = 1, 3 do

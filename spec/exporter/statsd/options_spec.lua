@@ -1,5 +1,5 @@
---- A wrong option of the StatsD exporter is refused at init with what would be right; the environment of a container
---- means what it means to Datadog's clients.
+--- The options of the StatsD exporter. If this file fails, init accepts a wrong option or does not say what would be
+--- right, or environment variables have another meaning than for Datadog's clients.
 
 local files = require "support.files"
 local options = require "chalk.exporter.statsd.options"
@@ -19,7 +19,7 @@ local function refuses(words, given, variables)
 end
 
 describe("the options of a statsd exporter", function()
-  it("may all be left out: a local agent gets distributions", function()
+  it("can all be left out, and then a local agent receives distributions", function()
     local got = resolve()
     assert.equal("127.0.0.1:8125", got.address)
     assert.same({ kind = "udp", host = "127.0.0.1", port = 8125 }, got.target)
@@ -34,7 +34,7 @@ describe("the options of a statsd exporter", function()
     assert.same({}, got.environment_tags)
   end)
 
-  it("have other defaults where the receiver is another: a unix socket, plain statsd", function()
+  it("have other defaults for a unix socket and for the dialect statsd", function()
     assert.equal(8192, resolve({ address = "unix:///nowhere/dsd.socket" }).max_packet)
     local plain = resolve { dialect = "statsd" }
     assert.equal("percentiles", plain.histograms)
@@ -44,7 +44,7 @@ describe("the options of a statsd exporter", function()
     assert.is_true(resolve({ relative_gauges = true }).relative_gauges)
   end)
 
-  it("keep what was given, apart from the caller's tables, through to the flush thread's VM", function()
+  it("reach the flush thread's VM as they were given, even if the caller changes its tables", function()
     local given = {
       address = "[::1]:9125",
       namespace = "my.app",
@@ -71,7 +71,7 @@ describe("the options of a statsd exporter", function()
     assert.equal("histogram", got.per_metric[1].histograms)
   end)
 
-  it("send single values whole, a local agent's distributions, plain statsd's timers", function()
+  it("send all single values by default, as distributions, or as timers with the dialect statsd", function()
     local got = resolve { histograms = "raw" }
     assert.same({ 1, "distribution", 65536 }, { got.sample_rate, got.raw_type, got.raw_queue })
     assert.equal("timing", resolve({ histograms = "raw", dialect = "statsd" }).raw_type)
@@ -82,7 +82,7 @@ describe("the options of a statsd exporter", function()
     assert.same({ 0.5, 9 }, { resolve(of_a_rule).sample_rate, resolve(of_a_rule).raw_queue })
   end)
 
-  it("name the bounds that rules ask for, which would not be counted otherwise", function()
+  it("name the bounds of rules, so that they are counted", function()
     assert.is_nil(resolve().counted)
     local list = { { match = "a", buckets = { 1, 4 } }, { match = "b", buckets = { 2, 4 } } }
     assert.same({ 1, 2, 4 }, resolve({ per_metric = list }).counted)
@@ -92,7 +92,7 @@ end)
 describe("a statsd exporter's environment", function()
   local agent = { DD_AGENT_HOST = "10.0.0.1", DD_DOGSTATSD_PORT = "9000" }
 
-  it("says where the agent is, below an explicit address", function()
+  it("names the agent's address, but an explicit address wins", function()
     assert.equal("10.0.0.1:9000", resolve({}, agent).address)
     assert.equal("10.0.0.1:8125", resolve({}, { DD_AGENT_HOST = "10.0.0.1" }).address)
     assert.equal("127.0.0.1:9000", resolve({}, { DD_DOGSTATSD_PORT = "9000" }).address)
@@ -103,7 +103,7 @@ describe("a statsd exporter's environment", function()
     assert.same({ kind = "udp", host = "agent", port = 8125 }, resolve({}, agent).target)
   end)
 
-  it("may have the host in every form that orchestrators write", function()
+  it("may name the host in every form that orchestrators write", function()
     local function target(host) return resolve({}, { DD_AGENT_HOST = host, DD_DOGSTATSD_PORT = "9" }).target end
     assert.same({ kind = "udp", host = "fd00::1", port = 9 }, target "fd00::1")
     assert.same({ kind = "udp", host = "fd00::1", port = 9 }, target "[fd00::1]")
@@ -112,7 +112,7 @@ describe("a statsd exporter's environment", function()
     assert.same({ kind = "unix", path = "/run/dsd" }, target "unix:///run/dsd")
   end)
 
-  it("counts as absent where it is empty", function()
+  it("counts as absent if it is empty", function()
     local empty = setmetatable({}, { __index = function() return "" end })
     local got = resolve({}, empty)
     assert.equal("127.0.0.1:8125", got.address)
@@ -121,7 +121,7 @@ describe("a statsd exporter's environment", function()
     assert.is_nil(got.cardinality)
   end)
 
-  it("is named when it cannot be read", function()
+  it("is named in the message if its value is malformed", function()
     refuses(
       "DD_AGENT_HOST and DD_DOGSTATSD_PORT: bad port",
       {},
@@ -132,11 +132,11 @@ describe("a statsd exporter's environment", function()
   end)
 
   it(
-    "may name a directory: the agent's socket comes later",
+    "may name a path at which there is no socket yet, even a directory",
     function() assert.equal("unix:///tmp", resolve({}, { DD_DOGSTATSD_URL = "unix:///tmp" }).address) end
   )
 
-  it("gives tags, below the global ones", function()
+  it("adds tags, but global tags win", function()
     local variables = { DD_ENTITY_ID = "pod-1", DD_ENV = "prod", DD_SERVICE = "shop", DD_VERSION = "1.2" }
     local got = resolve({ global_tags = { env = "test", zone = "a" } }, variables)
     local expected = { env = "test", service = "shop", version = "1.2", zone = "a" }
@@ -148,7 +148,7 @@ describe("a statsd exporter's environment", function()
     assert.same({}, resolve({ dialect = "statsd" }, variables).environment_tags)
   end)
 
-  it("gives the fields, which cannot forge another", function()
+  it("sets fields, which cannot forge other fields", function()
     local got = resolve({}, { DD_EXTERNAL_ENV = "it-false,\ncn-x|c:y\195", DD_CARDINALITY = "LOW" })
     assert.equal("it-false,cn-xc:y", got.external_env)
     assert.equal("low", got.cardinality)
@@ -195,23 +195,23 @@ describe("a statsd exporter's wrong option", function()
     refuses("aggregates must be", { aggregates = { "sum", "sum" } })
     refuses("aggregates must be", { aggregates = "sum" })
     refuses("aggregates must be", { aggregates = { sum = true } })
-    refuses("are one in some formats", { global_tags = { ["a.b"] = 1, ["a/b"] = 2 } })
+    refuses("have one name in some formats", { global_tags = { ["a.b"] = 1, ["a/b"] = 2 } })
     refuses("global_tags must be", { global_tags = { "env:prod" } })
     refuses("name must be a string", { name = "" })
-    refuses("options are a table", 1)
+    refuses("options must be a table", 1)
   end)
 
-  it("is all said at once, with what was meant", function()
+  it("is reported together with all others, with suggestions", function()
     refuses('unknown option adress, did you mean "address"?', { adress = "x", dialect = 1 })
     refuses("dialect must be", { adress = "x", dialect = 1 })
   end)
 
-  it("is a packet that a line's constant parts alone would fill", function()
+  it("is a max_packet that the constant bytes of a line would fill", function()
     refuses("max_packet must be at least", { max_packet = 128, global_tags = { a = ("x"):rep(100) } })
     resolve { max_packet = 64 }
   end)
 
-  it("may be one that only DogStatsD knows", function()
+  it("is one that needs DogStatsD, with the dialect statsd", function()
     refuses('histograms = "distribution" needs', { dialect = "statsd", histograms = "distribution" })
     refuses('container_id needs the dialect "dogstatsd"', { dialect = "statsd", container_id = "auto" })
     refuses("cardinality needs", { dialect = "statsd", cardinality = "low" })
@@ -226,17 +226,17 @@ describe("a statsd exporter's wrong option", function()
     refuses('per_metric[1].histograms = "histogram" needs', { dialect = "statsd", per_metric = list })
   end)
 
-  it("is one of single values where none are sent", function()
+  it("is one of the mode raw if no histogram uses that mode", function()
     refuses('sample_rate needs histograms = "raw"', { sample_rate = 0.5 })
     refuses('sample_rate needs histograms = "raw"', { sample_rate = 1 })
     refuses('raw_type needs histograms = "raw"', { histograms = "distribution", raw_type = "timing" })
     refuses('raw_queue needs histograms = "raw"', { raw_queue = 100, per_metric = { { match = "x" } } })
   end)
 
-  it("may be a path that no socket can be at", function()
+  it("is a path at which there can be no socket", function()
     local file = files.make()
     refuses("is a directory", { address = "unix:///tmp" })
-    refuses("is no socket", { address = "unixgram://" .. file })
+    refuses("is not a socket", { address = "unixgram://" .. file })
     refuses("leads through a file", { address = "unixstream://" .. file .. "/x" })
     resolve { address = "unix://" .. files.name() }
     files.clean()
@@ -246,7 +246,7 @@ end)
 describe("the rules of per_metric", function()
   local function rule_refused(words, rule) refuses(words, { per_metric = { rule } }) end
 
-  it("are refused with their place when they are wrong", function()
+  it("are refused with their index if they are wrong", function()
     refuses("per_metric must be a list of rules", { per_metric = "x" })
     refuses("per_metric must be a list of rules", { per_metric = { match = "x" } })
     refuses("per_metric[2] must be a table, it is a string", { per_metric = { { match = "x" }, "x" } })
@@ -261,19 +261,16 @@ describe("the rules of per_metric", function()
     rule_refused("sample_rate must be", { match = "x", histograms = "raw", sample_rate = 2 })
   end)
 
-  it(
-    "may have a sample_rate where single values are sent and nowhere else: differences are not thinned out",
-    function()
-      rule_refused('per_metric[1].sample_rate needs histograms = "raw"', { match = "x", sample_rate = 0.1 })
-      rule_refused("per_metric[1].sample_rate needs", { match = "x", histograms = "timing", sample_rate = 1 })
-      local rules_of_raw = { { match = "x", sample_rate = 0.1 }, { match = "y", histograms = "buckets" } }
-      assert.equal(0.1, resolve({ histograms = "raw", per_metric = rules_of_raw }).per_metric[1].sample_rate)
-      rules_of_raw[2].sample_rate = 0.5
-      refuses("per_metric[2].sample_rate needs", { histograms = "raw", per_metric = rules_of_raw })
-    end
-  )
+  it("may have a sample_rate only with the mode raw, because differences are never sampled", function()
+    rule_refused('per_metric[1].sample_rate needs histograms = "raw"', { match = "x", sample_rate = 0.1 })
+    rule_refused("per_metric[1].sample_rate needs", { match = "x", histograms = "timing", sample_rate = 1 })
+    local rules_of_raw = { { match = "x", sample_rate = 0.1 }, { match = "y", histograms = "buckets" } }
+    assert.equal(0.1, resolve({ histograms = "raw", per_metric = rules_of_raw }).per_metric[1].sample_rate)
+    rules_of_raw[2].sample_rate = 0.5
+    refuses("per_metric[2].sample_rate needs", { histograms = "raw", per_metric = rules_of_raw })
+  end)
 
-  it("take only patterns that Lua takes", function()
+  it("accept only valid Lua patterns", function()
     for _, pattern in ipairs { "", "%", "a%", "[a", "[]", "[%", "a(b", "a)b", "%b(", "%fa" } do
       rule_refused("a Lua pattern", { match = pattern })
     end
@@ -283,7 +280,7 @@ describe("the rules of per_metric", function()
     end
   end)
 
-  it("apply to the first they match", function()
+  it("apply in order: the first that matches a metric counts", function()
     local list = {
       { match = "full", name = "http.latency", histograms = "timing" },
       { match = "prefix", name = "http." },
@@ -299,7 +296,7 @@ describe("the rules of per_metric", function()
   end)
 
   it(
-    "do not stop a flush with a pattern that fails after all",
+    "do not stop a flush if a pattern fails at a match",
     function() assert.is_nil(rules.of({ { match = "a%1" } }, "aa")) end
   )
 end)

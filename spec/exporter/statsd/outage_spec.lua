@@ -1,4 +1,5 @@
---- A StatsD receiver that goes away and comes back gets everything once, and so do others beside it that stay.
+--- A StatsD receiver that disappears and comes back. If this file fails, it receives changes twice or never, or other
+--- receivers are affected.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -34,7 +35,7 @@ describe("a statsd receiver", function()
     files.clean()
   end)
 
-  -- Flushes until a receiver that is there again has what it missed: the exporter pauses after a failure.
+  -- Flushes until a receiver that is back has everything that it missed. The exporter pauses after a failure.
   local function flush_until(condition)
     wait.till(function()
       assert.is_true(beds.flush(client, open))
@@ -43,7 +44,7 @@ describe("a statsd receiver", function()
   end
 
   for _, kind in ipairs { "unixgram", "unixstream", "udp" } do
-    it("that is away for ten flushes gets all of it afterwards, " .. kind, function()
+    it("that is away for ten flushes receives everything afterwards, " .. kind, function()
       local bed = bed_of({ timestamps = true }, kind)
       client = bed:start()
       local hits = client:count("hits", { tags = { "a" } })
@@ -75,40 +76,44 @@ describe("a statsd receiver", function()
   end
 
   for _, kind in ipairs { "unixgram", "unixstream" } do
-    it("that goes away in the middle of a flush gets the rest afterwards, and nothing twice, " .. kind, function()
-      math.randomseed(3)
-      local bed = bed_of({ write_timeout = 5, max_packet = 256 }, kind)
-      client = bed:start()
-      local hits = client:count("hits", { tags = { "a" } })
-      local recorded = 0
-      for _ = 1, 12 do
-        for i = 1, 3000 do
-          hits:with("v" .. i):inc(i)
-          recorded = recorded + i
+    it(
+      "that disappears in the middle of a flush receives the rest afterwards, and nothing twice, " .. kind,
+      function()
+        math.randomseed(3)
+        local bed = bed_of({ write_timeout = 5, max_packet = 256 }, kind)
+        client = bed:start()
+        local hits = client:count("hits", { tags = { "a" } })
+        local recorded = 0
+        for _ = 1, 12 do
+          for i = 1, 3000 do
+            hits:with("v" .. i):inc(i)
+            recorded = recorded + i
+          end
+          local after, timer = math.random(1, 15), uv.new_timer()
+          -- The flush waits between two packets, because the queue is full, and goes on after the receiver's end.
+          timer:start(after, 0, function()
+            if bed.receiver then bed:die() end
+          end)
+          assert.is_true(bed:flush())
+          timer:close()
+          if not bed.receiver then bed:revive() end
         end
-        local after, timer = math.random(1, 15), uv.new_timer()
-        -- Between two packets: the flush waits, because the queue is full, and goes on after the receiver's end.
-        timer:start(after, 0, function()
-          if bed.receiver then bed:die() end
-        end)
-        assert.is_true(bed:flush())
-        timer:close()
-        if not bed.receiver then bed:revive() end
-      end
-      local function sum()
-        local n = 0
-        for i = 1, 3000 do
-          n = n + (bed.agent.counts["hits{a:v" .. i .. "}"] or 0)
+        local function sum()
+          local n = 0
+          for i = 1, 3000 do
+            n = n + (bed.agent.counts["hits{a:v" .. i .. "}"] or 0)
+          end
+          return n
         end
-        return n
+        flush_until(function() return sum() >= recorded end)
+        assert.equal(recorded, sum())
+        assert.is_true(#said > 0, "it never went away in mid-flush")
       end
-      flush_until(function() return sum() >= recorded end)
-      assert.equal(recorded, sum())
-      assert.is_true(#said > 0, "it never went away in mid-flush")
-    end)
+    )
   end
 
-  -- All three are of tags "v1" to "v3000": what the packets on their way at a kill had, and no more, may be missing.
+  -- Each of the three kinds of metrics has the tag values "v1" to "v3000". After a kill, only series of the packets
+  -- that were sent and not read may be missing.
   local function check_kills(bed, recorded, kills)
     local wrong = 0
     for i = 1, 3000 do
@@ -122,7 +127,7 @@ describe("a statsd receiver", function()
   end
 
   for _, kind in ipairs { "unixgram", "unixstream" } do
-    it("that is killed in mid-flush misses what it had not read and one packet, no more, " .. kind, function()
+    it("that is killed during a flush misses only unread packets and one more, " .. kind, function()
       math.randomseed(7)
       local bed = bed_of({ write_timeout = 5, max_packet = 256 }, kind)
       client = bed:start()
@@ -155,10 +160,11 @@ describe("a statsd receiver", function()
     end)
   end
 
-  -- The same with histograms that take many packets each: what of one was read before the end is not sent again.
+  -- The same with histograms that need many packets each: a slice of a histogram that was read is not sent again.
   local SERIES, BOUNDS = 20, 60
 
-  -- Records i times each i up to BOUNDS; returns how many that are for the receiver, of values or below all bounds.
+  -- Records each number i up to BOUNDS i times. Returns the total that the receiver must have: the number of values, or
+  -- the sum of the counts of all bounds.
   local function record_all(lat, mode)
     local n = 0
     for i = 1, BOUNDS do
@@ -190,7 +196,7 @@ describe("a statsd receiver", function()
 
   for _, mode in ipairs { "distribution", "buckets" } do
     for _, kind in ipairs { "unixgram", "unixstream" } do
-      local words = "that goes away in the middle of a histogram gets the rest, and nothing twice, %s, %s"
+      local words = "that disappears in the middle of a histogram receives the rest, and nothing twice, %s, %s"
       it(words:format(mode, kind), function()
         math.randomseed(5)
         local bed = bed_of({ write_timeout = 5, max_packet = 64, histograms = mode }, kind)
@@ -223,7 +229,7 @@ describe("a statsd receiver", function()
     end
   end
 
-  it("that is dead half of the time costs the others nothing, and itself neither", function()
+  it("that is dead half of the time loses nothing, and does not affect other receivers", function()
     local steady, shaky = bed_of(nil, "unixgram"), bed_of({ dialect = "statsd", histograms = "timing" }, "udp")
     client = chalk.new {
       driver = "manual",
@@ -255,7 +261,7 @@ describe("a statsd receiver", function()
     assert.equal(n, scraped.app_lat_count)
   end)
 
-  it("is not sent what was idle, and gets it right when it comes back", function()
+  it("does not receive idle series, and receives their right values when they are recorded again", function()
     local now, bed = 1000, bed_of()
     client = bed:start { idle_timeout = 60, clock = function() return now end }
     local function record(value)
@@ -284,7 +290,7 @@ describe("a statsd receiver", function()
     )
   end)
 
-  it("that was away gets what was recorded before a series was dropped", function()
+  it("that was away receives the last values of a series that was dropped", function()
     local now, bed = 1000, bed_of()
     client = bed:start { idle_timeout = 60, clock = function() return now end }
     local hits, lat = client:count "hits", client:histogram "lat"

@@ -1,5 +1,5 @@
---- What the StatsD exporter's mode raw does while its receiver is away, and while the flusher's role goes from one VM
---- or process to another: no value comes twice, and what is lost is counted.
+--- The StatsD exporter's mode raw while its receiver is away, or while the flusher's role moves to another VM or
+--- process. If this file fails, values arrive twice, or are lost without being counted.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -25,7 +25,7 @@ describe("the mode raw of the statsd exporter", function()
     return all
   end
 
-  -- The values that came, each of which must have come once; how many.
+  -- Checks that no value has arrived twice. Returns the values and their number.
   local function values_once(id)
     local values = scene.bed.agent.weights[id or "lat"] or {}
     local n = 0
@@ -36,7 +36,7 @@ describe("the mode raw of the statsd exporter", function()
     return n, values
   end
 
-  -- Flushes until a receiver that is there again has what it missed: the exporter pauses after a failure.
+  -- Flushes until a receiver that is back has everything that it missed. The exporter pauses after a failure.
   local function flush_until(condition)
     wait.till(function()
       scene:flush()
@@ -52,45 +52,48 @@ describe("the mode raw of the statsd exporter", function()
   end
 
   for _, kind in ipairs { "unixgram", "unixstream", "udp" } do
-    it("keeps what its queue has room for, counts the rest, and sends it all once afterwards, " .. kind, function()
-      scene:start(raw { raw_queue = 1000, telemetry = true }, nil, kind)
-      local lat = scene.client:histogram "lat"
-      local last = 0
-      local function record(n)
-        for _ = 1, n do
-          last = last + 1
-          lat:record(last)
+    it(
+      "keeps the values that fit its queue, counts the others, and sends them once afterwards, " .. kind,
+      function()
+        scene:start(raw { raw_queue = 1000, telemetry = true }, nil, kind)
+        local lat = scene.client:histogram "lat"
+        local last = 0
+        local function record(n)
+          for _ = 1, n do
+            last = last + 1
+            lat:record(last)
+          end
         end
-      end
-      record(50)
-      scene:flush()
-      scene.bed:die()
-      for flush = 1, 30 do
-        record(100)
+        record(50)
         scene:flush()
-        if flush == 15 then wait.sleep(0.12) end -- the pause is over: it is tried again, in vain
+        scene.bed:die()
+        for flush = 1, 30 do
+          record(100)
+          scene:flush()
+          if flush == 15 then wait.sleep(0.12) end -- the pause is over: it is tried again, in vain
+        end
+        assert.equal(2000, collect.samples(scene.client:text())[DROPPED])
+        scene.bed:revive()
+        local agent = scene.bed.agent
+        flush_until(function() return agent:count "lat" == 1050 end)
+        record(70)
+        scene:flush()
+        scene:flush()
+        local n, values = values_once()
+        assert.equal(1120, n)
+        for i = 1, last do
+          assert.equal((i <= 1050 or i > 3050) and 1 or nil, values[i], i)
+        end
+        assert.equal(2000, collect.samples(scene.client:text())[DROPPED])
+        assert.same(
+          { 1120, 2000 },
+          { agent.counts["chalk.client.raw_values"], agent.counts["chalk.client.raw_values_dropped"] }
+        )
       end
-      assert.equal(2000, collect.samples(scene.client:text())[DROPPED])
-      scene.bed:revive()
-      local agent = scene.bed.agent
-      flush_until(function() return agent:count "lat" == 1050 end)
-      record(70)
-      scene:flush()
-      scene:flush()
-      local n, values = values_once()
-      assert.equal(1120, n)
-      for i = 1, last do
-        assert.equal((i <= 1050 or i > 3050) and 1 or nil, values[i], i)
-      end
-      assert.equal(2000, collect.samples(scene.client:text())[DROPPED])
-      assert.same(
-        { 1120, 2000 },
-        { agent.counts["chalk.client.raw_values"], agent.counts["chalk.client.raw_values_dropped"] }
-      )
-    end)
+    )
   end
 
-  it("counts what came faster than it was taken: all that is not sent", function()
+  it("counts values that are recorded faster than it takes them, and sends all others", function()
     scene:start(raw { raw_queue = 10000 })
     local lat, N = scene.client:histogram "lat", 50000
     for i = 1, N do
@@ -110,7 +113,7 @@ describe("the mode raw of the statsd exporter", function()
   end)
 
   for _, kind in ipairs { "unixgram", "unixstream" } do
-    it("sends none twice to a receiver that goes away in the middle, " .. kind, function()
+    it("sends no value twice to a receiver that disappears in the middle, " .. kind, function()
       math.randomseed(7)
       scene:start(raw { write_timeout = 5, max_packet = 256 }, nil, kind)
       local lat, last = scene.client:histogram("lat", { tags = { "a" } }):with(("x"):rep(50)), 0
@@ -134,7 +137,7 @@ describe("the mode raw of the statsd exporter", function()
     end)
   end
 
-  it("leaves the parent's queue and connection to the parent, in a forked child that flushes", function()
+  it("does not use the parent's queue and connection in a forked child that flushes", function()
     for _, kind in ipairs { "unixstream", "udp" } do
       scene:start(raw(), nil, kind)
       local lat, open = scene.client:histogram "lat", scene.client:gauge "open"
@@ -164,7 +167,7 @@ describe("the mode raw of the statsd exporter", function()
     end
   end)
 
-  -- Processes that export for a client of this one's.
+  -- Starts processes that export for a client of this process.
   local function exporting(options, n)
     scene.bed = beds.new(raw(options))
     local client = chalk.new()
@@ -192,31 +195,34 @@ describe("the mode raw of the statsd exporter", function()
     return client, lat, pids, holder
   end
 
-  it("sends what was recorded between two processes that flush, of which one was killed", function()
-    local STOP, CONT = 19, 18
-    local _, lat, pids, holder = exporting(nil, 2)
-    wait.till(holder)
-    for i = 1, 1000 do
-      lat:record(i)
+  it(
+    "sends the values that were recorded after the flushing process was killed and before another took over",
+    function()
+      local STOP, CONT = 19, 18
+      local _, lat, pids, holder = exporting(nil, 2)
+      wait.till(holder)
+      for i = 1, 1000 do
+        lat:record(i)
+      end
+      read_until(function() return scene.bed.agent:count "lat" >= 1000 end)
+      local first = holder()
+      fork.kill(pids[3 - first], STOP)
+      fork.kill(pids[first], fork.KILL)
+      fork.wait(pids[first])
+      table.remove(pids, first)
+      for i = 1001, 4000 do
+        lat:record(i)
+      end
+      scene.bed:read()
+      assert.equal(1000, scene.bed.agent:count "lat")
+      fork.kill(pids[1], CONT)
+      read_until(function() return scene.bed.agent:count "lat" >= 4000 end)
+      assert.equal(4000, (values_once()))
     end
-    read_until(function() return scene.bed.agent:count "lat" >= 1000 end)
-    local first = holder()
-    fork.kill(pids[3 - first], STOP)
-    fork.kill(pids[first], fork.KILL)
-    fork.wait(pids[first])
-    table.remove(pids, first)
-    for i = 1001, 4000 do
-      lat:record(i)
-    end
-    scene.bed:read()
-    assert.equal(1000, scene.bed.agent:count "lat")
-    fork.kill(pids[1], CONT)
-    read_until(function() return scene.bed.agent:count "lat" >= 4000 end)
-    assert.equal(4000, (values_once()))
-  end)
+  )
 
-  -- VMs with a client of one name follow each other, as with a service that reloads itself. Nothing is flushed but by
-  -- what their change does.
+  -- VMs with clients of one name follow each other, as in a service that reloads itself. Nothing is flushed except when
+  -- one VM takes over from another.
   local RELOADS = [[
     local address, driver = ...
     local vms, wait = require "support.vms", require "support.wait"
@@ -230,14 +236,19 @@ describe("the mode raw of the statsd exporter", function()
         lat:record(n)
       end
     end
-    local TURN = 'local uv = require "luv" local t = uv.new_timer() t:start(1, 0, function() t:close() end) uv.run()'
-    -- Lets a VM whose loop nobody turns do so, and others take their time.
-    local function turn(vm)
+    local RUN_LOOP = [==[
+      local uv = require "luv"
+      local t = uv.new_timer()
+      t:start(1, 0, function() t:close() end)
+      uv.run()
+    ]==]
+    -- Records for a while, and runs the loop of a VM that has no thread.
+    local function let_run(vm)
       for _ = 1, 22 do
         wait.sleep(0.005)
         record(1)
       end
-      if driver == "loop" then vm:run(TURN) end
+      if driver == "loop" then vm:run(RUN_LOOP) end
       record(10)
     end
     local last
@@ -245,11 +256,11 @@ describe("the mode raw of the statsd exporter", function()
       local vm = vms.open()
       vm:run(START, address, driver)
       if last then
-        turn(last)
-        turn(vm)
+        let_run(last)
+        let_run(vm)
       end
       record(50)
-      turn(vm)
+      let_run(vm)
       record(50)
       if last then last:close() end
       last = vm
@@ -282,7 +293,7 @@ describe("the mode raw of the statsd exporter", function()
     end)
   end
 
-  it("sends what it has queued when the receiver comes back after the role has gone", function()
+  it("sends its queue when the receiver comes back after the role has gone", function()
     scene.bed = beds.new()
     scene.bed:die()
     local ended = files.name()

@@ -1,5 +1,5 @@
---- The StatsD exporter's mode raw: every value that a histogram recorded is a line of its own, or one of a sample whose
---- rate says what it stands for.
+--- The StatsD exporter's mode raw. If this file fails, a value that a histogram records does not arrive exactly once as
+--- a separate line, or a sample does not represent the recorded values.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -9,7 +9,7 @@ local collect = require "support.collect"
 local uv = require "luv"
 local wait = require "support.wait"
 
--- Records values that are all different: a quarter of each whole number from 1 on, by a tag of who does it.
+-- Records values that are all different: a quarter of each whole number from 1 on, with a tag that names the recorder.
 local RECORDER = [[
   local who, n = ...
   local chalk = require "chalk"
@@ -17,7 +17,7 @@ local RECORDER = [[
   for i = 1, tonumber(n) do lat:with(who):record(i / 4) end
 ]]
 
--- Three VMs and three forked processes record at once to one receiver.
+-- A program in which three VMs and three forked processes record at the same time, for one receiver.
 local PROGRAM = [[
   local address, driver, recorder, n = ...
   local chalk, fork, vms = require "chalk", require "support.fork", require "support.vms"
@@ -48,7 +48,7 @@ local PROGRAM = [[
 describe("the mode raw of the statsd exporter", function()
   local scene = beds.scene(before_each, after_each)
 
-  -- The options of an exporter whose histograms are sent so, and others.
+  -- Returns options with the mode raw, and further ones.
   local function raw(options)
     local all = { histograms = "raw" }
     for name, value in pairs(options or {}) do
@@ -57,7 +57,7 @@ describe("the mode raw of the statsd exporter", function()
     return all
   end
 
-  -- Counts the values of a series; each must have come once.
+  -- Counts the values of a series. Checks that each has arrived once.
   local function count_once(id)
     local n = 0
     for value, weight in pairs(scene.bed.agent.weights[id] or {}) do
@@ -91,7 +91,7 @@ describe("the mode raw of the statsd exporter", function()
     assert.same({}, scene.bed:text())
   end)
 
-  it("has the type that is asked for, and milliseconds for timings", function()
+  it("sends the configured type, and milliseconds for timings", function()
     for kind, line in pairs {
       distribution = "lat:0.25|d",
       histogram = "lat:0.25|h",
@@ -109,7 +109,7 @@ describe("the mode raw of the statsd exporter", function()
     assert.same({ "lat._a_b:0.5|ms" }, scene.bed:text())
   end)
 
-  it("sends finite numbers, whatever was recorded", function()
+  it("sends only finite numbers", function()
     scene:start(raw { raw_type = "timing" })
     local far = scene.client:histogram("far", { unit = "days" })
     for _, value in ipairs { 1.7e308, -1.7e308, 5e-324, -0.0 } do
@@ -119,7 +119,7 @@ describe("the mode raw of the statsd exporter", function()
     assert.equal(4, scene.bed.agent:count "far")
   end)
 
-  it("does not send what was recorded before init", function()
+  it("does not send values that were recorded before init", function()
     local chalk = require "chalk"
     scene.bed = beds.new(raw())
     scene.client = chalk.new()
@@ -132,7 +132,7 @@ describe("the mode raw of the statsd exporter", function()
     assert.same({ "lat:2|d" }, scene.bed:text())
   end)
 
-  it("stands beside other modes, and sends no value in two of them", function()
+  it("can be combined with other modes, and no value is sent in two of them", function()
     scene:start({
       per_metric = {
         { match = "full", name = "a", histograms = "raw" },
@@ -161,7 +161,7 @@ describe("the mode raw of the statsd exporter", function()
     assert.is_nil(scene.bed.agent.weights.b)
   end)
 
-  it("goes to two receivers beside Prometheus: each has all of it", function()
+  it("sends all values to each of two receivers, beside Prometheus", function()
     local chalk = require "chalk"
     local other = beds.new(raw { raw_type = "histogram" }, "udp")
     scene.bed = beds.new(raw())
@@ -206,7 +206,7 @@ describe("the mode raw of the statsd exporter", function()
   end
 
   for _, driver in ipairs { "thread", "loop" } do
-    it("sends packets that are full before any flush, driver " .. driver, function()
+    it("sends full packets before any flush, driver " .. driver, function()
       scene:start(raw { max_packet = 512 }, { driver = driver })
       local lat = scene.client:histogram "lat"
       for i = 1, 5000 do
@@ -232,11 +232,12 @@ describe("the mode raw of the statsd exporter", function()
   describe("with a sample_rate", function()
     local N, FLUSHES, SIGMAS = 30000, 3, 6
 
-    -- By how much a sum over all values may be off: a wrong one is off by many times that, a right one never.
+    -- The largest error of a sum over a sample. A wrong sum has a much larger error, and a right one never reaches
+    -- this.
     local function bound(variance) return SIGMAS * math.sqrt(N * FLUSHES * variance) end
 
     for _, rate in ipairs { 0.3, 0.7, 0.5, 0.04 } do
-      it(("of %g sends that part of the values, which stand for all of them"):format(rate), function()
+      it(("of %g sends that share of the values, which represents all of them"):format(rate), function()
         scene:start(raw { sample_rate = rate })
         local lat = scene.client:histogram "lat"
         local lines, total, upper, rates = 0, 0, 0, {}
@@ -263,7 +264,7 @@ describe("the mode raw of the statsd exporter", function()
       end)
     end
 
-    it("of 1 has no rate on its lines, of 0 no lines, and of a rule is that rule's metrics'", function()
+    it("of 1 writes no rate, of 0 writes no lines, and of a rule applies to that rule's metrics", function()
       local rules = { { match = "a", sample_rate = 1 }, { match = "b", sample_rate = 0.5 } }
       scene:start(raw { sample_rate = 0, per_metric = rules })
       for _, name in ipairs { "a", "b", "c" } do
@@ -275,8 +276,8 @@ describe("the mode raw of the statsd exporter", function()
       scene:flush()
       local lines = {}
       for _, line in ipairs(scene.bed:text()) do
-        local shape = line:gsub(":[%d.]+", ":")
-        lines[shape] = (lines[shape] or 0) + 1
+        local form = line:gsub(":[%d.]+", ":")
+        lines[form] = (lines[form] or 0) + 1
       end
       assert.near(500, lines["b:|d|@0.5"], SIGMAS * math.sqrt(250))
       lines["b:|d|@0.5"] = nil
@@ -297,7 +298,7 @@ describe("the mode raw of the statsd exporter", function()
 
   it("lets no tag value forge a line, a tag or a metric", function()
     math.randomseed(20240502)
-    local pieces = {
+    local fragments = {
       "|",
       "#",
       ",",
@@ -321,7 +322,7 @@ describe("the mode raw of the statsd exporter", function()
       for i = 1, 4000 do
         local parts = {}
         for k = 1, math.random(6) do
-          parts[k] = pieces[math.random(#pieces)]
+          parts[k] = fragments[math.random(#fragments)]
         end
         lat:with("v" .. table.concat(parts), i % 3 == 0 and parts[1] or nil):record(i)
       end
@@ -338,7 +339,7 @@ describe("the mode raw of the statsd exporter", function()
     end
   end)
 
-  it("keeps packets to their limit, and counts a line that is too long, and names its metric once", function()
+  it("keeps packets to their limit, counts lines that are too long, and names their metric once", function()
     scene:start(raw { max_packet = 128, telemetry = true })
     local lat = scene.client:histogram("lat", { tags = { "a" } })
     for i = 1, 200 do
@@ -363,7 +364,7 @@ describe("the mode raw of the statsd exporter", function()
     assert.truthy(scene.said[1]:find "^lat: a line is longer than max_packet, 128 bytes")
   end)
 
-  it("keeps values apart that series have which come and go", function()
+  it("does not mix the values of series that are dropped and made again", function()
     local now = 1000
     scene:start(raw(), { idle_timeout = 60, clock = function() return now end })
     local lat = scene.client:histogram("lat", { tags = { "a" } })

@@ -1,5 +1,5 @@
---- Real servers take what the StatsD exporter sends: Etsy's statsd and Prometheus's statsd_exporter, and have the
---- totals that were recorded. Everything is on loopback.
+--- Real servers on loopback receive from the StatsD exporter: Etsy's statsd and Prometheus's statsd_exporter. If this
+--- file fails, they refuse lines, or their totals differ from what was recorded.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -28,13 +28,13 @@ describe("a real statsd server", function()
     files.clean()
   end)
 
-  -- A client that sends to the server.
+  -- Makes a client that sends to the server.
   local function start(options)
     options.address = server.address
     client = chalk.new { driver = "manual", flush_interval = 3600, exporters = { chalk.exporter.statsd(options) } }
   end
 
-  -- Flushes until the server has it all; what it refused at its start comes again.
+  -- Flushes until the server has everything. What the server refused while it started is sent again.
   local function flush_until(condition)
     wait.till(function()
       assert.is_true(client:flush())
@@ -48,7 +48,7 @@ describe("a real statsd server", function()
     return message ~= nil
   end
 
-  -- The values that Etsy's has of a timer.
+  -- Returns the values that Etsy's server has of a timer.
   local function timer_of(name)
     local sum, n = 0, 0
     for value in (server:ask("timers"):match(("'%s': %%[(.-)%%]"):format(name)) or ""):gmatch "[%d.]+" do
@@ -57,7 +57,7 @@ describe("a real statsd server", function()
     return sum, n
   end
 
-  it("of Etsy's has the same counts, gauges and timers", function()
+  it("of Etsy reports the recorded counts, gauges and timers", function()
     if missing "etsy" then return end
     server = servers.etsy()
     start { dialect = "statsd", namespace = "app", histograms = "timing" }
@@ -90,13 +90,13 @@ describe("a real statsd server", function()
     assert.near(2 * 820, sum, 2)
   end)
 
-  it("of Etsy's has each raw value as it was recorded", function()
+  it("of Etsy reports each raw value as it was recorded", function()
     if missing "etsy" then return end
     server = servers.etsy()
     start { dialect = "statsd", namespace = "app", histograms = "raw" }
     local lat = client:histogram("lat", { unit = "seconds", tags = { "uri" } }):with "/x.y"
     local sum = 0
-    -- Its answers have the first hundred of a list.
+    -- The server's answers contain only the first hundred elements of a list.
     for i = 1, 90 do
       lat:record(i / 1024)
       sum = sum + i * 1000 / 1024
@@ -107,7 +107,7 @@ describe("a real statsd server", function()
   end)
 
   for _, kind in ipairs { "udp", "unixgram" } do
-    it("of Prometheus's, over " .. kind .. ", has the same values, counts and quantiles by tags", function()
+    it("of Prometheus, over " .. kind .. ", reports the recorded values, counts and quantiles by tags", function()
       if missing "exporter" then return end
       server = servers.exporter(kind)
       start { container_id = false, relative_gauges = true, global_tags = { env = "prod" } }
@@ -146,7 +146,7 @@ describe("a real statsd server", function()
     end)
   end
 
-  it("of Prometheus's has all raw values, and of a sample as many as were recorded", function()
+  it("of Prometheus counts all raw values, and estimates their number from a sample", function()
     if missing "exporter" then return end
     server = servers.exporter "unixgram"
     local rules = { { match = "full", name = "some", sample_rate = 0.3 } }
@@ -163,7 +163,7 @@ describe("a real statsd server", function()
       found = server:samples()
       return found['all_count{uri="/x"}'] == N
     end)
-    -- The variance of what a value stands for is 2.4: nothing, 3 or 4.
+    -- A recorded value counts as 0, 3 or 4, with a variance of 2.4.
     assert.near(N, found.some_count, 6 * math.sqrt(N * 2.4))
     assert.near(sum, found['all_sum{uri="/x"}'], 1e-6 * sum)
     for id, value in pairs(found) do

@@ -1,14 +1,15 @@
---- A value that stands for many counts as many at the agent, which works with rates that it may truncate.
+--- Sample rates of values that represent several recorded values. If this file fails, an agent, which may truncate the
+--- inverse of a rate, counts another number of values than were recorded.
 
 package.path = "spec/?.lua;" .. package.path
 
 local weights = require "support.statsd_weights"
 
 describe("a weight's sample rate", function()
-  -- As an agent does it: the text to a double, its inverse truncated.
+  -- Computes the weight as an agent does: converts the text to a double and truncates its inverse.
   local function at_agent(rate) return math.floor(1 / tonumber(rate)) end
 
-  it("gives an agent the weight back, every one to 100,000, and one that does not truncate nearly", function()
+  it("yields every weight to 100,000 exactly if the agent truncates, and nearly if it does not", function()
     for n = 2, 100000 do
       local rate = weights.rate(n)
       if at_agent(rate) ~= n or 1 / tonumber(rate) - n >= 1e-6 or not rate:find "^0%.%d*[1-9]$" then
@@ -17,7 +18,7 @@ describe("a weight's sample rate", function()
     end
   end)
 
-  it("is the shortest that does", function()
+  it("is the shortest text that does", function()
     assert.is_nil(weights.rate(1))
     assert.equal("0.5", weights.rate(2))
     assert.equal("0.0001", weights.rate(10000))
@@ -26,7 +27,7 @@ describe("a weight's sample rate", function()
     for n = 2, 100000, 37 do
       local rate = weights.rate(n)
       local k = #rate - 2
-      -- Digits fewer: both neighbours of 1/n miss.
+      -- With fewer digits, both neighbours of 1/n yield another weight.
       local near = math.floor(10 ^ (k - 1) / n)
       for m = math.max(near - 1, 1), near + 1 do
         local shorter = ("%." .. k - 1 .. "f"):format(m / 10 ^ (k - 1))
@@ -36,7 +37,7 @@ describe("a weight's sample rate", function()
     end
   end)
 
-  it("is there for the heaviest, and for nothing else", function()
+  it("exists up to the largest weight, and for no other number", function()
     assert.equal(weights.MOST, at_agent(weights.rate(weights.MOST)))
     assert.equal(999999, at_agent(weights.rate(999999)))
     for _, wrong in ipairs { 0, -1, 1.5, weights.MOST + 1, 0 / 0, math.huge } do

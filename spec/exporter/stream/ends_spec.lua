@@ -1,5 +1,5 @@
---- What becomes of the event stream, and of the process, when VMs end and processes fork, die or run out of descriptors
---- while clients are connected.
+--- The event stream at the end of VMs and processes. If this file fails, a process crashes or records are lost when a
+--- VM ends, or a process forks, dies or runs out of descriptors, while clients are connected.
 
 local beds = require "support.stream_bed"
 local children = require "support.children"
@@ -8,10 +8,10 @@ local fork = require "support.fork"
 local stream_client = require "support.stream_client"
 local wait = require "support.wait"
 
--- What was freed is overwritten, so that who uses it shows.
+-- The allocator overwrites freed memory, so that its use is noticed.
 local ENV = { MALLOC_PERTURB_ = "165" }
 
--- arg: driver, port, how it ends
+-- A program with a connected client that ends in some way. Its arguments: driver, port, and the way it ends.
 local COMMON = [[
   local chalk, core, uv = require "chalk", require "chalk.core", require "luv"
   local fork, wait = require "support.fork", require "support.wait"
@@ -23,13 +23,13 @@ local COMMON = [[
   jobs:inc(0)
   local alive = uv.new_timer()
   alive:start(1, 1, function() end)
-  local function turn()
+  local function run_once()
     if driver == "loop" then uv.run "once" end
     if driver == "manual" then chalk.flush() end
   end
   local function clients() return tonumber(chalk.text():match 'chalk_stream_clients{[^\n]*} (%d+)' or 0) end
   local function connected(n)
-    wait.till(function() turn() return clients() == n end, 20, n .. " clients")
+    wait.till(function() run_once() return clients() == n end, 20, n .. " clients")
   end
 ]]
 
@@ -39,7 +39,7 @@ local ENDS = COMMON
   io.flush()
   connected(1)
   jobs:inc(1)
-  turn()
+  run_once()
   jobs:inc(2)
   alive:close()
   uv.run "nowait"
@@ -48,7 +48,8 @@ local ENDS = COMMON
   if arg[3] == "error" then error "an end" end
 ]]
 
--- The parent is killed with a client connected; the child has recorded before, and serves next, until a file is there.
+-- A parent is killed while a client is connected. The child has recorded before, and serves the stream from then on,
+-- until a file exists.
 local ORPHAN = COMMON
   .. [[
   local parent = fork.pid()
@@ -57,7 +58,7 @@ local ORPHAN = COMMON
     jobs:inc(1)
     wait.till(function() return fork.parent() ~= parent end, 30)
     wait.till(function() -- whether a client is there, or still the parent's
-      turn()
+      run_once()
       jobs:inc(2)
       return io.open(arg[3])
     end, 30)
@@ -66,21 +67,21 @@ local ORPHAN = COMMON
   io.write(fork.pid(), "\n")
   io.flush()
   connected(1)
-  wait.till(function() turn() return false end, 30)
+  wait.till(function() run_once() return false end, 30)
 ]]
 
--- Nothing has turned the loop yet when the process forks.
+-- A process that forks before its loop has run.
 local EARLY = [[
   local chalk, fork, uv = require "chalk", require "support.fork", require "luv"
   chalk.init { driver = "loop", exporters = { chalk.exporter[arg[1] ] { listen = "127.0.0.1:" .. arg[2] } } }
   local jobs = chalk.count("jobs")
   jobs:inc()
   local child = fork.child(function()
-    local timer, turns = uv.new_timer(), 0
+    local timer, calls = uv.new_timer(), 0
     timer:start(1, 1, function()
-      turns = turns + 1
-      if turns == 10 then jobs:inc() end
-      if turns == 20 then uv.stop() end
+      calls = calls + 1
+      if calls == 10 then jobs:inc() end
+      if calls == 20 then uv.stop() end
     end)
     uv.run()
     timer:close()
@@ -113,7 +114,7 @@ describe("the stream", function()
 
   for _, driver in ipairs { "thread", "loop", "manual" } do
     for _, how in ipairs { "return", "exit", "close", "error" } do
-      it(("has the last records of a VM that ends by %s, driver %s"):format(how, driver), function()
+      it(("contains the last records of a VM that ends by %s, driver %s"):format(how, driver), function()
         node = children.start(ENDS, { env = ENV }, driver, port, how)
         local client = connect()
         client:till(function() return client.ended end)
@@ -141,13 +142,13 @@ describe("the stream", function()
   end
 
   for _, exporter in ipairs { "stream", "prometheus" } do
-    it(("of a parent does no harm to a child's loop, exporter %s"):format(exporter), function()
+    it(("of a parent does not disturb the loop of a child, exporter %s"):format(exporter), function()
       local code, output = children.run(EARLY, { env = ENV }, exporter, port)
       assert.same({ 0, "0\n" }, { code, output })
     end)
   end
 
-  it("waits for descriptors where they have run out, and lets clients in then", function()
+  it("waits if descriptors have run out, and accepts clients when there are descriptors again", function()
     node = children.start(COMMON .. [[
       connected(0)
       local files = {}
@@ -162,7 +163,7 @@ describe("the stream", function()
       assert(clients() == 0)
       local before = os.clock()
       wait.sleep(0.2)
-      assert(os.clock() - before < 0.1, "it turns all the time")
+      assert(os.clock() - before < 0.1, "it spins")
       for _, file in ipairs(files) do file:close() end
       connected(2)
       jobs:inc(3)

@@ -1,7 +1,7 @@
---- The event stream under load: nothing is lost that a buffer has room for, everything else is counted, and whatever
---- clients do costs no memory and no descriptors.
+--- The event stream under load. If this file fails, events are lost although a buffer has space for them, lost events
+--- are not counted, or clients cost memory or descriptors that are never freed.
 ---
---- STREAM_SECONDS is how long the run beside a client that never reads takes, where 3 seconds are not enough.
+--- STREAM_SECONDS is the duration of the run with a client that never reads (3).
 
 package.path = "spec/?.lua;bench/?.lua;" .. package.path
 
@@ -23,7 +23,7 @@ local wait = require "support.wait"
 local SECONDS = tonumber(os.getenv "STREAM_SECONDS")
 local SANITIZED = (os.getenv "LD_PRELOAD" or ""):find "san" ~= nil
 
--- What Google's library makes of a captured stream.
+-- Returns the events that Google's library reads from a captured stream.
 local function check(path)
   local pipe = io.popen(("env -u LD_PRELOAD /usr/bin/python3 spec/support/stream_check.py %s 2>&1"):format(path))
   local text = pipe:read "*a"
@@ -43,7 +43,7 @@ describe("a captured stream", function()
     files.clean()
   end)
 
-  it("has every event of two processes, exact and in order, for Google's protobuf library", function()
+  it("contains every event of two processes, exact and in order, as Google's protobuf library reads it", function()
     local EVENTS = SANITIZED and 50000 or 1000000
     local EACH, SHARDS = EVENTS / 2, 20
     bed = beds.start("thread", { buffer_size = 2 ^ 20, namespace = "app" }, { global_tags = { env = "test" } })
@@ -51,7 +51,7 @@ describe("a captured stream", function()
     local spec = { tags = { "by", "shard" }, unit = "seconds", description = "Löad" }
     local sent, level = client:count("sent", { tags = { "by", "shard" } }), client:gauge("level", spec)
     local took = client:histogram("took", spec)
-    -- A process's events by their number: of three kinds, the shards by turns, values that doubles hold exactly.
+    -- The n-th event of a process: one of three kinds, alternating shards, a value that a double holds exactly.
     local function record(by)
       local shards = {}
       for shard = 0, SHARDS - 1 do
@@ -68,7 +68,7 @@ describe("a captured stream", function()
     local child = fork.child(record, "child")
     record "parent"
     assert.equal(0, fork.wait(child))
-    -- Until nothing comes any more.
+    -- Read until no more bytes arrive.
     local quiet, bytes = 0, 0
     wait.till(function()
       reader:read()
@@ -111,7 +111,7 @@ describe("a captured stream", function()
   end)
 end)
 
--- Bytes of memory that is not shared.
+-- Returns the bytes of memory that is not shared.
 local function resident(pid)
   return tonumber(files.read(("/proc/%d/status"):format(pid)):match "RssAnon:%s+(%d+)") * 1024
 end
@@ -126,7 +126,7 @@ describe("clients that come and go while records are made", function()
 
   after_each(function() bed:close() end)
 
-  it("leave nothing behind, a thousand times, and no count is lost", function()
+  it("leave no memory or descriptors behind after a thousand times, and no count is lost", function()
     local jobs = bed.client:count("jobs", { tags = { "by" } })
     local took = bed.client:histogram "took"
     local flags, parent = fork.shared(2), fork.pid()
@@ -179,8 +179,8 @@ describe("clients that come and go while records are made", function()
   end)
 end)
 
--- Records at full rate until its time is over, says in a file what it did, and, when another file is there, what was
--- dropped in all. arg: port, seconds, buffer, the two files
+-- A program that records at full rate until its time is over, writes to a file what it recorded, and, when another file
+-- exists, how many events were dropped. Its arguments: port, seconds, buffer size, the two files.
 local FULL_RATE = [[
   local chalk, core = require "chalk", require "chalk.core"
   local fork, wait = require "support.fork", require "support.wait"
@@ -231,7 +231,7 @@ describe("a client that never reads", function()
     files.clean()
   end)
 
-  -- A client whose frames are counted, and not looked at.
+  -- A client that counts frames without parsing them.
   local function counting(port, room)
     local counter = counters.new()
     local capture = { write = function(_, bytes) counter:take(ffi.cast("const uint8_t *", bytes), #bytes) end }
@@ -240,7 +240,7 @@ describe("a client that never reads", function()
     return client, counter
   end
 
-  it("costs no more memory than the buffer at full rate, and every event is accounted for", function()
+  it("costs no more memory than its buffer at full rate, and every event is sent or counted as dropped", function()
     local BUFFER, LENGTH, METADATA = 2 ^ 18, 80, 3
     local port, said, seconds = beds.port(), files.name(), SECONDS or 2
     node = children.start(FULL_RATE, { limit = seconds + 90 }, port, seconds, BUFFER, said, stop)
@@ -270,7 +270,8 @@ describe("a client that never reads", function()
     assert.equal("0", of_series)
     assert.equal(tonumber(by_clients), (streamed - read) + (streamed - late))
     assert.is_true(late >= BUFFER and late < streamed and read > late)
-    -- The log: whole powers of two of bytes, and old and new one while it grows. In the segment one ring of a writer.
+    -- The log's size is a power of two; while it grows, the old and the new log exist. The segment has one ring per
+    -- writer.
     local room = 3 * 2 ^ math.ceil(math.log(BUFFER * LENGTH, 2)) + 8e6
     assert.is_true(most - before < room or SANITIZED, most - before .. " bytes more")
     assert.is_true(tonumber(segment) < 64 * BUFFER, segment .. " bytes of the segment")
@@ -281,7 +282,7 @@ describe("a client that never reads", function()
     end
   end)
 
-  it("loses the oldest, and another one none, where records come as fast as that one reads", function()
+  it("loses the oldest events, and another client none, if records come as fast as that client reads", function()
     local BUFFER, BURST, ROUNDS = 2000, 1000, 400
     local bed = beds.start("thread", { buffer_size = BUFFER })
     local load = bed.client:gauge "load"
@@ -316,7 +317,7 @@ end)
 describe("metrics-observer", function()
   local program, reason = observer.install()
 
-  it("shows what a program records, while it does", function()
+  it("shows the records of a program while it runs", function()
     if not program then return pending(reason) end
     local bed = beds.start "thread"
     local requests = bed.client:count("requests", { namespace = "http", tags = { "endpoint", "status" } })

@@ -1,4 +1,5 @@
---- The event stream of a real nginx: events of all workers arrive at the one address, whoever of them serves it.
+--- The event stream of a real nginx. If this file fails, a client does not receive the events of all workers at the one
+--- address, whichever worker serves it.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -60,7 +61,7 @@ describe("the stream of nginx", function()
     return client
   end
 
-  -- Requests until every worker's records have arrived at a client; all that were made have.
+  -- Makes requests until the records of every worker have arrived at a client. Checks that no record is missing.
   local function assert_all_arrive(client, workers)
     client.metrics = {}
     local asked = server:lines()
@@ -90,7 +91,7 @@ describe("the stream of nginx", function()
     assert.equal(server:lines() - asked, times)
   end
 
-  it("has the records of every worker", function()
+  it("contains the records of every worker", function()
     local client = connect()
     assert.same(
       { name = "web_http_requests", type = "counter", description = "Requests" },
@@ -124,7 +125,7 @@ describe("the stream of nginx", function()
     assert_all_arrive(client, server:workers())
   end)
 
-  it("ends with a configuration that has none", function()
+  it("ends when a new configuration has no stream", function()
     local client = connect()
     local other = configuration()
     other.options = ""

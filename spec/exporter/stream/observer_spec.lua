@@ -1,5 +1,5 @@
---- metrics-observer understands the stream that the other specs take for one: its wire contract is that of
---- support/stream_bytes, and support/observer reads its screen rightly.
+--- metrics-observer, the terminal client, reads the bytes of support/stream_bytes. If this file fails, other specs test
+--- chalk against a wrong wire format, or support/observer reads the client's screen wrongly.
 
 local bytes = require "support.stream_bytes"
 local examples = require "support.examples"

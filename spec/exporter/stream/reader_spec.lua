@@ -1,4 +1,5 @@
---- The reader of the event stream has to see what was sent, however it arrives, and must not be hurt by what was not.
+--- The reader of the event stream. If this file fails, a reader returns other events than were sent, depending on how
+--- the bytes are split, or damaged bytes make it fail without an error message.
 
 local bytes = require "support.stream_bytes"
 local cjson = require "cjson"
@@ -16,7 +17,7 @@ local function events_of(stream, reader)
   return list
 end
 
--- The one event of a stream.
+-- Returns the only event of a stream.
 local function event_of(stream)
   local list = events_of(stream)
   assert.equal(1, #list)
@@ -31,7 +32,7 @@ end
 
 local REQUESTS = { name = "requests", type = "counter", unit = "count", description = "Größe ✓" }
 
--- Every kind of event, and one whose length takes two bytes.
+-- A stream with every kind of event, and with one whose length takes two bytes.
 local FRAMES = {
   bytes.metadata(REQUESTS),
   bytes.metadata { name = "waiting", type = "gauge" },
@@ -80,7 +81,7 @@ local EVENTS = {
 describe("the event stream's reader", function()
   after_each(files.clean)
 
-  it("reads bytes that were written down by hand", function()
+  it("reads bytes that were written by hand", function()
     local stream = unhex [[
       11 0a0f 0a0161 1002 1a0173 22050a20c3a90d
       1e 121c 0a0161 1206 0880e2cfaa06 1a06 0a016b 120176 49 000000000000f83f
@@ -102,7 +103,7 @@ describe("the event stream's reader", function()
     }, events_of(stream))
   end)
 
-  it("gives the same events wherever the bytes are cut", function()
+  it("returns the same events, wherever the bytes are split", function()
     assert.same(EVENTS, events_of(STREAM))
     for cut = 0, #STREAM do
       local reader = stream_reader.new()
@@ -115,7 +116,7 @@ describe("the event stream's reader", function()
     end
   end)
 
-  it("gives an event with its last byte, and says what is left of a stream that was cut off", function()
+  it("returns an event as soon as its last byte arrives, and counts the bytes that are left at the end", function()
     local reader, last = stream_reader.new(), bytes.metric { name = "a", operation = "set_gauge", value = 1 }
     for i = 1, #last - 1 do
       assert.same({}, events_of(last:sub(i, i), reader))
@@ -125,7 +126,7 @@ describe("the event stream's reader", function()
     assert.equal(0, reader:pending())
   end)
 
-  it("gives events that a loop left to the next", function()
+  it("returns to the next loop the events that a loop left", function()
     local reader, count = stream_reader.new(), 0
     for _ in reader:feed(STREAM) do
       count = count + 1
@@ -163,7 +164,7 @@ describe("the event stream's reader", function()
     assert.is_nil(metric_with("").seconds)
   end)
 
-  it("tells absent from empty", function()
+  it("distinguishes absent fields from empty ones", function()
     assert.same({ metadata = { name = "", type = "counter" } }, event_of(frame(text(1, ""))))
     local empty = event_of(frame(text(1, text(3, "") .. text(4, "")))).metadata
     assert.same({ name = "", type = "counter", unit = "", description = "" }, empty)
@@ -171,7 +172,7 @@ describe("the event stream's reader", function()
     assert.is_nil(metric_with(text(1, "a")).operation)
   end)
 
-  it("merges what is there twice, and takes the last of a label and of the operations", function()
+  it("merges messages that occur twice, and returns the last value of a label and the last operation", function()
     local twice =
       event_of(frame(text(2, text(1, "a") .. whole(4, 1)) .. text(2, text(1, "b") .. double(8, 2)))).metric
     assert.same({ name = "b", labels = {}, operation = "set_gauge", value = 2 }, twice)
@@ -183,7 +184,7 @@ describe("the event stream's reader", function()
     assert.same({ 5, 6 }, { time.seconds, time.nanos })
   end)
 
-  it("passes over fields of a later version", function()
+  it("skips fields of a later version", function()
     local unknown = whole(15, 0xffffffffffffffffULL)
       .. double(16, 1)
       .. text(2047, "x")
@@ -225,7 +226,7 @@ describe("the event stream's reader", function()
     ["a length of more than 64 bits"] = ("\255"):rep(10),
     ["an HTTP request"] = "GET / HTTP/1.1\r\nHost: 127.0.0.1:5000\r\nUser-Agent: curl/8.0.0-with-some-length\r\n\r\n",
   } do
-    it("refuses " .. what .. ", and all that follows", function()
+    it("refuses " .. what .. ", and all bytes after it", function()
       local reader, good = stream_reader.new(), bytes.metadata(REQUESTS)
       local seen = 0
       local ok, message = pcall(function()
@@ -243,16 +244,16 @@ describe("the event stream's reader", function()
     end)
   end
 
-  it("says how far into a long stream the bad frame is", function()
+  it("reports the position of a bad frame in a long stream", function()
     local reader = stream_reader.new()
-    local pieces = math.ceil(300000 / #STREAM)
-    for _ = 1, pieces do
+    local copies = math.ceil(300000 / #STREAM)
+    for _ = 1, copies do
       assert.equal(#EVENTS, #events_of(STREAM, reader))
     end
-    assert.error_matches(function() events_of(STREAM .. inside "\0", reader) end, "byte " .. (pieces + 1) * #STREAM)
+    assert.error_matches(function() events_of(STREAM .. inside "\0", reader) end, "byte " .. (copies + 1) * #STREAM)
   end)
 
-  it("takes a frame of the limit, and refuses a longer one before its bytes come", function()
+  it("accepts a frame of exactly the size limit, and refuses a longer one before its bytes arrive", function()
     local function stream(size) return frame(text(1, text(4, ("x"):rep(size - 6)))) end
     local limit = 5000
     assert.equal(limit + 2, #stream(limit))
@@ -265,11 +266,11 @@ describe("the event stream's reader", function()
       "1048577 bytes is above the limit of 1048576"
     )
     for _, bad in ipairs { 0, -1, 1.5, 2 ^ 31, 0 / 0, "1" } do
-      assert.error_matches(function() stream_reader.new { max_frame = bad } end, "max_frame: a whole number")
+      assert.error_matches(function() stream_reader.new { max_frame = bad } end, "max_frame must be a whole number")
     end
   end)
 
-  it("takes a long frame byte by byte in linear time and little memory", function()
+  it("reads a long frame byte by byte in linear time and with little memory", function()
     local stream = frame(text(1, text(4, ("x"):rep(1000000))))
     local reader, found = stream_reader.new(), 0
     collectgarbage()
@@ -285,7 +286,7 @@ describe("the event stream's reader", function()
     assert.is_true(os.clock() - started < 10)
   end)
 
-  it("keeps the bytes of a long frame in order when it makes room for more", function()
+  it("keeps the bytes of a long frame in order when the buffer grows", function()
     local words = {}
     for i = 1, 20000 do
       words[i] = ("%05d"):format(i)
@@ -308,7 +309,7 @@ describe("the event stream's reader", function()
     end
   end)
 
-  it("makes nothing but errors of garbage", function()
+  it("returns nothing but errors for random bytes", function()
     math.randomseed(6)
     local taken, refused = 0, 0
     for _ = 1, 20000 do
@@ -341,7 +342,7 @@ describe("the reader and Google's protobuf library", function()
     return output, tonumber(code)
   end
 
-  -- What the library finds in a stream; raises what it says against it.
+  -- Returns the events that the library finds in a stream, or raises its error.
   local function check(stream)
     local output, code = output_of(CHECK .. files.make(stream) .. " --steps 2>&1")
     return code == 0 and cjson.decode(output) or error(output, 0)
@@ -408,7 +409,7 @@ describe("the reader and Google's protobuf library", function()
     end
   end)
 
-  it("both refuse what is no event, and tell when a stream was cut off", function()
+  it("both refuse bytes that are not an event, and both notice an incomplete last frame", function()
     assert.equal(3, check(FRAMES[2] .. FRAMES[1]:sub(1, 3)).pending)
     for _, bad in ipairs { frame(text(2, text(1, "a\255"))), frame "\18\5abcd", frame "\20", ("\255"):rep(10) } do
       assert.error_matches(function() check(FRAMES[1] .. bad) end, "stream_check.py: ")

@@ -1,4 +1,5 @@
---- examples/watch.lua shows what a stream says, line by line, and ends as a command should.
+--- examples/watch.lua prints an event stream line by line. If this file fails, it prints wrong lines, or ends with an
+--- unexpected exit code or message.
 
 local bytes = require "support.stream_bytes"
 local examples = require "support.examples"
@@ -48,7 +49,7 @@ describe("watch.lua", function()
     assert.equal(0, watch.signal)
   end
 
-  -- A line without its date, which depends on the time zone.
+  -- Returns a line without its date, which depends on the time zone.
   local function lines_shown()
     local found = {}
     for line in watch.output:gmatch "([^\n]*)\n" do
@@ -57,7 +58,7 @@ describe("watch.lua", function()
     return found
   end
 
-  it("shows metadata and every kind of record as it comes, until the server ends", function()
+  it("prints metadata and every kind of record as it arrives, until the server ends", function()
     start()
     shows "# jobs counter, count: Jobs\\ndone\n"
     server:send(metric("increment_counter", 2 ^ 53, { { "z", "1" }, { "a", 'é"\27[2J\\' } }))
@@ -95,7 +96,7 @@ describe("watch.lua", function()
     end)
   end
 
-  it("says so when nobody listens", function()
+  it("fails with a message if nothing listens at the address", function()
     local other = stream_server.start()
     local address = other:address()
     other:stop()
@@ -104,7 +105,7 @@ describe("watch.lua", function()
     assert.equal("watch.lua: cannot connect to " .. address .. ": ECONNREFUSED\n", watch.output)
   end)
 
-  it("says so when it is no event stream, or one that is cut off", function()
+  it("fails with a message if the bytes are not an event stream, or the last frame is incomplete", function()
     start()
     shows "# jobs"
     server:send("HTTP/1.1 200 OK\r\n" .. ("x"):rep(100))
@@ -118,7 +119,7 @@ describe("watch.lua", function()
     assert.matches("the connection ended within an event\n$", watch.output)
   end)
 
-  it("says so when the connection is reset", function()
+  it("fails with a message if the connection is reset", function()
     start()
     shows "# jobs"
     server:reset()
@@ -145,7 +146,7 @@ describe("watch.lua", function()
     for _, address in ipairs { "5000", ":5000", "host:", "127.0.0.1:65536", "[::1:5000" } do
       start(address)
       ends(2)
-      assert.matches('^watch.lua: %b"" is no HOST:PORT\nusage: ', watch.output)
+      assert.matches('^watch.lua: %b"" is not a HOST:PORT\nusage: ', watch.output)
     end
   end)
 end)

@@ -1,5 +1,5 @@
---- What was recorded reaches the exporters with every driver: in time, when flush is called, and whatever way the
---- program ends.
+--- The drivers. If this file fails, records do not reach the exporters with one of the drivers: in the interval, when
+--- flush is called, or when the program ends in some way.
 
 package.path = "spec/?.lua;" .. package.path
 
@@ -8,7 +8,7 @@ local core = require "chalk.core"
 local files = require "support.files"
 local fork = require "support.fork"
 
--- A program: arg[1] is the exporter's file, DRIVER the driver; what a test adds comes after init.
+-- A program. arg[1] is the exporter's file. A test adds options of the exporter, the driver, and code after init.
 local PROGRAM = [[
   local chalk = require "chalk"
   local jobs = chalk.count("jobs")
@@ -21,7 +21,7 @@ local PROGRAM = [[
   %s
 ]]
 
--- A private client whose exporter blocks goes while its thread still runs.
+-- A private client is collected while its thread is still blocked by an exporter.
 local PRIVATE = [[
   do
     local exporters = { chalk.exporter.custom("support.file_exporter", { path = arg[1] .. ".2", hangs = "block" }) }
@@ -36,13 +36,13 @@ local PRIVATE = [[
 
 local FIRST, LAST = "jobs{} total=5 delta=5\n--\n", "jobs{} total=5 delta=5\n--\nshutdown\n"
 
--- An object of the application's, younger than what chalk has.
+-- An object of the application with a finalizer. It is younger than chalk's objects, so its finalizer runs first.
 local FINALIZER = [[
   object = newproxy(true)
   getmetatable(object).__gc = function() %s end
 ]]
 
--- As luv 1.51, which turns no loop inside of one of its callbacks.
+-- Makes luv behave as version 1.51, which cannot run the loop inside one of its callbacks.
 local NEWER_LUV = [[
   local run, inside = uv.run, false
   uv.run = function(...)
@@ -54,7 +54,7 @@ local NEWER_LUV = [[
   end
 ]]
 
--- As LuaJIT with LUA52COMPAT has it.
+-- Makes coroutine.running behave as in LuaJIT with LUA52COMPAT, where the main thread is an object.
 local MAIN_IS_A_THREAD = [[
   local running, main = coroutine.running, coroutine.create(function() end)
   coroutine.running = function()
@@ -63,41 +63,41 @@ local MAIN_IS_A_THREAD = [[
   end
 ]]
 
--- Exporters as tables, one of which does something in its export.
+-- A program with two exporters as tables. A test adds the code of the first one's export, and code after init.
 local TABLES = [[
   local chalk, uv = require "chalk", require "luv"
-  local driver, told = arg[1], {}
-  local function tell(...) told[#told + 1] = table.concat({ ... }, " ") end
+  local driver, reported = arg[1], {}
+  local function report(...) reported[#reported + 1] = table.concat({ ... }, " ") end
   chalk.count("jobs"):inc()
   chalk.init { driver = driver, flush_interval = 3600, exporters = {
     { name = "one", export = function(self, batch) %s end },
-    { name = "other", export = function() tell("other") return true end },
+    { name = "other", export = function() report("other") return true end },
   } }
   %s
-  io.write(table.concat(told, "\n"))
+  io.write(table.concat(reported, "\n"))
 ]]
 
--- What an application may have declared of the Lua API, with types of its own.
+-- Declarations of the Lua API with types of its own, as an application may have them.
 local DECLARED = [[
   require("ffi").cdef "typedef struct lua_State lua_State; lua_State *luaL_newstate(void); int lua_gettop(lua_State *);"
 ]]
 
--- A child that changes its directory takes over from its parent, when that is killed.
+-- A child changes its directory, and flushes after its parent was killed.
 local MOVED = [[
   chalk.flush()
   local fork, wait = require "support.fork", require "support.wait"
   local ffi = require "ffi"
   ffi.cdef "int chdir(const char *path);"
-  local told, parent = fork.shared(1), fork.pid()
+  local reported, parent = fork.shared(1), fork.pid()
   fork.child(function()
     assert(ffi.C.chdir("/") == 0)
     jobs:inc()
-    told[0] = 1
+    reported[0] = 1
     wait.till(function() return fork.parent() ~= parent end)
     assert(chalk.flush())
     os.exit(0)
   end)
-  wait.till(function() return told[0] == 1 end)
+  wait.till(function() return reported[0] == 1 end)
   fork.kill(parent, fork.KILL)
 ]]
 
@@ -106,7 +106,7 @@ describe("the driver", function()
 
   local function program(driver, body, options) return PROGRAM:format(options or "", driver, body) end
 
-  -- Runs a program to its end; its exit code, the exporter's file, its output and the seconds it took.
+  -- Runs a program to its end. Returns its exit code, the text of the exporter's file, its output and its run time.
   local function run(driver, body, options)
     local path, started = files.name(), core.C.chalk_now()
     local code, output = children.run(program(driver, body, options), {}, path)
@@ -115,7 +115,7 @@ describe("the driver", function()
 
   for _, driver in ipairs { "thread", "loop", "manual" } do
     describe(driver, function()
-      describe("flushes a last time", function()
+      describe("flushes for the last time", function()
         local function it_flushes(what, body, exit_code)
           it(what, function()
             local code, seen, output = run(driver, body)
@@ -154,14 +154,14 @@ describe("the driver", function()
           end
         end)
 
-        it("when the exporter has to wait", function()
+        it("when the exporter yields", function()
           local code, seen, output = run(driver, "", "yields = 30")
           assert.same({ 0, LAST }, { code, seen }, output)
           code, seen, output = run(driver, "os.exit(0)", "yields = 30")
           assert.same({ 0, LAST }, { code, seen }, output)
         end)
 
-        it("of what was recorded while the exporter was away", function()
+        it("and sends what an earlier flush failed to send", function()
           local away = files.make()
           local body = ("chalk.flush() jobs:inc() os.remove(%q)"):format(away)
           local code, seen, output = run(driver, body, ("fails_while = %q"):format(away))
@@ -169,7 +169,7 @@ describe("the driver", function()
         end)
       end)
 
-      it("returns from flush when the exporters have", function()
+      it("returns from flush after the exporters have returned", function()
         local body = [[
           assert(chalk.flush())
           local file = io.open(arg[1])
@@ -188,7 +188,7 @@ describe("the driver", function()
         end
       end)
 
-      it("ends well after the application stopped its loop", function()
+      it("ends in order after the application has stopped its loop", function()
         local again = "uv.new_timer():start(0, 1, function() uv.stop() end) uv.stop()"
         for _, body in ipairs { "uv.stop()", again } do
           for _, options in ipairs { "", "yields = 30" } do
@@ -198,13 +198,13 @@ describe("the driver", function()
         end
       end)
 
-      it("flushes last inside of a loop that luv does not turn there", function()
+      it("flushes for the last time in a callback in which luv cannot run the loop", function()
         local body = NEWER_LUV .. "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()"
         local code, seen, output = run(driver, body)
         assert.same({ 4, LAST }, { code, seen }, output)
       end)
 
-      it("flushes from a coroutine that no loop runs", function()
+      it("flushes from a coroutine outside the loop's callbacks", function()
         local body = [[
           coroutine.wrap(function() assert(chalk.flush()) end)()
           io.write(assert(io.open(arg[1])):read "*a")
@@ -217,13 +217,13 @@ describe("the driver", function()
 
   for _, driver in ipairs { "loop", "manual" } do
     describe(driver, function()
-      it("ends inside of a loop that luv does not turn there, though an exporter yields", function()
+      it("ends in a callback in which luv cannot run the loop, although an exporter yields", function()
         local body = NEWER_LUV .. "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()"
         local code, output = children.run(program(driver, body, "yields = 30"), { limit = 20 }, files.name())
         assert.same({ 4, "" }, { code, output })
       end)
 
-      it("has exporters block where luv does not turn the loop at the end", function()
+      it("makes exporters block at the exit if luv cannot run the loop there", function()
         local export = "io.write(tostring(batch.blocking), ' ') io.flush() return true"
         local body = "uv.new_timer():start(1, 0, function() os.exit(4) end) uv.run()"
         local code, output = children.run(TABLES:format(export, NEWER_LUV .. body), { limit = 20 }, driver)
@@ -232,7 +232,7 @@ describe("the driver", function()
         assert.same({ 4, "nil " }, { code, (output:gsub("false", "nil")) })
       end)
 
-      it("calls nothing of the application's back at the end, however many clients there are", function()
+      it("calls none of the application's callbacks at the exit, however many clients there are", function()
         local body = [[
           chalk.new { driver = driver, exporters = { { name = "third", export = function() return true end } } }
           uv.new_timer():start(1, 1, function()
@@ -244,7 +244,7 @@ describe("the driver", function()
         assert.same({ 4, "once" }, { children.run(TABLES:format("return true", body), { limit = 20 }, driver) })
       end)
 
-      it("takes the main thread for no coroutine, where that is an object", function()
+      it("does not mistake the main thread for a coroutine if LuaJIT has an object for it", function()
         local body = [[
           assert(chalk.flush())
           uv.new_timer():start(1, 0, function() io.write(tostring(chalk.flush())) end)
@@ -255,30 +255,30 @@ describe("the driver", function()
         assert.same({ 0, "nil" }, { code, output:sub(-3) }, output)
       end)
 
-      it("lets no export wait for a flush", function()
+      it("refuses a flush or shutdown that is called in an export", function()
         local script = TABLES:format(
           [[
           local ok, message = chalk.flush()
-          tell(tostring(ok), message)
+          report(tostring(ok), message)
           ok, message = chalk.shutdown()
-          tell(tostring(ok), message)
+          report(tostring(ok), message)
           local thread = coroutine.running()
           uv.new_timer():start(1, 0, function() assert(coroutine.resume(thread)) end)
           coroutine.yield()
-          tell(tostring(chalk.flush()))
+          report(tostring(chalk.flush()))
           return true
         ]],
-          "tell(tostring(chalk.flush()))"
+          "report(tostring(chalk.flush()))"
         )
         local code, output = children.run(script, { limit = 20 }, driver)
         local refused = "nil an exporter's export cannot wait for a flush\n"
         assert.same({ 0, refused:rep(2) .. "other\nnil\ntrue" }, { code, output })
       end)
 
-      it("counts a flush as done though an exporter raises what cannot be shown", function()
+      it("completes a flush although an exporter raises an error that cannot be shown as text", function()
         local script = TABLES:format(
           "error(setmetatable({}, { __tostring = function() error('no text', 0) end }))",
-          "for _ = 1, 2 do tell(tostring(chalk.flush())) end"
+          "for _ = 1, 2 do report(tostring(chalk.flush())) end"
         )
         local code, output = children.run(script, { limit = 20 }, driver)
         local said = "chalk: error: exporter one: a table that cannot be shown as text\n"
@@ -288,14 +288,14 @@ describe("the driver", function()
   end
 
   describe("thread", function()
-    it("starts where the application has declared some of the Lua API", function()
+    it("starts if the application has declared functions of the Lua API itself", function()
       local path = files.name()
       local code, output = children.run(DECLARED .. program("thread", ""), {}, path)
       assert.same({ 0, LAST }, { code, files.read(path) }, output)
     end)
 
     for _, loop in ipairs { "stop", "close" } do
-      it("goes on after an exporter did this to the loop: " .. loop, function()
+      it("goes on after an exporter calls this on the loop: " .. loop, function()
         local body = "for _ = 1, 3 do assert(chalk.flush()) jobs:inc() end"
         local code, seen, output = run("thread", body, ("loop = %q"):format(loop))
         local said = "chalk: error: flush thread: an exporter closed the handles of the flush loop\n"
@@ -306,7 +306,7 @@ describe("the driver", function()
       end)
     end
 
-    it("finds what it loads by relative paths in a child that changed its directory", function()
+    it("finds modules by relative paths in a child that has changed its directory", function()
       local here = os.getenv "PWD" .. "/"
       local function relative(text) return (text:gsub(here:gsub("%p", "%%%0"), "./")) end
       local env = {
@@ -316,7 +316,7 @@ describe("the driver", function()
       }
       local path = files.name()
       local child = children.spawn(program("thread", MOVED), { env = env }, path)
-      local output = child.pipe:read "*a" -- the child's too, which lives longer
+      local output = child.pipe:read "*a" -- also that of the child, which lives longer
       child.pipe:close()
       local moved = "jobs{} total=6 delta=1\n--\n"
       assert.equal(FIRST .. moved, files.read(path):sub(1, #(FIRST .. moved)), output)
@@ -340,7 +340,7 @@ describe("the driver", function()
   end)
 
   describe("loop", function()
-    it("flushes by the application's loop, which it does not keep alive", function()
+    it("flushes on the application's loop and does not keep the loop alive", function()
       local body = [[
         local check = uv.new_timer()
         check:start(1, 1, function()
@@ -358,15 +358,15 @@ describe("the driver", function()
       assert.is_true(seconds < 5)
     end)
 
-    it("is waited for by a coroutine of a callback, while the loop goes on", function()
+    it("lets a coroutine in a callback wait for a flush while the loop goes on", function()
       local body = [[
-        local turns = 0
+        local ticks = 0
         local ticker = uv.new_timer()
-        ticker:start(1, 1, function() turns = turns + 1 end)
+        ticker:start(1, 1, function() ticks = ticks + 1 end)
         uv.new_timer():start(1, 0, function()
           coroutine.wrap(function()
             assert(chalk.flush())
-            io.write(assert(io.open(arg[1])):read "*a", turns > 5 and "went on" or "stood")
+            io.write(assert(io.open(arg[1])):read "*a", ticks > 5 and "went on" or "stood")
             ticker:close()
           end)()
         end)
@@ -376,7 +376,7 @@ describe("the driver", function()
       assert.equal(FIRST .. "went on", output)
     end)
 
-    it("takes a last flush after the one under way", function()
+    it("flushes for the last time after the flush in progress", function()
       local body = [[
         uv.new_timer():start(1, 0, function()
           chalk.flush()
@@ -390,8 +390,8 @@ describe("the driver", function()
     end)
   end)
 
-  -- Programs that would hang take the limit of the last flush each, so they run side by side.
-  it("is not held up at its end by an exporter that never comes back, nor is flush", function()
+  -- Each program takes the time limit of the last flush, so they run side by side.
+  it("ends although an exporter never returns, and flush returns too", function()
     local started = core.C.chalk_now()
     local head = "io.write(uv.os_getpid(), '\\n') io.flush() assert(not chalk.flush(0.2)) "
     local hanging = {}
@@ -419,7 +419,7 @@ describe("the driver", function()
   end)
 
   for _, driver in ipairs { "thread", "loop" } do
-    it(driver .. " flushes last when the application's loop handles SIGTERM", function()
+    it(driver .. " flushes for the last time when a handler in the application's loop ends the program", function()
       local path = files.name()
       local child = children.start(
         program(
@@ -440,7 +440,7 @@ describe("the driver", function()
       assert.same({ 7, LAST }, { code, files.read(path) }, output)
     end)
 
-    it(driver .. " flushes last when SIGTERM stops the loop", function()
+    it(driver .. " flushes for the last time when SIGTERM stops the loop", function()
       local path = files.name()
       local child = children.start(
         program(

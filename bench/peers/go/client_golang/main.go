@@ -1,5 +1,5 @@
-// The work done by github.com/prometheus/client_golang. "and native" has a native histogram beside the buckets, at
-// the factor and limit that its documentation recommends: the nearest it has to a sketch.
+// Does the work with github.com/prometheus/client_golang. "and native" adds a native histogram to the buckets, with the
+// factor and limit that the documentation recommends, because that comes closest to a sketch.
 package main
 
 import (
@@ -34,7 +34,7 @@ func histograms(name string, native bool) *prometheus.HistogramVec {
 	return vector
 }
 
-// total is the sum of all counters and of all histograms' counts of that name.
+// total returns the sum of all counters and of all histograms' counts with this name.
 func total(name string) uint64 {
 	families, err := registry.Gather()
 	if err != nil {
@@ -105,7 +105,7 @@ func count80(seconds float64) {
 	}).Ns)
 }
 
-// each calls f with classic histograms, and with such that are native too.
+// each calls f with classic histograms, and with histograms that are classic and native.
 func each(f func(vector *prometheus.HistogramVec, name, suffix string)) {
 	f(histograms("latency", false), "latency", "")
 	f(histograms("native", true), "native", ", and native")

@@ -1,6 +1,6 @@
-// The work done by github.com/VictoriaMetrics/metrics. A metric with labels is found by its whole text, which is made for
-// each record; "name kept" has the 80 texts made beforehand. Its histograms have buckets of their own, without bounds to
-// choose.
+// Does the work with github.com/VictoriaMetrics/metrics. A metric with labels is found by its full name with labels,
+// which is formatted for each record; "name kept" formats the 80 names beforehand. Bounds of its histograms cannot be
+// chosen.
 package main
 
 import (

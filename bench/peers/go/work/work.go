@@ -1,7 +1,7 @@
-// Package work is the work that every peer's program does: the same tags, the same values, timed in the same way.
+// Package work has the tags, values and timing that the programs of all peers share.
 //
-// A program is called with the work's name and the seconds a measure takes, and prints a line for each way it has of
-// doing that work: the way, a tab, the figure. It prints nothing for work that the peer does not do.
+// The arguments of a program are the name of the work and the seconds of a measure. It prints a line for each way to do
+// that work: the way, a tab, the figure. It prints nothing for work that the peer cannot do.
 package work
 
 import (
@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Sequences have the length of a power of two, so that finding a place costs one instruction.
+// Sequences have the length of a power of two, so that an index takes one instruction.
 const (
 	Length       = 1024
 	Last         = Length - 1
@@ -53,7 +53,7 @@ func Status(i int) string {
 	return "failure"
 }
 
-// Resources are tag values of their own for each of n series, made beforehand.
+// Resources returns a distinct tag value for each of n series.
 func Resources(n int) []string {
 	list := make([]string, n)
 	for i := range list {
@@ -62,15 +62,15 @@ func Resources(n int) []string {
 	return list
 }
 
-// Measure has the nanoseconds of an iteration, what all steps add up to and how many iterations there were.
+// Measure has the nanoseconds of an iteration, the sum of all steps and the number of iterations.
 type Measure struct {
 	Ns    float64
 	Total uint64
 	Count uint64
 }
 
-// Time takes what an iteration of f costs, in one run of about the seconds after as much warm-up as that takes to find
-// out.
+// Time measures an iteration of f in one run of about the seconds, after warm-up runs that find out how many iterations
+// that takes.
 func Time(seconds float64, f func(n int)) Measure {
 	return timeRuns(seconds, func(n int) float64 {
 		started := time.Now()
@@ -79,7 +79,7 @@ func Time(seconds float64, f func(n int)) Measure {
 	})
 }
 
-// TimeThreads has two goroutines at it at once: the mean of what an iteration takes in each.
+// TimeThreads measures f in two goroutines at once and returns the mean of both.
 func TimeThreads(seconds float64, f func(n int)) Measure {
 	return timeRuns(seconds, func(n int) float64 {
 		var ready, done sync.WaitGroup
@@ -132,7 +132,7 @@ func timeRuns(seconds float64, run func(n int) float64) Measure {
 
 var sink int
 
-// Empty is the loop alone, with the reads that the others have too.
+// Empty measures the loop alone, with the reads that the other loops have too.
 func Empty(seconds float64) float64 {
 	return Time(seconds, func(n int) {
 		sum := 0
@@ -143,7 +143,7 @@ func Empty(seconds float64) float64 {
 	}).Ns
 }
 
-// TimeNew takes what a first record costs: 10,000 series in each of five new metrics, the median of the five.
+// TimeNew measures first records: 10,000 series in each of five new metrics. The figure is the median of the five.
 func TimeNew(family func(name string, resources []string)) float64 {
 	resources := Resources(New)
 	times := make([]float64, 5)
@@ -156,7 +156,7 @@ func TimeNew(family func(name string, resources []string)) float64 {
 	return times[2]
 }
 
-// PrintText prints the milliseconds a rendering takes, and its sample lines.
+// PrintText prints the milliseconds of a rendering and the number of its samples.
 func PrintText(way string, seconds float64, render func(out *bytes.Buffer)) {
 	var out bytes.Buffer
 	render(&out)
@@ -177,8 +177,8 @@ func PrintText(way string, seconds float64, render func(out *bytes.Buffer)) {
 	fmt.Printf("%s\t%g\t%d lines\n", way, times[len(times)/2]*1e3, lines)
 }
 
-// Memory is the bytes a series adds to what the process has in memory, when n are filled. What was freed is given back
-// first.
+// Memory returns the bytes that a series adds to the process's resident memory, computed from n series. Freed memory is
+// returned to the system before each reading.
 func Memory(n int, fill func(resources []string)) float64 {
 	resources := Resources(n)
 	before := resident()
@@ -198,10 +198,10 @@ func resident() float64 {
 			return kilobytes * 1024
 		}
 	}
-	panic("no Rss")
+	panic("/proc/self/smaps_rollup has no line Rss")
 }
 
-// Recorded is what goes into each histogram whose memory is measured: one value, or 1,000 lognormal ones.
+// Recorded returns the lognormal values that are recorded into each histogram whose memory is measured.
 func Recorded(n int) []float64 {
 	state := 20240229
 	uniform := func() float64 {
@@ -218,7 +218,7 @@ func Recorded(n int) []float64 {
 
 func Check(expected, found uint64) {
 	if expected != found {
-		panic(fmt.Sprint("the peer has ", found, " and not ", expected))
+		panic(fmt.Sprint("the peer has ", found, ", expected ", expected))
 	}
 }
 
@@ -226,7 +226,7 @@ func Print(way string, figure float64) {
 	fmt.Printf("%s\t%g\n", way, figure)
 }
 
-// Arguments are the work's name and the seconds of a measure, from the command line.
+// Arguments returns the name of the work and the seconds of a measure, from the command line.
 func Arguments() (string, float64) {
 	seconds, err := strconv.ParseFloat(os.Args[2], 64)
 	if err != nil {

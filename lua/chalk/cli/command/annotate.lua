@@ -1,4 +1,4 @@
--- chalk annotate: links to live charts in the comments above wrapped functions.
+-- chalk annotate writes links to live charts into the comments above wrapped functions.
 
 local annotate = require "chalk.cli.annotate"
 local failure = require "chalk.cli.failure"
@@ -10,13 +10,13 @@ local M = {
   summary = "write links to live charts above wrapped functions",
   operands = "--require MODULE [OPTION]... [PATH]...",
   text = "Loads the modules and writes, above each wrapped function whose file is one of the PATHs or below one\n"
-    .. "(default: the current directory), a block of links to its charts. Blocks that are there are refreshed.\n"
-    .. "Directories among the PATHs are also where modules are looked for.",
+    .. "(default: the current directory), a block of links to its charts. Existing blocks are replaced.\n"
+    .. "Modules are also looked for in the directories among the PATHs.",
   options = {
     { "require", short = "r", value = "MODULE", many = true, text = "a module to load; may be repeated" },
     { "include", short = "I", value = "DIR", many = true, text = "look for modules in DIR first" },
-    { "check", text = "write nothing; exit code 1 when a file would change" },
-    { "remove", text = "take all blocks out; needs no modules" },
+    { "check", text = "write nothing; the exit code is 1 if a file would change" },
+    { "remove", text = "remove all blocks; needs no modules" },
   },
 }
 
@@ -35,20 +35,21 @@ local function real_paths(paths)
   return roots
 end
 
--- "/home/me/app/lua/users.lua" as the user would write it.
+-- Returns a path relative to the current directory if it is below that.
 local function shown(path)
   local here = files.real "."
   return path:sub(1, #here + 1) == here .. "/" and path:sub(#here + 2) or path
 end
 
--- Without those that would show nothing.
+-- Returns the links of a function, without a chart that would be empty.
 local function links_of(auto, f)
   local links = auto.links(f.f)
   if not f.concurrent then links.concurrency = nil end
   return links
 end
 
--- Wrapped functions by the real path of their file; files that were loaded and have none are there too.
+-- Returns the wrapped functions by the real path of their file, and how many there are in all and below the roots. A
+-- loaded file without wrapped functions has an empty list, so that old blocks are removed from it.
 local function by_file(auto, roots)
   local found = {}
   for path in pairs(modules.loaded_files()) do
@@ -86,7 +87,7 @@ local function none_of(paths)
   return found
 end
 
--- What is to be written, sorted by path.
+-- Returns the files whose text changes, sorted by path.
 local function changes(found)
   local changed = {}
   for path, functions in pairs(found) do
@@ -102,7 +103,7 @@ end
 local function complain(changed)
   local lines = {}
   for i, file in ipairs(changed) do
-    lines[i] = file.path .. ": links are out of date"
+    lines[i] = file.path .. ": the links are out of date"
   end
   failure.fail(table.concat(lines, "\nchalk: "))
 end

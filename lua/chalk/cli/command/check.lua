@@ -1,4 +1,4 @@
--- chalk check: whether metrics.json can be loaded.
+-- chalk check finds out whether metrics.json files can be loaded.
 
 local failure = require "chalk.cli.failure"
 local schema = require "chalk.define.schema"
@@ -7,10 +7,10 @@ local M = {
   name = "check",
   summary = "check metrics.json files",
   operands = "FILE...",
-  text = "Checks definitions as chalk.load does. All errors are shown, with their places.",
+  text = "Checks definitions as chalk.load does. Shows all errors, each with the file and field.",
   options = {
     { "together", text = "check the FILEs as one application that loads them all" },
-    { "quiet", short = "q", text = "say nothing of files that are right" },
+    { "quiet", short = "q", text = "print nothing for files that are right" },
   },
 }
 

@@ -1,4 +1,4 @@
--- chalk dashboards: dashboards for Grafana.
+-- chalk dashboards writes dashboards for Grafana.
 
 local failure = require "chalk.cli.failure"
 local files = require "chalk.cli.files"
@@ -9,30 +9,34 @@ local M = {
   name = "dashboards",
   summary = "write dashboards for Grafana",
   operands = "-o DIR [OPTION]... [FILE...]",
-  text = "Writes dashboards into DIR, which is made when it is not there: of wrapped functions an overview, an\n"
-    .. "explorer and the objectives; or, when metrics.json FILEs are named, one for each of them instead.",
+  text = "Writes dashboards into DIR, which is created if it is missing. Without FILEs: an overview and an explorer\n"
+    .. "of wrapped functions, and their objectives. With metrics.json FILEs: one dashboard for each FILE instead.",
   options = {
-    { "output", short = "o", value = "DIR", text = "where to write" },
-    { "namespace", value = "NAME", text = "of FILEs: the Prometheus exporter's namespace" },
-    { "title", value = "TITLE", text = "what the dashboard of the one FILE is called" },
+    { "output", short = "o", value = "DIR", text = "the directory to write to" },
+    { "namespace", value = "NAME", text = "the Prometheus exporter's namespace, for FILEs only" },
+    { "title", value = "TITLE", text = "the title of the dashboard, for one FILE only" },
   },
 }
 
 local function check(values, paths)
   if not values.output then failure.usage "dashboards: -o DIR is needed" end
-  if values.title and #paths ~= 1 then failure.usage "dashboards: --title is for one FILE" end
+  if values.title and #paths ~= 1 then failure.usage "dashboards: --title needs exactly one FILE" end
   local namespace = values.namespace
   if namespace and #paths == 0 then
-    failure.usage "dashboards: --namespace is for FILEs: the metrics of functions have none"
+    failure.usage "dashboards: --namespace needs a FILE: the metrics of functions have no namespace"
   end
   if namespace and not namespace:find "^[%a_:][%w_:]*$" then
-    failure.usage('dashboards: "%s" cannot be a namespace: letters, digits, _ and : only', namespace)
+    failure.usage(
+      'dashboards: --namespace: "%s" must have only letters, digits, _ and :, and begin with no digit',
+      namespace
+    )
   end
 end
 
 local function stem(path) return ((path:match "([^/]+)$" or path):gsub("%.json$", "")) end
 
--- Two services' files are both called metrics.json: the namespace tells their dashboards apart.
+-- Returns the title of a file's dashboard. It has the namespace, because the files of two services may have the same
+-- name.
 local function title(path, values)
   return values.title or (values.namespace and values.namespace .. " " or "") .. stem(path)
 end
@@ -42,7 +46,7 @@ local function of_definitions(paths, values)
   for _, path in ipairs(paths) do
     local definitions, errors = schema.new():add(path)
     if not definitions then failure.fail(table.concat(errors, "\nchalk: ")) end
-    if #definitions == 0 then failure.fail("%s: there are no metrics in it", path) end
+    if #definitions == 0 then failure.fail("%s: the file defines no metrics", path) end
     local name = stem(path) .. ".json"
     if found[name] then failure.usage("dashboards: two FILEs would be written to %s", name) end
     found[name] = require("chalk.cli.metrics_dashboard").generate(definitions, {

@@ -1,4 +1,4 @@
--- chalk rules: recording rules and alerts for the objectives that are in use.
+-- chalk rules writes recording rules and alerts for the objectives in use.
 
 local failure = require "chalk.cli.failure"
 local files = require "chalk.cli.files"
@@ -14,17 +14,17 @@ local M = {
   options = {
     { "require", short = "r", value = "MODULE", many = true, text = "a module to load; may be repeated" },
     { "include", short = "I", value = "DIR", many = true, text = "look for modules in DIR first" },
-    { "output", short = "o", value = "FILE", text = "write to FILE, not to standard output" },
-    { "service", value = "NAME", text = "count the functions of this service only" },
+    { "output", short = "o", value = "FILE", text = "write to FILE instead of standard output" },
+    { "service", value = "NAME", text = "count only the functions of this service" },
   },
 }
 
 local function check_name(name)
   local bad = json.invalid_utf8(name)
-  if bad then failure.fail("the name of an objective is not valid UTF-8: %s", name:gsub("[^%g ]", "?")) end
+  if bad then failure.fail('objective "%s": the name is not valid UTF-8', name:gsub("[^%g ]", "?")) end
 end
 
--- An objective that no function has would be rules without data.
+-- Returns the objectives that some function has; rules for others would have no data.
 local function in_use(auto)
   local used, found = {}, {}
   for _, f in ipairs(auto.functions()) do
@@ -40,7 +40,9 @@ end
 ---@param operands string[]
 ---@param out chalk.cli.Out
 function M.run(values, operands, out)
-  if operands[1] then failure.usage('rules: what is "%s"? modules are named by --require', operands[1]) end
+  if operands[1] then
+    failure.usage('rules: unexpected operand "%s": modules are named by --require', operands[1])
+  end
   if not values.require then failure.usage "rules: --require MODULE is needed" end
   local objectives = in_use(modules.load(values.require, values.include or {}))
   if #objectives == 0 then

@@ -1,4 +1,4 @@
---- Which of the two text formats a scraper gets, by its Accept header.
+--- Chooses one of the two text formats by a scraper's Accept header.
 
 local M = {}
 
@@ -11,7 +11,8 @@ M.content_type = {
   openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8",
 }
 
--- The media ranges a format answers to, and how specific each is; a range without a version takes any.
+-- The media ranges for which a format is acceptable. `rank`: how specific a range is. A range in the header without a
+-- version accepts any.
 local RANGES = {
   ["application/openmetrics-text"] = {
     format = "openmetrics",
@@ -28,7 +29,7 @@ local function parameter(text, name)
   return value and value:gsub("%s+$", ""):gsub('^"(.*)"$', "%1")
 end
 
--- 0 to 1; what is no quality counts as a refusal (RFC 9110, section 12.4.2).
+-- Returns the quality of a range, from 0 to 1. A malformed quality is a refusal (RFC 9110, section 12.4.2).
 local function quality(text)
   local q = parameter(text, "q")
   if not q then return 1 end
@@ -36,25 +37,25 @@ local function quality(text)
   return q and math.min(tonumber(q), 1) or 0
 end
 
--- A format's quality is that of its most specific range; of equal ones the best.
-local function weigh(best, range, q, place)
+-- The most specific range decides the quality of a format; of equally specific ranges, the one with the best quality.
+local function weigh(best, range, q, position)
   local found = best[range.format]
   if not found or range.rank > found.rank or (range.rank == found.rank and q > found.q) then
-    best[range.format] = { rank = range.rank, q = q, place = place }
+    best[range.format] = { rank = range.rank, q = q, position = position }
   end
 end
 
---- The format for a request; text 0.0.4 when nothing asks for the other.
----@param accept? string the Accept header
+--- Returns the format for a request: "prometheus" (text 0.0.4) unless the header prefers OpenMetrics.
+---@param accept string? the Accept header
 ---@return chalk.prometheus.Format
 function M.format_of(accept)
-  local best, place = {}, 0
+  local best, position = {}, 0
   for item in (accept or ""):lower():gmatch "[^,]+" do
     local name, parameters = item:match "^%s*([^%s;]+)(.*)$"
     local range = name and RANGES[name]
     local version = range and parameter(parameters, "version")
-    place = place + 1
-    if range and (not version or range.versions[version]) then weigh(best, range, quality(parameters), place) end
+    position = position + 1
+    if range and (not version or range.versions[version]) then weigh(best, range, quality(parameters), position) end
   end
   local open, text = best.openmetrics, best.prometheus
   if not open or open.q == 0 then
@@ -62,7 +63,7 @@ function M.format_of(accept)
   elseif not text or open.q > text.q then
     return "openmetrics"
   end
-  return open.q == text.q and open.place < text.place and "openmetrics" or "prometheus"
+  return open.q == text.q and open.position < text.position and "openmetrics" or "prometheus"
 end
 
 return M

@@ -1,4 +1,4 @@
---- One metric as a family of the exposition: its header, and the names the C core renders its sample lines with.
+--- One metric as a family of the exposition: its header, and the names with which the C core writes its sample lines.
 --
 --     # HELP http_requests_total Requests answered.          text 0.0.4
 --     # TYPE http_requests_total counter
@@ -8,8 +8,8 @@
 --     # HELP http_requests Requests answered.
 --     http_requests_total{env="prod",status="200"} 7
 --
--- Sample lines are the same in both, so that a series keeps its identity whatever a scraper asks for. The one
--- exception is OpenMetrics' own rule: a histogram with negative bounds has no sum and no count there.
+-- Sample lines are the same in both formats, so that a series keeps its identity whichever format a scraper asks for.
+-- The one exception is a rule of OpenMetrics: there a histogram with negative bounds has no sum and no count.
 
 local core = require "chalk.core"
 local kinds = require "chalk.define.kinds"
@@ -22,22 +22,22 @@ local M = {}
 
 local LABEL_ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
 
----@class chalk.prometheus.Constant a label that stands on every line
+---@class chalk.prometheus.Constant a label of every line
 ---@field label string
 ---@field text string e.g. `env="prod"`
 
 ---@class chalk.prometheus.Bound a bound that is shown
 ---@field value number
----@field index integer its place among those the metric counts, from 0
+---@field index integer its index among the bounds that the metric counts, from 0
 
 ---@class chalk.prometheus.Family
 ---@field header string
 ---@field names ffi.cdata* the chalk_family
----@field anchors table what its pointers point to
+---@field anchors table keeps the memory alive to which its pointers point
 
---- The family name of a metric, below the exporter's namespace unless it is one of chalk's own.
+--- Returns the family name of a metric. Metrics of chalk itself do not get the exporter's namespace.
 ---@param def chalk.Definition
----@param namespace? string
+---@param namespace string?
 ---@return string
 function M.name(def, namespace)
   return naming.family(def.namespace, def.name, def.type, def.unit, not def.own and namespace or nil)
@@ -45,8 +45,8 @@ end
 
 local function constant_value(value) return type(value) == "number" and numbers.text(value) or tostring(value) end
 
---- Global tags as constant labels, sorted by label.
----@param tags? table<string, string|number|boolean>
+--- Returns global tags as constant labels, sorted by label.
+---@param tags table<string, string|number|boolean>?
 ---@return chalk.prometheus.Constant[]
 function M.constants(tags)
   local constants = {}
@@ -107,18 +107,18 @@ local function set_samples(names, def, samples, sums)
 end
 
 local function set_bounds(names, bounds, anchors)
-  local texts, places = {}, ffi.new("uint32_t[?]", math.max(#bounds, 1))
+  local texts, indexes = {}, ffi.new("uint32_t[?]", math.max(#bounds, 1))
   for i, bound in ipairs(bounds) do
-    texts[i], places[i - 1] = numbers.bound(bound.value), bound.index
+    texts[i], indexes[i - 1] = numbers.bound(bound.value), bound.index
   end
-  anchors.le_texts, anchors.le, anchors.places = texts, core.strings(texts), places
-  names.le, names.le_index, names.n_le = anchors.le, places, #bounds
+  anchors.le_texts, anchors.le, anchors.indexes = texts, core.strings(texts), indexes
+  names.le, names.le_index, names.n_le = anchors.le, indexes, #bounds
 end
 
---- The family of a metric in one format.
+--- Makes the family of a metric in one format.
 ---@param def chalk.Definition
----@param name string as name() gives it
----@param bounds chalk.prometheus.Bound[] those shown of a histogram
+---@param name string as name() returns it
+---@param bounds chalk.prometheus.Bound[] the bounds of a histogram that are shown
 ---@param constants chalk.prometheus.Constant[]
 ---@param format chalk.prometheus.Format
 ---@return chalk.prometheus.Family

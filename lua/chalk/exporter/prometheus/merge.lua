@@ -1,9 +1,10 @@
---- Sample lines of several versions of one metric, made one.
+--- Merges the sample lines of several versions of one metric.
 --
--- After a reload the workers of before go on recording under the old definition until they end. When it differs in
--- what series depend on, both have series of their own, and the same labels would stand in the exposition twice. So
--- lines that say the same series, in whatever order of labels, become one: counts and buckets add up, a gauge is
--- combined as its definition says. This is rare, and done on the text, for then it needs nothing of a format.
+-- After a reload, the old workers record under the old definition until they end. If the new definition differs in a
+-- field that series depend on, both versions have their own series, and the same labels would appear twice in the
+-- exposition. So lines with the same name and labels, in any order of labels, become one line: values of counts and
+-- histograms are added, and gauges are combined as their definition says. Such versions are rare, so the merge works on
+-- the text, independently of the format.
 
 local kinds = require "chalk.define.kinds"
 
@@ -18,7 +19,7 @@ local ACROSS = {
   last = function(_, newer) return newer end,
 }
 
--- The position behind the quote that ends a label's value.
+-- Returns the position after the quote that ends a label's value.
 local function value_end(labels, at)
   while true do
     local stop = labels:find('[\\"]', at)
@@ -27,7 +28,7 @@ local function value_end(labels, at)
   end
 end
 
--- What a line's series is known by: its name and its labels in order.
+-- Returns the identity of a line's series: its name and its sorted labels.
 local function identity(head)
   local name, labels = head:match "^([^{]*){(.*)}$"
   if not name then return head end
@@ -41,28 +42,28 @@ local function identity(head)
   return name .. "{" .. table.concat(pairs_of, ",")
 end
 
--- tonumber does not take Go's way of writing them.
+-- Values that tonumber cannot read in Go's notation.
 local SPECIAL = { ["NaN"] = 0 / 0, ["+Inf"] = math.huge, ["-Inf"] = -math.huge }
 
 local function number_of(text) return SPECIAL[text] or tonumber(text) end
 
---- Merges the sample lines of versions, oldest first.
----@param texts string[] the lines of each version
----@param def chalk.Definition the newest
+--- Merges sample lines.
+---@param texts string[] the lines of each version, the oldest version first
+---@param def chalk.Definition the newest version
 ---@param number_text fun(value: number): string
 ---@return string
 function M.lines(texts, def, number_text)
   local combine = kinds.of[def.type].combines and ACROSS[def.across] or add
-  local heads, values, places = {}, {}, {}
+  local heads, values, indexes = {}, {}, {}
   for _, text in ipairs(texts) do
     for head, value in text:gmatch "([^\n]*) ([^ \n]*)\n" do
       local id = identity(head)
-      local place = places[id]
-      if place then
-        values[place] = number_text(combine(number_of(values[place]), number_of(value)))
+      local index = indexes[id]
+      if index then
+        values[index] = number_text(combine(number_of(values[index]), number_of(value)))
       else
-        place = #heads + 1
-        heads[place], values[place], places[id] = head, value, place
+        index = #heads + 1
+        heads[index], values[index], indexes[id] = head, value, index
       end
     end
   end

@@ -1,10 +1,10 @@
---- The options of the Prometheus exporter, checked.
+--- Checks the options of the Prometheus exporter and adds defaults.
 
 local json = require "chalk.base.json"
 local lists = require "chalk.base.lists"
 local listen_address = require "chalk.net.listen_address"
 local naming = require "chalk.define.naming"
-local shape = require "chalk.define.shape"
+local validate = require "chalk.define.validate"
 local definition = require "chalk.define.definition"
 
 local M = {}
@@ -24,8 +24,8 @@ local function check_namespace(report, path, namespace)
   if not namespace:find "^[a-zA-Z_:][a-zA-Z0-9_:]*$" then
     report:add(
       path,
-      "bad namespace %s: letters, digits, _ and : only, not starting with a digit",
-      shape.quote(namespace)
+      "bad namespace %s: expected letters, digits, _ and :, not starting with a digit",
+      validate.quote(namespace)
     )
   end
 end
@@ -40,13 +40,13 @@ local function check_path(report, path, value)
     report:add(
       path,
       'bad path %s: expected one that starts with "/", without blanks, "?" or "#"',
-      shape.quote(value)
+      validate.quote(value)
     )
   end
 end
 
 local function check_bound(report, path, bound, before)
-  if not shape.check(report, path, bound, "number") then
+  if not validate.check(report, path, bound, "number") then
     return
   elseif bound ~= bound or math.abs(bound) == math.huge then
     report:add(path, "expected a finite number, got %.14g", bound)
@@ -61,16 +61,16 @@ local function check_buckets(report, path, buckets)
     return
   end
   for i, bound in ipairs(buckets) do
-    check_bound(report, shape.at(path, i), bound, buckets[i - 1])
+    check_bound(report, validate.at(path, i), bound, buckets[i - 1])
   end
 end
 
 local function check_tag(report, path, name, value)
   local label = naming.label(name)
   if definition.is_reserved(label) then
-    report:add(path, "label name %s is reserved by Prometheus", shape.quote(label))
+    report:add(path, "label name %s is reserved by Prometheus", validate.quote(label))
   elseif not SCALARS[type(value)] then
-    report:add(path, "expected a string, a number or a boolean, got %s", shape.describe(value))
+    report:add(path, "expected a string, a number or a boolean, got %s", validate.describe(value))
   elseif type(value) == "string" and (json.invalid_utf8(value) or value:find("\0", 1, true)) then
     report:add(path, "expected valid UTF-8 without NUL")
   end
@@ -81,10 +81,15 @@ local function check_global_tags(report, path, tags)
   for _, name in ipairs(lists.names(tags)) do
     local label = naming.label(name)
     if names[label] then
-      report:add(shape.at(path, name), "exported as %s, like %s", shape.quote(label), shape.quote(names[label]))
+      report:add(
+        validate.at(path, name),
+        "exported as %s, like %s",
+        validate.quote(label),
+        validate.quote(names[label])
+      )
     end
     names[label] = name
-    check_tag(report, shape.at(path, name), name, tags[name])
+    check_tag(report, validate.at(path, name), name, tags[name])
   end
 end
 
@@ -96,12 +101,12 @@ local CHECKS = {
   { "global_tags", check_global_tags },
 }
 
---- The options with their defaults.
+--- Returns the options with defaults; or nil and a message that lists all problems.
 ---@param options any
 ---@return chalk.prometheus.Options? resolved, string? message
 function M.resolve(options)
-  local report = shape.report "prometheus"
-  local read = shape.object(report, "", options, FIELDS)
+  local report = validate.report "prometheus"
+  local read = validate.object(report, "", options, FIELDS)
   for _, check in ipairs(read and CHECKS or {}) do
     local name, run = check[1], check[2]
     if read[name] then run(report, name, read[name]) end

@@ -1,13 +1,14 @@
---- Which container this process runs in, as Datadog's clients find out, for the `c:` field.
+--- Finds the id of the container in which this process runs, for the field `c:`, in the same way as Datadog's clients.
 --
--- In this order:
+-- It looks in this order:
 --
---     /proc/self/cgroup      its paths end in the id: Docker, Kubernetes, ECS, Garden; cgroup v1, and v2 with the
---                            host's namespace
---     /proc/self/mountinfo   the id is in the path that is mounted as /etc/hostname: a cgroup namespace hides the rest
---     the cgroup's inode     as `in-<inode>`, which an agent on this host finds the container by
+--     /proc/self/cgroup      paths that end in the id: Docker, Kubernetes, ECS, Garden; with cgroup v1, or with v2 and
+--                            the host's cgroup namespace
+--     /proc/self/mountinfo   the path that is mounted as /etc/hostname contains the id, also where a cgroup namespace
+--                            hides the other paths
+--     the cgroup's inode     as `in-<inode>`, by which an agent on the same host finds the container
 --
--- On the host itself the last two would say something of no container, so they count in a cgroup namespace only.
+-- The last two are used only in a cgroup namespace, because on the host itself they would name no container.
 
 local M = {}
 
@@ -25,15 +26,15 @@ local GARDEN = hex(8) .. ("%-" .. hex(4)):rep(4)
 local function id_at_end(path)
   path = path:gsub("%.scope$", "")
   for _, pattern in ipairs { UUID, FULL, TASK, GARDEN } do
-    local id = path:match("%f[%w](" .. pattern .. ")$") -- not what follows "pod": that is the pod's
+    local id = path:match("%f[%w](" .. pattern .. ")$") -- an id after "pod" is the pod's, and not matched
     if id then return id end
   end
 end
 
--- Hierarchy, controllers and path of each line.
+-- Iterates over the hierarchy, controllers and path of each line.
 local function cgroups(text) return text:gmatch "(%d+):([^:\n]*):([^\n]+)" end
 
---- The container's id in the text of /proc/self/cgroup.
+--- Finds the container's id in the text of /proc/self/cgroup.
 ---@param text string
 ---@return string?
 function M.of_cgroup(text)
@@ -45,7 +46,8 @@ end
 
 local function is_whole_id(part) return part:find("^" .. FULL .. "$") or part:find("^" .. GARDEN .. "$") end
 
--- The innermost id above a file named hostname; a sandbox's is the pod's and not the container's.
+-- Returns the innermost id in the path of a file named hostname. The id of a sandbox is that of the pod and does not
+-- count.
 local function of_hostname(path)
   local parts = {}
   for part in path:gmatch "[^/]+" do
@@ -56,7 +58,7 @@ local function of_hostname(path)
   end
 end
 
---- The container's id in the text of /proc/self/mountinfo.
+--- Finds the container's id in the text of /proc/self/mountinfo.
 ---@param text string
 ---@return string?
 function M.of_mountinfo(text)
@@ -66,9 +68,9 @@ function M.of_mountinfo(text)
   end
 end
 
---- The directories that may be this process's cgroup, from the text of /proc/self/cgroup: of the memory controller (v1)
---- and of the unified hierarchy (v2).
----@param text string
+--- Returns the directories that may be this process's cgroup, of the memory controller (v1) and of the unified
+--- hierarchy (v2).
+---@param text string the text of /proc/self/cgroup
 ---@return string[]
 function M.directories(text)
   local found = {}
@@ -99,14 +101,14 @@ local function read(path)
 end
 
 local function inode_of(path)
-  local uv = package.loaded.luv -- the driver's, where there is one
+  local uv = package.loaded.luv -- loaded by the driver, if it uses luv
   local found = uv and uv.fs_stat(path)
   return found and found.ino
 end
 
---- The id of the container, or what stands for it.
----@param read_file? fun(path: string): string? the whole of a file
----@param stat? fun(path: string): integer? an inode's number
+--- Finds the id of the container, or `in-<inode>` instead of it.
+---@param read_file (fun(path: string): string?)? replaces the function that reads a file
+---@param stat (fun(path: string): integer?)? replaces the function that returns the number of a file's inode
 ---@return string? id nil outside containers
 function M.find(read_file, stat)
   read_file, stat = read_file or read, stat or inode_of

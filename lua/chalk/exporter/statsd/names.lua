@@ -1,21 +1,21 @@
---- Names, tags and fields as a statsd line can carry them.
+--- Cleans names, tags and fields for StatsD lines.
 --
--- What separates the parts of a line (`:` `|` `@` `#` `,` and the newline) never gets through from a name or value, so
--- none can forge a tag, a field, a line or a metric. The rules are Datadog's ("Rules and best practices for naming
--- metrics" and "Define tags" in its documentation), applied here and not left to the agent, so that every receiver sees
--- the same:
+-- A cleaned name or tag contains none of the separators of a line (`:` `|` `@` `#` `,` and newline), except that the
+-- value of a tag may contain `:`. So no name or value can forge a tag, a field, a line or a metric. The rules are
+-- Datadog's ("Rules and best practices for naming metrics" and "Define tags" in its documentation). They are applied
+-- here and not left to the agent, so that every receiver sees the same:
 --
---     metric   ASCII letters, digits, _ and . ; first a letter; at most 200 characters
---     tag      key:value of at most 200 characters: letters, digits, _ - . / and, in the value, `:`; first a letter
---              of the key; Unicode, as far as it is valid and no control character or line separator
+--     metric   ASCII letters, digits, _ and . ; begins with a letter; at most 200 characters
+--     tag      key:value of at most 200 characters; the key begins with a letter. Letters, digits, _ - . / and, in the
+--              value, `:`; other Unicode if it is valid and neither a control character nor a line separator
 --
--- Each character outside becomes "_"; what starts with another than a letter gets an "x" before it; what is too long is
--- cut before a character and gets "_" and the FNV-1a hash of the whole appended, so that two such are still two.
--- Letters keep their case: Datadog stores tags in lower case.
+-- Any other character becomes "_". A text that does not begin with a letter gets an "x" before it. A text that is too
+-- long is cut before a character, and "_" and the FNV-1a hash of the whole text follow, so that two long texts stay
+-- different. Letters keep their case; Datadog stores tags in lower case.
 --
--- The dialect `statsd` has no tags; values are folded into the name, in the order in which the metric declares them:
--- NAME.VALUE1.VALUE2. There the dot separates, too, and only ASCII letters, digits, _ and - stay. An absent value is
--- "none". The values of a metric's own tags are written by the core, see src/export/statsd_text.h.
+-- The dialect `statsd` has no tags. Tag values are joined into the name, in the order in which the metric declares its
+-- tags: NAME.VALUE1.VALUE2. In such a value the dot is a separator too, so only ASCII letters, digits, _ and - stay. An
+-- absent value is "none". The core writes the values of a metric's own tags, see src/export/statsd_text.h.
 
 local bit = require "bit"
 local json = require "chalk.base.json"
@@ -23,13 +23,13 @@ local json = require "chalk.base.json"
 local M = {}
 
 M.LONGEST = 200
-M.LONGEST_PART = 128
+M.LONGEST_VALUE = 128
 M.ABSENT = "none"
 
 local LONGEST_KEY = 128
 local HASHED = 9 -- "_" and eight digits
 
--- FNV-1a, 32 bits (Fowler, Noll, Vo). The prime is 2^24 + 403: both products fit into a double.
+-- FNV-1a, 32 bits (Fowler, Noll, Vo). The prime is 2^24 + 403. It is split, so that both products fit into a double.
 local function hash(text)
   local h = bit.tobit(2166136261)
   for i = 1, #text do
@@ -41,7 +41,7 @@ end
 
 local function lead_of(byte) return byte >= 0xf0 and 4 or byte >= 0xe0 and 3 or byte >= 0xc2 and 2 or 1 end
 
--- The valid characters of a run of bytes above 127, and `instead` for each byte that belongs to none.
+-- Repairs a run of bytes above 127: valid characters stay, and `instead` replaces each other byte.
 local function repaired(run, instead)
   local out, i = {}, 1
   while i <= #run do
@@ -53,7 +53,7 @@ local function repaired(run, instead)
   return table.concat(out)
 end
 
--- Unicode that may stand in a line: valid, and without C1 controls and the line and paragraph separators.
+-- Replaces invalid UTF-8, C1 control characters, and line and paragraph separators.
 local function safe_unicode(text, instead)
   if not text:find "[\128-\255]" then return text end
   if json.invalid_utf8(text) then
@@ -75,10 +75,10 @@ local function first_characters(text, n)
   return text:sub(1, at - 1)
 end
 
---- Cut to `most` characters, with the hash of `whole`.
+--- Cuts a text to `most` characters, the last of which are the hash of `whole`. A short text stays as it is.
 ---@param text string
 ---@param most integer
----@param whole string
+---@param whole string the text before it was cleaned
 ---@return string
 function M.fitted(text, most, whole)
   if #text <= most or characters(text) <= most then return text end
@@ -90,11 +90,11 @@ local function from_letter(text)
   return "x" .. text
 end
 
---- A metric's name, e.g. `myapp.http.request_latency`.
----@param namespace string? the exporter's
+--- Returns the name of a metric, e.g. `myapp.http.request_latency`.
+---@param namespace string? the exporter's namespace
 ---@param path string[] the metric's namespaces, outermost first
 ---@param name string
----@param suffix? string appended as it is, e.g. `.p50`; a long name is cut to leave room for it
+---@param suffix string? appended unchanged, e.g. `.p50`; a long name is cut so that the suffix fits
 ---@return string
 function M.metric(namespace, path, name, suffix)
   local parts = {}
@@ -109,7 +109,7 @@ function M.metric(namespace, path, name, suffix)
   return M.fitted(clean, M.LONGEST - #suffix, whole) .. suffix
 end
 
---- The last part of the name of a quantile's gauge: `p50`, `p99_9` for 0.999, as Etsy's server names its percentiles.
+--- Returns the suffix for a quantile: `p50`, or `p99_9` for 0.999, as Etsy's server names its percentiles.
 ---@param q number from 0 to 1
 ---@return string
 function M.quantile(q)
@@ -117,7 +117,7 @@ function M.quantile(q)
   return "p" .. percent:gsub("%.", "_")
 end
 
---- A tag's key.
+--- Returns the key of a tag.
 ---@param key string
 ---@return string
 function M.key(key)
@@ -125,25 +125,26 @@ function M.key(key)
   return M.fitted(from_letter(clean), LONGEST_KEY, key)
 end
 
---- How many characters a value may have in a tag of this key.
+--- Returns how many characters a value may have in a tag with this key.
 ---@param key string as M.key returns it
 ---@return integer
-function M.value_room(key) return M.LONGEST - characters(key) - 1 end
+function M.value_length(key) return M.LONGEST - characters(key) - 1 end
 
---- A tag, `key:value`.
+--- Returns a tag, `key:value`.
 ---@param key string
 ---@param value string|number|boolean
 ---@return string
 function M.tag(key, value)
   local k, whole = M.key(key), tostring(value)
   local v = safe_unicode(whole:gsub("[^%w_%-./:\128-\255]", "_"), "_")
-  v = M.fitted(v, M.value_room(k), whole):gsub(":$", "_") -- Datadog drops a colon at the end
+  v = M.fitted(v, M.value_length(k), whole):gsub(":$", "_") -- because Datadog drops a colon at the end
   return k .. ":" .. v
 end
 
---- The tags that are on everything, sorted by key, without those that the metric has itself; empty ones are absent.
+--- Returns the constant tags of a metric, sorted by key, without empty ones and without keys that the metric has
+--- itself.
 ---@param global table<string, string|number|boolean>
----@param own? table<string, any> keys of the metric's own tags
+---@param own table<string, any>? keys of the metric's own tags
 ---@return string[]
 function M.tags(global, own)
   local keys = {}
@@ -157,7 +158,7 @@ function M.tags(global, own)
   return keys
 end
 
---- What stands in a field of its own (`c:`, `e:`): without what would end the field or the line.
+--- Returns the text of a field (`c:`, `e:`) without characters that would end the field or the line.
 ---@param text string
 ---@return string
 function M.field(text) return (safe_unicode(text:gsub("[%c|]", ""), "")) end

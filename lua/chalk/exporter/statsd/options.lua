@@ -1,17 +1,17 @@
---- The options of the StatsD exporter: checked, and made whole with defaults and the environment.
+--- Checks the options of the StatsD exporter, and adds defaults and values from the environment.
 --
--- The environment counts below explicit options, as for Datadog's clients:
+-- As in Datadog's clients, explicit options win over the environment:
 --
---     DD_DOGSTATSD_URL                     the address; without it
---     DD_AGENT_HOST, DD_DOGSTATSD_PORT     its host (or a unix:// address) and its port
+--     DD_DOGSTATSD_URL                     the address; if it is not set:
+--     DD_AGENT_HOST, DD_DOGSTATSD_PORT     the address's host (or a unix:// address) and port
 --     DD_ENTITY_ID                         the tag dd.internal.entity_id
 --     DD_ENV, DD_SERVICE, DD_VERSION       the tags env, service, version
 --     DD_EXTERNAL_ENV                      the field e:
 --     DD_CARDINALITY, DATADOG_CARDINALITY  the field card:
 --     DD_ORIGIN_DETECTION_ENABLED          "false": no container_id
 --
--- It is read where init runs: the flush thread may be in another process, which lacks it. So what `resolve` returns is
--- plain values, which that thread's VM is given.
+-- The environment is read in the VM that calls init, because the flush thread may be in another process, which has
+-- another environment. `resolve` returns plain values, which are copied to that thread's VM.
 
 local addresses = require "chalk.net.address"
 local lists = require "chalk.base.lists"
@@ -23,42 +23,42 @@ local rules = require "chalk.exporter.statsd.rules"
 local M = {}
 
 ---@class chalk.statsd.Options
----@field address string? see chalk.net.address; else the environment's, else "127.0.0.1:8125"
----@field dialect "dogstatsd"|"statsd"|nil "dogstatsd"
----@field namespace string? put before every name, joined with "."
----@field global_tags table<string, string|number|boolean>? on everything; a metric's own of that name wins
----@field histograms chalk.statsd.Mode? "distribution"; "percentiles" for the dialect statsd
----@field quantiles number[]? of the mode percentiles, { 0.5, 0.9, 0.95, 0.99 }
----@field aggregates chalk.statsd.Aggregate[]? of the mode percentiles: the gauges beside them, each once;
---- { "count", "avg", "min", "max" }
----@field buckets number[]? of the mode buckets: the bounds to send, of those that are counted; all of them
+---@field address string? see chalk.net.address (the address in the environment, or else "127.0.0.1:8125")
+---@field dialect ("dogstatsd"|"statsd")? ("dogstatsd")
+---@field namespace string? a prefix of every name, followed by "."
+---@field global_tags table<string, string|number|boolean>? constant tags; a metric's own tag of the same name wins
+---@field histograms chalk.statsd.Mode? ("distribution"; "percentiles" for the dialect statsd)
+---@field quantiles number[]? for the mode percentiles ({ 0.5, 0.9, 0.95, 0.99 })
+---@field aggregates chalk.statsd.Aggregate[]? for the mode percentiles: gauges in addition to the quantiles
+--- ({ "count", "avg", "min", "max" })
+---@field buckets number[]? for the mode buckets: the bounds to send; only counted bounds are sent (all)
 ---@field per_metric chalk.statsd.Rule[]?
----@field max_packet integer? bytes, 64 to 65507; 1432 for UDP, 8192 for unix sockets
----@field max_weight integer? how many values one value of a distribution may stand for, 10000
----@field timestamps boolean? send the time with counts and gauges (false)
----@field container_id "auto"|string|false|nil the field c: ("auto"; false for the dialect statsd)
----@field cardinality "none"|"low"|"orchestrator"|"high"|nil the field card:
----@field telemetry boolean? send the client's own counters, too (false)
----@field write_timeout number? seconds that a blocked write to a stream may take (1)
----@field gauges "always"|"changed"|nil when a gauge is sent: at every flush, or when it changed ("always")
+---@field max_packet integer? bytes, 64 to 65507 (1432 for UDP, 8192 for unix sockets)
+---@field max_weight integer? how many recorded values one sent value of a distribution may represent (10000)
+---@field timestamps boolean? whether counts and gauges are sent with the time (false)
+---@field container_id ("auto"|string|false)? the field c: ("auto"; false for the dialect statsd)
+---@field cardinality ("none"|"low"|"orchestrator"|"high")? the field card:
+---@field telemetry boolean? whether the exporter's own counters are sent too (false)
+---@field write_timeout number? seconds to wait for a full socket (1)
+---@field gauges ("always"|"changed")? whether a gauge is sent at every flush, or only when it has changed ("always")
 ---@field relative_gauges boolean? whether the server takes a signed gauge as a change (true for the dialect statsd)
----@field sample_rate number? of the mode raw: which part of the values is sent, 0 to 1 (1)
----@field raw_type "distribution"|"histogram"|"timing"|nil of the mode raw ("distribution"; "timing" for statsd)
----@field raw_queue integer? of the mode raw: values that wait to be sent, at most (65536)
----@field name string? the cursor's, for two exporters to one address
+---@field sample_rate number? for the mode raw: the share of the values that is sent, 0 to 1 (1)
+---@field raw_type ("distribution"|"histogram"|"timing")? for the mode raw ("distribution"; "timing" for statsd)
+---@field raw_queue integer? for the mode raw: how many values may wait to be sent (65536)
+---@field name string? the exporter's name, needed if two exporters have one address
 
 ---@alias chalk.statsd.Mode "percentiles"|"distribution"|"histogram"|"timing"|"buckets"|"raw"
 
 ---@alias chalk.statsd.Aggregate "count"|"sum"|"avg"|"min"|"max"
 
 ---@class chalk.statsd.Resolved: chalk.statsd.Options every field with a default is set
----@field target chalk.net.Address of the address
----@field environment_tags table<string, string> below the global tags
----@field external_env string? of the field e:
----@field counted number[]? the bounds that rules ask for, to be counted with the rest
+---@field target chalk.net.Address the parsed address
+---@field environment_tags table<string, string> global tags win over these
+---@field external_env string? the field e:
+---@field counted number[]? the bounds that rules name, which are counted in addition
 
 local MODES = { "percentiles", "distribution", "histogram", "timing", "buckets", "raw" }
-local TAGGED_MODES = { distribution = true, histogram = true } -- types that plain statsd servers do not know
+local TAGGED_MODES = { distribution = true, histogram = true } -- their types are unknown to plain StatsD servers
 local QUANTILES = { 0.5, 0.9, 0.95, 0.99 }
 local AGGREGATES = { "count", "avg", "min", "max" }
 local MOST_QUANTILES = 32
@@ -68,7 +68,7 @@ local QUEUE, MOST_QUEUE = 65536, 2 ^ 24
 local LEAST_RATE = 1e-6
 local MOST_WEIGHT = 1000000 -- above it a sample rate has more digits than a double
 local LEAST_PACKET, MOST_PACKET = 64, 65507
-local LINE = 48 -- what a line has beside its name, tags and constant fields: value, type, rate, time
+local LINE = 48 -- bytes of a line for value, type, rate and time, beside its name, tags and constant fields
 
 local function is_address(v)
   if type(v) ~= "string" then return false, "a string" end
@@ -156,7 +156,7 @@ local CHECKS = {
   name = is_name,
 }
 
--- What plain statsd has no words for, with where it was asked for.
+-- Refuses options that the dialect "statsd" cannot express.
 local function check_dialect(options, problems)
   local function refuse(what) problems[#problems + 1] = what .. ' needs the dialect "dogstatsd"' end
   local function refuse_mode(where, mode)
@@ -172,7 +172,8 @@ local function check_dialect(options, problems)
   end
 end
 
--- Only single values can be sampled: differences are never thinned out behind somebody's back.
+-- Refuses options of the mode raw if no histogram uses it. Only single values can be sampled; differences are always
+-- sent as a whole.
 local function check_sampling(options, problems)
   local any = options.histograms == "raw"
   for i, rule in ipairs(type(options.per_metric) == "table" and options.per_metric or {}) do
@@ -188,11 +189,11 @@ local function check_sampling(options, problems)
   end
 end
 
---- What is wrong with the options.
+--- Checks the options.
 ---@param options any
----@return string? message nil when nothing is
+---@return string? message what is wrong with them; nil if they are right
 function M.check(options)
-  if type(options) ~= "table" then return "options are a table" end
+  if type(options) ~= "table" then return "options must be a table" end
   local problems = option.problems(options, CHECKS)
   if options.per_metric ~= nil then problems[#problems + 1] = rules.problem(options.per_metric, RULE) end
   if options.dialect == "statsd" then check_dialect(options, problems) end
@@ -207,7 +208,8 @@ local function variable(getenv, name)
   return value ~= "" and value or nil
 end
 
--- A host as DD_AGENT_HOST has it: also an IPv6 address without brackets, host:port or unix:///path.
+-- Makes an address of the value of DD_AGENT_HOST, which may be a host, an IPv6 address without brackets, host:port or
+-- unix:///path.
 local function with_port(host, port)
   if host:find("://", 1, true) then return host end
   if addresses.is_ipv6(host) then host = "[" .. host .. "]" end
@@ -215,7 +217,8 @@ local function with_port(host, port)
   return complete and host or host .. ":" .. port
 end
 
----@return string address, string? source the variable it is from
+-- Returns the address to send to.
+---@return string address, string? source the environment variables that it comes from
 local function address_text(options, getenv)
   if options.address then return options.address end
   local url = variable(getenv, "DD_DOGSTATSD_URL")
@@ -233,7 +236,8 @@ local TAGS = {
   version = "DD_VERSION",
 }
 
--- None in plain statsd: in its names a tag from outside would be another metric.
+-- Returns tags from the environment. In the dialect statsd there are none, because tags are a part of names there, and
+-- an environment variable would change the names.
 local function environment_tags(dialect, getenv)
   local tags = {}
   for key, name in pairs(dialect == "dogstatsd" and TAGS or {}) do
@@ -247,7 +251,7 @@ local function external_env(getenv)
   return text ~= "" and text or nil
 end
 
--- An unknown one is passed over: the agent has a default.
+-- Returns the cardinality in the environment. Unknown values are ignored, because the agent has a default.
 local function cardinality(getenv)
   for _, name in ipairs { "DD_CARDINALITY", "DATADOG_CARDINALITY" } do
     local value = (variable(getenv, name) or ""):lower()
@@ -276,7 +280,7 @@ local function default(options, name, value)
   if options[name] == nil then options[name] = value end
 end
 
--- The bounds of all rules, which would not be counted otherwise.
+-- Returns the bounds of all rules, so that they are counted.
 local function counted(per_metric)
   local bounds = {}
   for i, rule in ipairs(per_metric) do
@@ -299,7 +303,7 @@ local function fill_of_dialect(options, getenv)
   end
 end
 
--- What the event tap has to be on for: whether any histogram is sent in the mode raw.
+-- Returns the subscription to the event tap, if any histogram is sent in the mode raw.
 local function tap(options)
   local is_raw = options.histograms == "raw"
   for _, rule in ipairs(options.per_metric) do
@@ -324,7 +328,7 @@ local function fill(options)
   options.tap = tap(options)
 end
 
--- The bytes of every line that come from the options.
+-- Returns how many bytes of every line come from the options.
 local function constant(options)
   local n = #(options.namespace or "") + #(options.external_env or "") + #(options.cardinality or "")
   if options.container_id and options.container_id ~= "auto" then n = n + #options.container_id end
@@ -335,10 +339,10 @@ local function constant(options)
   return n
 end
 
---- The options with every default and what the environment says.
+--- Returns the options with defaults and values from the environment; or nil and a message.
 ---@param options chalk.statsd.Options
----@param getenv? fun(name: string): string? os.getenv
----@return chalk.statsd.Resolved? resolved, string? message what is wrong
+---@param getenv (fun(name: string): string?)? replaces os.getenv
+---@return chalk.statsd.Resolved? resolved, string? message
 function M.resolve(options, getenv)
   local message = M.check(options)
   if message then return nil, message end
@@ -358,7 +362,7 @@ function M.resolve(options, getenv)
   return resolved
 end
 
---- The tags of everything: the environment's and, above them, the global ones.
+--- Returns the constant tags: those of the environment and the global tags, which win.
 ---@param resolved chalk.statsd.Resolved
 ---@return table<string, string|number|boolean>
 function M.tags(resolved)

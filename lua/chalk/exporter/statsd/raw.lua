@@ -1,9 +1,9 @@
--- The mode "raw": each value that a histogram recorded, as a line of its own. Values come from the event tap, into a
--- queue of packets in the core; they are sent when packets are full, and the rest at each flush. They go over a socket
--- of their own, so that they need not wait for an export that waits, nor it for them.
+-- The mode "raw" sends each value that a histogram records as a separate line. Values come from the event tap into a
+-- queue of packets in the core. Full packets are sent at once, and the rest at each flush. They use a separate socket,
+-- so that raw values do not wait for an export, and the export does not wait for them.
 --
--- What is in the queue is nobody else's: it is sent also when the flusher's role has gone to another process or VM. A
--- forked child's copy of it is not.
+-- Only this process has the values in its queue, so it sends them even after the flusher's role has gone to another
+-- process or VM. A forked child has a copy of the queue, which it does not send.
 
 local core = require "chalk.core"
 local families = require "chalk.exporter.statsd.family"
@@ -16,13 +16,14 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local LOOK, PATIENCE = 0.005, 60 -- seconds
+local LOOK, PATIENCE = 0.005, 60 -- seconds between two looks at packets being sent, and for all of them
 
 ---@class chalk.statsd.Raw
 local Raw = {}
 Raw.__index = Raw
 
----@param exporter chalk.statsd.Exporter whose options have `tap`
+--- Makes the queue and subscribes to the event tap.
+---@param exporter chalk.statsd.Exporter its options must have `tap`
 ---@param context chalk.ExporterContext
 ---@return chalk.statsd.Raw
 function M.new(exporter, context)
@@ -44,7 +45,7 @@ function M.new(exporter, context)
     totals = ffi.new "chalk_statsd_raw_totals",
     dropped = 0,
     too_long = 0,
-    busy = false, -- packets are being sent
+    busy = false, -- whether packets are being sent
     yields = context.uv ~= nil,
   }, Raw)
   events:subscribe {
@@ -56,6 +57,7 @@ function M.new(exporter, context)
   return self
 end
 
+-- Describes a metric to the core: how its lines look, or that its values are not sent.
 function Raw:define(number)
   local definition = view.definition(self.events.segment, number)
   local rule = definition and rules.of(self.options.per_metric, definition.id_name) or {}
@@ -68,6 +70,7 @@ function Raw:define(number)
   C.chalk_statsd_raw_define(self.queue, number, family and family.c or nil, rate)
 end
 
+-- Takes a batch of events. The core stops at a metric that it does not know yet and returns its number.
 function Raw:take(tap, n)
   repeat
     local number = C.chalk_statsd_raw_take(self.queue, tap, n)
@@ -77,7 +80,7 @@ function Raw:take(tap, n)
   if self.yields then self:start(false) end
 end
 
---- What was sent, and what was not.
+--- Returns the counts of values that were sent and that were dropped.
 ---@return ffi.cdata* chalk_statsd_raw_totals
 function Raw:count()
   C.chalk_statsd_raw_count(self.queue, self.totals)
@@ -100,10 +103,10 @@ function Raw:note_dropped()
   self.dropped, self.too_long = dropped, too_long
 end
 
--- How many packets there are to be sent; one that has room only with `partial`.
+-- Returns how many packets wait to be sent. `partial`: counts the last one too, if it is not full.
 function Raw:waiting(partial) return C.chalk_statsd_raw_packets(self.queue, partial and 1 or 0) end
 
--- A packet leaves the queue when it is known to have arrived, which is asked as late as possible.
+-- Sends the packets that wait. A packet leaves the queue only when it is known to have arrived.
 local function send_all(self, partial, blocking)
   local socket = self.socket
   if self:waiting(partial) == 0 then return true end
@@ -118,7 +121,7 @@ local function send_all(self, partial, blocking)
   return ok, message
 end
 
--- Sends what waits, in a coroutine of its own, unless the receiver was away just now.
+-- Sends the packets that wait, in a new coroutine, unless the pause after a failure is not over.
 function Raw:start(partial)
   if self.busy or self.closed or self:waiting(partial) == 0 or not self.socket:ready() then return end
   self.busy = true
@@ -127,17 +130,17 @@ function Raw:start(partial)
     self.busy = false
     if not ok then
       log.write("error", "statsd: " .. log.text(sent))
-    elseif not sent and message ~= self.said then
+    elseif not sent and message ~= self.last_message then
       log.write("error", "statsd: " .. tostring(message))
     end
-    self.said = not sent and message or nil
+    self.last_message = not sent and message or nil
   end)
   local ok, message = coroutine.resume(thread)
   if not ok then log.write("error", "statsd: " .. tostring(message)) end
 end
 
---- Sends all there is, in the export's coroutine.
----@param blocking boolean?
+--- Sends all values, in the export's coroutine.
+---@param blocking boolean? whether no loop runs
 ---@return boolean? sent, string? message
 function Raw:flush(blocking)
   local ends = C.chalk_now() + PATIENCE
@@ -154,14 +157,14 @@ function Raw:flush(blocking)
   return sent, message
 end
 
---- Sends what is left, once the flusher's role has gone.
----@return boolean under_way
+--- Starts to send the rest, after the flusher's role has gone.
+---@return boolean sending whether packets are still being sent
 function Raw:send_rest()
   self:start(true)
   return self.busy
 end
 
---- In a forked child: the queue and the connection are the parent's.
+--- Empties the queue and drops the connection, in a forked child. Both belong to the parent.
 function Raw:forked()
   self.busy = false
   self.socket:forked()

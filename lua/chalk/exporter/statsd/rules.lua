@@ -1,4 +1,4 @@
---- The option `per_metric`: rules that say how single metrics are sent. The first that matches counts.
+--- The option `per_metric`: rules for how single metrics are sent. The first rule that matches a metric counts.
 --
 --     per_metric = {
 --       { match = "full", name = "http.request_latency", histograms = "percentiles", quantiles = { 0.5, 0.99 } },
@@ -7,8 +7,8 @@
 --       { match = "^db%.[^.]+%.query_seconds$", histograms = "timing" },
 --     }
 --
--- `name` is compared with the metric's own name, its namespaces joined with dots, without the exporter's; a `match`
--- that is none of the three words is a Lua pattern for it.
+-- A rule is compared with the metric's name after its namespaces, joined with dots, without the exporter's namespace. A
+-- `match` that is not "full", "prefix" or "suffix" is a Lua pattern for this name.
 
 local option = require "chalk.define.options"
 local suggest = require "chalk.base.suggest"
@@ -17,12 +17,12 @@ local M = {}
 
 ---@class chalk.statsd.Rule
 ---@field match string "full", "prefix", "suffix", or a pattern
----@field name string? what is compared; not with a pattern
----@field histograms string? as the exporter's options of these names
+---@field name string? the name, prefix or suffix; absent with a pattern
+---@field histograms string? like all fields below: as the exporter's option of the same name
 ---@field quantiles number[]?
 ---@field aggregates string[]?
 ---@field buckets number[]?
----@field sample_rate number? of the mode raw
+---@field sample_rate number? for the mode raw
 
 local KINDS = { "full", "prefix", "suffix" }
 
@@ -32,7 +32,8 @@ local MATCHERS = {
   suffix = function(name, wanted) return wanted == "" or name:sub(-#wanted) == wanted end,
 }
 
--- What stands after a % at `at` of a pattern: where it goes on, nil when it does not end.
+-- Skips an escape in a pattern, whose character after % is at `at`. Returns the next position, or nil if the escape is
+-- incomplete.
 local function after_escape(pattern, at)
   local character = pattern:sub(at, at)
   if character == "b" then return #pattern >= at + 2 and at + 3 or nil end
@@ -40,16 +41,17 @@ local function after_escape(pattern, at)
   return character ~= "" and at + 1 or nil
 end
 
+-- Skips a set in a pattern, after its [. Returns the next position, or nil if the set has no end.
 local function after_set(pattern, at)
   if pattern:sub(at, at) == "^" then at = at + 1 end
-  repeat -- a ] in the first place is one of the set
+  repeat -- a ] at the first position is a member of the set
     at = at + (pattern:sub(at, at) == "%" and 2 or 1)
     if at > #pattern then return nil end
   until pattern:sub(at, at) == "]"
   return at + 1
 end
 
--- Lua finds a pattern's mistakes when a match gets to them, if ever.
+-- Whether a text is a valid pattern. Lua itself reports a mistake only when a match reaches it.
 local function is_pattern(pattern)
   local at, open = 1, 0
   while at and at <= #pattern do
@@ -79,10 +81,10 @@ local function problem_of_match(rule)
   end
 end
 
---- What is wrong with the rules.
+--- Checks the rules.
 ---@param list any
----@param checks table<string, fun(v: any): boolean, string> of the fields beside match and name
----@return string? message nil when nothing is
+---@param checks table<string, fun(v: any): boolean, string> the checks of all fields except match and name
+---@return string? message what is wrong with them; nil if they are right
 function M.problem(list, checks)
   if type(list) ~= "table" then return "per_metric must be a list of rules" end
   local known = { match = function() return true end, name = function() return true end }
@@ -108,9 +110,9 @@ local function matches(rule, name)
   return ok and found ~= nil
 end
 
---- The first rule that matches.
+--- Returns the first rule that matches a metric.
 ---@param list chalk.statsd.Rule[]
----@param name string the metric's, e.g. "http.request_latency"
+---@param name string the metric's name, e.g. "http.request_latency"
 ---@return chalk.statsd.Rule?
 function M.of(list, name)
   for _, rule in ipairs(list) do

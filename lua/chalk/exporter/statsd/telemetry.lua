@@ -1,4 +1,5 @@
--- The exporter's own counters, sent to the same receiver after a flush: what was sent and lost since the last time.
+-- The exporter's own counters of lines, packets and losses. Their changes are sent to the same receiver after each
+-- flush.
 
 local names = require "chalk.exporter.statsd.names"
 local options_of = require "chalk.exporter.statsd.options"
@@ -12,16 +13,17 @@ local Telemetry = {}
 Telemetry.__index = Telemetry
 
 ---@param options chalk.statsd.Resolved
----@param tail string the fields that are on every line
+---@param tail string the fields at the end of every line
 function M.new(options, tail)
   local tags = options.dialect == "dogstatsd" and names.tags(options_of.tags(options)) or {}
   return setmetatable({
     tail = (tags[1] and "|#" .. table.concat(tags, ",") or "") .. tail,
-    told = {},
+    reported = {},
     most = options.max_packet,
   }, Telemetry)
 end
 
+-- Returns all counters with their current values. Counters of the mode raw are added to those of packets and lines.
 function Telemetry:now(made, socket, raw)
   local now = {
     { "metrics", tonumber(made.metrics) },
@@ -45,11 +47,12 @@ function Telemetry:now(made, socket, raw)
   return now
 end
 
+-- Returns packets with a line for each counter that has changed.
 function Telemetry:packets(now)
   local packets, packet = {}, ""
   for _, item in ipairs(now) do
     local name, value = item[1], item[2]
-    local delta = value - (self.told[name] or 0)
+    local delta = value - (self.reported[name] or 0)
     local line = delta > 0 and ("%s%s:%d|c%s\n"):format(PREFIX, name, delta, self.tail) or ""
     if #packet + #line > self.most then
       packets[#packets + 1] = packet
@@ -61,7 +64,7 @@ function Telemetry:packets(now)
   return packets
 end
 
---- Sends what came since the last time. After a failure nothing counts as sent, and the next flush tries again.
+--- Sends the changes since the last success. After a failure nothing counts as sent, and the next flush tries again.
 ---@param made ffi.cdata* chalk_statsd_totals of the lines that were made
 ---@param socket chalk.net.PacketSocket
 ---@param blocking boolean?
@@ -75,7 +78,7 @@ function Telemetry:send(made, socket, blocking, raw)
   end
   if not socket:finish() then return end
   for _, item in ipairs(now) do
-    self.told[item[1]] = item[2]
+    self.reported[item[1]] = item[2]
   end
 end
 

@@ -1,8 +1,9 @@
---- Fields of protobuf messages, read from memory.
+--- Reads the fields of protobuf messages from memory.
 --
--- A message is fields back to back, each a tag (a varint: field number and how the value is written) and its value. All
--- functions take the bytes, an offset and the offset where the message ends, and return what they read and the offset
--- after it. What a message may not contain raises a text without a position: the caller knows where the message is.
+-- A message is a sequence of fields. Each has a tag, which is a varint with the field number and the wire type of the
+-- value, and then the value. All functions take the bytes, an offset and the offset at which the message ends. They
+-- return a value and the offset after it. They raise a message if the bytes are not valid protobuf; the message names
+-- no position, because only the caller knows the position of the frame.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -10,13 +11,13 @@ local json = require "chalk.base.json"
 
 local M = {}
 
---- How a value is written. Groups (3 and 4) are from before proto3 and are refused.
+--- Wire types. Groups (3 and 4) are older than proto3 and are refused.
 M.VARINT, M.FIXED64, M.BYTES, M.FIXED32 = 0, 1, 2, 5
 
 local VARINT, FIXED64, BYTES, FIXED32 = M.VARINT, M.FIXED64, M.BYTES, M.FIXED32
 local MOST_FIELD = 2 ^ 29 - 1
-local EXACT_BYTES = 7 -- of a varint: 49 bits, which a double sums exactly
-local MOST_BYTES = 10
+local EXACT_BYTES = 7 -- bytes of a varint whose 49 bits a double holds exactly
+local MOST_BYTES = 10 -- bytes of the longest varint
 
 local int64, int32 = ffi.typeof "int64_t", ffi.typeof "int32_t"
 local uint64 = ffi.typeof "uint64_t"
@@ -36,7 +37,7 @@ local function long_varint(bytes, at, stop)
   error("a varint has more than 64 bits", 0)
 end
 
--- A number for what is short, and a uint64_t for the rest.
+-- Reads a varint. Returns a number if it has up to 49 bits, otherwise a uint64_t.
 local function varint(bytes, at, stop)
   local value, scale = 0, 1
   for i = at, math.min(at + EXACT_BYTES, stop) - 1 do
@@ -48,7 +49,7 @@ local function varint(bytes, at, stop)
   return long_varint(bytes, at, stop)
 end
 
---- An unsigned integer: exact up to 2^53, above it the nearest double.
+--- Reads an unsigned integer. It is exact up to 2^53; above, the nearest double is returned.
 ---@return number value
 ---@return integer next
 function M.unsigned(bytes, at, stop)
@@ -56,7 +57,7 @@ function M.unsigned(bytes, at, stop)
   return tonumber(value), next
 end
 
---- An int64, rounded in the same way.
+--- Reads an int64, rounded in the same way.
 ---@return number value
 ---@return integer next
 function M.int64(bytes, at, stop)
@@ -65,7 +66,7 @@ function M.int64(bytes, at, stop)
   return value, next
 end
 
---- An int32: what is above 32 bits is cut off, as other readers do.
+--- Reads an int32. Bits above the lowest 32 are ignored, as in other readers.
 ---@return integer value
 ---@return integer next
 function M.int32(bytes, at, stop)
@@ -74,6 +75,7 @@ function M.int32(bytes, at, stop)
   return bit.tobit(value), next
 end
 
+--- Reads a double.
 ---@return number value
 ---@return integer next
 function M.double(bytes, at, stop)
@@ -82,7 +84,7 @@ function M.double(bytes, at, stop)
   return double.value, at + 8
 end
 
---- The extent of a string or of a message inside.
+--- Reads the length of a string or of a nested message. Returns the offsets of its first byte and of its end.
 ---@return integer first
 ---@return integer stop
 function M.extent(bytes, at, stop)
@@ -98,7 +100,7 @@ local function ascii(bytes, at, stop)
   return true
 end
 
---- A string, which has to be UTF-8.
+--- Reads a string, which must be valid UTF-8.
 ---@return string value
 ---@return integer next
 function M.string(bytes, at, stop)
@@ -108,19 +110,19 @@ function M.string(bytes, at, stop)
   return text, last
 end
 
---- A field's tag.
+--- Reads the tag of a field.
 ---@return integer number
----@return integer wire how its value is written
+---@return integer wire the wire type of its value
 ---@return integer next
 function M.tag(bytes, at, stop)
   local tag, next = M.unsigned(bytes, at, stop)
   local wire = tag % 8
   local number = (tag - wire) / 8
-  if number < 1 or number > MOST_FIELD then error("there is no such field number", 0) end
+  if number < 1 or number > MOST_FIELD then error("a field number is out of range", 0) end
   return number, wire, next
 end
 
---- Passes over a field's value.
+--- Skips the value of a field.
 ---@return integer next
 function M.skip(bytes, at, stop, wire)
   if wire == VARINT then
@@ -130,7 +132,7 @@ function M.skip(bytes, at, stop, wire)
     local _, next = M.extent(bytes, at, stop)
     return next
   elseif wire ~= FIXED64 and wire ~= FIXED32 then
-    error("a field is written in no known way", 0)
+    error("a field has an unknown wire type", 0)
   end
   local size = wire == FIXED64 and 8 or 4
   if stop - at < size then error("a field is longer than its message", 0) end

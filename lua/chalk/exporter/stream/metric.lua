@@ -1,5 +1,5 @@
--- What is told of a metric: the name that the Prometheus exporter gives its family, unit, description, its labels and
--- the constant ones, as the core takes it.
+-- The description of a metric that clients receive, as the core takes it: unit, description, labels, constant labels,
+-- and the name, which is that of the metric's family in Prometheus output.
 
 local core = require "chalk.core"
 local kinds = require "chalk.define.kinds"
@@ -11,7 +11,7 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
--- Names and values by turns, of those that the metric has no tag for.
+-- Returns alternating names and values of the constant labels, without those that are labels of the metric itself.
 local function constants_of(global_tags, own)
   local constants = {}
   for _, key in ipairs(lists.names(global_tags or {})) do
@@ -26,9 +26,9 @@ end
 
 ---@class chalk.stream.Metric
 ---@field c ffi.cdata* chalk_stream_metric
----@field texts table what it points to
+---@field texts table keeps the memory alive to which `c` points
 
---- A metric by its number; nil when there is none, or one of chalk's own.
+--- Describes the metric with this number. Returns nil if there is no such metric, or if it is one of chalk itself.
 ---@param segment ffi.cdata*
 ---@param number integer
 ---@param options chalk.stream.Options

@@ -1,15 +1,17 @@
---- Reads the event stream: what a client of chalk.exporter.stream, or of the Rust crate metrics-exporter-tcp, receives.
+--- Reads the event stream that chalk.exporter.stream sends, or the Rust crate metrics-exporter-tcp.
 --
 --     local reader = require("chalk.exporter.stream.reader").new()
 --     for event in reader:feed(bytes) do
 --       if event.metric then print(event.metric.name, event.metric.operation, event.metric.value) end
 --     end
 --
--- The stream is frames: a varint with the length, and that many bytes of one protobuf message Event, which holds a
--- Metadata or a Metric (spec/fixtures/event.proto has the fields). Bytes come in pieces of any size. What is not a
--- whole frame yet is kept, and a frame above a limit is refused as soon as its length is known: memory stays bounded.
--- Fields that are unknown, or not written as theirs should be, are passed over; what cannot be a message raises, since
--- nothing after it can be trusted.
+-- The stream is a sequence of frames. A frame is a varint with a length, and that many bytes of one protobuf message
+-- Event, which contains a Metadata or a Metric (spec/fixtures/event.proto lists the fields). The caller may feed any
+-- number of bytes at once. Bytes of an incomplete frame are kept. A frame above the size limit is refused as soon as
+-- its length is known, so memory stays bounded.
+--
+-- Unknown fields and fields with an unexpected wire type are skipped. Bytes that are not a message raise an error, and
+-- end the stream, because the positions of all later frames are uncertain.
 
 local ffi = require "ffi"
 local fields = require "chalk.exporter.stream.fields"
@@ -24,24 +26,24 @@ local M = {}
 ---@class chalk.stream.Metadata
 ---@field name string
 ---@field type "counter"|"gauge"|"histogram"|"unknown"
----@field unit string? nil when the sender knows none
+---@field unit string? nil: the sender has named none
 ---@field description string?
 
 ---@class chalk.stream.Metric
 ---@field name string
----@field seconds number? since 1970; nil without a timestamp
+---@field seconds number? since 1970; nil: no timestamp
 ---@field nanos integer?
 ---@field labels table<string, string>
 ---@field operation string? increment_counter, set_counter, increment_gauge, decrement_gauge, set_gauge or
---- record_histogram; nil when it is none of these
----@field value number? a counter's is exact up to 2^53
+--- record_histogram; nil: an unknown operation
+---@field value number? values of counters are exact up to 2^53
 
 ---@class chalk.stream.Event
 ---@field metadata chalk.stream.Metadata?
 ---@field metric chalk.stream.Metric?
 
--- The messages. Each function reads the fields between two offsets into a table; a message that is there twice is
--- merged, as protobuf says, and of the members of a oneof the last counts.
+-- The messages. Each function reads the fields between two offsets into a table. As protobuf requires, a message that
+-- occurs twice is merged, and the last member of a oneof counts.
 
 local TYPES = { [0] = "counter", "gauge", "histogram" }
 
@@ -150,23 +152,23 @@ end
 -- The frames
 
 ---@class chalk.stream.Reader
----@field private bytes ffi.cdata* what has been fed and not been read, from `at` to `size`
+---@field private bytes ffi.cdata* the buffer; bytes from `at` to `size` were fed and not read yet
 ---@field private at integer
 ---@field private size integer
 ---@field private capacity integer
 ---@field private max_frame integer
----@field private passed integer bytes of the stream before the first one here
----@field private failed string? why nothing is read any more
+---@field private passed integer how many bytes of the stream came before the buffer's first byte
+---@field private failed string? the error that has ended the stream
 local Reader = {}
 Reader.__index = Reader
 
---- A reader of one stream, from its first byte.
----@param options { max_frame: integer? }? `max_frame`: bytes of the longest frame that is taken, 1 MiB
+--- Makes a reader of one stream, which starts at the stream's first byte.
+---@param options { max_frame: integer? }? `max_frame`: the size of the longest accepted frame in bytes (1 MiB)
 ---@return chalk.stream.Reader
 function M.new(options)
   local max_frame = options and options.max_frame or MAX_FRAME
   if type(max_frame) ~= "number" or not (max_frame >= 1 and max_frame <= 2 ^ 30) or max_frame % 1 ~= 0 then
-    error("max_frame: a whole number of bytes from 1 to 2^30", 2)
+    error("max_frame must be a whole number of bytes from 1 to 2^30", 2)
   end
   return setmetatable({
     bytes = ffi.new("uint8_t[?]", FIRST_CAPACITY),
@@ -178,7 +180,8 @@ function M.new(options)
   }, Reader)
 end
 
--- Makes room at the end. What was read leaves, and the rest moves to the front: at most once for each frame read.
+-- Makes space for `count` bytes at the end of the buffer. Bytes that were read are dropped, and the rest moves to the
+-- front, at most once for each frame.
 local function reserve(self, count)
   local bytes, rest = self.bytes, self.size - self.at
   if self.size + count <= self.capacity then return end
@@ -193,7 +196,7 @@ local function reserve(self, count)
   self.passed, self.at, self.size = self.passed + self.at, 0, rest
 end
 
--- The next frame's message; nil when it is not all here.
+-- Returns the offsets of the next frame's message, or nil if the frame is incomplete.
 local function frame(self)
   local available = self.size - self.at
   local stop = self.at + math.min(available, LENGTH_BYTES)
@@ -220,7 +223,7 @@ local function next_event(self)
   end
 end
 
--- The iterator behind feed().
+-- The iterator that feed() returns.
 local function iterate(self)
   if self.failed then error(self.failed, 0) end
   local ok, event = pcall(next_event, self)
@@ -230,9 +233,9 @@ local function iterate(self)
   error(self.failed, 0)
 end
 
---- Takes the next bytes of the stream, and goes through the events that are complete now. The loop raises a text that
---- says what and where when the bytes are no event stream, and so does every later one. Events that a loop left
---- early are given by the next one.
+--- Takes the next bytes of the stream, and iterates over the events that are complete now. If the bytes are not an
+--- event stream, the iterator raises a message with the reason and the position, and so does every later one. If a loop
+--- ends early, the next loop receives the remaining events.
 ---@param bytes string
 ---@return fun(reader: chalk.stream.Reader): chalk.stream.Event?
 ---@return chalk.stream.Reader
@@ -245,7 +248,8 @@ function Reader:feed(bytes)
   return iterate, self
 end
 
---- How many bytes have been fed and not been read: when the stream has ended, more than 0 says that it was cut off.
+--- Returns the number of bytes that were fed and not read. If it is not 0 at the end of the stream, the last frame is
+--- incomplete.
 ---@return integer
 function Reader:pending() return self.size - self.at end
 

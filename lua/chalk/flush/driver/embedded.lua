@@ -1,9 +1,9 @@
--- What the drivers `loop` and `manual` have in common, which flush in the application's own VM: the order of steps in a
--- flush and at the end. A driver adds what differs:
+-- The base class of the drivers `loop` and `manual`, which flush in the application's own VM: the order of steps in a
+-- flush and at the end. A driver implements:
 --
---     flush_now(timeout)    one flush; true, or nil and a message
---     flush_last(timeout)   the last one, or what a process without the flusher's role still has to send
---     let_go()              closes its handles
+--     flush_now(timeout)    flushes once; returns true, or nil and a message
+--     flush_last(timeout)   flushes for the last time; without the flusher's role sends what exporters have left
+--     let_go()              closes the driver's handles
 
 local core = require "chalk.core"
 local exits = require "chalk.flush.driver.exits"
@@ -15,16 +15,16 @@ local C = core.C
 local M = {}
 
 ---@class chalk.EmbeddedDriver
----@field flusher chalk.Flusher? nil once it is closed
+---@field flusher chalk.Flusher? nil after `close`
 ---@field config table
----@field is_child boolean? of a forked process, whose handles share the parent's epoll and are left alone
+---@field is_child boolean? whether this is a forked child; its handles share the parent's epoll and must not be closed
 ---@field flush_now fun(self, timeout: number): boolean?, string?
 ---@field flush_last fun(self, timeout: number): boolean?, string?
 ---@field let_go fun(self)
 local Driver = {}
 Driver.__index = Driver
 
---- A class of drivers.
+--- Makes a subclass.
 ---@return table
 function M.class()
   local class = setmetatable({}, Driver)
@@ -32,36 +32,40 @@ function M.class()
   return class
 end
 
---- Asks the process that has the flusher's role for a flush.
+--- Asks the process that holds the flusher's role for a flush.
 ---@param flusher chalk.Flusher
----@return fun(patience: number?): boolean is_done waits for at most so many seconds, or not at all
+---@return fun(patience: number?): boolean is_done waits up to `patience` seconds (0) for the flush
 function M.ask(flusher)
   local ticket = C.chalk_flush_request(flusher.segment)
   return function(patience) return C.chalk_flush_wait(flusher.segment, ticket, patience or 0) == 0 end
 end
 
----@param timeout number
+--- Flushes, and waits until the exports have returned.
+---@param timeout number seconds
 ---@return boolean?, string?
 function Driver:flush(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   if flusher:is_exporting() then return nil, flushers.INSIDE end
-  exits.look(self)
+  exits.check(self)
   flusher.client:on_stale()
   return self:flush_now(timeout)
 end
 
+--- Drops what belongs to the parent, in a forked child.
 function Driver:forked()
   self.is_child = true
   if self.flusher then self.flusher:forked() end
 end
 
----@param timeout number? nil: the VM or the process ends
+--- Flushes for the last time and ends the driver.
+---@param timeout number? seconds; nil: the VM or the process ends
+---@return boolean?, string?
 function Driver:close(timeout)
   local flusher = self.flusher
   if not flusher then return true end
   if timeout and flusher:is_exporting() then return nil, flushers.INSIDE end
-  exits.look(self)
+  exits.check(self)
   exits.remove(self)
   local ok, message = self:flush_last(timeout or exits.LAST_FLUSH)
   self.flusher = nil

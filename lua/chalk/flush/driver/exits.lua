@@ -1,10 +1,12 @@
--- The last flush of drivers that run in the application's VM: lua_close runs a finalizer, but os.exit does not close
--- the VM, so it is wrapped.
+-- The last flush of drivers that run in the application's VM. It happens in a finalizer, which lua_close runs. os.exit
+-- does not close the VM, so os.exit is wrapped.
 --
--- lua_close runs the finalizers of cdata, then those of userdata from the youngest on. So when the driver's comes,
--- cursors and snapshots are gone, and so is every luv handle that is younger: the finalizer is made anew after each
--- flush, and when an exporter begins to serve, to be younger than what the exporters made. Finalizers of the
--- application may be younger still, and flush.
+-- lua_close runs the finalizers of all cdata first, then those of userdata, the youngest first. Hence:
+--
+--   - When the driver's finalizer runs, cursors and snapshots are freed already (chalk.Flusher.forsake).
+--   - Every luv handle that is younger than the driver's finalizer is closed already. So the finalizer is replaced by a
+--     new one after each flush, and when an exporter begins to serve: it must be younger than the exporters' handles.
+--   - Finalizers of the application may be younger still, and may flush before the driver's finalizer runs.
 
 local core = require "chalk.core"
 
@@ -17,9 +19,9 @@ M.LAST_FLUSH = 5
 
 local drivers = {}
 local wrapped = false
-local ending = false -- the VM is being closed, and cdata is finalized
+local ending = false -- whether the VM is being closed and cdata is finalized
 
-local sign = ffi.gc(ffi.new "char[1]", function() ending = true end)
+local sentinel = ffi.gc(ffi.new "char[1]", function() ending = true end)
 
 local function close(driver)
   driver.exiting = true
@@ -38,23 +40,24 @@ local function wrap()
   end
 end
 
--- nginx puts functions of its own in place of LuaJIT's, which it keeps. Its own look at the request being served: when
--- the VM is closed that is gone, and they crash. From then on only finalizers run.
-local function without_requests()
+-- Restores LuaJIT's coroutine functions, which nginx keeps under names that begin with "_". nginx's replacements use
+-- the current request. In a VM that is being closed there is none, and they crash.
+local function restore_coroutines()
   for _, name in ipairs { "create", "resume", "yield", "status", "wrap" } do
     coroutine[name] = coroutine["_" .. name] or coroutine[name] -- luacheck: ignore 122
   end
 end
 
---- Before a driver flushes: whether what it had is gone, the VM being closed, is looked at here.
-function M.look(driver)
+--- Prepares a driver for a flush if the VM is being closed. Every flush of an embedded driver begins with this check.
+function M.check(driver)
   if not ending or driver.forsaken then return end
   driver.forsaken = true
-  without_requests()
+  restore_coroutines()
   driver.flusher:forsake()
 end
 
---- Makes the driver's finalizer the youngest. When the VM is being closed it is in its place already.
+--- Makes the driver's finalizer the youngest one. It does nothing while the VM is being closed, because the order of
+--- finalizers is fixed then.
 function M.renew(driver)
   if not drivers[driver] or ending then return end
   local guard
@@ -65,14 +68,16 @@ function M.renew(driver)
   driver.guard = guard
 end
 
+--- Gives a driver its last flush.
 function M.add(driver)
   wrap()
-  driver.sign = sign
+  driver.sentinel = sentinel -- keeps it alive as long as the driver
   drivers[driver] = true
   driver.flusher.on_change = function() M.renew(driver) end
   M.renew(driver)
 end
 
+--- Takes the last flush from a driver that has been closed.
 function M.remove(driver) drivers[driver] = nil end
 
 return M

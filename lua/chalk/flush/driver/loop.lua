@@ -1,4 +1,4 @@
--- The loop driver: flushes on the application's own luv loop, from a timer that does not keep the loop alive.
+-- The loop driver flushes on the application's own luv loop, from a timer that does not keep the loop alive.
 
 local embedded = require "chalk.flush.driver.embedded"
 local exits = require "chalk.flush.driver.exits"
@@ -9,33 +9,36 @@ local wait = require "chalk.flush.driver.wait"
 
 local M = {}
 
-local TURN = 100
+local PERIOD = 100 -- milliseconds between two iterations of the flush loop
 
 ---@class chalk.LoopDriver: chalk.EmbeddedDriver
 local Driver = embedded.class()
 
--- What fails in the first turn is init's to say, which closes what the flusher turns over.
-local function turn_first(flusher, uv)
-  local ok, message = pcall(flusher.turn, flusher)
+-- Runs the first iteration of the flush loop. If it fails, closes the flusher and raises the message, for init to
+-- raise.
+local function run_first(flusher, uv)
+  local ok, message = pcall(flusher.run_once, flusher)
   if ok then return end
   flusher:close()
   flusher:close_servers()
-  wait.settle(uv)
+  wait.finish_closing(uv)
   error(message, 0)
 end
 
+--- Starts the driver. Raises a message if luv cannot be loaded or an exporter fails.
 ---@param client chalk.Client
----@param config table
+---@param config table as chalk.flush.flusher takes it
+---@return chalk.LoopDriver
 function M.start(client, config)
   local uv, message = luv.load()
   if not uv then error("the loop driver needs luv: " .. message, 0) end
   config.uv = uv
   wait.begin()
   local self = setmetatable({ uv = uv, config = config, flusher = flushers.new(client, config) }, Driver)
-  turn_first(self.flusher, uv)
+  run_first(self.flusher, uv)
   self.timer = uv.new_timer()
-  self.timer:start(TURN, TURN, function()
-    local ok, problem = xpcall(self.flusher.turn, debug.traceback, self.flusher)
+  self.timer:start(PERIOD, PERIOD, function()
+    local ok, problem = xpcall(self.flusher.run_once, debug.traceback, self.flusher)
     if not ok then log.write("error", problem) end
   end)
   self.timer:unref()
@@ -43,7 +46,8 @@ function M.start(client, config)
   return self
 end
 
--- Starts a flush, here or where the role is; returns a function that says whether it is done.
+-- Starts a flush in this process, or asks the holder of the role for one. Returns a function that tells whether it is
+-- done.
 local function begin(flusher, blocking)
   if not flusher:hold() then return embedded.ask(flusher) end
   local done = false
@@ -52,7 +56,7 @@ local function begin(flusher, blocking)
 end
 
 function Driver:flush_now(timeout)
-  local blocking = self.exiting and not wait.can_turn(self.uv, true)
+  local blocking = self.exiting and not wait.can_run(self.uv, true)
   if wait.till(self.uv, timeout, begin(self.flusher, blocking), self.exiting) then return true end
   return nil, "the flush did not end in time (in a callback of the loop only a coroutine can wait for it)"
 end
@@ -69,7 +73,7 @@ function Driver:let_go()
   if self.is_child or self.timer:is_closing() then return end
   self.timer:stop()
   self.timer:close()
-  wait.settle(self.uv)
+  wait.finish_closing(self.uv)
 end
 
 return M

@@ -1,5 +1,5 @@
--- The thread driver: a VM of its own on an OS thread of the C core's, beside the application. This file makes and
--- ends it; chalk.flush.driver.worker is what runs there.
+-- The thread driver flushes in a separate VM on an OS thread, which the C core runs beside the application. This file
+-- starts and ends the thread; chalk.flush.driver.worker is the code that runs in it.
 
 local core = require "chalk.core"
 local exporters = require "chalk.flush.exporters"
@@ -11,10 +11,10 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local START_TIMEOUT, LAST_FLUSH = 10, 5
+local START_TIMEOUT, LAST_FLUSH = 10, 5 -- seconds
 
--- Of the Lua API, which the FFI finds in the process. The names are private to this module (the real ones follow
--- __asm__), since the application may have declared some of these functions, with types of its own.
+-- Functions of the Lua API, which the FFI finds in the process. This module declares them under private names (the real
+-- ones follow __asm__), because the application may have declared some of them with other types.
 if not pcall(function() return ffi.C.chalk_lua_close end) then
   ffi.cdef [[
     void *chalk_lua_newstate(void) __asm__("luaL_newstate");
@@ -27,7 +27,7 @@ if not pcall(function() return ffi.C.chalk_lua_close end) then
   ]]
 end
 
--- A chunk that calls a function with a table written down.
+-- Lua code that sets up a new VM and calls a function there with a serialized table.
 local function chunk_for(call)
   return ([[
 local path, cpath, library, text = ...
@@ -44,7 +44,7 @@ local TRIAL = chunk_for 'require("chalk.flush.driver.trial").run'
 local Driver = {}
 Driver.__index = Driver
 
--- The parts of the Lua API as the core takes them. The addresses stay good for the process's life.
+-- The functions of the Lua API as the core takes them. Their addresses are valid as long as the process lives.
 local function lua_api()
   local L = ffi.C
   return ffi.new("chalk_lua", {
@@ -68,8 +68,9 @@ local function start_thread(chunk, where, argument, segment, generation)
   return C.chalk_thread_start(lua_api(), list, sizes, #texts, segment, generation, core.message)
 end
 
---- Loads the modules of exporters in a VM like the flush thread's, which is gone afterwards: a process that only stands
---- by, as a server's first one does, would find out too late. Raises what is wrong with one.
+--- Loads the modules of exporters in a temporary VM like that of the flush thread. Without this check a process that
+--- does not start the flush thread itself, as a server's first process, would learn too late that a module is missing.
+--- Raises a message if a module cannot be loaded.
 ---@param untried { name: string, module: string }[]
 function M.try(untried)
   if #untried == 0 then return end
@@ -84,8 +85,8 @@ end
 
 local function address_of(pointer) return tonumber(ffi.cast("uintptr_t", pointer)) end
 
--- Starts the thread and waits until it is ready or stands by. Returns why it cannot do its work yet; it goes on trying.
----@return string?
+-- Starts the thread and waits until it runs the flush loop, or waits for the role.
+---@return string? message why the thread cannot work yet; it goes on trying
 local function launch(self)
   local config = {}
   for name, value in pairs(self.config) do
@@ -95,14 +96,14 @@ local function launch(self)
   config.segment, config.client = address_of(self.client.segment), self.client.name
   config.listener = exporters.listener(self.client)
   local ok, text = pcall(serial.write, config)
-  if not ok then error(text .. " (with the thread driver exporters live in a VM of their own)", 0) end
+  if not ok then error(text .. " (the thread driver copies options to the flush thread's VM)", 0) end
   local thread = start_thread(BOOT, self.config.paths, text, self.client.segment, self.config.generation)
   if thread == nil then error(core.said(), 0) end
   self.thread = thread
   if C.chalk_thread_wait_ready(thread, START_TIMEOUT, core.message) ~= 0 then return core.said() end
 end
 
--- Ends the thread. False: it did not end in time.
+-- Ends the thread. Returns false if it does not end in time. `refused`: without a last flush, because init failed.
 local function finish(self, timeout, refused)
   local thread = self.thread
   self.thread, self.closed = nil, true
@@ -116,7 +117,7 @@ local function finish(self, timeout, refused)
   return not self.stuck
 end
 
---- Starts the flush thread. Raises what keeps it from starting.
+--- Starts the flush thread. Raises a message if it cannot start.
 ---@param client chalk.Client
 ---@param config table
 ---@return chalk.ThreadDriver
@@ -131,13 +132,14 @@ function M.start(client, config)
   return self
 end
 
---- A driver without a thread, beside one of another VM of this process.
+--- Makes a driver without a thread, for a process in which another VM has started one.
 ---@param client chalk.Client
 ---@param config table
 ---@return chalk.ThreadDriver
 function M.attach(client, config) return setmetatable({ client = client, config = config, attached = true }, Driver) end
 
--- Where the client has a way to pause that lets others go on, it is taken.
+-- Waits for a flush. If the client has a function `pause`, which lets the application's other work go on, it is called
+-- between looks; otherwise, or when `pause` fails, this blocks.
 local function wait(client, ticket, timeout)
   local pause, deadline = client.pause, C.chalk_now() + timeout
   while pause and C.chalk_flush_wait(client.segment, ticket, 0) ~= 0 do
@@ -148,12 +150,13 @@ local function wait(client, ticket, timeout)
   return pause ~= nil or C.chalk_flush_wait(client.segment, ticket, timeout) == 0
 end
 
---- Asks whoever holds the flusher's role, in this process or another, for a flush, and waits.
+--- Asks the holder of the flusher's role, in this process or another, for a flush, and waits for it.
+---@param timeout number seconds
 ---@return boolean?, string?
 function Driver:flush(timeout)
   if self.closed then return true end
   self.client:on_stale()
-  if not self.thread then self:forked() end -- which failed before
+  if not self.thread then self:forked() end -- because the start in the forked child failed
   local segment = self.client.segment
   local ticket = C.chalk_flush_request(segment)
   if self.thread then C.chalk_thread_wake(self.thread) end
@@ -161,19 +164,20 @@ function Driver:flush(timeout)
   return nil, "the flush did not end in time"
 end
 
---- A child has no thread: it starts one, to be there when the parent is gone; not after a shutdown.
+--- Starts a thread in a forked child, unless the driver was shut down. The parent's thread does not exist in the child,
+--- and the child's thread takes the role when the parent has ended.
 function Driver:forked()
   self.thread = nil
   if self.attached or self.closed then return end
   local ok, message = pcall(launch, self)
   if message then
-    local what = ok and "the flush thread of a forked process tries again: "
-      or "no flush thread in a forked process: "
+    local what = ok and "the flush thread of a forked process cannot work yet and tries again: "
+      or "the flush thread of a forked process does not start: "
     log.write("error", what .. message)
   end
 end
 
---- Flushes a last time and ends the thread.
+--- Flushes for the last time and ends the thread.
 ---@return boolean?, string?
 function Driver:close(timeout)
   if not self.thread then return true end

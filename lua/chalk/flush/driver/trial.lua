@@ -1,4 +1,4 @@
--- What runs in the VM in which `init` tries the modules of custom exporters, see chalk.flush.driver.thread.
+-- The code of the temporary VM in which `init` loads the modules of custom exporters (chalk.flush.driver.thread.try).
 
 local core = require "chalk.core"
 local exporter = require "chalk.exporter"
@@ -9,9 +9,9 @@ local C = core.C
 
 local M = {}
 
---- Returns what is wrong with the first module that is no exporter's.
----@param text string a list of names and modules
----@return string?
+--- Loads modules of exporters.
+---@param text string a serialized list of { name, module }
+---@return string? message what is wrong with the first one that fails; nil if all are right
 function M.run(text)
   for _, one in ipairs(serial.read(text)) do
     local module, message = exporter.module(one.module)

@@ -1,25 +1,31 @@
--- Waiting for a flush in the application's own VM, whose loop has to turn meanwhile for exporters that yield.
+-- Waiting for a flush in the application's own VM. Exporters that yield need a running loop in that time:
+--
+--   outside the loop's callbacks   `till` runs the loop
+--   in a callback                  the loop is running already, so a coroutine yields until a timer resumes it; code
+--                                  outside a coroutine cannot wait
+--   in a callback, at the exit     the callback never continues, so `till` runs the loop inside it, which only older
+--                                  luv can do
 
 local now = require("chalk.core").now
 
 local M = {}
 
 local POLL = 5 -- milliseconds
-local TURNS = 100 -- in which a closed handle comes to its end: two, or more where callbacks stop the loop
+local ITERATIONS = 100 -- at most, until a closed handle has ended; it takes two, or more if callbacks stop the loop
 
 local function resume(thread)
   local ok, message = coroutine.resume(thread)
   if not ok then error(debug.traceback(thread, tostring(message)), 0) end
 end
 
--- Newer luv turns no loop inside of one of its callbacks, not even at the exit. This says whether this one does, once
--- that was tried and until the loop is turned: older luv no longer knows after the trial that it is inside.
+-- Whether this luv can run the loop inside one of the loop's callbacks; nil if that has not been tried since the loop
+-- ran last. Any value but nil means that a callback is in progress: older luv forgets that when `can_nest` tries it.
 local nests
 
---- Whether the loop is turning right now, this being called from one of its callbacks.
+--- Whether the caller runs in a callback of the loop.
 function M.is_inside(uv) return nests ~= nil or uv.loop_mode ~= nil and uv.loop_mode() ~= nil end
 
--- A loop that is stopped calls nothing back, it only forgets that.
+-- Tries to run the loop. The loop is stopped first, so that the trial calls no callbacks and only clears the stop.
 local function can_nest(uv)
   if nests == nil then
     uv.stop()
@@ -28,37 +34,37 @@ local function can_nest(uv)
   return nests
 end
 
---- Whether `till` can wait: the loop can be turned, or goes on turning while a coroutine waits.
+--- Whether `till` can wait: it can run the loop, or it can yield in a coroutine while the loop goes on.
 ---@param uv table
----@param exiting boolean?
+---@param exiting boolean? whether the program ends
 ---@return boolean
-function M.can_turn(uv, exiting)
+function M.can_run(uv, exiting)
   if not M.is_inside(uv) then return true end
   if exiting then return can_nest(uv) end
   local thread, main = coroutine.running()
   return thread ~= nil and not main
 end
 
--- Closes a handle and turns the loop until the handle has come to its end, and with it all that were closed before: a
--- VM that is closed earlier crashes luv. A loop that somebody stopped does nothing in its next turn but forget that.
+-- Closes a handle and runs the loop until the handle has ended, and with it all handles that were closed before: luv
+-- crashes in a VM that is closed earlier. A loop that a callback has stopped needs one more iteration, which only
+-- clears the stop.
 local function close(uv, handle)
   local closed = false
   handle:close(function() closed = true end)
-  for _ = 1, TURNS do
+  for _ = 1, ITERATIONS do
     if closed or uv.run "nowait" == nil then return end
   end
 end
 
---- Turns the loop until `is_done`. Where the loop runs already, and cannot be turned, a coroutine waits. At the exit it
---- is turned all the same: the turn under way never goes on.
+--- Waits until `is_done` returns true.
 ---@param uv table
 ---@param timeout number seconds
 ---@param is_done fun(): boolean
----@param exiting boolean?
----@return boolean
+---@param exiting boolean? whether the program ends
+---@return boolean done false: the time is over, or waiting is not possible here
 function M.till(uv, timeout, is_done, exiting)
   if is_done() then return true end
-  if not M.can_turn(uv, exiting) then return false end
+  if not M.can_run(uv, exiting) then return false end
   nests = nil
   local inside, thread = not exiting and M.is_inside(uv), coroutine.running()
   local timer, over, ends = uv.new_timer(), false, now() + timeout
@@ -79,12 +85,12 @@ function M.till(uv, timeout, is_done, exiting)
   return is_done()
 end
 
---- Lets closed handles come to their end.
-function M.settle(uv)
+--- Runs the loop until all closed handles have ended, unless the caller is in a callback of the loop.
+function M.finish_closing(uv)
   if not M.is_inside(uv) then close(uv, uv.new_timer()) end
 end
 
---- A driver starts, so this is not the exit after all.
+--- Forgets the result of a trial, because a driver starts and the program goes on.
 function M.begin() nests = nil end
 
 return M

@@ -1,5 +1,5 @@
--- What runs in the flush thread's VM: a libuv loop that turns the flusher, and a client on the same segment for
--- chalk's own metrics.
+-- The code of the flush thread's VM: a libuv loop that runs the flusher, and a client of the same segment, which
+-- records chalk's own metrics.
 
 local clients = require "chalk.client"
 local core = require "chalk.core"
@@ -12,10 +12,11 @@ local ffi, C = core.ffi, core.C
 
 local M = {}
 
-local TURN, LAST_FLUSH = 100, 4000
-local LAST_SCRAPES, LOOK = 2, 10 -- seconds; milliseconds
+local PERIOD = 100 -- milliseconds between two iterations of the flush loop
+local LAST_FLUSH, LAST_SCRAPES = 4, 2 -- seconds
+local LOOK = 10 -- milliseconds between two looks at the last flush or scrapes
 
--- A timer's or handle's callback must not end the loop.
+-- Makes a callback that logs errors, because an error that leaves a callback would end the loop.
 local function guarded(f)
   return function(...)
     local ok, message = xpcall(f, debug.traceback, ...)
@@ -23,10 +24,10 @@ local function guarded(f)
   end
 end
 
--- An error in the application's words: a text is shown as it is.
-local function explain(e) return type(e) == "string" and e or debug.traceback(log.text(e)) end
+-- Returns the text that the application is shown for an error. A string is a message and is shown without a traceback.
+local function explain(err) return type(err) == "string" and err or debug.traceback(log.text(err)) end
 
--- The last flush: exporters that yield are waited for. Without the role they send what they have.
+-- Flushes for the last time and waits for exporters that yield. Without the role, exporters send what they have left.
 local function last_flush(uv, flusher, finished)
   local timer, over = uv.new_timer(), false
   local function once()
@@ -37,10 +38,10 @@ local function last_flush(uv, flusher, finished)
   end
   if flusher:hold() then
     C.chalk_leave(flusher.segment)
-    timer:start(LAST_FLUSH, 0, once)
+    timer:start(LAST_FLUSH * 1000, 0, once)
     return flusher:flush(once)
   end
-  local deadline = C.chalk_now() + LAST_FLUSH / 1000
+  local deadline = C.chalk_now() + LAST_FLUSH
   timer:start(
     0,
     LOOK,
@@ -50,7 +51,7 @@ local function last_flush(uv, flusher, finished)
   )
 end
 
--- Lets the scrapes under way have their end.
+-- Waits until scrapes in progress are answered, then closes the servers.
 local function last_scrapes(uv, flusher, finished)
   local timer, deadline = uv.new_timer(), C.chalk_now() + LAST_SCRAPES
   timer:start(0, LOOK, function()
@@ -61,14 +62,15 @@ local function last_scrapes(uv, flusher, finished)
   end)
 end
 
--- Turns the flusher until the thread is asked to stop, and has flushed a last time. An exporter that stops the loop
--- stops nothing; one that closes the handles of others ends this VM, and the thread makes another one.
-local function turn_loop(uv, flusher)
+-- Runs the flush loop until the thread is asked to stop and has flushed for the last time. An exporter that calls
+-- uv.stop stops nothing, because the loop is run again. An exporter that closes the handles of others ends this VM, and
+-- the thread makes a new one.
+local function run_loop(uv, flusher)
   local thread = C.chalk_thread_self()
   local poll, timer = uv.new_poll(C.chalk_thread_fd(thread)), uv.new_timer()
   local ending, over = false, false
-  local function turn()
-    if not ending then flusher:turn() end
+  local function run_once()
+    if not ending then flusher:run_once() end
   end
   local function finished()
     over = true
@@ -79,7 +81,7 @@ local function turn_loop(uv, flusher)
     guarded(function()
       C.chalk_thread_drain(thread)
       if ending then return end
-      if C.chalk_thread_stopping(thread) == 0 then return turn() end
+      if C.chalk_thread_stopping(thread) == 0 then return run_once() end
       ending = true
       timer:stop()
       last_flush(uv, flusher, function()
@@ -88,8 +90,8 @@ local function turn_loop(uv, flusher)
       end)
     end)
   )
-  turn()
-  timer:start(TURN, TURN, guarded(turn))
+  run_once()
+  timer:start(PERIOD, PERIOD, guarded(run_once))
   C.chalk_thread_ready(thread, nil)
   repeat
     uv.run()
@@ -104,14 +106,14 @@ local function run(uv, config)
   client:open(ffi.cast("chalk_segment *", config.segment))
   config.uv = uv
   local flusher = flushers.new(client, config)
-  local ok, message = xpcall(turn_loop, explain, uv, flusher)
+  local ok, message = xpcall(run_loop, explain, uv, flusher)
   if ok then return end
   pcall(flusher.release, flusher)
   pcall(flusher.close_servers, flusher)
   error(message, 0)
 end
 
--- A VM that is closed over a closing handle crashes luv: every handle's end is waited for.
+-- Closes all handles and waits until each has ended, because luv crashes in a VM that is closed before.
 local function close_handles(uv)
   uv.walk(function(handle)
     if not handle:is_closing() then handle:close() end
@@ -121,9 +123,9 @@ local function close_handles(uv)
   until not uv.loop_alive()
 end
 
---- Runs until the thread is asked to stop. Returns a message if it failed.
----@param text string the configuration
----@return string?
+--- Runs until the thread is asked to stop.
+---@param text string the serialized configuration
+---@return string? message if it failed
 function M.run(text)
   local uv
   local ok, message = xpcall(function()

@@ -1,6 +1,6 @@
-//! `chalk-metrics`. Its recording has no handles: each record hashes the tags and looks the series up. What is nearest to
-//! a kept handle is its client's own function, to which the hash is given. A flush takes all series out of it, so that
-//! what a rendering shows are the records since the one before.
+//! Does the work with `chalk-metrics`. It has no handles: each record hashes the tags and looks the series up. Closest
+//! to a kept handle is its client's function that takes the hash. A flush removes all series, so a rendering shows the
+//! records since the flush before.
 
 use chalk_metrics::client::{self, MetricsClient};
 use chalk_metrics::export::prometheus::PrometheusExporter;
@@ -16,7 +16,7 @@ mod definitions {
 }
 use definitions::{Endpoint, Latency, New1, New2, New3, New4, New5, Requests, Status, Temperature};
 
-/// Adds up what the last flush brings.
+/// Sums the values of the last flush.
 struct Sum;
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 
@@ -55,7 +55,7 @@ fn latency(endpoint: &str, text: &str) -> Latency {
     Latency { endpoint: Endpoint::from(endpoint), status: status(text) }
 }
 
-/// A record to one of the five metrics for new series: metrics are known when this is compiled.
+/// Records into one of the five metrics for new series. The match is needed because metrics are fixed at compile time.
 fn first(family: &str, endpoint: Endpoint, status: Status) {
     match family {
         "new_1" => New1 { endpoint, status }.record(),

@@ -1,4 +1,4 @@
-//! `sketches-ddsketch`: a sketch with a fixed relative error.
+//! Does the work with `sketches-ddsketch`, a sketch with a fixed relative error.
 
 use sketches_ddsketch::{Config, DDSketch};
 use work::{arguments, distribution, print, recorded, sized, time, worst, LAST};
@@ -6,8 +6,8 @@ use work::{arguments, distribution, print, recorded, sized, time, worst, LAST};
 #[global_allocator]
 static COUNTED: work::Counted = work::Counted;
 
-/// The smallest relative error with which no bin is lost and the bins fit into the bytes. An application cannot try
-/// this beforehand.
+/// Finds the smallest relative error with which no bin is lost and the bins fit into the bytes. An application cannot
+/// find it beforehand.
 fn accuracy(name: &str, budget: usize) {
     let values = distribution(name);
     let mut alpha = 0.0001;

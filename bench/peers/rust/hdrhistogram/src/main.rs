@@ -1,4 +1,5 @@
-//! `hdrhistogram`: histograms of whole numbers, here microseconds up to an hour with three digits.
+//! Does the work with `hdrhistogram`, whose histograms hold whole numbers: here microseconds up to an hour, with three
+//! digits.
 
 use hdrhistogram::sync::SyncHistogram;
 use hdrhistogram::Histogram;
@@ -7,12 +8,13 @@ use work::{arguments, distribution, print, recorded, time, worst, LAST};
 const HOUR: u64 = 3_600_000_000;
 const SCALE: f64 = 1e6;
 
-/// The most digits with which the values fit into the bytes, counts of 32 bits; it has to be told their range.
+/// Returns the sketch with the most digits that fits into the bytes with counts of 32 bits. It needs the range of
+/// values beforehand.
 fn accuracy(name: &str, budget: usize) {
     let values = distribution(name);
     let low = values.iter().cloned().fold(f64::INFINITY, f64::min);
     let high = values.iter().cloned().fold(0.0, f64::max);
-    // Steps of a millionth of the smallest value, or of what 2^62 leaves room for.
+    // A unit is a millionth of the smallest value, or as small as 2^62 allows.
     let scale = (1e6 / low).min((1u64 << 62) as f64 / high);
     let bounds = (((low * scale) as u64).max(1), ((high * scale) as u64).max(2) + 1);
     let fits = |digits: u8| {

@@ -1,4 +1,4 @@
-//! `metrics` with `metrics-exporter-dogstatsd`, which sends to a socket of this program that nobody reads.
+//! Does the work with `metrics` and `metrics-exporter-dogstatsd`, which sends to a socket that nothing reads.
 
 use metrics_exporter_dogstatsd::DogStatsDBuilder;
 use std::net::UdpSocket;

@@ -1,5 +1,5 @@
-//! `metrics` with `metrics-exporter-prometheus`. Its histograms keep every value until the upkeep, which the exporter
-//! otherwise runs every five seconds; here it runs after each measure.
+//! Does the work with `metrics` and `metrics-exporter-prometheus`. Its histograms keep every value until the upkeep.
+//! The exporter normally runs the upkeep every five seconds; here it runs after each measure.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use work::{arguments, print_text, time_text, timed_text, BUCKETS};

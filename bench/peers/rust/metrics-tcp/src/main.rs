@@ -1,5 +1,6 @@
-//! `metrics` with `metrics-exporter-tcp`, which keeps no totals: it hands each record to a thread that sends it to the
-//! clients. Without a client it does nothing; here one is connected and reads. What the thread is too slow for is lost.
+//! Does the work with `metrics` and `metrics-exporter-tcp`, which keeps no totals: it hands each record to a thread
+//! that sends it to the clients. Without a client it does nothing, so here one is connected and reads. Records that the
+//! thread is too slow for are lost.
 
 use metrics_exporter_tcp::TcpBuilder;
 use std::io::Read;
@@ -15,7 +16,7 @@ fn main() {
     let address = free_address();
     TcpBuilder::new().listen_address(address).install().unwrap();
     let mut client = TcpStream::connect(address).unwrap();
-    // Something comes once the exporter knows of its client.
+    // The client receives something once the exporter knows of it.
     let (mut buffer, mut known) = ([0; 65536], false);
     client.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
     for _ in 0..1000 {

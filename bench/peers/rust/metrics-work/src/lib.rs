@@ -1,11 +1,11 @@
-//! The record paths of `metrics`, whichever recorder is installed. Tag values are `&'static str`, which spares the
-//! macros a copy; "owned" has them copied, as an application with values of its own has to.
+//! The record paths of `metrics` with any recorder. Tag values are `&'static str`, which the macros need not copy;
+//! "owned" copies them, as an application must whose values are not static.
 
 use metrics::{counter, gauge, histogram};
 use work::{print, resources, status, time, time_runs, time_threads, Measure, Sequences, LAST};
 
-/// Runs the work, if it is one of recording. `settle` does what the recorder has to do now and then for values that were
-/// recorded; `total` says what all series of a metric add up to, if the recorder can say that.
+/// Runs the work if it records. `settle` does the recorder's regular work on recorded values; `total` returns the sum
+/// of all series of a metric, if the recorder can compute it.
 pub fn record(work: &str, seconds: f64, settle: impl Fn(), total: impl Fn(&str) -> Option<u64>) {
     let s = work::sequences();
     let timed = |each: &dyn Fn(usize)| time(seconds, each);
@@ -79,12 +79,12 @@ pub fn record(work: &str, seconds: f64, settle: impl Fn(), total: impl Fn(&str) 
     }
 }
 
-/// One record, to see whether anything comes of it.
+/// Makes one record, to see whether the recorder notices it.
 pub fn touch() {
     counter!("touch").increment(1);
 }
 
-/// What is recorded and what the recorder does with it later, apart and together.
+/// Measures the records, the recorder's later work on them, and both together.
 fn print_histogram(seconds: f64, settle: &impl Fn(), each: impl Fn(usize), way: &str, check: impl Fn(&Measure)) {
     let started = std::time::Instant::now;
     let later = std::cell::Cell::new(0.0);
@@ -115,7 +115,7 @@ fn observe(s: &Sequences, i: usize, name: &'static str) {
     histogram!(name, "endpoint" => endpoint, "status" => status).record(s.value(i));
 }
 
-/// What the recorder keeps for a series.
+/// Measures the memory that the recorder keeps for a series.
 pub fn memory(work: &str, settle: impl Fn()) {
     let (n, values) = match work {
         "memory_count" => (work::COUNTS, 0),
@@ -141,7 +141,7 @@ pub fn memory(work: &str, settle: impl Fn()) {
     print("resident", bytes);
 }
 
-/// 1,000 or 100,000 series of all kinds.
+/// Records into n series of all kinds.
 pub fn fill_mixed(n: usize) {
     for (i, endpoint) in resources(n).iter().enumerate() {
         let status = status(i);

@@ -1,5 +1,5 @@
-//! `prometheus`. "local" are its thread's own copies, added to the shared metric by a flush, which here comes at the end
-//! of each run.
+//! Does the work with `prometheus`. "local" uses its thread-local copies of metrics, which a flush at the end of each
+//! run adds to the shared ones.
 
 use prometheus::{Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ fn histograms(registry: &Registry, name: &str) -> HistogramVec {
     registered(registry, HistogramVec::new(options, &TAGS).unwrap())
 }
 
-/// The sum of all counters, or of all histograms' counts.
+/// Returns the sum of all counters, or of all histograms' counts.
 fn total(registry: &Registry) -> u64 {
     let families = registry.gather();
     let metrics = families.iter().flat_map(|family| family.get_metric());

@@ -1,7 +1,7 @@
-//! The work that every peer's program does: the same tags, the same values, timed in the same way.
+//! The tags, values and timing that the programs of all peers share.
 //!
-//! A program is called with the work's name and the seconds a measure takes, and prints a line for each way it has of
-//! doing that work: the way, a tab, the figure. It prints nothing for work that the peer does not do.
+//! The arguments of a program are the name of the work and the seconds of a measure. It prints a line for each way to
+//! do that work: the way, a tab, the figure. It prints nothing for work that the peer cannot do.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Barrier;
 use std::time::Instant;
 
-/// Sequences of a power of two, so that finding a place costs one instruction.
+/// Sequences have the length of a power of two, so that an index takes one instruction.
 pub const LENGTH: usize = 1024;
 pub const LAST: usize = LENGTH - 1;
 pub const ENDPOINTS: usize = 40;
@@ -46,26 +46,27 @@ pub fn sequences() -> Sequences {
     }
 }
 
-/// Tag values of their own for each of n series, made beforehand.
+/// Returns a distinct tag value for each of n series.
 pub fn resources(n: usize) -> Vec<&'static str> {
     (0..n).map(|i| leak(format!("/api/v1/resource/{i}"))).collect()
 }
 
 impl Sequences {
-    /// The place of iteration i's value: moves on against the combinations, so that each of them gets all values.
+    /// Returns the index of iteration i's value. It shifts against that of the combination, so that every combination
+    /// gets all values.
     #[inline(always)]
     pub fn value(&self, i: usize) -> f64 {
         self.values[(i + (i >> 10)) & LAST]
     }
 
-    /// What n iterations add up to.
+    /// Returns the sum of the steps of n iterations.
     pub fn total(&self, n: usize) -> u64 {
         let whole: u64 = self.steps.iter().sum();
         whole * (n / LENGTH) as u64 + self.steps[..n % LENGTH].iter().sum::<u64>()
     }
 }
 
-/// A measure and how often the loop ran, warm-up included.
+/// A measure and the number of iterations, warm-up included.
 pub struct Measure {
     pub ns: f64,
     pub runs: Vec<usize>,
@@ -81,7 +82,8 @@ impl Measure {
     }
 }
 
-/// Nanoseconds an iteration takes, in one run of about `seconds` after as much warm-up as that takes to find out.
+/// Measures the nanoseconds of an iteration in one run of about `seconds`, after warm-up runs that find out how many
+/// iterations that takes.
 pub fn time(seconds: f64, mut each: impl FnMut(usize)) -> Measure {
     time_runs(seconds, |n| {
         let started = Instant::now();
@@ -92,7 +94,7 @@ pub fn time(seconds: f64, mut each: impl FnMut(usize)) -> Measure {
     })
 }
 
-/// The same for a function that runs n iterations and says how many seconds they took.
+/// Measures a function that runs n iterations and returns the seconds they took.
 pub fn time_runs(seconds: f64, mut run: impl FnMut(usize) -> f64) -> Measure {
     let mut n = 20_000;
     let mut runs = vec![n];
@@ -111,7 +113,7 @@ pub fn time_runs(seconds: f64, mut run: impl FnMut(usize) -> f64) -> Measure {
     Measure { ns: took / n as f64 * 1e9, runs }
 }
 
-/// Two threads at once; the mean of what an iteration takes in each.
+/// Measures an iteration in two threads at once and returns the mean of both.
 pub fn time_threads(seconds: f64, each: impl Fn(usize) + Sync) -> Measure {
     let both = |n: usize| {
         let barrier = Barrier::new(2);
@@ -131,7 +133,7 @@ pub fn time_threads(seconds: f64, each: impl Fn(usize) + Sync) -> Measure {
     time_runs(seconds, both)
 }
 
-/// The loop alone, with the reads that the others have too.
+/// Measures the loop alone, with the reads that the other loops have too.
 pub fn empty(s: &Sequences, seconds: f64) -> f64 {
     let mut sum = 0u64;
     let measure = time(seconds, |i| sum = sum.wrapping_add(black_box(s.steps[i & LAST])));
@@ -142,7 +144,8 @@ pub fn empty(s: &Sequences, seconds: f64) -> f64 {
 pub const NEW: usize = 10_000;
 pub const FAMILIES: [&str; 5] = ["new_1", "new_2", "new_3", "new_4", "new_5"];
 
-/// Nanoseconds a first record takes: 10,000 series in each of five new metrics, the median of the five.
+/// Measures the nanoseconds of a first record: 10,000 series in each of five new metrics. The figure is the median of
+/// the five.
 pub fn time_new(mut family: impl FnMut(&'static str, &[&'static str])) -> f64 {
     let resources = resources(NEW);
     let mut times: Vec<f64> = FAMILIES
@@ -157,7 +160,7 @@ pub fn time_new(mut family: impl FnMut(&'static str, &[&'static str])) -> f64 {
     times[2]
 }
 
-/// Milliseconds a rendering takes, and its sample lines. `render` says how many seconds of its time count.
+/// Prints the milliseconds of a rendering and the number of its samples. `render` returns the seconds that count.
 pub fn time_text(seconds: f64, mut render: impl FnMut() -> (f64, String)) -> (f64, usize) {
     let (_, text) = render();
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
@@ -178,7 +181,8 @@ pub fn timed_text(f: impl FnOnce() -> String) -> (f64, String) {
     (started.elapsed().as_secs_f64(), text)
 }
 
-/// Bytes a series adds to what the process has in memory, when n are filled. What was freed is given back first.
+/// Returns the bytes that a series adds to the process's resident memory, computed from n series. Freed memory is
+/// returned to the system before each reading.
 pub fn memory(n: usize, fill: impl FnOnce(&[&'static str])) -> f64 {
     let resources = resources(n);
     let before = resident();
@@ -193,7 +197,7 @@ fn resident() -> f64 {
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0
 }
 
-/// How many series the memory of a histogram is worked out from.
+/// The number of series from which the memory of a histogram is computed.
 pub const HISTOGRAMS: usize = 10_000;
 pub const COUNTS: usize = 100_000;
 
@@ -218,13 +222,13 @@ impl Uniform {
     }
 }
 
-/// What is recorded into each histogram whose memory is measured: one value, or 1,000 lognormal ones.
+/// Returns the lognormal values that are recorded into each histogram whose memory is measured.
 pub fn recorded(values: usize) -> Vec<f64> {
     let mut uniform = Uniform::default();
     (0..values).map(|_| 0.02 * (0.5 * uniform.normal()).exp()).collect()
 }
 
-/// A million values of a distribution, as in docs/accuracy.md.
+/// Returns a million values of a distribution of docs/accuracy.md.
 pub fn distribution(name: &str) -> Vec<f64> {
     let mut u = Uniform::default();
     let mut draw = || match name {
@@ -234,12 +238,12 @@ pub fn distribution(name: &str) -> Vec<f64> {
             let peak = if u.next() < 0.5 { 0.001 } else { 10.0 };
             peak * (0.05 * u.normal()).exp()
         }
-        _ => panic!("no such distribution: {name}"),
+        _ => panic!("unknown distribution: {name}"),
     };
     (0..1_000_000).map(|_| draw()).collect()
 }
 
-/// The worst relative error over p50, p90, p99 and p99.9, in percent.
+/// Returns the worst relative error of p50, p90, p99 and p99.9, in percent.
 pub fn worst(values: &[f64], quantile: impl Fn(f64) -> f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -249,7 +253,7 @@ pub fn worst(values: &[f64], quantile: impl Fn(f64) -> f64) -> f64 {
     })
 }
 
-/// An allocator that counts the bytes in use, for a program that says so.
+/// An allocator that counts the bytes in use, for programs that install it.
 pub struct Counted;
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
@@ -268,7 +272,7 @@ pub fn in_use() -> usize {
     IN_USE.load(Relaxed)
 }
 
-/// What a value made by `make` takes, itself included.
+/// Returns the bytes of a value that `make` makes, with the value itself.
 pub fn sized<T>(make: impl FnOnce() -> T) -> (T, usize) {
     let before = in_use();
     let made = make();
@@ -288,9 +292,9 @@ pub fn print_text(way: &str, (ms, lines): (f64, usize)) {
     println!("{way}\t{ms}\t{lines} lines");
 }
 
-/// The work's name and the seconds of a measure, from the command line.
+/// Returns the name of the work and the seconds of a measure, from the command line.
 pub fn arguments() -> (String, f64) {
     let mut arguments = std::env::args().skip(1);
-    let work = arguments.next().expect("the name of a work");
+    let work = arguments.next().expect("the first argument is the name of a work");
     (work, arguments.next().and_then(|text| text.parse().ok()).unwrap_or(0.1))
 }

@@ -1,4 +1,4 @@
-//! The sketch of `chalk-metrics`, in a program of its own because counting allocations slows them down.
+//! Measures the sketch of `chalk-metrics`. This is a separate program because counting allocations slows them down.
 
 use chalk_metrics::export::UDDSketch;
 use work::{arguments, distribution, worst};
@@ -13,7 +13,7 @@ fn main() {
     }
 }
 
-/// The most buckets with which the sketch fits into the bytes.
+/// Finds the largest number of buckets with which the sketch fits into the bytes.
 fn accuracy(name: &str, budget: usize) {
     let values = distribution(name);
     for buckets in (3..13).rev().map(|bits| (1 << bits) * 7 / 8) {

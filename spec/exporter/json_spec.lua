@@ -1,5 +1,6 @@
---- The exporter that docs/development.md shows to whoever writes one for chalk: put into place as one file, it works
---- with every driver, and cjson reads back what it wrote.
+--- The exporter that docs/development.md shows as the model for a new built-in exporter. If this file fails, somebody
+--- who copies the page's code into chalk/exporter/json.lua gets an exporter that does not work with every driver, or
+--- whose output a JSON parser (cjson) cannot read.
 
 local chalk = require "chalk"
 local cjson = require "cjson"
@@ -9,14 +10,14 @@ local uv = require "luv"
 require "support.examples" -- finds modules of examples/
 local web = require "demo.web"
 
-local PLACE = "chalk/exporter/json.lua"
+local FILE = "chalk/exporter/json.lua"
 
--- The page's block whose first line is the file's name.
+-- Returns the code block of the page that begins with the file's name.
 local function source()
   local file = assert(io.open "docs/development.md")
   local text = file:read "*a"
   file:close()
-  return (text:match("\n```lua\n(%-%- " .. PLACE:gsub("%p", "%%%0") .. "\n.-\n)```"))
+  return (text:match("\n```lua\n(%-%- " .. FILE:gsub("%p", "%%%0") .. "\n.-\n)```"))
 end
 
 local function by_name(text)
@@ -35,7 +36,7 @@ describe("the exporter of docs/development.md", function()
     folder, path = assert(uv.fs_mkdtemp "/tmp/chalk-exporter-XXXXXX"), package.path
     assert(uv.fs_mkdir(folder .. "/chalk", 448))
     assert(uv.fs_mkdir(folder .. "/chalk/exporter", 448))
-    local file = assert(io.open(folder .. "/" .. PLACE, "w"))
+    local file = assert(io.open(folder .. "/" .. FILE, "w"))
     file:write(source())
     file:close()
     package.path = folder .. "/?.lua;" .. path
@@ -62,7 +63,7 @@ describe("the exporter of docs/development.md", function()
   end
 
   for _, driver in ipairs { "thread", "loop", "manual" } do
-    it("writes what came since the last flush, with the driver " .. driver, function()
+    it("writes the values recorded since the last flush, with the driver " .. driver, function()
       local exporter = chalk.exporter.json { path = output, global_tags = { env = "\255" } }
       client:init { driver = driver, exporters = { exporter } }
       record()
@@ -77,7 +78,7 @@ describe("the exporter of docs/development.md", function()
       assert.equal(0, by_name(files.read(output))["mail.jobs"].value)
     end)
 
-    it("is refused where an option is wrong, with the driver " .. driver, function()
+    it("is refused if an option is wrong, with the driver " .. driver, function()
       for words, options in pairs {
         ['unknown option pth, did you mean "path"?'] = { pth = output },
         ["path must be a string"] = { path = 1 },
@@ -92,7 +93,7 @@ describe("the exporter of docs/development.md", function()
   end
 
   for _, driver in ipairs { "thread", "loop" } do
-    it("answers with the totals where it listens, with the driver " .. driver, function()
+    it("answers requests at its address with the totals, with the driver " .. driver, function()
       local port = web.free_port()
       local exporter = chalk.exporter.json { path = output, listen = "127.0.0.1:" .. port }
       client:init { driver = driver, exporters = { exporter } }

@@ -1,8 +1,9 @@
---- The shape of JSON-like values: which fields an object has, and of which type each is.
+--- Validates JSON-like values: which fields an object has, and of which type each is.
 --
--- Values come from a JSON text or from a program's own tables, so nothing is assumed of them: they are read raw,
--- without metamethods, and copied as far as they are right. What is wrong goes to a *report*, which collects every
--- message of one source; a path in a message is written as in the document, indexes counted from 1:
+-- Values come from a JSON text or from tables of the program, so nothing is assumed about them: they are read raw,
+-- without metamethods, and only the valid fields are copied. Errors go to a *report*, which collects all messages about
+-- one source. A message gives the source, the path to the value as it is written in the document, with indexes that
+-- count from 1, and the error:
 --
 --     metrics.json: namespaces.http.metrics[2].tags[1]: unknown tag "endpont", did you mean "endpoint"?
 
@@ -13,23 +14,23 @@ local suggest = require "chalk.base.suggest"
 
 local M = {}
 
-local HINTED = 100
+local MAX_HINTS = 100
 
 ---@class chalk.Report
 ---@field source string
 ---@field errors string[]
----@field total integer how often something was wrong, repeated messages included
+---@field total integer the number of errors, repeated messages included
 local Report = {}
 Report.__index = Report
 
---- A new report, of nothing wrong yet.
----@param source string the file, or what stands in its place in messages
+--- Makes an empty report.
+---@param source string the file name, or the name that messages show instead, such as `definitions`
 ---@return chalk.Report
 function M.report(source) return setmetatable({ source = source, errors = {}, total = 0, seen = {} }, Report) end
 
---- Adds a message; one already there is not repeated.
----@param path string "" is the whole document
----@param format string as string.format
+--- Adds a message, unless the report has the same one already.
+---@param path string "" for the whole document
+---@param format string as in string.format
 function Report:add(path, format, ...)
   local message = self.source .. (path == "" and "" or ": " .. path) .. ": " .. format:format(...)
   self.total = self.total + 1
@@ -39,20 +40,30 @@ function Report:add(path, format, ...)
   end
 end
 
---- `, did you mean "endpoint"?`, to be appended to a message; "" when no word is near.
----@param word string what was written
----@param list string[]|fun(): string[] the words that would have been right
+--- Returns the end of a message: `, did you mean "endpoint"?`, or "" when no word of the list is near.
+---@param word string the unknown word
+---@param list string[]|fun(): string[] the allowed words
 ---@return string
 function Report:hint(word, list)
-  -- Comparing each of thousands of wrong words with thousands of right ones would take minutes.
-  if #self.errors >= HINTED then return "" end
+  -- Comparing thousands of unknown words with thousands of allowed ones would take minutes.
+  if #self.errors >= MAX_HINTS then return "" end
   local hint = suggest(word, type(list) == "function" and list() or list)
   return hint and ", " .. hint or ""
 end
 
+--- Returns the end of a message: the nearest of the allowed words as a hint, or all of them when none is near.
+---@param word string the unknown word
+---@param list string[] the allowed words
+---@return string
+function Report:choices(word, list)
+  local hint = self:hint(word, list)
+  if hint ~= "" then return hint end
+  return ", expected " .. (#list > 1 and table.concat(list, ", ", 1, #list - 1) .. " or " or "") .. list[#list]
+end
+
 M.quote = quote
 
---- The path of a member of what stands at `path`.
+--- The path of the member `key` of the value at `path`.
 ---@param path string
 ---@param key string|integer
 ---@return string
@@ -85,7 +96,7 @@ local function table_kind(value)
   return count > 0 and "an array" or "an empty table"
 end
 
---- What a value is, in words.
+--- Returns the kind of a value in words, such as `an array with holes`.
 ---@param value any
 ---@return string
 function M.describe(value)
@@ -107,7 +118,7 @@ local EXPECTED = {
   object = "an object",
 }
 
---- Whether a value is of a kind.
+--- Whether a value is of a kind. An empty table is both a list and an object.
 ---@param value any
 ---@param kind "string"|"number"|"boolean"|"list"|"object"|"any"
 ---@return boolean
@@ -123,7 +134,7 @@ function M.is(value, kind)
   return found == "an empty table" or found == (kind == "list" and "an array" or "an object")
 end
 
---- Whether a value is of a kind; reported when it is not.
+--- Whether a value is of a kind. Reports an error when it is not.
 ---@param report chalk.Report
 ---@param path string
 ---@param value any
@@ -144,15 +155,18 @@ local function copy(items)
   end
 end
 
-local function report_unknown(report, path, value, known)
+local function report_unknown(report, path, value, fields)
+  local names = {}
+  for i, field in ipairs(fields) do
+    names[i] = field[1]
+  end
+  local known = lists.set(names)
   for _, name in ipairs(lists.names(value)) do
-    if not known[name] then
-      report:add(path, "unknown field %s%s", quote(name), report:hint(name, lists.names(known)))
-    end
+    if not known[name] then report:add(path, "unknown field %s%s", quote(name), report:choices(name, names)) end
   end
 end
 
---- Whether an object has a field; null stands for an absent one.
+--- Whether an object has a field. A field that is null counts as absent.
 ---@param object table
 ---@param name string
 ---@return boolean
@@ -161,26 +175,25 @@ function M.has(object, name)
   return member ~= nil and not rawequal(member, json.null)
 end
 
---- Reads an object of known fields. Null stands for an absent field.
+--- Reads an object of known fields. A field that is null counts as absent.
 ---@param report chalk.Report
 ---@param path string
 ---@param value any
 ---@param fields table[] one {name, kind, required} for each field
----@return table? fields those that are there and of the right kind; nil when the value is no object
+---@return table? fields the fields of the right kind, lists copied; nil when the value is not an object
 function M.object(report, path, value, fields)
   if not M.check(report, path, value, "object") then return nil end
-  local read, known = {}, {}
+  local read = {}
   for _, field in ipairs(fields) do
     local name, kind, required = field[1], field[2], field[3]
     local member = rawget(value, name)
-    known[name] = true
     if not M.has(value, name) then
-      if required then report:add(path, 'missing "%s"', name) end
+      if required then report:add(path, "missing field %s, expected %s", quote(name), EXPECTED[kind]) end
     elseif M.check(report, M.at(path, name), member, kind) then
       read[name] = kind == "list" and copy(member) or member
     end
   end
-  report_unknown(report, path, value, known)
+  report_unknown(report, path, value, fields)
   return read
 end
 
