@@ -68,7 +68,7 @@ M.of = {
   },
 }
 
---- The names of all kinds, in the order in which messages list them.
+--- The names of all kinds, in the order of their numbers in chalk.h, in which messages list them too.
 ---@type string[]
 M.names = { "count", "gauge", "histogram" }
 

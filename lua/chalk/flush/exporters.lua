@@ -7,6 +7,7 @@ local bit = require "bit"
 local contract = require "chalk.exporter"
 local core = require "chalk.core"
 local events = require "chalk.flush.events"
+local kinds = require "chalk.define.kinds"
 local listen_address = require "chalk.net.listen_address"
 local option = require "chalk.define.options"
 
@@ -14,7 +15,7 @@ local C = core.C
 
 local M = {}
 
-local MOST_LES, MOST_EXPORTERS, MOST_NAME = 64, 16, 239
+local MOST_BOUNDS, MOST_EXPORTERS, MOST_NAME = 64, 16, 239
 local SPEC = {}
 
 local function spec(module, options, built_in)
@@ -143,17 +144,21 @@ function M.buckets(options, default)
   end
   if options.buckets or not shown then add(options.buckets or default) end
   table.sort(all)
-  if #all > MOST_LES then
-    return nil, ("buckets: %d different bounds in all exporters together, more than %d"):format(#all, MOST_LES)
+  if #all > MOST_BOUNDS then
+    return nil, ("buckets: %d different bounds in all exporters together, more than %d"):format(#all, MOST_BOUNDS)
   end
   return all
 end
 
---- The idle timeouts of counts, gauges and histograms, in this order, in seconds. 0: series are never idle.
+--- The idle timeout of each kind in seconds, in the order of the kinds' numbers. 0: series are never idle.
+---@param timeout number|table<string, number>|nil the option `idle_timeout`
+---@return number[]
 function M.idle(timeout)
-  if type(timeout) == "number" then return { timeout, timeout, timeout } end
-  timeout = timeout or {}
-  return { timeout.count or 0, timeout.gauge or 0, timeout.histogram or 0 }
+  local by_kind = {}
+  for i, kind in ipairs(kinds.names) do
+    by_kind[i] = type(timeout) == "number" and timeout or timeout and timeout[kind] or 0
+  end
+  return by_kind
 end
 
 --- The exporters as a driver takes them: name, module or object, options, and the address to listen at.

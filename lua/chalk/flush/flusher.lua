@@ -102,7 +102,7 @@ function M.new(client, config)
     jobs = {},
     draining = {},
     interval = config.interval,
-    idle = ffi.new("double[3]", config.idle),
+    idle = ffi.new("double[?]", #config.idle, config.idle),
     generation = config.generation,
     clock = config.clock or C.chalk_now,
     uv = config.uv, -- nil: no loop runs
