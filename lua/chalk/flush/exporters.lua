@@ -225,15 +225,15 @@ end
 ---@return integer kinds a bit for each kind; 0: the tap stays off
 ---@return integer events how many events each ring must hold
 function M.events(list)
-  local kinds, most = 0, 0
+  local bits, most = 0, 0
   for _, exporter in ipairs(list) do
     local wanted = getmetatable(exporter) == SPEC and exporter.built_in and exporter.options.tap
     if wanted then
-      kinds = bit.bor(kinds, events.mask(wanted.kinds))
+      bits = bit.bor(bits, events.mask(wanted.kinds))
       most = math.max(most, wanted.events)
     end
   end
-  return kinds, most
+  return bits, most
 end
 
 --- The name under which the core remembers a client's sockets.
