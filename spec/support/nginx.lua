@@ -299,7 +299,8 @@ end
 function Server:workers(master)
   local list = {}
   for _, pid in ipairs(self:children(master or self.master)) do
-    if files.read(("/proc/%d/cmdline"):format(pid)):find("worker process", 1, true) then list[#list + 1] = pid end
+    local command = files.read(("/proc/%d/cmdline"):format(pid)) or "" -- nil: the process has ended meanwhile
+    if command:find("worker process", 1, true) then list[#list + 1] = pid end
   end
   return list
 end
