@@ -82,6 +82,7 @@ end
 ---@field owns_segment boolean the client opened the segment, so it closes it
 ---@field close fun()? closes everything; nil once that is done
 ---@field closed boolean? the segment is closed
+---@field ended boolean? the finalizer has run, because the VM is being closed or the client was collected
 ---@field abandoned boolean? nothing was recorded, so the segment may be made again with other options
 ---@field driver table? the driver that runs
 ---@field stuck boolean? a flush thread that could not be ended still uses the segment
@@ -102,7 +103,7 @@ local function keep_open(client)
       exporters.discard_sockets(state.listener, state.prepared)
     end
     C.chalk_writer_close(writer)
-    state.close = nil
+    state.close, state.ended = nil, true
     if state.abandoned and ended then
       C.chalk_segment_abandon(segment)
     elseif state.owns_segment and ended then
@@ -267,8 +268,10 @@ function Client:accessor(definition)
   return self.by_definition[definition]
 end
 
--- Opens the segment, unless the client is disabled.
+-- Opens the segment for a definition, unless the client is disabled. Once the VM is being closed nothing is defined any
+-- more: finalizers may still record, but LuaJIT can loop forever when a finalizer runs much compiled code at that time.
 function Client:ready()
+  if self.live and self.live.ended then fail("the VM is closing", 0) end
   if self.enabled then self:open() end
 end
 
