@@ -1,8 +1,8 @@
 /*
  * chalk: metrics for LuaJIT programs, the C core.
  *
- * A *segment* is shared memory that holds metric definitions, series and their values. A *writer* is the slot of one
- * VM (or of one C thread) in a segment. A *series* is a metric with one combination of tag values. A `chalk_series` is
+ * A *segment* is shared memory that holds metric definitions, series and their values. A *slot* is
+ * what a segment holds about one VM or C thread; a *writer* is its private side. A *series* is a metric with one combination of tag values. A `chalk_series` is
  * a writer's handle on a series; every record goes through a handle.
  *
  * Lua's ffi.cdef loads the text between the two marker lines. It is loaded as it stands, with one exception: an array
@@ -115,8 +115,9 @@ typedef struct chalk_tap chalk_tap;
 typedef struct chalk_series {
   double epoch;         /* *shared + *own when the handle was bound; NaN: every record has to be a call */
   const double *shared; /* the segment's part of the epoch: it moves when series are dropped */
-  const double *own;    /* the process's part of the epoch: it moves at a fork */
-  double *cell;         /* where to record: a count's cell, or a gauge's value */
+  const double
+      *own;     /* the writer's part of the epoch: it moves when all its handles have to bind again; NaN after a fork */
+  double *cell; /* where to record: a count's cell, or a gauge's value */
   chalk_writer *writer;
   void *histogram;  /* a histogram's block; NULL for the other kinds */
   const void *plan; /* what recording into that block needs */
@@ -167,7 +168,7 @@ typedef struct chalk_info {
   uint32_t capacity;     /* the most live and quarantined series that there is address space for */
   uint32_t metrics;      /* definitions, with superseded ones */
   uint32_t writers;      /* taken slots that have a row of cells */
-  uint32_t generation;   /* of the configuration: how often `init` ran */
+  uint32_t generation;   /* of the configuration in force */
   uint32_t holder;       /* the process id of the holder; 0: there is none */
 } chalk_info;
 
@@ -208,7 +209,7 @@ void chalk_segment_abandon(chalk_segment *segment);
 /* Fills in all fields of *info. The numbers are read one after the other, while other threads change them. */
 void chalk_segment_info(chalk_segment *segment, chalk_info *info);
 /*
- * Changes limits of a segment that is in use. A limit of zero stays as it is, existing sketches keep their scale, and
+ * Changes limits of a segment that is in use. A limit of zero stays as it is, existing histograms keep their scale, and
  * `path` and `segment_group` are ignored. CHALK_EINVALID: an option is out of its range, or more than this segment was
  * laid out for; nothing was changed.
  */
@@ -216,7 +217,7 @@ int chalk_segment_configure(chalk_segment *segment, const chalk_options *options
 
 /* Writers: one for each VM or thread */
 
-/* Takes a slot of the segment, or a share of slot 0 when all slots are taken. NULL: out of memory. */
+/* Takes a slot of the segment, or a share of slot 0 when all slots that have a row are taken. NULL: out of memory. */
 chalk_writer *chalk_writer_open(chalk_segment *segment, char *message);
 /*
  * Gives the slot back; what was recorded stays. It is called once. Finalizers of a closing VM may still use the writer
@@ -226,7 +227,7 @@ chalk_writer *chalk_writer_open(chalk_segment *segment, char *message);
 void chalk_writer_close(chalk_writer *writer);
 /*
  * Says that no record is under way in this VM, so that cells of dropped series may be reused. A writer that never calls
- * this function and never binds keeps them from reuse. It has no effect in a forked child that has not recorded yet.
+ * this function and never binds keeps those that it has bound from reuse. It has no effect in a forked child that has not recorded yet.
  */
 void chalk_writer_tick(chalk_writer *writer);
 /* Returns the slot's number, 0 to 127. Several VMs share slot 0, each until another slot is free. */
@@ -286,18 +287,18 @@ uint64_t chalk_metric_folded(chalk_segment *segment, uint32_t metric);
 /* Series */
 
 /*
- * Finds or creates the series with these tag values, and binds the writer's scratch series to it, which the caller then
+ * Finds or creates the series with these tag values, and binds the writer's scratch handle to it, which the caller then
  * copies. `values` and `sizes` have an item for each tag of the metric, in the order of its definition. A size of 0
  * means that the tag is absent; its value may be NULL. The caller may pass any bytes: a value is repaired to UTF-8
  * without NUL and cut to CHALK_VALUE bytes.
  *
- * CHALK_OK or CHALK_FOLDED: the scratch series is bound. CHALK_EMEMORY: the scratch series may be copied and recorded
+ * CHALK_OK or CHALK_FOLDED: the scratch handle is bound. CHALK_EMEMORY: the scratch handle may be copied and recorded
  * through; each record tries to bind it again. CHALK_EGONE: the writer does not use the metric, or the metric has left
  * the segment. CHALK_EINVALID: `metric` is above 4095. CHALK_ECLOSED.
  */
 int chalk_bind(chalk_writer *writer, uint32_t metric, const char *const *values, const size_t *sizes);
 /*
- * Returns the writer's scratch series, which chalk_bind and chalk_remove overwrite. It belongs to the writer. NULL: the
+ * Returns the writer's scratch handle, which chalk_bind and chalk_remove overwrite. It belongs to the writer. NULL: the
  * writer is closed.
  */
 chalk_series *chalk_scratch(chalk_writer *writer);
@@ -335,12 +336,12 @@ int chalk_record(chalk_series *series, double v);
 int chalk_rebind(chalk_series *series);
 
 /*
- * Returns the value of the series over all writers: a count's total, a gauge's value (0 if it was never set), or the
+ * Returns the value of the series over all slots: a count's total, a gauge's value (0 if it was never set), or the
  * number of values that a histogram has. NaN: the handle cannot be bound.
  */
 double chalk_value(chalk_series *series);
 /*
- * Returns the sketch of a histogram series over all writers. The caller frees it. NULL: out of memory, or the handle
+ * Returns the sketch of a histogram series over all slots. The caller frees it. NULL: out of memory, or the handle
  * cannot be bound.
  */
 chalk_sketch *chalk_series_sketch(chalk_series *series);
@@ -485,8 +486,8 @@ size_t chalk_text_bound(char *out, double v);
 /*
  * Flushing: the holder of a segment flushes for all processes that have it open.
  *
- * A generation is the number of a configuration, which each `init` raises: a holder releases the role when a process of
- * a higher generation asks for it.
+ * A generation is the number of a configuration. Each `init` chooses one, and each start of a driver puts it in force: a
+ * holder releases the role when a process of a higher generation asks for it.
  */
 
 /*
@@ -507,8 +508,8 @@ void chalk_leave(chalk_segment *segment);
 /* Releases the role. Only the holder, from the thread that took the role. */
 void chalk_release(chalk_segment *segment);
 /*
- * Says that the holder's loop is running. It is called more often than twice a second, because a holder without a
- * heartbeat for half a second counts as stopped and loses the role. Only the holder.
+ * Says that the holder's loop is running. It is called more often than twice a second: if the holder's process is
+ * stopped and there was no heartbeat for half a second, another process takes the role. Only the holder.
  */
 void chalk_heartbeat(chalk_segment *segment);
 /* Returns the segment's generation; with `raise` not 0, after it was raised by one. */
@@ -606,7 +607,7 @@ typedef struct chalk_event {
 void chalk_tap_switch(chalk_segment *segment, uint32_t kinds, uint32_t events, int widen);
 /* Returns the kinds that the tap is on for, as chalk_tap_switch takes them. */
 uint32_t chalk_tap_kinds(chalk_segment *segment);
-/* Returns how often the rings of all writers were read to their ends. The number wraps at 2^32. */
+/* Returns how often the rings of all slots were read to their ends. The number wraps at 2^32. */
 uint32_t chalk_tap_passes(chalk_segment *segment);
 /*
  * Makes the reader of the rings; a reader that was opened before reads nothing from then on. With `keep` not 0 it also
@@ -861,7 +862,7 @@ chalk_thread *chalk_thread_start(const chalk_lua *lua, const char *const *texts,
 chalk_thread *chalk_thread_self(void);
 /*
  * Returns a descriptor for the thread's loop, which is readable when the thread was asked for something. -1: the thread
- * has no VM.
+ * has not tried to make a VM yet.
  */
 int chalk_thread_fd(const chalk_thread *thread);
 /* Makes the thread check what it was asked for. Any thread may call this function and the next three. */

@@ -7,7 +7,7 @@
  * packet that is lost or refused is a set of whole entries. The lines of a large histogram are spread over several
  * packets, and what each of these packets has is committed with it (statsd_part.h).
  *
- * A histogram is sent as the representative values of its sketch's buckets. Each value has a sample rate of 1 / n, so
+ * In the mode CHALK_STATSD_VALUES a histogram is sent as the representative values of its sketch's buckets. Each value has a sample rate of 1 / n, so
  * it stands for n recorded values: a receiver gets back the bucket's count at the cost of one value.
  */
 #include <math.h>
@@ -222,7 +222,10 @@ static void put_histogram(chalk_statsd *packer, statsd_frame *frame, chalk_curso
 
 /* Entries and packets */
 
-/* Makes the lines of entry i. There are none if nothing was recorded since the last commit. */
+/*
+ * Makes the lines of entry i. There are none for a count or histogram that was not recorded since the last commit, nor
+ * for a gauge that did not change if the family says `changed_only`.
+ */
 static void put_entry(chalk_statsd *packer, const statsd_pattern *p, chalk_cursor *c, chalk_snapshot *s, uint32_t i) {
   const chalk_statsd_family *f = p->family;
   const chalk_entry *entry = &s->entries[i];

@@ -10,8 +10,9 @@
  *
  * Of many processes on a segment one flushes. The others stand by: their threads look ten times a second whether the
  * role is free. A thread that stands by has neither a VM nor a descriptor, so a process that has no descriptor left can
- * start one. The descriptors that a VM needs are tried before the role is claimed, because otherwise the holder would
- * give way to a process that cannot do the work. If a VM fails, it is closed, the role goes back, and after a pause the
+ * start one. As soon as a thread has the role it checks that the descriptors which a VM needs are free. If there are too
+ * few, the role goes back, and from then on they are checked before each claim, because otherwise the holder would give
+ * way to a process that cannot do the work. If a VM fails, it is closed, the role goes back, and after a pause the
  * thread tries again, until it is asked to stop. Requests reach a running VM through an eventfd that its loop polls.
  */
 #include <errno.h>

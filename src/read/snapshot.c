@@ -24,7 +24,7 @@ typedef struct taking {
   uint32_t first[METRICS + 1]; /* by metric: first the number of its entries, then the index of its next entry */
 } taking;
 
-/* The value of a gauge. A gauge that was never set is an entry only on request, and an overflow series never is. */
+/* The value of a gauge. A gauge that was never set is an entry only on request; a gauge's overflow series that was never set is no entry at all. */
 static bool is_gauge_wanted(taking *t, uint32_t id, double *value) {
   if (cells_gauge(t->g, id, &t->alive, value)) return true;
   *value = 0;
@@ -67,7 +67,7 @@ static void add_slot(chalk_snapshot *s, uint32_t slot) {
 }
 
 /*
- * Whether the series was dropped since its entry was made. Only the holder's snapshots look, because only the holder
+ * Whether the series is dropped by now. Only the holder's snapshots look, because only the holder
  * frees what a dropped series was dropped with. Waits for a drop that is under way.
  */
 static bool is_dropped(const chalk_snapshot *s, const chalk_entry *entry) {

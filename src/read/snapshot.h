@@ -1,5 +1,5 @@
 /*
- * A snapshot: the values of all series, summed over the writers, in private memory. Entries are ordered by metric, then
+ * A snapshot: the values of all series, summed over the slots, in private memory. Entries are ordered by metric, then
  * by series number. In this file and in those that read snapshots `s` is the snapshot.
  *
  * Taking a snapshot copies one number for each series. Keys and histograms are much larger, so they are read from the

@@ -12,7 +12,7 @@
  *
  * While the tap is on for a kind, handles of that kind have NaN as their epoch, so each record through them calls the
  * core; `bound` is what the epoch would be. Switching the tap on or off moves the epoch, so all handles bind
- * again and get NaN or the epoch. So records cost nothing more while the tap is off.
+ * again and get NaN or the epoch. With the tap off, records cost nothing more.
  *
  * A ring stays with its slot. When larger rings are wanted, the owner of a slot replaces its ring as soon as that is
  * empty, and the reader frees the old one. Records of VMs that share slot 0 go to the ring of slot 0, under tap_lock.

@@ -4,7 +4,7 @@
  * A writer takes a slot for its VM and gives it back when the VM closes. A slot whose process is known to be dead is
  * taken over. What its owner counted stays, and the next owner goes on from there.
  *
- * When all slots with a row of cells are in use, further VMs share slot 0. Their series handles are never valid for the
+ * When the slots 1 to 127, each with a row of cells, are in use, further VMs share slot 0. Their series handles are never valid for the
  * inlined path, and each of their records runs under the lock of the series' stripe, with atomic adds. Each of these
  * VMs has a guest slot, see slot.h, and takes a slot with a row as soon as one is free. A writer is used by one thread
  * at a time.
@@ -14,7 +14,7 @@
 
 #include "shm/segment.h"
 
-/* Private to the process. Only writers_unbind changes a writer, its `own`, from another thread. */
+/* Private to the process. Another thread changes only `own`, in writers_unbind. */
 struct chalk_writer {
   double own;      /* what series handles add to the epoch; NaN after a fork, until a slot is taken */
   double spill[2]; /* the target of a handle for which there is no memory */
@@ -23,11 +23,11 @@ struct chalk_writer {
   uint32_t slot;         /* its slot with a row of cells; 0: it shares slot 0 */
   uint32_t guest;        /* its guest slot, if it shares slot 0 or once did; 0: none */
   uint32_t vacancies;    /* header.vacancies when it last looked for a slot with a row */
-  uint64_t whose;        /* of its links of gauges, see gauge.h */
+  uint64_t whose;        /* the owner's word in its links, see gauge.h */
   uint32_t pid;          /* the process whose slot it is; 0: closed */
   bool exact;            /* the values that were bound last are stored as they were given */
   bool is_master;        /* of a server's master: its records follow nothing unchecked that a worker may have stored */
-  uint32_t unbinds;      /* calls of writer_unbind, for `own` */
+  uint32_t unbinds;      /* how often it was unbound; `own` is made from it */
   uint32_t forks;        /* process_forks() when it was opened */
   chalk_series *scratch; /* what chalk_bind binds */
   struct histogram_plan **plans; /* by metric, made on first use */

@@ -2,8 +2,8 @@
  * The flusher's role. Of all processes and VMs of a segment one at a time has it and is the holder: the owner of the
  * robust mutex of the seat in force.
  *
- * If the holder dies, the kernel hands its mutex on. A holder that is stopped (by SIGSTOP or a debugger) keeps its
- * mutex, so when its heartbeat has been missing for half a second, another process takes the next seat, which comes
+ * If the holder dies, the kernel marks its mutex, and the next process that asks gets it. A holder that is stopped (by SIGSTOP or a debugger) keeps its
+ * mutex, so when its process is stopped and its heartbeat has been missing for half a second, another process takes the next seat, which comes
  * into force:
  *
  *   seats   0        1        2        3
@@ -21,8 +21,8 @@
 
 /*
  * Takes `acting`, for a change that only the holder makes. False: this process had the role and has lost it; the lock
- * is not held. If this process never had the role, it is trusted to call this for a good reason, and the result is
- * true.
+ * is not held. If this process does not count as a holder, because it never had the role or gave it back, it is
+ * trusted to call this for a good reason, and the result is true.
  */
 bool role_enter(chalk_segment *g);
 /* Releases `acting`. */

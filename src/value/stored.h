@@ -10,7 +10,7 @@
 #include "value/histogram.h"
 
 /*
- * Reads a histogram series over all writers: its counts into `sum`, and its sketch merged into `sketch`, which may be
+ * Reads a histogram series over all slots: its counts into `sum`, and its sketch merged into `sketch`, which may be
  * NULL. CHALK_EMEMORY: both contain a part of the series.
  */
 int stored_read(const chalk_segment *g, uint32_t id, histogram_sum *sum, chalk_sketch *sketch);
@@ -50,10 +50,12 @@ bool stored_is_sound(const chalk_segment *g, uint64_t offset, uint32_t les, bool
 
 /* The total of an `at_drop` or a baseline: for a count the number itself, for a histogram the total of its block. */
 int64_t stored_total(const chalk_segment *g, uint64_t total, uint32_t kind);
-/* The number of values in the sketch of that block. It is one more than the total if a record was under way. */
+/*
+ * The number of values in the sketch of that block. It may differ from the total by the records that were under way.
+ */
 uint64_t stored_sketched(const chalk_segment *g, uint64_t total, uint32_t kind);
 /*
- * What a cursor has sent of a series, as a total as above. 0: nothing yet, or the baseline is of an earlier series with
+ * What a cursor has sent of a series, in the form that stored_total takes: a number, or the offset of a block. 0: nothing yet, or the baseline is of an earlier series with
  * this number.
  */
 uint64_t stored_sent(const chalk_segment *g, uint32_t cursor, uint32_t id, uint32_t generation);

@@ -1,6 +1,6 @@
 --- The Prometheus exporter writes a view as exposition text, as a whole or in chunks.
 --
--- A scrape lists the metrics that have series as *blocks*: one for each family, in the order of definition. Then it
+-- A scrape lists the metrics that have series as *groups*: one for each family, in the order of definition. Then it
 -- fills one buffer after another with headers and sample lines, which the C core writes. A chunk is the content of one
 -- buffer. So the server holds one chunk of a scrape in memory at a time, and serves other requests between two chunks.
 --
@@ -55,7 +55,7 @@ function M.new(options)
     namespace = options.namespace,
     shown = options.buckets and lists.set(options.buckets),
     constants = family.constants(options.global_tags),
-    kept = {}, -- the last blocks; they refer to definitions, and so keep the entries of the weak tables below
+    kept = {}, -- the last groups; they refer to definitions, and so keep the entries of the weak tables below
     families = { prometheus = by_definition(), openmetrics = by_definition() },
     buffer = ffi.new("char[?]", CHUNK),
     position = ffi.new "uint32_t[1]",
@@ -87,47 +87,47 @@ local function family_of(self, range, name, format)
   return known.family
 end
 
----@class chalk.prometheus.Block
+---@class chalk.prometheus.Group
 ---@field name string
 ---@field definition chalk.Definition the newest version
 ---@field ranges chalk.Range[] more than one if several versions of the metric are in use
 
--- Returns the block that has one of these names already.
-local function holder_of(held, names)
+-- Returns the group that has one of these names already.
+local function group_with(held, names)
   for _, name in ipairs(names) do
     if held[name] then return held[name] end
   end
 end
 
--- Adds a range to the block of its family. Two different metrics can have the same name only if VMs with different
+-- Adds a range to the group of its family. Two different metrics can have the same name only if VMs with different
 -- definitions share a segment. The first one keeps the name and the other is left out, because an exposition must not
 -- have two metrics under one TYPE line.
-local function add_range(blocks, held, range, name)
+local function add_range(groups, held, range, name)
   local def = range.definition
   local names = naming.held(name, def.type)
-  local block = holder_of(held, names)
-  if not block then
-    block = { name = name, definition = def, ranges = {} }
-    blocks[#blocks + 1] = block
+  local group = group_with(held, names)
+  if not group then
+    group = { name = name, definition = def, ranges = {} }
+    groups[#groups + 1] = group
     for _, taken in ipairs(names) do
-      held[taken] = block
+      held[taken] = group
     end
-  elseif block.name ~= name or block.definition.type ~= def.type or block.definition.id_name ~= def.id_name then
+  elseif group.name ~= name or group.definition.type ~= def.type or group.definition.id_name ~= def.id_name then
     return
   end
-  block.definition = def
-  block.ranges[#block.ranges + 1] = range
+  group.definition = def
+  group.ranges[#group.ranges + 1] = range
 end
 
-local function blocks_of(self, view)
-  local blocks, held = {}, {}
-  self.kept = blocks
+local function groups_of(self, view)
+  local groups, held = {}, {}
+  self.kept = groups
   for _, range in ipairs(view.ranges) do
     if range.first < range.last then
-      add_range(blocks, held, range, family.name(range.definition, self.namespace))
+      add_range(groups, held, range, family.name(range.definition, self.namespace))
     end
   end
-  return blocks
+  return groups
 end
 
 -- Returns the lines of the series from first to last - 1. The buffer grows until the longest line fits.
@@ -164,15 +164,15 @@ local function common_bounds(self, ranges)
   return bounds
 end
 
--- Returns the text of a block whose metric has several versions.
-local function merged(self, view, block, format)
+-- Returns the text of a group whose metric has several versions.
+local function merged(self, view, group, format)
   local texts, header = {}, nil
-  local bounds = common_bounds(self, block.ranges)
-  for i, range in ipairs(block.ranges) do
-    local own = family.new(range.definition, block.name, bounds[i], self.constants, format)
+  local bounds = common_bounds(self, group.ranges)
+  for i, range in ipairs(group.ranges) do
+    local own = family.new(range.definition, group.name, bounds[i], self.constants, format)
     texts[i], header = render_alone(view, own.names, range.first, range.last), own.header
   end
-  return header .. merge.lines(texts, block.definition, numbers.text)
+  return header .. merge.lines(texts, group.definition, numbers.text)
 end
 
 --- The state of one exposition that is written in chunks.
@@ -180,10 +180,10 @@ end
 ---@field exporter chalk.prometheus.Exporter
 ---@field view chalk.View
 ---@field format chalk.prometheus.Format
----@field blocks chalk.prometheus.Block[]
----@field at integer index of the current or next block
----@field range chalk.Range? the current block's range
----@field names ffi.cdata*? the current block's chalk_family
+---@field groups chalk.prometheus.Group[]
+---@field at integer index of the current or next group
+---@field range chalk.Range? the current group's range
+---@field names ffi.cdata*? the current group's chalk_family
 ---@field next_series integer? the next series of the range
 ---@field rest string? text that did not fit into a buffer and comes next
 ---@field rest_at integer position in it from which the next chunk is taken
@@ -191,14 +191,14 @@ end
 local Walk = {}
 Walk.__index = Walk
 
--- Begins a block. Returns its header, or its whole text if the metric has several versions.
-function Walk:enter(block)
-  if #block.ranges > 1 then
+-- Begins a group. Returns its header, or its whole text if the metric has several versions.
+function Walk:enter(group)
+  if #group.ranges > 1 then
     self.at = self.at + 1
-    return merged(self.exporter, self.view, block, self.format)
+    return merged(self.exporter, self.view, group, self.format)
   end
-  local range = block.ranges[1]
-  local own = family_of(self.exporter, range, block.name, self.format)
+  local range = group.ranges[1]
+  local own = family_of(self.exporter, range, group.name, self.format)
   self.range, self.names, self.anchor, self.next_series = range, own.names, own, range.first
   return own.header
 end
@@ -251,8 +251,8 @@ end
 -- Writes the next header, lines or end mark. Returns the same as `render`.
 function Walk:step(used)
   if self.range then return self:render(used) end
-  local block = self.blocks[self.at]
-  if block then return self:put(used, self:enter(block)) end
+  local group = self.groups[self.at]
+  if group then return self:put(used, self:enter(group)) end
   self.finished = true
   return self:put(used, self.format == "openmetrics" and "# EOF\n" or "")
 end
@@ -278,7 +278,7 @@ function Exporter:chunks(view, format)
     exporter = self,
     view = view,
     format = format or "prometheus",
-    blocks = blocks_of(self, view),
+    groups = groups_of(self, view),
     at = 1,
     finished = false,
   }, Walk)

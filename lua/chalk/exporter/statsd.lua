@@ -3,7 +3,7 @@
 --
 -- The core makes lines and packs them, one packet at a time. The series of a packet are committed to the cursor when
 -- the packet is known to have arrived, which is right before the next packet is sent. If a histogram needs several
--- packets, each commits its own slice of the histogram. So if a receiver disappears in the middle of a flush, at most
+-- packets, each commits its own part of the histogram. So if a receiver disappears in the middle of a flush, at most
 -- one packet is sent twice, and the rest is sent in the next flush that the receiver accepts.
 
 local core = require "chalk.core"
@@ -124,7 +124,7 @@ function Run:check(ok, message)
   if not ok then give_up(message) end
 end
 
--- Commits the series of the packet that was confirmed, and its slice of a histogram that continues in the next packet.
+-- Commits the series of the packet that was confirmed, and its part of a histogram that continues in the next packet.
 function Run:commit()
   local batch = self.batch
   for _, range in ipairs(self.sent) do
